@@ -1,0 +1,123 @@
+"""Reads one stage's section of a parameter file into the frozen dataclass that stands beside the code it configures.
+
+``params.yaml`` holds every value, the dataclass every type and bound: no value has two homes, so the dataclasses have
+no defaults. Whatever is wrong is said with the key's full name and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+T = TypeVar("T")
+
+
+def bounded(low: float | None = None, high: float | None = None, *, above: float | None = None) -> Any:
+    """A dataclass field whose number lies in ``[low, high]`` (or is greater than ``above``)."""
+    return dataclasses.field(metadata={"low": low, "high": high, "above": above})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params:
+    """Base of every parameter dataclass: checks the bounds when it is made.
+
+    Raises:
+        ValueError: a value lies outside its field's bounds; the sentence starts with the field's name.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_bounds(field, getattr(self, field.name))
+
+
+def load_section(cls: type[T], section: str, path: str | Path = "params.yaml") -> T:
+    """The section named ``train.digits`` of the YAML file at ``path``, as an instance of ``cls``.
+
+    Raises:
+        ValueError: the section is missing, or a key of it is unknown, missing, of the wrong type or out of bounds.
+    """
+    node: Any = read_yaml(path)
+    for depth, key in enumerate(section.split("."), start=1):
+        if not isinstance(node, Mapping) or key not in node:
+            raise ValueError(f"{path} has no section {'.'.join(section.split('.')[:depth])!r}, which {section} needs")
+        node = node[key]
+    return from_mapping(cls, node, section)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        ValueError: the file does not exist or is not YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text()) or {}
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; run from the repository's root, where it stands") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def from_mapping(cls: type[T], values: Any, name: str) -> T:
+    """``cls(**values)`` with every key and type checked; ``name`` is the section's full name for the messages."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} must be a section with keys, not {values!r}")
+    types_ = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"; did you mean {name}.{near[0]}?" if near else ""
+            raise ValueError(f"{name}.{key} is not a parameter{hint} Allowed in {name}: {', '.join(names)}")
+    if missing := [key for key in names if key not in values]:
+        raise ValueError(f"{name}.{missing[0]} is missing")
+    converted = {key: _convert(types_[key], values[key], f"{name}.{key}") for key in names}
+    try:
+        return cls(**converted)
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}") from None
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, args))}, not {value!r}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, name)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} must be a list, not {value!r}")
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(inner) != len(value):
+            raise ValueError(f"{name} must be a list of {len(inner)} values, not {value!r}")
+        return tuple(_convert(a, v, f"{name}[{i}]") for i, (a, v) in enumerate(zip(inner, value, strict=True)))
+    if dataclasses.is_dataclass(kind):
+        return from_mapping(typing.cast(type, kind), value, name)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        raise ValueError(f"{name} must be {words.get(kind, kind)}, not {value!r}")
+    return value
+
+
+def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
+    low, high, above = (field.metadata.get(key) for key in ("low", "high", "above"))
+    if value is None or (low is None and high is None and above is None):
+        return
+    inside = (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
+    if not inside:  # a NaN is never inside, whatever the bounds
+        floor = f"greater than {above}" if above is not None else f"at least {low}" if low is not None else ""
+        ceiling = f"at most {high}" if high is not None else ""
+        raise ValueError(f"{field.name} must be {' and '.join(filter(None, (floor, ceiling)))}, not {value}")

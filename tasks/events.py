@@ -1,0 +1,223 @@
+"""The protocol between a stage and whoever runs it.
+
+``dvc repro`` answers 255 whatever a stage returned, so a stage tells its story in files: with ``$GRIDFLOW_RUN_DIR`` set
+(the Prefect flow sets it) it appends ``events.jsonl`` there (progress, metrics, resources) and on failure writes
+``failure.json`` (``kind: user|transient|oom|bug`` and one sentence for a person). Without it the same goes to the
+terminal: a live bar (plain lines when piped) and an error message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from tqdm import tqdm
+
+Kind = Literal["user", "transient", "oom", "bug"]
+ROOT = Path(__file__).resolve().parent.parent
+LINE_EVERY_S = 5.0  # a plain progress line at most this often
+EVENT_EVERY_S = 0.5
+
+
+class StageError(Exception):
+    """A failure whose kind is known: what is wrong, where and what to do, in one sentence for a person."""
+
+    def __init__(self, message: str, kind: Kind = "user") -> None:
+        super().__init__(message)
+        self.message, self.kind = message, kind
+
+    def __reduce__(self) -> tuple[Any, ...]:  # crosses Ray's process borders whole
+        return type(self), (self.message, self.kind)
+
+
+def run_dir() -> Path | None:
+    """The folder that the runner reads, or None when a person reads the terminal."""
+    value = os.environ.get("GRIDFLOW_RUN_DIR")
+    return Path(value) if value else None
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Append one event for the runner; nothing happens when there is none."""
+    if folder := run_dir():
+        line = json.dumps({"time": time.time(), "event": event, **fields}, default=float)
+        with (folder / "events.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+
+def log(message: str) -> None:
+    """One line for a person: the terminal, or the Prefect log through the stage's output."""
+    tqdm.write(message, file=sys.stdout)
+    sys.stdout.flush()
+
+
+class Progress:
+    """Counts done units and shows them: a bar in a terminal, plain lines when piped, events under a runner."""
+
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
+        self.label, self.total, self.unit, self.done = label, total, unit, 0
+        self._numbers: dict[str, float] = {}
+        self._start, self._first = time.monotonic(), 0
+        self._shown = self._start if run_dir() is None else 0.0
+        live = run_dir() is None and sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True) if live else None
+
+    def skip(self, done: int) -> None:
+        """Start at ``done`` units already finished in an earlier, interrupted run."""
+        self.done = self._first = done
+        if self._bar is not None:
+            self._bar.initial = done
+            self._bar.n = done
+            self._bar.refresh()
+
+    def update(self, units: int = 1, **numbers: float) -> None:
+        """``units`` more are done; ``numbers`` (loss, accuracy, images_per_s ...) are shown beside the count."""
+        self.done += units
+        self._numbers.update(numbers)
+        if self._bar is not None:
+            self._bar.set_postfix({k: format_number(v) for k, v in self._numbers.items()}, refresh=False)
+            self._bar.update(units)
+        else:
+            self._tell(final=self.done == self.total)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _tell(self, *, final: bool) -> None:
+        now = time.monotonic()
+        if not final and now - self._shown < (EVENT_EVERY_S if run_dir() else LINE_EVERY_S):
+            return
+        self._shown = now
+        rate = (self.done - self._first) / max(now - self._start, 1e-9)
+        left = (self.total - self.done) / rate if self.total and rate > 0 else None
+        if run_dir():
+            fields = {"label": self.label, "done": self.done, "total": self.total, "unit": self.unit}
+            emit("progress", **fields, rate=rate, eta_s=left, numbers=self._numbers)
+        else:
+            print(progress_line(self.label, self.done, self.total, self.unit, left, self._numbers), flush=True)
+
+
+@contextmanager
+def progress(label: str, total: int | None, unit: str = "images") -> Iterator[Progress]:
+    """``with progress("decode", len(files)) as bar: bar.update(images_per_s=...)``."""
+    bar = Progress(label, total, unit)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def progress_line(
+    label: str, done: int, total: int | None, unit: str, eta_s: float | None, numbers: dict[str, float]
+) -> str:
+    """``train 3/16 epochs · loss 0.41 · accuracy 0.973 · 40 s left``."""
+    count = f"{label} {done:,}/{total:,} {unit}" if total else f"{label} {done:,} {unit}"
+    shown = [f"{key.replace('_', ' ')} {format_number(value)}" for key, value in numbers.items()]
+    left = [f"{eta_s:.0f} s left"] if eta_s and eta_s >= 1 else []
+    return " · ".join([count, *shown, *left])
+
+
+def format_number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.4g}"
+
+
+def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
+    """Write a DVC metrics file, with the stage's seconds so far, and tell the runner."""
+    metrics = {**metrics, "seconds": round(elapsed(), 1)}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(metrics, indent=2) + "\n")
+    emit("metrics", path=str(path), metrics=metrics)
+
+
+def elapsed() -> float:
+    """Seconds since this process started, its imports included."""
+    return time.time() - psutil.Process().create_time()
+
+
+def run_stage(main: Callable[..., None]) -> None:
+    """Entry point of every stage module: ``main(*arguments)``, with failures told in the protocol; exits 1 on one."""
+    _follow_parent()
+    try:
+        main(*sys.argv[1:])
+        _emit_resources()
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        kind, message = classify(error)
+        if kind == "bug":
+            traceback.print_exc()
+        _tell_failure(kind, message)
+        sys.exit(1)
+
+
+def classify(error: BaseException) -> tuple[Kind, str]:
+    """What kind of failure this is, and its sentence.
+
+    A ``ValueError`` that our own code raised is the user's to mend (style: a useful sentence for what a user got
+    wrong); the same raised inside a library is a bug of ours.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, StageError):
+        return error.kind, error.message
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or type(error).__name__ == "OutOfMemoryError":
+        return (
+            "oom",
+            f"out of memory: {text}. Lower the batch (or micro_batch in runtime.yaml), or use a bigger machine",
+        )
+    if isinstance(error, OSError) and error.errno == 28:
+        return "user", f"the disk is full: {text}. Free some space and run the same command again"
+    if isinstance(error, ValueError) and _raised_here(error):
+        return "user", text
+    if isinstance(error, ConnectionError | TimeoutError):
+        return "transient", text
+    return "bug", f"{type(error).__name__}: {text}"
+
+
+def _raised_here(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return False
+    source = Path(frames[-1].filename).resolve()
+    return source.is_relative_to(ROOT) and ".venv" not in source.relative_to(ROOT).parts
+
+
+def _tell_failure(kind: Kind, message: str) -> None:
+    if folder := run_dir():
+        (folder / "failure.json").write_text(json.dumps({"kind": kind, "message": message}) + "\n")
+    print(f"error: {message}", file=sys.stderr)
+    if run_dir() is None and "DVC_ROOT" in os.environ:  # the flow restores by itself
+        print("What an earlier run made is safe in DVC's cache: `dvc checkout` brings it back.", file=sys.stderr)
+
+
+def _emit_resources() -> None:
+    me = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = me.ru_utime + me.ru_stime + children.ru_utime + children.ru_stime
+    peak = max(me.ru_maxrss, children.ru_maxrss) * 1024
+    emit("resources", seconds=elapsed(), cpu_seconds=cpu, peak_rss_bytes=peak)
+
+
+def _follow_parent() -> None:
+    """End this stage's process group when the flow that started it is gone (killed, so it could not do it itself)."""
+    runner = os.environ.get("GRIDFLOW_RUNNER_PID")
+    if not runner or run_dir() is None:
+        return
+
+    def watch() -> None:
+        while psutil.pid_exists(int(runner)):
+            time.sleep(1.0)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="follow-parent").start()

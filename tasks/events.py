@@ -174,7 +174,7 @@ def classify(error: BaseException) -> tuple[Kind, str]:
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or type(error).__name__ == "OutOfMemoryError":
         return (
             "oom",
-            f"out of memory: {text}. Lower the batch (or micro_batch in runtime.yaml), or use a bigger machine",
+            f"out of memory: {text}. Lower micro_batch in runtime.yaml or the batch size",
         )
     if isinstance(error, OSError) and error.errno == 28:
         return "user", f"the disk is full: {text}. Free some space and run the same command again"

@@ -1,0 +1,144 @@
+"""AUGMENTED data sets, as `augment` writes them: decoded uint8 arrays to train from, memory-mapped.
+
+    data/augmented/<set>/{train,val,test}_images.npy   uint8 (N, C, H, W)
+                         {train,val,test}_labels.npy   int64 (N,)
+                         {train,val,test}_ids.json     N ids; copy k of an image is called <id>+k
+                         dataset.json                  written last
+
+train holds the originals first and then the copies: all first copies in the originals' order, all second ones, …
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_core.files import read_json, sha256_files, whole_folder, write_json
+
+SPLITS = ("train", "val", "test")
+_BLOCK = 4096  # images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """``images`` uint8 (N, C, H, W), read-only and memory-mapped; ``labels`` int64 (N,); ``ids`` N texts."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: list[str]
+
+
+def read_dataset(folder: str | Path) -> dict[str, Any]:
+    """``dataset.json``: set, classes, shape [C, H, W], mean, std (per channel in 0..1, of train's originals), counts
+    (arrays' lengths), originals (train's without the copies), copies, content_sha256.
+
+    Raises:
+        ValueError: it is missing, so the folder is missing or not whole.
+    """
+    return read_json(Path(folder) / "dataset.json", made_by="augment")
+
+
+def load_arrays(folder: str | Path, split: str) -> Arrays:
+    """One split of an AUGMENTED set; nothing of the images is read before it is used.
+
+    Raises:
+        ValueError: there is no such split, or the folder is missing or not whole.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"{split!r} is no split of augmented data; there are {', '.join(SPLITS)}")
+    folder, counts = Path(folder), read_dataset(folder)["counts"]
+    images = folder / f"{split}_images.npy"
+    return Arrays(
+        images=np.load(images, mmap_mode="r" if counts[split] else None),  # an empty file cannot be mapped
+        labels=np.load(folder / f"{split}_labels.npy"),
+        ids=json.loads((folder / f"{split}_ids.json").read_text(encoding="utf-8")),
+    )
+
+
+class ArraysWriter:
+    """Makes the arrays of one AUGMENTED set; got from `arrays_writer`."""
+
+    def __init__(self, folder: Path, *, name: str, classes: Sequence[str], shape: Sequence[int], copies: int) -> None:
+        self.folder, self.name, self.classes = folder, name, list(classes)
+        self.shape, self.copies = tuple(shape), copies
+        self._images: dict[str, np.ndarray] = {}
+        self._originals: dict[str, int] = {}
+
+    def add(self, split: str, ids: Sequence[str], labels: np.ndarray) -> np.ndarray:
+        """The uint8 array (N, C, H, W) of one split for the caller to fill, whole; N = ``len(ids)``, times
+        (1 + copies) for train, originals first. ``ids`` and ``labels`` are the originals'; the copies' follow from
+        them.
+        """
+        assert split in SPLITS
+        assert len(ids) == len(labels)
+        copies = self.copies if split == "train" else 0
+        all_ids = [*ids, *(f"{id_}+{copy}" for copy in range(1, copies + 1) for id_ in ids)]
+        np.save(self.folder / f"{split}_labels.npy", np.tile(np.asarray(labels, np.int64), 1 + copies))
+        (self.folder / f"{split}_ids.json").write_text(json.dumps(all_ids) + "\n", encoding="utf-8")
+        self._originals[split] = len(ids)
+        self._images[split] = _new_array(self.folder / f"{split}_images.npy", (len(all_ids), *self.shape))
+        return self._images[split]
+
+    def _finish(self) -> None:
+        assert set(self._images) == set(SPLITS), "every split is added, an empty one too"
+        mean, std = _mean_std(self._images["train"][: self._originals["train"]])
+        counts = {split: len(self._images[split]) for split in SPLITS}
+        for array in self._images.values():
+            if isinstance(array, np.memmap):
+                array.flush()
+        names = [f"{split}_{kind}" for split in SPLITS for kind in ("images.npy", "labels.npy", "ids.json")]
+        dataset = {
+            "set": self.name,
+            "classes": self.classes,
+            "shape": list(self.shape),
+            "mean": mean,
+            "std": std,
+            "counts": counts,
+            "originals": self._originals["train"],
+            "copies": self.copies,
+            "content_sha256": sha256_files(self.folder, names),
+        }
+        write_json(self.folder / "dataset.json", dataset)
+
+
+@contextmanager
+def arrays_writer(
+    folder: str | Path, *, name: str, classes: Sequence[str], shape: Sequence[int], copies: int
+) -> Iterator[ArraysWriter]:
+    """``with arrays_writer(...) as writer: writer.add("train", ids, labels)[:] = images`` for each of train, val, test.
+
+    ``folder`` is replaced when the block ends without an error, and only then.
+    """
+    with whole_folder(folder) as partial:
+        writer = ArraysWriter(partial, name=name, classes=classes, shape=shape, copies=copies)
+        yield writer
+        writer._finish()
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    if shape[0]:
+        return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    empty = np.empty(shape, np.uint8)
+    np.save(path, empty)
+    return empty
+
+
+def _mean_std(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Per channel in 0..1, from a histogram: exact whatever the order and block size, so the same on every machine."""
+    values, means, stds = np.arange(256) / 255.0, [], []
+    for channel in range(images.shape[1]):
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), _BLOCK):
+            counts += np.bincount(images[start : start + _BLOCK, channel].ravel(), minlength=256)
+        share = counts / max(counts.sum(), 1)
+        mean = float(share @ values)
+        means.append(round(mean, 6))
+        # One grey level at least: a constant channel would be divided by nought.
+        stds.append(round(max(float(np.sqrt(share @ (values - mean) ** 2)), 1 / 255), 6))
+    return means, stds

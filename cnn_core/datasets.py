@@ -1,0 +1,185 @@
+"""RAW data sets, as `ingest` writes them: Parquet parts of encoded images, a quarantine and a manifest.
+
+    data/raw/<set>/part-00000.parquet …   id, image (PNG or JPEG bytes), label, split, width, height, sha256
+                   quarantine.parquet     id, reason, detail of every row left out
+                   manifest.json          written last
+
+Decoded arrays ready to train from (data/augmented/<set>/) are the business of arrays.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from cnn_core.files import read_json, whole_folder, write_json
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val", "test", "unlabelled")
+UNLABELLED = -1
+PART_ROWS = 10_000
+
+ROWS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", pa.binary()),
+        ("label", pa.int64()),
+        ("split", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+    ]
+)
+QUARANTINE = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RawRows:
+    """Rows of a RAW set in source order, all lists of one length.
+
+    ``images`` are encoded (PNG or JPEG bytes); ``labels`` int64, -1 where ``splits`` says unlabelled; ``sha256`` is
+    that of the decoded pixels (`pixels_sha256`).
+    """
+
+    ids: list[str]
+    images: list[bytes]
+    labels: np.ndarray
+    splits: list[str]
+    sha256: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RawRow:
+    """One image to write; ``label`` indexes the classes, -1 when unlabelled."""
+
+    id: str
+    image: bytes
+    label: int
+    split: str
+    width: int
+    height: int
+    sha256: str
+
+
+def write_raw(
+    folder: str | Path, rows: Sequence[RawRow], quarantine: Iterable[Any], description: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a RAW set and give its manifest; the same arguments give the same bytes.
+
+    Args:
+        rows: in source order.
+        quarantine: objects with ``id``, ``reason`` and ``detail``.
+        description: what the manifest says beside the counts: set, classes, source, seed, refused, duplicates, …
+    """
+    manifest = {"schema_version": SCHEMA_VERSION, **description, **_count(rows, description["classes"])}
+    with whole_folder(folder) as partial:
+        for part, start in enumerate(range(0, len(rows), PART_ROWS)):
+            part_rows = rows[start : start + PART_ROWS]
+            columns = {name: [getattr(row, name) for row in part_rows] for name in ROWS.names}
+            pq.write_table(pa.table(columns, schema=ROWS), partial / f"part-{part:05d}.parquet")
+        entries = [{name: getattr(entry, name) for name in QUARANTINE.names} for entry in quarantine]
+        pq.write_table(pa.Table.from_pylist(entries, schema=QUARANTINE), partial / "quarantine.parquet")
+        write_json(partial / "manifest.json", manifest)
+    return manifest
+
+
+def _count(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]:
+    counts = Counter(row.split for row in rows)
+    pairs = Counter((row.split, row.label) for row in rows)
+    content = hashlib.sha256()  # of what the rows say, not of the files: another Parquet version changes nothing
+    for row in rows:
+        content.update(f"{row.id}\t{row.label}\t{row.split}\t{row.sha256}\n".encode())
+    return {
+        "counts": {split: counts[split] for split in SPLITS},
+        "class_counts": {
+            split: {name: pairs[split, label] for label, name in enumerate(classes)}
+            for split in SPLITS
+            if split != "unlabelled"
+        },
+        "content_sha256": content.hexdigest(),
+    }
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """``manifest.json``: schema_version, set, classes, counts, class_counts, source, seed, refused, duplicates, …
+
+    Raises:
+        ValueError: there is none, or another version of this project wrote it.
+    """
+    manifest = read_json(Path(folder) / "manifest.json", made_by="ingest")
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        found = manifest.get("schema_version")
+        raise ValueError(f"{folder} has schema version {found}, not {SCHEMA_VERSION}: run the stage ingest again")
+    return manifest
+
+
+def read_raw(folder: str | Path, split: str | None = None) -> RawRows:
+    """The rows of one split (``train``, ``val``, ``test``, ``unlabelled``), or all of them, in source order."""
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"{split!r} is no split; there are {', '.join(SPLITS)}")
+    read_manifest(folder)
+    columns = ["id", "image", "label", "split", "sha256"]
+    filters = None if split is None else [("split", "=", split)]
+    parts = sorted(Path(folder).glob("part-*.parquet"))
+    tables = [pq.read_table(part, columns=columns, filters=filters) for part in parts]
+    table = pa.concat_tables(tables)
+    return RawRows(
+        ids=table["id"].to_pylist(),
+        images=table["image"].to_pylist(),
+        labels=table["label"].to_numpy().astype(np.int64),
+        splits=table["split"].to_pylist(),
+        sha256=table["sha256"].to_pylist(),
+    )
+
+
+def read_quarantine(folder: str | Path) -> list[dict[str, str]]:
+    """Every row that was left out: ``{id, reason, detail}``."""
+    return pq.read_table(Path(folder) / "quarantine.parquet").to_pylist()
+
+
+def decode(images: Sequence[bytes], mode: str = "L") -> np.ndarray:
+    """Encoded images of one size -> uint8 ``(N, C, H, W)``, C = 1 for mode L and 3 for RGB.
+
+    Raises:
+        ValueError: two images differ in size (resize them first), or there is none.
+    """
+    if not images:
+        raise ValueError("there is no image to decode: the split is empty")
+    first = _decode_one(images[0], mode)
+    out = np.empty((len(images), *first.shape), np.uint8)
+    for row, image in enumerate(images):
+        pixels = _decode_one(image, mode)
+        if pixels.shape != first.shape:
+            raise ValueError(f"image {row} has the shape {pixels.shape}, the first {first.shape}: resize them first")
+        out[row] = pixels
+    return out
+
+
+def _decode_one(image: bytes, mode: str) -> np.ndarray:
+    with Image.open(io.BytesIO(image)) as opened:
+        pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 ``(H, W)`` or ``(H, W, 3)`` -> PNG bytes, the same for the same pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def pixels_sha256(pixels: np.ndarray) -> str:
+    """SHA-256 of an image's shape and bytes: equal for equal pixels, however they were encoded."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()

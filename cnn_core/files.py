@@ -1,0 +1,69 @@
+"""Folders that are whole or absent, and the JSON that describes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def whole_folder(target: str | Path) -> Iterator[Path]:
+    """An empty sibling folder to write into, which becomes ``target`` when the block ends without an error.
+
+    So what exists at ``target`` is whole, and a failure leaves what an earlier run put there. A sibling, because a
+    rename is only one step within a file system.
+    """
+    target = Path(target)
+    partial, former = (target.parent / f".{target.name}.{suffix}" for suffix in ("partial", "former"))
+    for left_over in (partial, former):  # of a killed run
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if target.exists():
+            target.rename(former)
+        partial.rename(target)
+    except BaseException:
+        if former.exists() and not target.exists():
+            former.rename(target)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """The same value gives the same bytes."""
+    Path(path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path, *, made_by: str) -> Any:
+    """The content of a JSON file that the stage ``made_by`` writes last.
+
+    Raises:
+        ValueError: it is missing, so the folder is missing or not whole, or it is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{path} does not exist; the stage {made_by} writes it: run `dvc repro {made_by}`") from None
+    except ValueError:
+        raise ValueError(f"{path} is not valid JSON; run the stage {made_by} again, which writes it") from None
+
+
+def sha256_files(folder: str | Path, names: Iterable[str]) -> str:
+    """One SHA-256 over the files' names and bytes, in the order given."""
+    digest = hashlib.sha256()
+    for name in names:
+        path = Path(folder) / name
+        digest.update(f"{name}:{path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

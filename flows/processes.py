@@ -1,0 +1,98 @@
+"""Starts a stage's process in a group of its own, and ends all of it: the process, its children and theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+GRACE_S = 5.0
+
+
+class Slots:
+    """A semaphore with weights: stages that run at the same time never ask for more than ``capacity`` cores."""
+
+    def __init__(self, capacity: int) -> None:
+        self._free = self._capacity = capacity
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, weight: int) -> Iterator[None]:
+        """Hold ``weight`` slots (at most all there are); waits until they are free."""
+        weight = min(weight, self._capacity)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= weight)
+            self._free -= weight
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += weight
+                self._changed.notify_all()
+
+
+class ProcessGroups:
+    """The process groups that one flow run has started, so that its end is theirs."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, subprocess.Popen[str]] = {}
+        self._lock = threading.Lock()
+        self.ended = False
+
+    def start(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        """Start ``command`` as the leader of a new session; its two outputs come as one text stream.
+
+        Raises:
+            InterruptedError: the run is ending, nothing is started any more.
+        """
+        with self._lock:
+            if self.ended:
+                raise InterruptedError("the run was cancelled")
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running[process.pid] = process
+        return process
+
+    def forget(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._running.pop(process.pid, None)
+
+    def end_all(self) -> None:
+        """End every group that still runs, and start no other."""
+        with self._lock:
+            self.ended = True
+            running = list(self._running.values())
+        for process in running:
+            end_tree(process.pid)
+
+
+def end_tree(pid: int) -> None:
+    """End a process group and every descendant of its leader, Ray's own sessions included: first asked, then killed."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(pid)
+        family = [*leader.children(recursive=True), leader]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=GRACE_S)

@@ -1,0 +1,58 @@
+"""Checks a whole parameter file against the stages' dataclasses before anything runs: ``python -m tasks.check [FILE]``.
+
+Prints every fault, one a line, and exits 3 when there is one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cnn_core.params import load_section, read_yaml
+
+TASKS = Path(__file__).parent
+
+
+def faults(path: str | Path) -> Iterator[str]:
+    """What is wrong in the parameter file at ``path``, one sentence a fault."""
+    try:
+        content = read_yaml(path)
+    except ValueError as error:
+        yield str(error)
+        return
+    if not isinstance(content, dict):
+        yield f"{path} must hold one section for each stage"
+        return
+    for stage, section in content.items():
+        if not (TASKS / f"{stage}.py").is_file():
+            near = difflib.get_close_matches(str(stage), [file.stem for file in TASKS.glob("*.py")], n=1)
+            yield f"{stage} is not a stage" + (f"; did you mean {near[0]}?" if near else "")
+            continue
+        yield from _stage_faults(stage, section, path)
+
+
+def _stage_faults(stage: str, section: object, path: str | Path) -> Iterator[str]:
+    module = importlib.import_module(f"tasks.{stage}")
+    per_set = bool(inspect.signature(module.main).parameters)
+    if per_set and not isinstance(section, dict):
+        yield f"{stage} must hold one section for each data set"
+        return
+    for name in [f"{stage}.{key}" for key in section] if per_set else [stage]:  # type: ignore[attr-defined]
+        try:
+            load_section(module.PARAMS, name, path)
+        except ValueError as error:
+            yield str(error)
+
+
+def main() -> None:
+    found = list(faults(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"))
+    print("\n".join(found))
+    sys.exit(3 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""A small real DVC repository whose stages are one-liners, to try the flow in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+COPY = "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
+DVC_YAML = """
+stages:
+  first:
+    cmd: python copy.py source.txt first.txt 1
+    deps: [source.txt]
+    outs: [first.txt]
+  left:
+    cmd: python copy.py first.txt left.txt l
+    deps: [first.txt]
+    outs: [left.txt]
+  right:
+    cmd: python copy.py first.txt right.txt r
+    deps: [first.txt, right.flag]
+    outs: [right.txt]
+    meta: {retries: 1}
+  last:
+    cmd: python copy.py left.txt last.txt x
+    deps: [left.txt, right.txt]
+    outs: [last.txt]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, run: Callable, repository: Path) -> Path:
+    """A committed repository with the stages first -> (left, right) -> last."""
+    root = tmp_path / "small"
+    root.mkdir()
+    run("git", "init", "-q", cwd=root)
+    run("dvc", "init", "-q", cwd=root)
+    for package in ("tasks", "cnn_core"):
+        (root / package).symlink_to(repository / package)
+    (root / "copy.py").write_text(COPY)
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "params.yaml").write_text("report:\n  title: small  # a comment that stays\n")
+    (root / "source.txt").write_text("source")
+    (root / "right.flag").write_text("")
+    (root / ".gitignore").write_text("/tasks\n/cnn_core\n/.gridflow\n")
+    run("git", "add", ".", cwd=root)
+    run("git", "commit", "-qm", "small", cwd=root)
+    return root

@@ -1,0 +1,62 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`. Each makes .venv when it is missing.
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { command -v $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+# Stages say `python`: the one of .venv, activated or not. Nothing that we start phones home.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
+export YOLO_OFFLINE := true
+
+.DEFAULT_GOAL := help
+.PHONY: help run repro ui test test-unit test-all test-slow lint format install clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+run: $(READY) ## Run the pipeline (the main job): data in, model, predictions and report out
+	@python -m flows.pipeline $(ARGS)
+	@test -z "$$(git status --porcelain dvc.lock 2>/dev/null)" || \
+		echo -e "\nTo keep this result in git: git add dvc.lock && git commit -m 'Results of a run'; to share it: dvc push"
+
+repro: $(READY) ## Run the same pipeline by DVC alone (dvc repro)
+	@python -m flows.pipeline --check && dvc repro $(ARGS)
+
+ui: $(READY) ## Start the Prefect UI and serve the deployments
+	@python -m flows.deploy
+
+test: $(READY) ## The tests: unit, data, model, flows (under 10 minutes on 2 cores)
+	@python -m pytest -m "not slow" $(ARGS)
+
+test-unit: $(READY) ## The unit part of the tests (under a minute)
+	@python -m pytest -m "not slow" tests/code tests/data tests/model $(ARGS)
+
+test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs
+	@python -m pytest -m slow $(ARGS)
+
+test-all: test test-slow ## All tests
+
+lint: $(READY) ## Check style and format
+	@ruff check . && ruff format --check .
+
+format: $(READY) ## Mend style and format
+	@ruff check --fix . ; ruff format .
+
+install: $(READY) ## Make .venv with everything in it (run and test do so by themselves)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Gridflow needs Python 3.11 or 3.12 on the PATH (or make PYTHON=/path/to/python)"; exit 1; }
+	@command -v git >/dev/null || { echo "error: Gridflow needs git"; exit 1; }
+	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON) ..."; $(PYTHON) -m venv .venv || { \
+		echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv"; rm -rf .venv; exit 1; }; }
+	@echo "Installing the packages of constraints.txt into .venv (about 7 GB; a few minutes) ..."
+	@$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); \
+		print(*p['project']['dependencies'], *p['dependency-groups']['dev'], sep='\n')" > .venv/requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -r .venv/requirements.txt
+	@touch $@
+
+clean: ## Remove what runs made outside DVC: state of unfinished runs, logs, caches of tools (data and models stay)
+	rm -rf .gridflow .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,75 @@
+"""``make ui``: the Prefect UI with the pipeline served in it, so that a run starts with a click.
+
+A server that already runs (``PREFECT_API_URL``) is used; else one is started on 127.0.0.1 and ended with this process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+HOST, PORT = "127.0.0.1", 4200
+START_S = 90.0
+
+
+def is_healthy(api_url: str) -> bool:
+    """Whether a Prefect server answers at this API address."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def start_server(host: str = HOST, port: int = PORT) -> subprocess.Popen[bytes]:
+    """Start a Prefect server and wait until it answers.
+
+    Raises:
+        RuntimeError: it ended, or did not answer in time.
+    """
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + START_S
+    while not is_healthy(f"http://{host}:{port}/api"):
+        if server.poll() is not None or time.monotonic() > deadline:
+            server.terminate()
+            raise RuntimeError(f"the Prefect server did not start on {host}:{port}; is the port in use?")
+        time.sleep(0.5)
+    return server
+
+
+def main() -> int:
+    """Start what is missing, serve the deployments until interrupted."""
+    url = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{PORT}/api")
+    server = None
+    try:
+        if not is_healthy(url):
+            print("Starting the Prefect server ...", flush=True)
+            server = start_server()
+        from flows.pipeline import pipeline  # after the address is known: Prefect reads it when it is imported
+
+        print(f"\nPrefect UI: {url.removesuffix('/api')}/deployments   (Ctrl-C ends it)\n", flush=True)
+        pipeline.serve(
+            name="pipeline",
+            description="Run the stages of dvc.yaml that are stale; empty fields mean: as in params.yaml.",
+            tags=["gridflow"],
+            pause_on_shutdown=False,
+        )
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(timeout=20)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Which device computes, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def pick_device(use_gpu: bool | Literal["auto"]) -> torch.device:
+    """The GPU when there is one and it may be used, else the CPU.
+
+    Raises:
+        ValueError: a GPU is asked for and there is none.
+    """
+    available = use_gpu is not False and torch.cuda.is_available()
+    if use_gpu is True and not available:
+        raise ValueError("use_gpu is true but this machine has no CUDA device; set it to auto or false in runtime.yaml")
+    return torch.device("cuda" if available else "cpu")
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type that autocast computes in, or None for plain float32.
+
+    ``auto`` takes bfloat16 only where the hardware multiplies it: elsewhere it is emulated and slower than float32.
+
+    Raises:
+        ValueError: bfloat16 is demanded of a CUDA device that cannot.
+    """
+    if precision == "float32":
+        return None
+    has_it = (
+        torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_multiplies_bf16()
+    )
+    if precision == "bfloat16" and not has_it and device.type == "cuda":
+        raise ValueError("precision is bfloat16 but this GPU does not have it; set precision to auto or float32")
+    return torch.bfloat16 if has_it or precision == "bfloat16" else None
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say: float32
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

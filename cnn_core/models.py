@@ -1,0 +1,56 @@
+"""The networks by name: what ``train.<set>.model.architecture`` may be.
+
+Each entry imports its module only when it is asked for, so adding one costs the others nothing. A stage's result
+depends on the module of its own architecture (``dvc.yaml`` names it by template), never on this list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cnn_core.params import Params, from_mapping
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The dataclass of a network's parameters, and ``build(params=, num_classes=, shape=(C, H, W))``."""
+
+    params: type[Params]
+    build: Callable[..., nn.Module]
+
+
+def _digit_cnn() -> Architecture:
+    from cnn_core.digit_cnn import DigitCNN, DigitCNNParams
+
+    return Architecture(params=DigitCNNParams, build=DigitCNN)
+
+
+ARCHITECTURES: dict[str, Callable[[], Architecture]] = {"digit_cnn": _digit_cnn}
+
+
+def model_params(section: Mapping[str, Any]) -> Params:
+    """The checked parameters of a ``model`` section: ``architecture`` and that architecture's own keys.
+
+    Raises:
+        ValueError: an unknown architecture, or a key that its parameters refuse; names start with ``model.``.
+    """
+    _, architecture = _named(section)
+    return from_mapping(architecture.params, {k: v for k, v in section.items() if k != "architecture"}, "model")
+
+
+def build(section: Mapping[str, Any], num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """A new network: float (N, C, H, W), normalised -> logits (N, num_classes)."""
+    _, architecture = _named(section)
+    return architecture.build(params=model_params(section), num_classes=num_classes, shape=shape)
+
+
+def _named(section: Mapping[str, Any]) -> tuple[str, Architecture]:
+    name = section.get("architecture")
+    if name not in ARCHITECTURES:
+        raise ValueError(f"model.architecture must be one of {', '.join(ARCHITECTURES)}, not {name!r}")
+    return name, ARCHITECTURES[name]()

@@ -1,0 +1,248 @@
+"""The training loop: epochs, selection of the best by validation accuracy, early stop, refit on everything.
+
+Plain torch: it runs alone on one device, or as every rank of a process group that somebody else has set up. It reads
+and writes no files: the caller gets a checkpoint after each epoch and may hand the last one in again to go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cnn_core import models
+from cnn_core.augmentation import AugmentationParams, affine_elastic
+from cnn_core.batches import Split, epoch_batches, generator, mixed_seed, rank_and_world, share, sum_over_ranks
+from cnn_core.devices import Precision, autocast_dtype
+from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps
+from cnn_core.params import bounded
+
+STEP_EVERY_S = 0.5  # progress within an epoch, and the look at the losses, at most this often
+
+Checkpoint = dict[str, Any]  # what torch.load(weights_only=True) takes: tensors, numbers, texts, lists, dicts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainParams(OptimizerParams):
+    """The section ``train.<set>``."""
+
+    model: dict  # architecture, and that architecture's own parameters
+    epochs: int = bounded(1)
+    epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
+    batch_size: int = bounded(1)  # global
+    precision: Precision
+    patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
+    refit: Literal["none", "all"]
+    seed: int = bounded(0)
+    augmentation: AugmentationParams
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        models.model_params(self.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is learned: images (resident on ``device``), how they are normalised, distorted and counted.
+
+    ``refit`` is every labelled image (needed when ``params.refit`` is ``all``); ``val`` may be empty, then the last
+    epoch is taken.
+    """
+
+    train: Split
+    val: Split
+    refit: Split | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    build: Callable[[], nn.Module]
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None
+    device: torch.device
+    micro_batch: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a finished training leaves. ``evaluated`` are the weights selected on val; ``shipped`` the same, or those
+    of the second fit on every labelled image. ``history`` has one record an epoch."""
+
+    shipped: dict[str, Tensor]
+    evaluated: dict[str, Tensor]
+    best: dict[str, float]
+    history: list[dict[str, Any]]
+
+
+def train(
+    params: TrainParams,
+    task: Task,
+    *,
+    resume: Checkpoint | None = None,
+    on_step: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_epoch: Callable[[dict[str, Any], Callable[[], Checkpoint]], None] = lambda _record, _checkpoint: None,
+) -> Outcome:
+    """Train from the start, or from the checkpoint of an epoch on; every rank calls it with the same arguments.
+
+    Args:
+        on_step: called now and then within an epoch with ``phase, epoch, done, total`` (images of this epoch),
+            ``loss, accuracy, images_per_s`` of this rank.
+        on_epoch: called on every rank after each epoch with its record and a function that makes the checkpoint.
+
+    Raises:
+        ValueError: a loss that is not finite (epoch, step and what to lower), or too few images for the ranks.
+    """
+    run = _Run(params, task, resume, on_step, on_epoch)
+    run.fit("select", task.train, params.epochs)
+    if params.refit == "all":
+        assert task.refit is not None, "refit needs every labelled image"
+        run.fit("refit", task.refit, run.best["epoch"])
+    return outcome(run.checkpoint())
+
+
+def outcome(checkpoint: Checkpoint) -> Outcome:
+    """What the checkpoint of a finished training holds."""
+    evaluated = checkpoint["best_weights"]
+    refitted = checkpoint["phase"] == "refit"
+    return Outcome(
+        shipped=checkpoint["weights"] if refitted else evaluated,
+        evaluated=evaluated,
+        best=checkpoint["best"],
+        history=checkpoint["history"],
+    )
+
+
+class _Run:
+    """The state of one training: what a checkpoint holds."""
+
+    def __init__(
+        self, params: TrainParams, task: Task, resume: Checkpoint | None, on_step: Callable, on_epoch: Callable
+    ) -> None:
+        self.params, self.task, self.on_step, self.on_epoch = params, task, on_step, on_epoch
+        self._resume = resume
+        self.history: list[dict[str, Any]] = resume["history"] if resume else []
+        self.best: dict[str, Any] = resume["best"] if resume else {}
+        self.best_weights: dict[str, Tensor] = resume["best_weights"] if resume else {}
+        self.phase, self.epoch = "select", 0
+        self.learner: Learner
+        self.rank, self.world = rank_and_world()
+
+    def checkpoint(self) -> Checkpoint:
+        """All that is needed to go on, or to take the outcome from."""
+        held = {"phase": self.phase, "epoch": self.epoch, "history": self.history}
+        held |= {"best": self.best, "best_weights": self.best_weights, "weights": self.learner.weights()}
+        return {**held, "learner": self.learner.state_dict()}
+
+    def fit(self, phase: str, split: Split, epochs: int) -> None:
+        """Train one network for ``epochs`` (or until patience ends), unless the checkpoint says that it is done."""
+        resume = self._resume if self._resume and self._resume["phase"] == phase else None
+        if self._resume and self._resume["phase"] == "refit" and phase == "select":
+            return
+        self.phase, self.epoch = phase, 0
+        self.learner = self._learner(len(split), epochs)
+        if resume:
+            self.learner.load_state_dict(resume["learner"])
+            self.epoch = resume["epoch"]
+        while self.epoch < epochs and not self._out_of_patience():
+            started = time.perf_counter()
+            record = {"phase": phase, "epoch": self.epoch + 1, **self._epoch(split)}
+            self.epoch += 1
+            self.learner.gather_statistics()
+            if phase == "select":
+                record |= self._select()
+            record["seconds"] = time.perf_counter() - started
+            self.history.append(record)
+            self.on_epoch(record, self.checkpoint)
+
+    def _learner(self, images: int, epochs: int) -> Learner:
+        params, task = self.params, self.task
+        torch.manual_seed(mixed_seed(params.seed, "weights"))  # the same weights on every rank and in both fits
+        return Learner(
+            task.build(),
+            params,
+            steps=total_steps(epochs, params.epoch_images or images, params.batch_size),
+            mean=task.mean,
+            std=task.std,
+            augment=task.augment,
+            device=task.device,
+            dtype=autocast_dtype(params.precision, task.device),
+            micro_batch=task.micro_batch,
+        )
+
+    def _epoch(self, split: Split) -> dict[str, float]:
+        """One pass; the record's training part, over all ranks."""
+        params, number = self.params, self.epoch + 1
+        torch.manual_seed(mixed_seed(params.seed, "dropout", self.phase, self.epoch, self.rank))
+        batches = epoch_batches(
+            count=len(split),
+            draws=params.epoch_images,
+            batch_size=params.batch_size,
+            seed=mixed_seed(params.seed, self.phase),
+            epoch=self.epoch,
+        )
+        if len(batches[-1]) < self.world:
+            raise ValueError(
+                f"batches of {len(batches[-1])} images cannot be shared by {self.world} workers; lower num_workers"
+            )
+        losses = torch.zeros(len(batches), device=self.task.device)  # mean of each step, of this rank
+        sums = torch.zeros(2, dtype=torch.float64, device=self.task.device)
+        rate = float(self.learner.optimizer.param_groups[0]["lr"])
+        started = shown = time.perf_counter()
+        done, total, seen = 0, sum(map(len, batches)), 0
+        for step, batch in enumerate(batches):
+            part = share(batch, self.rank, self.world).to(self.task.device)
+            draws = generator(self.task.device, params.seed, "augment", self.phase, self.epoch, step, self.rank)
+            loss, right = self.learner.step(split.images[part], split.labels[part], whole=len(batch), generator=draws)
+            losses[step] = loss / len(part)
+            sums += torch.stack([loss, right])
+            done, seen = done + len(batch), seen + len(part)
+            now = time.perf_counter()
+            if now - shown >= STEP_EVERY_S or step == len(batches) - 1:
+                shown = now
+                self._check(losses[: step + 1], number)
+                mean_loss, accuracy = (sums / seen).tolist()
+                numbers = {"loss": mean_loss, "accuracy": accuracy, "images_per_s": done / (now - started)}
+                self.on_step({"phase": self.phase, "epoch": number, "done": done, "total": total, **numbers})
+        speed = total / (time.perf_counter() - started)
+        loss, accuracy = (sum_over_ranks(sums) / total).tolist()
+        return {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate, "images_per_s": speed}
+
+    def _check(self, losses: Tensor, epoch: int) -> None:
+        step = non_finite(losses)
+        if step is not None:
+            raise ValueError(
+                f"the loss is {losses[step].item()} at step {step + 1} of epoch {epoch}: training has diverged; "
+                f"lower learning_rate (now {self.params.learning_rate:g}) or set a smaller grad_clip "
+                f"(now {self.params.grad_clip:g})"
+            )
+
+    def _select(self) -> dict[str, float]:
+        """Measure on val; keep the weights when they are the best so far (ties: the lower loss)."""
+        measured = {}
+        better = True  # without a validation part the last epoch is taken
+        if len(self.task.val):
+            loss, accuracy = self.learner.measure(self.task.val)
+            measured = {"val_loss": loss, "val_accuracy": accuracy}
+            better = not self.best or (accuracy, -loss) > (self.best["val_accuracy"], -self.best["val_loss"])
+        if better:
+            self.best = {"epoch": self.epoch, **measured}
+            self.best_weights = self.learner.weights()
+        return measured
+
+    def _out_of_patience(self) -> bool:
+        patience = self.params.patience if self.phase == "select" and len(self.task.val) else 0
+        return bool(patience and self.best and self.epoch - self._last_improved() >= patience)
+
+    def _last_improved(self) -> int:
+        """The first epoch that reached the best accuracy: a tie with a lower loss is no progress to wait for."""
+        selected = [record for record in self.history if record["phase"] == "select"]
+        return next(r["epoch"] for r in selected if r["val_accuracy"] == self.best["val_accuracy"])
+
+
+def augmenter(params: AugmentationParams) -> Callable[[Tensor, torch.Generator], Tensor]:
+    return lambda images, draws: affine_elastic(images, params, draws)
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

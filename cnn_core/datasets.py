@@ -81,7 +81,7 @@ def write_raw(
         quarantine: objects with ``id``, ``reason`` and ``detail``.
         description: what the manifest says beside the counts: set, classes, source, seed, refused, duplicates, …
     """
-    manifest = {"schema_version": SCHEMA_VERSION, **description, **_count(rows, description["classes"])}
+    manifest = {"schema_version": SCHEMA_VERSION, **description, **count_rows(rows, description["classes"])}
     with whole_folder(folder) as partial:
         for part, start in enumerate(range(0, len(rows), PART_ROWS)):
             part_rows = rows[start : start + PART_ROWS]
@@ -93,7 +93,8 @@ def write_raw(
     return manifest
 
 
-def _count(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]:
+def count_rows(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]:
+    """The part of a manifest that follows from the rows: counts, class_counts, content_sha256."""
     counts = Counter(row.split for row in rows)
     pairs = Counter((row.split, row.label) for row in rows)
     content = hashlib.sha256()  # of what the rows say, not of the files: another Parquet version changes nothing
@@ -166,9 +167,14 @@ def decode(images: Sequence[bytes], mode: str = "L") -> np.ndarray:
 
 
 def _decode_one(image: bytes, mode: str) -> np.ndarray:
-    with Image.open(io.BytesIO(image)) as opened:
-        pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+    pixels = decode_pixels(image, mode)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def decode_pixels(image: bytes, mode: str | None = None) -> np.ndarray:
+    """One encoded image -> uint8 ``(H, W)`` or ``(H, W, 3)``, in ``mode`` or its own."""
+    with Image.open(io.BytesIO(image)) as opened:
+        return np.asarray(opened if mode in (None, opened.mode) else opened.convert(mode))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

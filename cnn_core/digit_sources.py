@@ -1,0 +1,169 @@
+"""Readers of digit sources: Kaggle's Digit Recognizer (train.csv, test.csv) and MNIST idx(.gz) files.
+
+Kaggle: https://www.kaggle.com/c/digit-recognizer/data, a header ``label,pixel0,…,pixel783``, a row an image.
+idx: http://yann.lecun.com/exdb/mnist/, big-endian: magic number, dimensions, bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from cnn_core.digit_tables import BATCH_ROWS, PIXELS, SIDE, open_text, read_header, read_table
+from cnn_core.sources import Batch, Source, SourceFiles, open_files
+from cnn_core.validation import check_digits
+
+CLASSES = tuple("0123456789")
+ADVICE = (
+    "put Kaggle's train.csv and test.csv (or MNIST's idx files) there, in a folder or a .zip, or run "
+    "`python -m flows.fetch digits`, which gets them"
+)
+MAX_BYTES = 4 << 30  # Kaggle's files unpack to 0.13 GiB; thirty times that is no digits set but a bomb
+_IMAGES, _LABELS = 0x803, 0x801
+_IDX = re.compile(r"(train|t10k)-(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?", re.IGNORECASE)
+
+
+@contextlib.contextmanager
+def open_digits(path: str | Path) -> Iterator[Source]:
+    """The digits at ``path``, a folder or .zip, whichever of the two layouts it has; one folder down is found too.
+
+    Raises:
+        ValueError: there is nothing, nothing usable, or a file that is empty, damaged or of another layout.
+    """
+    with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
+        tables, idx = _find_tables(files), _find_idx(files)
+        if tables and idx:
+            raise ValueError(f"{path} has both train.csv and MNIST idx files: leave the one that is meant")
+        if not tables and not idx:
+            raise ValueError(f"{path} has neither train.csv nor MNIST idx files: {ADVICE}")
+        yield _kaggle(files, tables) if tables else _mnist(files, idx)
+
+
+def _top(files: SourceFiles) -> Iterator[PurePosixPath]:
+    return (path for path in map(PurePosixPath, files.names) if len(path.parts) <= 2)
+
+
+def _find_tables(files: SourceFiles) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in ("train", "test"):
+        names = [str(path) for path in _top(files) if path.name.lower() == f"{part}.csv"]
+        shallow = [name for name in names if "/" not in name] or names
+        if len(shallow) > 1:
+            raise ValueError(f"{files.path} has {' and '.join(shallow)}: name the one folder that is meant")
+        if shallow:
+            found[part] = shallow[0]
+    if "test" in found and "train" not in found:
+        raise ValueError(f"{files.path} has test.csv but no train.csv, so nothing to learn from: {ADVICE}")
+    return found
+
+
+# Kaggle's tables
+
+
+def _kaggle(files: SourceFiles, names: dict[str, str]) -> Source:
+    columns = {}
+    for part, name in names.items():
+        with files.open(name) as file:
+            columns[part] = read_header(open_text(file), files.at(name), labelled=part == "train")
+
+    def batches() -> Iterator[Batch]:
+        for part, name in names.items():
+            with files.open(name) as file:
+                yield from read_table(open_text(file), part, columns[part], files.at(name))
+
+    # Kaggle's test.csv has no labels; one that has them is a test part as its owner published it.
+    return Source(batches=batches, total=None, published_test="test" if "label" in columns.get("test", ()) else None)
+
+
+# MNIST's idx files
+
+
+def _find_idx(files: SourceFiles) -> dict[str, str]:
+    """``train-images`` -> the file's name; an unpacked file goes before its .gz."""
+    found: dict[str, str] = {}
+    for path in sorted(_top(files), key=lambda path: (len(path.parts), path.suffix.lower() == ".gz", str(path))):
+        if match := _IDX.fullmatch(path.name):
+            key = f"{match[1]}-{match[2][:6]}".lower()
+            found.setdefault(key, str(path))
+    return found
+
+
+def _mnist(files: SourceFiles, names: dict[str, str]) -> Source:
+    for kind in ("images", "labels"):
+        if f"train-{kind}" not in names:
+            raise ValueError(f"{files.path} has no train-{kind} idx file: {ADVICE}")
+    parts = [part for part in ("train", "t10k") if f"{part}-images" in names]
+    counts = {}
+    for part in parts:
+        with _open_idx(files, names[f"{part}-images"], _IMAGES) as (_, count):
+            counts[part] = count
+        if f"{part}-labels" in names:
+            with _open_idx(files, names[f"{part}-labels"], _LABELS) as (_, labels):
+                if labels != counts[part]:
+                    where = files.at(names[f"{part}-labels"])
+                    raise ValueError(f"{where} has {labels:,} labels for {counts[part]:,} images: get both again")
+
+    def batches() -> Iterator[Batch]:
+        for part in parts:
+            yield from _read_idx(files, part, names[f"{part}-images"], names.get(f"{part}-labels"))
+
+    published = "t10k" if "t10k-labels" in names and "t10k" in parts else None
+    return Source(batches=batches, total=sum(counts.values()), published_test=published)
+
+
+def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str | None) -> Iterator[Batch]:
+    with contextlib.ExitStack() as stack:
+        images, count = stack.enter_context(_open_idx(files, images_name, _IMAGES))
+        labels = stack.enter_context(_open_idx(files, labels_name, _LABELS))[0] if labels_name else None
+        for start in range(0, count, BATCH_ROWS):
+            rows = min(BATCH_ROWS, count - start)
+            pixels = _bytes(images, rows * PIXELS, files.at(images_name)).reshape(rows, SIDE, SIDE)
+            given = _bytes(labels, rows, files.at(labels_name)).astype(np.int64) if labels and labels_name else None
+            ids = [f"{part}/{row:05d}" for row in range(start + 1, start + rows + 1)]
+            refused = check_digits(ids, pixels.reshape(rows, PIXELS), given)
+            good = [row for row in range(rows) if row not in refused]
+            yield Batch(
+                part=part,
+                ids=[ids[row] for row in good],
+                images=pixels[good],
+                labels=None if given is None else given[good],
+                refused=list(refused.values()),
+            )
+        for file, name in ((images, images_name), (labels, labels_name)):
+            if file is not None and file.read(1):
+                raise ValueError(f"{files.at(str(name))} has more bytes than its header says: get it again")
+
+
+@contextlib.contextmanager
+def _open_idx(files: SourceFiles, name: str, magic: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The file after its header, unpacked whatever it is called, and how many items it says it has."""
+    where, dimensions = files.at(name), 3 if magic == _IMAGES else 1
+    with files.open(name) as packed:
+        buffered = io.BufferedReader(packed)  # type: ignore[type-var]
+        file = gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
+        found, *shape = _bytes(file, 4 + 4 * dimensions, where).view(">u4").tolist()  # type: ignore[arg-type]
+        if found != magic:
+            raise ValueError(f"{where} is no idx file of MNIST (it begins with {found:#010x}, not {magic:#010x})")
+        if magic == _IMAGES and shape[1:] != [SIDE, SIDE]:
+            raise ValueError(f"{where} has images of {shape[1]}x{shape[2]} pixels, not {SIDE}x{SIDE}")
+        if not shape[0]:
+            raise ValueError(f"{where} has a header but no items: get it again")
+        if shape[0] * PIXELS > MAX_BYTES:
+            raise ValueError(f"{where} says it has {shape[0]:,} items, more than a digits set can: get it again")
+        yield file, shape[0]  # type: ignore[misc]
+
+
+def _bytes(file: BinaryIO, count: int, where: str) -> np.ndarray:
+    data = file.read(count)
+    if not data:
+        raise ValueError(f"{where} is empty or cut short: get it again")
+    if len(data) < count:
+        raise ValueError(f"{where} is cut short: get it again")
+    return np.frombuffer(data, np.uint8)

@@ -1,0 +1,125 @@
+"""Rows of Kaggle's Digit Recognizer tables: ``label,pixel0,…,pixel783`` under a header, read in blocks.
+
+A block of nothing but whole numbers is parsed at once (pandas); only one with something odd in it goes row by row, so
+a clean file is quick and a bad row is known by its number and its fault.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator
+from typing import BinaryIO, TextIO
+
+import numpy as np
+import pandas as pd
+
+from cnn_core.sources import Batch
+from cnn_core.validation import WRONG_COLUMNS, Refusal, check_digit_text, check_digits
+
+SIDE = 28
+PIXELS = SIDE * SIDE
+BATCH_ROWS = 2_000
+_MAX_LINE = 1 << 16  # characters; a row of 784 numbers has at most 4,000
+
+
+def open_text(file: BinaryIO) -> TextIO:
+    """Any line ends, with or without a byte-order mark; a byte that is no UTF-8 makes its own row bad, not the file."""
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=None)
+
+
+def read_header(text: TextIO, where: str, *, labelled: bool) -> list[str]:
+    line = next(_lines(text, where), "")
+    if not line.strip():
+        raise ValueError(f"{where} is empty: get it again")
+    columns = [column.strip().lower() for column in next(csv.reader([line]))]
+    wanted = {f"pixel{number}" for number in range(PIXELS)} | ({"label"} if labelled else set())
+    if set(columns) - {"label"} != wanted - {"label"} or not wanted <= set(columns) or len(set(columns)) < len(columns):
+        missing = sorted(wanted - set(columns), key=lambda name: (len(name), name))
+        extra = [column for column in columns if column not in wanted]
+        said = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
+        said += [f"{len(extra)} not known, such as {extra[0][:40]!r}"] if extra else []
+        raise ValueError(
+            f"{where} has a header of {len(columns)} columns ({'; '.join(said) or 'some twice'}), not the "
+            f"{len(wanted)} of {'label,' if labelled else ''}pixel0,…,pixel{PIXELS - 1}: mend the header or get the "
+            "file again"
+        )
+    return columns
+
+
+def read_table(text: TextIO, part: str, columns: list[str], where: str) -> Iterator[Batch]:
+    read_header(text, where, labelled=False)
+    rows = ((f"{part}/{row:05d}", line) for row, line in enumerate(filter(str.strip, _lines(text, where)), start=1))
+    seen = False
+    while block := list(itertools.islice(rows, BATCH_ROWS)):
+        seen = True
+        yield _parse(block, part, columns)
+    if not seen:
+        raise ValueError(f"{where} has a header but no rows: get it again")
+
+
+def _lines(text: TextIO, where: str) -> Iterator[str]:
+    while line := text.readline(_MAX_LINE):
+        if len(line) == _MAX_LINE:
+            raise ValueError(f"{where} has a line of more than {_MAX_LINE:,} characters, so it is no table of digits")
+        yield line
+
+
+def _parse(block: list[tuple[str, str]], part: str, columns: list[str]) -> Batch:
+    commas = len(columns) - 1
+    refused = {
+        id_: Refusal(id=id_, reason=WRONG_COLUMNS, detail=f"{line.count(',') + 1} columns, not {commas + 1}")
+        for id_, line in block
+        if line.count(",") != commas
+    }
+    block = [(id_, line) for id_, line in block if id_ not in refused]
+    order = [columns.index(f"pixel{number}") for number in range(PIXELS)]
+    label = columns.index("label") if "label" in columns else None
+    ids, values = [id_ for id_, _ in block], _parse_quickly([line for _, line in block], len(columns))
+    if values is None:
+        ids, values = _parse_row_by_row(block, label, order, refused)
+    pixels, labels = values[:, order], None if label is None else values[:, label]
+    refused |= {ids[row]: entry for row, entry in check_digits(ids, pixels, labels).items()}
+    good = [row for row, id_ in enumerate(ids) if id_ not in refused]
+    return Batch(
+        part=part,
+        ids=[ids[row] for row in good],
+        images=pixels[good].astype(np.uint8).reshape(-1, SIDE, SIDE),
+        labels=None if labels is None else labels[good],
+        refused=[refused[id_] for id_ in sorted(refused)],
+    )
+
+
+def _parse_quickly(lines: list[str], width: int) -> np.ndarray | None:
+    """int64 (N, width), or None when there is anything but whole numbers."""
+    if not lines:
+        return np.empty((0, width), np.int64)
+    try:
+        table = pd.read_csv(io.StringIO("".join(lines)), header=None, names=range(width), dtype=np.int64)
+    except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
+        return None
+    return table.to_numpy() if len(table) == len(lines) else None  # an open quote swallows line ends
+
+
+def _parse_row_by_row(
+    block: list[tuple[str, str]], label: int | None, order: list[int], refused: dict[str, Refusal]
+) -> tuple[list[str], np.ndarray]:
+    """The rows of a block with something odd in it, each judged alone; the bad ones go to ``refused``."""
+    ids, rows = [], []
+    for id_, line in block:
+        fields = next(csv.reader([line]))
+        if len(fields) != len(order) + (label is not None):
+            refused[id_] = Refusal(id=id_, reason=WRONG_COLUMNS, detail=f"{len(fields)} columns with its quotes")
+            continue
+        found = check_digit_text(id_, None if label is None else fields[label], [fields[place] for place in order])
+        if isinstance(found, Refusal):
+            refused[id_] = found
+            continue
+        row = np.empty(len(fields), np.int64)
+        row[order] = found[1]
+        if label is not None:
+            row[label] = found[0]
+        ids.append(id_)
+        rows.append(row)
+    return ids, np.stack(rows) if rows else np.empty((0, len(order) + (label is not None)), np.int64)

@@ -1,0 +1,76 @@
+"""Which split an image belongs to: a function of the image and the seed alone, so adding data moves no image."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+
+def ink_keys(images: np.ndarray) -> list[str]:
+    """The split keys of uint8 digits (N, H, W): near-duplicates share one.
+
+    The key is the SHA-256 of the digit's ink: the pixels brighter than half of the image's own maximum, cropped to
+    their bounding box. The crop forgets where the digit stands, so shifts that cut nothing off share a key; the
+    threshold goes with the maximum, so changed contrast does too (but for pixels that rounding carries over the
+    threshold). Rotation, zoom, noise or another thickness of the stroke change the ink and are not caught: a hash
+    knows only equal and unequal, and a looser one would also tie different digits together.
+    """
+    ink = images.astype(np.uint16) * 2 > images.max(axis=(1, 2), keepdims=True)
+    rows, columns = ink.any(axis=2), ink.any(axis=1)
+    tops, bottoms = rows.argmax(axis=1), rows.shape[1] - rows[:, ::-1].argmax(axis=1)
+    lefts, rights = columns.argmax(axis=1), columns.shape[1] - columns[:, ::-1].argmax(axis=1)
+    keys = []
+    for mask, top, bottom, left, right in zip(ink, tops, bottoms, lefts, rights, strict=True):
+        crop = mask[top:bottom, left:right]  # of a blank image: the whole of it
+        keys.append(hashlib.sha256(repr(crop.shape).encode() + np.packbits(crop).tobytes()).hexdigest())
+    return keys
+
+
+def assign_split(key: str, *, seed: int, val_fraction: float, test_fraction: float) -> str:
+    """``test``, ``val`` or ``train`` for an image with this key.
+
+    The SHA-256 of seed and key is read as a number in [0, 1), which lies below ``test_fraction``, in the
+    ``val_fraction`` above that, or in the rest. A publisher's own test part wants ``test_fraction=0``.
+    """
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < test_fraction:
+        return "test"
+    return "val" if place < test_fraction + val_fraction else "train"
+
+
+def check_proportions(class_counts: Mapping[str, Mapping[str, int]], *, far: float = 4.0) -> list[str]:
+    """Compare the classes' shares of train, val and test, which hashing keeps alike only on average.
+
+    Args:
+        class_counts: split -> class -> images.
+        far: standard deviations of the binomial that a share may lie off before it is told.
+
+    Returns:
+        A warning for every class missing from val or test and every share that is far off.
+
+    Raises:
+        ValueError: train lacks a class.
+    """
+    splits = ("train", "val", "test")
+    classes = list(class_counts["train"])
+    sums = {name: sum(class_counts[split][name] for split in splits) for name in classes}
+    total, warnings = sum(sums.values()), []
+    if lacking := [name for name in classes if not class_counts["train"][name]]:
+        raise ValueError(
+            f"no image of the class {', '.join(lacking)} is left to train from, of {total:,} labelled ones in all: "
+            "add images of it to the source, or choose another seed"
+        )
+    for split in ("val", "test"):
+        if missing := [name for name in classes if not class_counts[split][name]]:
+            warnings.append(f"{split} has no image of the class {', '.join(missing)}")
+    for split in splits:
+        size = sum(class_counts[split].values())
+        for name in classes:
+            share, found = sums[name] / total, class_counts[split][name]
+            if found and abs(found - size * share) > far * math.sqrt(max(size * share * (1 - share), 1.0)):
+                warnings.append(f"{split} has {found / size:.1%} of the class {name}, all splits {share:.1%}")
+    return warnings

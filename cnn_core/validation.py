@@ -1,0 +1,159 @@
+"""What is refused and why: checks of rows, the fate of duplicates, and how much badness is too much."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+WRONG_COLUMNS = "wrong column count"
+LABEL_OUTSIDE = "label outside 0-9"
+PIXEL_OUTSIDE = "pixel outside 0-255"
+CONFLICTING = "conflicting labels"
+DUPLICATE = "duplicate"  # left out, but not bad
+
+_DETAIL = 200  # characters
+_EXAMPLES = 3
+_MISSING = ("", "nan", "na", "n/a", "null", "none")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """One row that is left out: which, why (one of a few reasons, to be counted), and what was found there."""
+
+    id: str
+    reason: str
+    detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", self.detail[:_DETAIL])
+
+
+def check_digits(ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray | None) -> dict[int, Refusal]:
+    """The rows that are no digits: a label outside 0..9 or a pixel outside 0..255.
+
+    Args:
+        ids: N names.
+        pixels: whole numbers (N, P).
+        labels: whole numbers (N,), or None when unlabelled.
+
+    Returns:
+        Row -> its refusal with the first fault.
+    """
+    refused: dict[int, Refusal] = {}
+    checks = [] if labels is None else [(LABEL_OUTSIDE, "label", labels[:, None], 9)]
+    for reason, what, values, high in [*checks, (PIXEL_OUTSIDE, "pixel", pixels, 255)]:
+        outside = (values < 0) | (values > high)
+        for row in np.flatnonzero(outside.any(axis=1)):
+            place = int(outside[row].argmax())
+            name = what if what == "label" else f"{what}{place}"
+            refused.setdefault(int(row), Refusal(id=ids[row], reason=reason, detail=f"{name} is {values[row, place]}"))
+    return refused
+
+
+def check_digit_text(id_: str, label: str | None, pixels: Sequence[str]) -> tuple[int, list[int]] | Refusal:
+    """One row's fields as whole numbers (label 0 when there is none), or why they are not; ranges are not checked."""
+    try:
+        return (0 if label is None else _whole(label, "label")), [
+            _whole(text, f"pixel{place}") for place, text in enumerate(pixels)
+        ]
+    except _FieldError as fault:
+        return Refusal(id=id_, reason=fault.reason, detail=fault.detail)
+
+
+class _FieldError(Exception):
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+
+
+def _whole(text: str, name: str) -> int:
+    kind, text = ("label" if name == "label" else "pixel"), text.strip()
+    if text.lower() in _MISSING:
+        raise _FieldError(f"{kind} missing", f"{name} is {text or 'empty'}")
+    if not _NUMBER.fullmatch(text):
+        raise _FieldError(f"{kind} not a number", f"{name} is {text!r}")
+    value = float(text)
+    if not value.is_integer():  # infinite (1e999) included
+        raise _FieldError(f"{kind} not a whole number", f"{name} is {text}")
+    return int(max(min(value, 2**31), -(2**31)))  # far outside stays outside, and fits an int64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """What `find_duplicates` decided. Numbers count rows."""
+
+    left_out: list[Refusal]  # reason `duplicate` (not bad) or `conflicting labels` (bad)
+    counts: dict[str, int]
+    labelled_and_unlabelled: list[tuple[str, str]]  # (labelled id, unlabelled id) with the same pixels
+
+
+def find_duplicates(
+    ids: Sequence[str], hashes: Sequence[str], labels: Sequence[int], published_test: Sequence[bool]
+) -> Duplicates:
+    """Decide over rows with the same pixels; a label of -1 is none.
+
+    - Two labels for the same pixels: all copies are refused, as nobody here knows which is right.
+    - The same label: the first copy stays, so that no image is in two splits or counts twice. A copy in the
+      publisher's own test part goes before one in train, so train is clean of test; that part itself is kept as it
+      was published, its own repetitions too.
+    - Labelled and unlabelled: both stay, as every unlabelled row is to get its prediction; only reported.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, digest in enumerate(hashes):
+        groups[digest].append(row)
+    left_out: list[Refusal] = []
+    pairs: list[tuple[str, str]] = []
+    counts = {"same_label": 0, "train_in_test": 0, "conflicting_labels": 0, "labelled_and_unlabelled": 0}
+    for rows in groups.values():
+        if len(rows) == 1:
+            continue
+        labelled = [row for row in rows if labels[row] >= 0]
+        unlabelled = [row for row in rows if labels[row] < 0]
+        if labelled and unlabelled:
+            counts["labelled_and_unlabelled"] += len(unlabelled)
+            pairs += [(ids[labelled[0]], ids[row]) for row in unlabelled]
+        given = {labels[row] for row in labelled}
+        if len(given) > 1:
+            counts["conflicting_labels"] += len(labelled)
+            said = ", ".join(f"{ids[row]} says {labels[row]}" for row in labelled)
+            left_out += [Refusal(id=ids[row], reason=CONFLICTING, detail=said) for row in labelled]
+            continue
+        kept = next((row for row in labelled if published_test[row]), labelled[0] if labelled else None)
+        for row in labelled:
+            if row != kept and not published_test[row]:
+                counts["train_in_test" if published_test[kept] else "same_label"] += 1
+                left_out.append(Refusal(id=ids[row], reason=DUPLICATE, detail=f"same pixels as {ids[kept]}, kept"))
+    return Duplicates(left_out=left_out, counts=counts, labelled_and_unlabelled=pairs)
+
+
+def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: float, where: str) -> None:
+    """Stop when too much of the source is bad; ``refused`` without the mere duplicates.
+
+    Raises:
+        ValueError: with the count of every reason, examples, and what to do.
+    """
+    if len(refused) <= max_bad_fraction * total:
+        return
+    reasons = "; ".join(
+        f"{reason}: {n:,} ({_examples(refused, reason)})" for reason, n in count_reasons(refused).items()
+    )
+    raise ValueError(
+        f"{len(refused):,} of the {total:,} rows of {where} are bad ({len(refused) / total:.1%}), more than "
+        f"max_bad_fraction allows ({max_bad_fraction:.1%}). {reasons}. Mend the source, or raise max_bad_fraction to "
+        "go on without these rows; nothing was written"
+    )
+
+
+def count_reasons(refused: Iterable[Refusal]) -> dict[str, int]:
+    """Rows per reason, the most frequent first."""
+    return dict(Counter(entry.reason for entry in refused).most_common())
+
+
+def _examples(refused: Sequence[Refusal], reason: str) -> str:
+    entries = [entry for entry in refused if entry.reason == reason]
+    shown = ", ".join(f"{entry.id}: {entry.detail}" for entry in entries[:_EXAMPLES])
+    return shown + (", …" if len(entries) > _EXAMPLES else "")

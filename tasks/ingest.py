@@ -1,0 +1,51 @@
+"""Stage ``ingest``: validate, deduplicate and split a source into ``data/raw/<set>/``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cnn_core import digit_sources
+from cnn_core.ingestion import IngestParams, Layout, ingest
+from cnn_core.params import load_section
+from cnn_core.splits import ink_keys
+from tasks import events
+
+PARAMS = IngestParams
+LAYOUTS = {
+    "digits": Layout(classes=digit_sources.CLASSES, open=digit_sources.open_digits, split_keys=ink_keys),
+}
+
+
+def main(name: str) -> None:
+    if name not in LAYOUTS:
+        raise ValueError(f"no reader is known for ingest.{name}: the sets are {', '.join(LAYOUTS)} (tasks/ingest.py)")
+    params = load_section(PARAMS, f"ingest.{name}")
+    with events.progress(f"ingest {name}", None) as bar:
+        manifest = ingest(name, LAYOUTS[name], params, f"data/raw/{name}", on_progress=bar.update)
+    for line in summary(manifest):
+        events.log(line)
+    events.write_metrics(f"data/metrics/ingest-{name}.json", metrics(manifest))
+
+
+def metrics(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's numbers, as DVC compares them between runs."""
+    return {
+        "images": manifest["counts"],
+        "rows_read": manifest["rows_read"],
+        "refused": manifest["refused"]["total"],
+        "duplicates": {key: value for key, value in manifest["duplicates"].items() if isinstance(value, int)},
+        "classes": len(manifest["classes"]),
+    }
+
+
+def summary(manifest: dict[str, Any]) -> list[str]:
+    """What a person wants to know at the end: what came in, what was left out, what to mind."""
+    images = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
+    lines = [f"{manifest['rows_read']:,} rows read: {images}"]
+    lines += [f"refused, {reason}: {count:,}" for reason, count in manifest["refused"]["reasons"].items()]
+    lines += [f"duplicate, {example}" for example in manifest["duplicates"]["examples"]]
+    return lines + [f"warning: {warning}" for warning in manifest["warnings"]]
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

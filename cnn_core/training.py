@@ -86,8 +86,8 @@ def train(
     """Train from the start, or from the checkpoint of an epoch on; every rank calls it with the same arguments.
 
     Args:
-        on_step: called now and then within an epoch with ``phase, epoch, done, total`` (images of this epoch),
-            ``loss, accuracy, images_per_s`` of this rank.
+        on_step: called now and then within an epoch, and at its end, with ``phase, epoch, epochs`` (of this phase),
+            ``done, total`` (images of this epoch), and ``loss, accuracy, images_per_s`` of this rank so far.
         on_epoch: called on every rank after each epoch with its record and a function that makes the checkpoint.
 
     Raises:
@@ -124,7 +124,7 @@ class _Run:
         self.history: list[dict[str, Any]] = resume["history"] if resume else []
         self.best: dict[str, Any] = resume["best"] if resume else {}
         self.best_weights: dict[str, Tensor] = resume["best_weights"] if resume else {}
-        self.phase, self.epoch = "select", 0
+        self.phase, self.epoch, self.epochs = "select", 0, params.epochs
         self.learner: Learner
         self.rank, self.world = rank_and_world()
 
@@ -139,7 +139,7 @@ class _Run:
         resume = self._resume if self._resume and self._resume["phase"] == phase else None
         if self._resume and self._resume["phase"] == "refit" and phase == "select":
             return
-        self.phase, self.epoch = phase, 0
+        self.phase, self.epoch, self.epochs = phase, 0, epochs
         self.learner = self._learner(len(split), epochs)
         if resume:
             self.learner.load_state_dict(resume["learner"])
@@ -203,7 +203,8 @@ class _Run:
                 self._check(losses[: step + 1], number)
                 mean_loss, accuracy = (sums / seen).tolist()
                 numbers = {"loss": mean_loss, "accuracy": accuracy, "images_per_s": done / (now - started)}
-                self.on_step({"phase": self.phase, "epoch": number, "done": done, "total": total, **numbers})
+                position = {"phase": self.phase, "epoch": number, "epochs": self.epochs, "done": done, "total": total}
+                self.on_step(position | numbers)
         speed = total / (time.perf_counter() - started)
         loss, accuracy = (sum_over_ranks(sums) / total).tolist()
         return {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate, "images_per_s": speed}

@@ -1,0 +1,123 @@
+"""Training checkpoints (to go on from) and model folders (to use): written whole or not at all, read without pickle.
+
+data/models/<set>/model.safetensors       the weights to use
+                  evaluated.safetensors   only after a refit: those trained without val and test, which `evaluate`
+                                          measures
+                  model.json              what they are; written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cnn_core import models
+from cnn_core.files import read_json, whole_folder, write_json
+
+SCHEMA_VERSION = 1
+_CHECKPOINT = "checkpoint.pt"
+
+Weights = Literal["model", "evaluated"]
+
+
+def save_checkpoint(folder: str | Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a training checkpoint (tensors, numbers, texts, lists and dicts only) into ``folder``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{_CHECKPOINT}.partial"
+    torch.save(dict(checkpoint), partial)
+    partial.rename(folder / _CHECKPOINT)
+
+
+def load_checkpoint(folder: str | Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, on the CPU; nothing in the file is executed.
+
+    Raises:
+        ValueError: there is none, or it is no checkpoint of ours.
+    """
+    path = Path(folder) / _CHECKPOINT
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; delete the folder to train from the start") from None
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read as a training checkpoint ({type(error).__name__}); delete its folder to train "
+            "from the start"
+        ) from None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """``model.json``: all that is needed to build the network, feed it and say where it comes from.
+
+    ``model`` is the parameters' ``model`` section; ``preprocessing`` holds shape [C, H, W], mean and std (per channel,
+    in 0..1); ``params`` the whole ``train`` section; ``refit`` says whether it has seen val and test.
+    """
+
+    model: dict[str, Any]
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    metrics: dict[str, Any]
+    params: dict[str, Any]
+    data_sha256: str
+    git_commit: str
+    refit: Literal["none", "all"]
+    epochs: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.preprocessing["shape"]
+        return channels, height, width
+
+
+def save_model(
+    folder: str | Path, card: ModelCard, *, shipped: Mapping[str, Tensor], evaluated: Mapping[str, Tensor]
+) -> None:
+    """Write a model folder; what stood there is replaced only when all is written."""
+    with whole_folder(folder) as partial:
+        save_file(dict(shipped), partial / "model.safetensors")
+        if card.refit == "all":
+            save_file(dict(evaluated), partial / "evaluated.safetensors")
+        architecture = {"schema_version": SCHEMA_VERSION, "architecture": card.model["architecture"]}
+        write_json(partial / "model.json", {**architecture, **dataclasses.asdict(card)})
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """
+    Raises:
+        ValueError: the folder is missing or not whole, or another version of this project wrote it.
+    """
+    card = read_json(Path(folder) / "model.json", made_by="train")
+    if card.get("schema_version") != SCHEMA_VERSION:
+        found = card.get("schema_version")
+        raise ValueError(f"{folder} has schema version {found}, not {SCHEMA_VERSION}: run the stage train again")
+    fields = [field.name for field in dataclasses.fields(ModelCard)]
+    if missing := [name for name in fields if name not in card]:
+        raise ValueError(f"{folder}/model.json says nothing of {missing[0]}: it is no model of this project")
+    return ModelCard(**{name: card[name] for name in fields})
+
+
+def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Module, ModelCard]:
+    """The network in evaluation mode on the CPU, with its card. ``evaluated`` is the one that has not seen val and test
+    (the same as ``model`` when there was no refit).
+
+    Raises:
+        ValueError: the folder is missing or not whole, or its weights do not fit its architecture.
+    """
+    card = read_card(folder)
+    path = Path(folder) / f"{weights if card.refit == 'all' else 'model'}.safetensors"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, though model.json stands beside it; run the stage train again")
+    network = models.build(card.model, len(card.classes), card.shape)
+    try:
+        network.load_state_dict(load_file(path))
+    except Exception as error:
+        raise ValueError(f"{path} does not hold this architecture's weights: {' '.join(str(error).split())}") from None
+    return network.eval(), card

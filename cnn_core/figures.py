@@ -1,0 +1,65 @@
+"""Pictures made of the data set's own images: contact sheets. Drawn with Pillow, so the stage starts fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_BACKGROUND, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
+_GAP, _TEXT = 8, 15
+
+
+def contact_sheet(
+    path: str | Path,
+    rows: Sequence[np.ndarray],
+    *,
+    title: str,
+    captions: Sequence[Sequence[str]] | None = None,
+    headings: Sequence[str] | None = None,
+    side: int = 84,
+) -> None:
+    """Write a PNG of images in a grid.
+
+    Args:
+        rows: one uint8 array (n, C, H, W) a row of the grid, C = 1 or 3.
+        captions: a text under each image.
+        headings: a text above each column.
+        side: pixels that an image's longer side is drawn at.
+    """
+    font, bold = ImageFont.load_default(_TEXT), ImageFont.load_default(_TEXT + 5)
+    cell_height = side + _GAP + (_TEXT + 6 if captions else 0)
+    columns = max((len(row) for row in rows), default=1)
+    top = _TEXT * 2 + 2 * _GAP + (_TEXT + _GAP if headings else 0)
+    width = max(columns * (side + _GAP) + _GAP, int(bold.getlength(title)) + 2 * _GAP)
+    sheet = Image.new("RGB", (width, top + max(len(rows), 1) * cell_height + _GAP), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, _GAP), title, _INK, bold)
+    for column, heading in enumerate(headings or []):
+        draw.text((_GAP + column * (side + _GAP) + side / 2, top - _GAP), heading, _FAINT, font, anchor="mb")
+    for number, row in enumerate(rows):
+        for column, image in enumerate(row):
+            left, upper = _GAP + column * (side + _GAP), top + number * cell_height
+            sheet.paste(_enlarged(image, side), (left, upper))
+            if captions:
+                middle = (left + side / 2, upper + side + 4)
+                draw.text(middle, captions[number][column], _INK, font, anchor="mt")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def message(path: str | Path, text: str) -> None:
+    """A PNG that says in words why there is nothing to show."""
+    contact_sheet(path, [], title=text)
+
+
+def _enlarged(image: np.ndarray, side: int) -> Image.Image:
+    """uint8 (C, H, W) as RGB, its longer side ``side``; small images in whole pixels, so that they stay sharp."""
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    picture = Image.fromarray(pixels).convert("RGB")
+    scale = side / max(picture.size)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -1,0 +1,109 @@
+"""Decode once and add seeded offline copies: data/raw/<set> -> data/augmented/<set>, ready to train from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from cnn_core.arrays import SPLITS, arrays_writer, load_arrays, read_dataset
+from cnn_core.augmentation import AugmentationParams, affine_elastic
+from cnn_core.batches import generator
+from cnn_core.datasets import decode, read_manifest, read_raw
+from cnn_core.figures import contact_sheet
+from cnn_core.params import bounded, load_section
+from tasks import events
+
+BLOCK = 1000  # images distorted at a time; part of what seeds them
+SHOWN_COPIES = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentParams(AugmentationParams):
+    """The section ``augment.<set>``: how many copies, and how far each may be distorted."""
+
+    copies: int = bounded(0, 100)
+    seed: int = bounded(0)
+
+
+PARAMS = AugmentParams
+
+
+def main(name: str) -> None:
+    params = load_section(PARAMS, f"augment.{name}")
+    raw, folder = f"data/raw/{name}", f"data/augmented/{name}"
+    manifest = read_manifest(raw)
+    if not manifest["counts"]["train"]:
+        raise ValueError(f"{raw} has no training image; lower val_fraction and test_fraction of ingest.{name}")
+    decoded = {split: read_raw(raw, split) for split in SPLITS}
+    train = decode(decoded["train"].images)
+    total = len(train) * params.copies
+    with (
+        arrays_writer(
+            folder, name=name, classes=manifest["classes"], shape=train.shape[1:], copies=params.copies
+        ) as writer,
+        events.progress(f"augment {name}", total or None) as bar,
+    ):
+        for split, rows in decoded.items():
+            images = train if split == "train" else decode(rows.images) if rows.images else train[:0]
+            array = writer.add(split, rows.ids, rows.labels)
+            array[: len(images)] = images
+            if split == "train":
+                for start, copies in distorted(train, params):
+                    array[len(train) + start :][: len(copies)] = copies
+                    bar.update(len(copies))
+    show(name, folder)
+    dataset = read_dataset(folder)
+    counts = {"originals": dataset["originals"], "copies": total, **dataset["counts"]}
+    events.write_metrics(f"data/metrics/augment-{name}.json", counts)
+
+
+def distorted(images: np.ndarray, params: AugmentParams) -> Iterator[tuple[int, np.ndarray]]:
+    """The copies of uint8 images (N, C, H, W), block by block: (where the block stands among all copies, uint8 images).
+    All first copies come first, then all second ones. The same seed gives the same bytes, whatever the threads."""
+    with _one_thread():
+        for copy in range(params.copies):
+            for start in range(0, len(images), BLOCK):
+                block = torch.from_numpy(images[start : start + BLOCK].copy()).float() / 255
+                draws = generator(torch.device("cpu"), params.seed, "copy", copy, start)
+                made = affine_elastic(block, params, draws)
+                yield copy * len(images) + start, (made * 255).round().to(torch.uint8).numpy()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """A sum cut up among threads rounds otherwise than one that is not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def show(name: str, folder: str) -> None:
+    """A contact sheet: two images of each class with their copies below them."""
+    dataset, train = read_dataset(folder), load_arrays(folder, "train")
+    originals, shown = dataset["originals"], min(dataset["copies"], SHOWN_COPIES)
+    labels = train.labels[:originals]
+    present = [number for number in range(len(dataset["classes"])) if (labels == number).any()]
+    rows, captions = [], []
+    for example in range(2):
+        picked = [np.flatnonzero(labels == number)[: example + 1][-1] for number in present]
+        for copy in range(1 + shown):
+            rows.append(train.images[[copy * originals + p for p in picked]])
+            captions.append([f"copy {copy}" if copy else "original"] * len(picked))
+    contact_sheet(
+        f"data/plots/augment-{name}.png",
+        rows,
+        title=f"{name}: originals and their offline copies ({dataset['copies']} of each)",
+        captions=captions,
+        headings=[dataset["classes"][number] for number in present],
+    )
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

@@ -1,0 +1,92 @@
+"""Measure a model on the held-out test part: data/augmented/<set> and a model folder -> metrics, plots, predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cnn_core.arrays import Arrays, load_arrays, read_dataset
+from cnn_core.classifier import MOST_VIEWS, Classifier
+from cnn_core.devices import pick_device
+from cnn_core.figures import contact_sheet
+from cnn_core.metrics import classification, worst_mistakes
+from cnn_core.params import Params, bounded, load_section
+from tasks import events
+from tasks.runtime import load_runtime
+
+ACROSS = 8  # mistakes in a row of the picture
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateParams(Params):
+    """The section ``evaluate.<set>``."""
+
+    weights: str  # a model folder
+    tta: int = bounded(1, MOST_VIEWS)  # views averaged per image; 1 = the image alone
+    worst: int = bounded(0, 200)  # mistakes shown
+
+
+PARAMS = EvaluateParams
+
+
+def main(name: str) -> None:
+    params = load_section(PARAMS, f"evaluate.{name}")
+    folder = f"data/augmented/{name}"
+    classes, test = read_dataset(folder)["classes"], load_arrays(folder, "test")
+    # After a refit the shipped weights have seen the test part: those trained without it are measured.
+    device = pick_device(load_runtime().use_gpu)
+    classifier = Classifier(params.weights, weights="evaluated", tta=params.tta, device=device)
+    if classifier.card.classes != classes:
+        raise ValueError(f"{params.weights} knows the classes {classifier.card.classes}, but {folder} has {classes}")
+    probabilities = classifier(test.images)
+    metrics = classification(probabilities, test.labels, classes)
+    write_predictions(Path(f"data/predictions/{name}-test.parquet"), test, probabilities, classes)
+    write_confusion(Path(f"data/plots/evaluate-{name}-confusion.csv"), test.labels, probabilities, classes)
+    show_mistakes(Path(f"data/plots/evaluate-{name}-mistakes.png"), test, probabilities, classes, params.worst)
+    measured = "without held-out images" if classifier.card.refit == "all" else "shipped"
+    events.write_metrics(f"data/metrics/evaluate-{name}.json", {**metrics, "evaluated_model": measured})
+    events.log(
+        f"accuracy {metrics['accuracy']:.2%} on {metrics['n']:,} unseen images "
+        f"(95 % interval {metrics['accuracy_low']:.2%} to {metrics['accuracy_high']:.2%}; model: {measured})"
+    )
+
+
+def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray, classes: list[str]) -> None:
+    """id, label, predicted, p0 … pK: one row an image; label and predicted are class numbers, p their probabilities."""
+    table = pd.DataFrame({"id": test.ids, "label": test.labels, "predicted": probabilities.argmax(1)})
+    table = table.join(pd.DataFrame(probabilities, columns=[f"p{number}" for number in range(len(classes))]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path, index=False)
+
+
+def write_confusion(path: Path, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> None:
+    """actual, predicted: one row an image, as DVC's confusion template counts them."""
+    names = np.array(classes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = pd.DataFrame({"actual": names[labels], "predicted": names[probabilities.argmax(1)]})
+    rows.to_csv(path, index=False, lineterminator="\n")
+
+
+def show_mistakes(path: Path, test: Arrays, probabilities: np.ndarray, classes: list[str], most: int) -> None:
+    """The most confident wrong answers: what it is, what the model said and how sure it was."""
+    worst = worst_mistakes(probabilities, test.labels, most)
+    wrong = int((probabilities.argmax(1) != test.labels).sum())
+    captions = [
+        f"{classes[test.labels[i]]} → {classes[probabilities[i].argmax()]}  {probabilities[i].max():.0%}" for i in worst
+    ]
+    parts = range(0, len(worst), ACROSS)
+    shown = f", the {len(worst)} most confident shown" if len(worst) < wrong else ""
+    contact_sheet(
+        path,
+        [np.asarray(test.images[worst[start : start + ACROSS]]) for start in parts],
+        title=f"{wrong} mistakes in {len(test.labels):,} images{shown} (truth → answer, confidence)",
+        captions=[captions[start : start + ACROSS] for start in parts],
+        side=112,
+    )
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

@@ -1,0 +1,101 @@
+"""Runs in progress: what an interrupted one goes on from, held by one process at a time, gone once it is finished.
+
+A run's name follows from all that its result depends on, so the same command finds its own interrupted run and no
+other. It is deleted when the outputs are in place, so a finished run is never "resumed" into a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.runtime import ROOT, Runtime, main_checkout, state_folder
+
+KEEP_DAYS = 14  # what was interrupted longer ago is not gone on with
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run in progress: its folder is ``storage/name``; ``storage`` is an absolute path or an fsspec URI."""
+
+    name: str
+    storage: str
+
+    @property
+    def folder(self) -> str:
+        return f"{self.storage}/{self.name}"
+
+    def delete(self) -> None:
+        from fsspec.core import url_to_fs
+
+        files, path = url_to_fs(self.folder)
+        if files.exists(path):
+            files.rm(path, recursive=True)
+
+
+def key_of(**parts: Any) -> str:
+    """A short hash of parameters (plain values) and of the project's code loaded in this process."""
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for path in sorted(_loaded_code()):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def run_in_progress(runtime: Runtime, name: str) -> Iterator[Run]:
+    """Hold the run ``name``, or ``name-2`` and so on while others hold it; deleted when the block ends well."""
+    storage = state_folder(runtime)
+    _forget_old(storage)
+    number = 1
+    while True:
+        held = name if number == 1 else f"{name}-{number}"
+        lock = _lock(main_checkout() / ".gridflow" / "locks" / f"{held}.lock")
+        if lock is not None:
+            break
+        number += 1
+    run = Run(name=held, storage=storage)
+    try:
+        yield run
+        run.delete()
+        Path(lock.name).unlink()
+    finally:
+        lock.close()
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """The lock file, held until it is closed or this process ends, however it ends; None when another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+    except OSError:
+        pass
+    file.close()  # held, or its holder has just unlinked it
+    return None
+
+
+def _forget_old(storage: str) -> None:
+    if "://" in storage or not Path(storage).is_dir():
+        return
+    for folder in Path(storage).iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > KEEP_DAYS * 86400:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _loaded_code() -> list[Path]:
+    files = [
+        Path(module.__file__).resolve() for module in list(sys.modules.values()) if getattr(module, "__file__", None)
+    ]
+    return [file for file in files if any(file.is_relative_to(ROOT / part) for part in ("cnn_core", "tasks"))]

@@ -83,15 +83,13 @@ def _download(source: KaggleSource, folder: Path) -> None:
         kagglehub.competition_download(source.competition, output_dir=str(folder))
     except UnauthenticatedError:
         raise ValueError(
-            "Kaggle needs your credentials: put kaggle.json (Kaggle > Settings > API > Create new token) into ~/.kaggle/, "
-            f"or set KAGGLE_USERNAME and KAGGLE_KEY; {_by_hand(source)}"
+            "Kaggle needs your credentials: put kaggle.json (Kaggle > Settings > API > Create new token) "
+            f"into ~/.kaggle/, or set KAGGLE_USERNAME and KAGGLE_KEY; {_by_hand(source)}"
         ) from None
     except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else "an error"
-        rules = (
-            "accept the competition's rules on its page and check your credentials; " if status in (401, 403) else ""
-        )
-        raise ValueError(f"Kaggle answered {status} for {source.competition}: {rules}{_by_hand(source)}") from error
+        status = error.response.status_code if error.response is not None else 0
+        hint = "accept the rules on the competition's page and check your credentials; " if status in (401, 403) else ""
+        raise ValueError(f"Kaggle answered {status} for {source.competition}: {hint}{_by_hand(source)}") from error
     except requests.RequestException as error:
         raise ValueError(f"Kaggle could not be reached ({type(error).__name__}); {_by_hand(source)}") from error
 

@@ -81,11 +81,9 @@ def _choose(repo: Repo, targets: Sequence[str]) -> list[Stage]:
         return default
     chosen = []
     for target in targets:
-        found = [
-            stage for stage in stages if _name(stage, repo) == target or _name(stage, repo).startswith(target + "@")
-        ]
+        found = [stage for stage in stages if target in (_name(stage), _name(stage).partition("@")[0])]
         if not found:
-            known = ", ".join(sorted(_name(stage, repo) for stage in stages))
+            known = ", ".join(sorted(_name(stage) for stage in stages))
             raise ValueError(f"there is no stage {target!r}; the stages are {known}")
         chosen += found
     return chosen

@@ -8,6 +8,7 @@ terminal: a live bar (plain lines when piped) and an error message.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -210,7 +211,7 @@ def _emit_resources() -> None:
 
 
 def _follow_parent() -> None:
-    """End this stage's process group when the flow that started it is gone (killed, so it could not do it itself)."""
+    """End this stage's processes when the flow that started it is gone (killed, so it could not do it itself)."""
     runner = os.environ.get("GRIDFLOW_RUNNER_PID")
     if not runner or run_dir() is None:
         return
@@ -218,6 +219,9 @@ def _follow_parent() -> None:
     def watch() -> None:
         while psutil.pid_exists(int(runner)):
             time.sleep(1.0)
+        for child in psutil.Process().children(recursive=True):  # also those with a session of their own
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True, name="follow-parent").start()

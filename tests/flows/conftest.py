@@ -7,24 +7,26 @@ from pathlib import Path
 
 import pytest
 
-COPY = "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
+APPEND = (
+    "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
+)
 DVC_YAML = """
 stages:
   first:
-    cmd: python copy.py source.txt first.txt 1
+    cmd: python append.py source.txt first.txt 1
     deps: [source.txt]
     outs: [first.txt]
   left:
-    cmd: python copy.py first.txt left.txt l
+    cmd: python append.py first.txt left.txt l
     deps: [first.txt]
     outs: [left.txt]
   right:
-    cmd: python copy.py first.txt right.txt r
+    cmd: python append.py first.txt right.txt r
     deps: [first.txt, right.flag]
     outs: [right.txt]
     meta: {retries: 1}
   last:
-    cmd: python copy.py left.txt last.txt x
+    cmd: python append.py left.txt last.txt x
     deps: [left.txt, right.txt]
     outs: [last.txt]
 """
@@ -39,7 +41,7 @@ def small(tmp_path: Path, run: Callable, repository: Path) -> Path:
     run("dvc", "init", "-q", cwd=root)
     for package in ("tasks", "cnn_core"):
         (root / package).symlink_to(repository / package)
-    (root / "copy.py").write_text(COPY)
+    (root / "append.py").write_text(APPEND)
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "params.yaml").write_text("report:\n  title: small  # a comment that stays\n")
     (root / "source.txt").write_text("source")

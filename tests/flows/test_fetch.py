@@ -1,0 +1,109 @@
+"""``flows.fetch`` against a local stand-in for Kaggle, through the real kagglehub client and a real DVC repository."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+
+class Kaggle(BaseHTTPRequestHandler):
+    """Answers every request with the archive (or the status) that the test has put on the server."""
+
+    def do_POST(self) -> None:
+        self.server.asked.append(self.path)
+        body = self.server.archive
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/zip")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Last-Modified", "Sun, 01 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def kaggle() -> Iterator[ThreadingHTTPServer]:
+    # the port is the Kaggle client's own for its environment "TEST"
+    server = ThreadingHTTPServer(("127.0.0.1", 7777), Kaggle)
+    server.status, server.asked, server.archive = 200, [], archive(train="label,pixel0\n1,2\n", test="pixel0\n3\n")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def archive(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as zipped:
+        for name, text in files.items():
+            zipped.writestr(f"{name}.csv", text)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def fetch(small: Path, run: Callable, repository: Path, tmp_path: Path) -> Callable:
+    def call(*arguments: str, credentials: bool = True, code: int | None = 0):
+        known = {"KAGGLE_USERNAME": "somebody", "KAGGLE_KEY": "0" * 32} if credentials else {}
+        home = {"HOME": str(tmp_path), "KAGGLE_CONFIG_DIR": str(tmp_path), "PYTHONPATH": str(repository)}
+        return run("python", "-m", "flows.fetch", *arguments, cwd=small, code=code,
+                   KAGGLE_API_ENVIRONMENT="TEST", **home, **known)  # fmt: skip
+
+    return call
+
+
+def test_fetch_downloads_tracks_and_says_how_to_run(fetch: Callable, kaggle: ThreadingHTTPServer, small: Path) -> None:
+    done = fetch("digits")
+    assert (small / "data/sources/digits-kaggle/test.csv").read_text() == "pixel0\n3\n"
+    assert "digits-kaggle" in (small / "data/sources/digits-kaggle.dvc").read_text()
+    assert "--set ingest.digits.source=data/sources/digits-kaggle" in done.stdout
+    assert kaggle.asked
+    assert sorted(path.name for path in (small / "data/sources/digits-kaggle").iterdir()) == ["test.csv", "train.csv"]
+
+
+def test_a_second_fetch_brings_the_new_version(fetch: Callable, kaggle: ThreadingHTTPServer, small: Path) -> None:
+    fetch("digits")
+    before = (small / "data/sources/digits-kaggle.dvc").read_text()
+    kaggle.archive = archive(train="label,pixel0\n1,2\n", test="pixel0\n4\n")
+    fetch("digits")
+    assert (small / "data/sources/digits-kaggle/test.csv").read_text() == "pixel0\n4\n"
+    assert (small / "data/sources/digits-kaggle.dvc").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("status", "files", "credentials", "words"),
+    [
+        (403, {"train": "", "test": ""}, True, ["403", "accept the rules", "data/sources/digits-kaggle"]),
+        (200, {"train": "label\n"}, True, ["without test.csv"]),
+        (200, {"train": "", "test": ""}, False, ["credentials", "kaggle.json"]),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_keeps_what_was_there(
+    fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, status: int, files: dict, credentials: bool, words: list
+) -> None:
+    kept = small / "data/sources/digits-kaggle/train.csv"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("kept")
+    kaggle.status, kaggle.archive = status, archive(**files)
+    done = fetch("digits", credentials=credentials, code=1)
+    assert [word for word in words if word not in done.stderr] == [], done.stderr
+    assert "Traceback" not in done.stderr
+    assert kept.read_text() == "kept"
+
+
+def test_no_network_says_what_to_put_where(fetch: Callable) -> None:
+    done = fetch("digits", code=1)  # nothing listens
+    assert "could not be reached" in done.stderr
+    assert "by hand into data/sources/digits-kaggle/" in done.stderr
+
+
+def test_an_unknown_name_lists_the_known(fetch: Callable) -> None:
+    assert "python -m flows.fetch gets digits" in fetch("letters", code=1).stderr

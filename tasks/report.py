@@ -1,0 +1,18 @@
+"""Stage ``report``: one self-contained page on the whole run, a pure function of its inputs."""
+
+from __future__ import annotations
+
+from cnn_core.params import load_section
+from cnn_core.reporting import ReportParams, write_report
+from tasks import events
+
+PARAMS = ReportParams
+
+
+def main() -> None:
+    params = load_section(ReportParams, "report")
+    write_report(params, root=".", output="data/reports")
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

@@ -124,8 +124,8 @@ def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str 
         labels = stack.enter_context(_open_idx(files, labels_name, _LABELS))[0] if labels_name else None
         for start in range(0, count, BATCH_ROWS):
             rows = min(BATCH_ROWS, count - start)
-            pixels = _bytes(images, rows * PIXELS, files.at(images_name)).reshape(rows, SIDE, SIDE)
-            given = _bytes(labels, rows, files.at(labels_name)).astype(np.int64) if labels and labels_name else None
+            pixels = _bytes(images, rows * PIXELS, files, images_name).reshape(rows, SIDE, SIDE)
+            given = _bytes(labels, rows, files, labels_name).astype(np.int64) if labels and labels_name else None
             ids = [f"{part}/{row:05d}" for row in range(start + 1, start + rows + 1)]
             refused = check_digits(ids, pixels.reshape(rows, PIXELS), given)
             good = [row for row in range(rows) if row not in refused]
@@ -137,8 +137,12 @@ def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str 
                 refused=list(refused.values()),
             )
         for file, name in ((images, images_name), (labels, labels_name)):
-            if file is not None and file.read(1):
-                raise ValueError(f"{files.at(str(name))} has more bytes than its header says: get it again")
+            if file is None or name is None:
+                continue
+            with files.reading(name):
+                more = file.read(1)  # also makes a .gz compare its checksum
+            if more:
+                raise ValueError(f"{files.at(name)} has more bytes than its header says: get it again")
 
 
 @contextlib.contextmanager
@@ -148,7 +152,7 @@ def _open_idx(files: SourceFiles, name: str, magic: int) -> Iterator[tuple[Binar
     with files.open(name) as packed:
         buffered = io.BufferedReader(packed)  # type: ignore[type-var]
         file = gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
-        found, *shape = _bytes(file, 4 + 4 * dimensions, where).view(">u4").tolist()  # type: ignore[arg-type]
+        found, *shape = _bytes(file, 4 + 4 * dimensions, files, name).view(">u4").tolist()  # type: ignore[arg-type]
         if found != magic:
             raise ValueError(f"{where} is no idx file of MNIST (it begins with {found:#010x}, not {magic:#010x})")
         if magic == _IMAGES and shape[1:] != [SIDE, SIDE]:
@@ -160,10 +164,9 @@ def _open_idx(files: SourceFiles, name: str, magic: int) -> Iterator[tuple[Binar
         yield file, shape[0]  # type: ignore[misc]
 
 
-def _bytes(file: BinaryIO, count: int, where: str) -> np.ndarray:
-    data = file.read(count)
-    if not data:
-        raise ValueError(f"{where} is empty or cut short: get it again")
+def _bytes(file: BinaryIO, count: int, files: SourceFiles, name: str) -> np.ndarray:
+    with files.reading(name):
+        data = file.read(count)
     if len(data) < count:
-        raise ValueError(f"{where} is cut short: get it again")
+        raise ValueError(f"{files.at(name)} is {'cut short' if data else 'empty or cut short'}: get it again")
     return np.frombuffer(data, np.uint8)

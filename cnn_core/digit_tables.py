@@ -96,7 +96,8 @@ def _parse_quickly(lines: list[str], width: int) -> np.ndarray | None:
     if not lines:
         return np.empty((0, width), np.int64)
     try:
-        table = pd.read_csv(io.StringIO("".join(lines)), header=None, names=range(width), dtype=np.int64)
+        with np.errstate(invalid="ignore"):  # a fraction or 1e999: pandas notices that the cast changed it, and raises
+            table = pd.read_csv(io.StringIO("".join(lines)), header=None, names=range(width), dtype=np.int64)
     except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
         return None
     return table.to_numpy() if len(table) == len(lines) else None  # an open quote swallows line ends

@@ -75,9 +75,14 @@ class SourceFiles:
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """The file's bytes, unpacked while they are read; damage met inside the block becomes one ValueError."""
+        with self.reading(name), self._opener(name) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Damage met inside the block is this file's: for where two are open at a time."""
         try:
-            with self._opener(name) as file:
-                yield file
+            yield
         except DAMAGE as error:
             raise ValueError(f"{self.at(name)} is damaged or cut short ({error}): get it again") from None
         except OSError as error:
@@ -107,7 +112,7 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGE:
-        if path.suffix.lower() == ".zip":
+        if path.suffix.lower() == ".zip" or path.open("rb").read(2) == b"PK":
             raise ValueError(f"{path} is no whole .zip file, it is damaged or cut short: get it again") from None
         raise ValueError(f"the source {path} is a file, not a folder or a .zip: {advice}") from None
     except OSError as error:

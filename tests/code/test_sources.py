@@ -1,0 +1,104 @@
+"""A folder and a .zip are seen alike, and nothing bad in an archive is followed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cnn_core.sources import escapes, open_files
+
+
+def read_all(path: Path, max_bytes: int = 1 << 20) -> dict[str, bytes]:
+    found = {}
+    with open_files(path, advice="put it there", max_bytes=max_bytes) as files:
+        for name in files.names:
+            with files.open(name) as file:
+                found[name] = file.read()
+    return found
+
+
+def archive(path: Path, **entries: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+    return path
+
+
+def test_folder_and_zip_show_the_same_files_without_the_hidden_ones(tmp_path):
+    entries = {"b/train.csv": b"1", "a.csv": b"2", ".DS_Store": b"", "__MACOSX/._a.csv": b"", "b/.x/y.csv": b""}
+    for name, data in entries.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(data)
+    packed = archive(tmp_path / "a.zip", **entries)
+    before = sorted(tmp_path.rglob("*"))
+    assert read_all(tmp_path / "folder") == read_all(packed) == {"a.csv": b"2", "b/train.csv": b"1"}
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is extracted"
+
+
+@pytest.mark.parametrize(
+    ("name", "leads_out"),
+    [
+        ("../x", True),
+        ("a/../../x", True),
+        ("a/..", True),
+        ("..\\x", True),
+        ("/etc/passwd", True),
+        ("\\x", True),
+        ("\\\\host\\x", True),
+        ("C:\\x", True),
+        ("c:x", True),
+        ("a/b.csv", False),
+        ("a..b/x..csv", False),
+        ("train.csv", False),
+    ],
+)
+def test_escapes(name, leads_out):
+    assert escapes(name) is leads_out
+
+
+def test_a_zip_whose_entry_leads_out_is_refused_whole(tmp_path):
+    path = archive(tmp_path / "a.zip", **{"train.csv": b"1", "../evil.csv": b"2"})
+    with pytest.raises(ValueError, match=r"'\.\./evil\.csv', which leads out of the folder"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.98])
+def test_truncated_zip(tmp_path, keep):
+    data = archive(tmp_path / "a.zip", **{"train.csv": bytes(range(256)) * 100}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(data[: int(keep * len(data)) if keep < 1 else keep])
+    with pytest.raises(ValueError, match=r"a\.zip.*damaged or cut short.*get it again"):
+        read_all(tmp_path / "a.zip")
+
+
+def test_flipped_bytes_inside_a_zip(tmp_path):
+    data = bytearray(archive(tmp_path / "a.zip", **{"train.csv": b"123456789" * 1000}).read_bytes())
+    data[45:50] = b"\xff" * 5
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.zip/train\.csv is damaged or cut short .*get it again"):
+        read_all(tmp_path / "a.zip")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    path = archive(tmp_path / "a.zip", **{"train.csv": bytes(3 << 20)})
+    assert path.stat().st_size < 10_000
+    with pytest.raises(ValueError, match="would unpack to"):
+        read_all(path)
+
+
+def test_an_encrypted_zip_says_what_to_do(tmp_path):
+    data = bytearray(archive(tmp_path / "a.zip", **{"train.csv": b"1"}).read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.find(signature) + offset] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(ValueError, match=r"train\.csv cannot be unpacked .*password.*unpack the \.zip yourself"):
+        read_all(tmp_path / "a.zip")
+
+
+def test_missing_and_wrong_paths_carry_the_advice(tmp_path):
+    with pytest.raises(ValueError, match=r"none does not exist: put it there"):
+        read_all(tmp_path / "none")
+    (tmp_path / "train.csv").write_text("label\n")
+    with pytest.raises(ValueError, match=r"train\.csv is a file, not a folder or a \.zip: put it there"):
+        read_all(tmp_path / "train.csv")

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.files import whole_folder
 from cnn_core.params import Params, read_yaml
 
 TEMPLATE = "report.html.j2"
@@ -28,23 +27,23 @@ class ReportParams(Params):
 
 
 def write_report(params: ReportParams, *, root: str | Path, output: str | Path) -> None:
-    """Write ``index.html`` into the folder ``output``: a pure function of ``data/metrics``, ``data/plots`` and
-    ``params.yaml`` below ``root``, so it bears no date, commit or host name.
+    """Write the page to the file ``output``: a pure function of ``data/metrics``, ``data/plots`` and ``params.yaml``
+    below ``root``, so it bears no date, commit or host name.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     root = Path(root)
     values = read_yaml(root / "params.yaml")
-    sets = [section(root, name, values) for name in values.get("train", {})]
+    sets = [section(root, name) for name in values.get("train", {})]
     environment = Environment(loader=PackageLoader("cnn_core", "."), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"percent": percent, "count": count, "words": words}
     parameters = dict(flatten({key: value for key, value in values.items() if key != "report"}))
     page = environment.get_template(TEMPLATE).render(title=params.title, sets=sets, parameters=parameters)
-    with whole_folder(output) as folder:
-        (folder / "index.html").write_text(page)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    Path(output).write_text(page, encoding="utf-8")
 
 
-def section(root: Path, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def section(root: Path, name: str) -> dict[str, Any]:
     """What the page shows of one data set; a part that is missing is None, and the page says so."""
     metrics = {stage: read_metrics(root / f"data/metrics/{stage}-{name}.json") for stage in STAGES}
     plots = root / "data/plots"

@@ -28,7 +28,9 @@ from flows.stage import Run, run_stage
 from flows.workspace import check_params, parameters_naming, patch_params
 
 KEPT_RUNS = 20
-RESULTS = ("data/reports", "data/models", "data/predictions")  # what a person wants to find, of all outputs
+# What a person wants to find, of all outputs.
+RESULTS = {"data/reports": "report", "data/models": "model", "data/predictions": "predictions"}
+SHOWN_FILES = 3
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 
 
@@ -132,18 +134,20 @@ def summary(nodes: Sequence[StageNode], run: Run) -> str:
 
 
 def _results(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
+    """Where the results of the run lie, and how good the models are."""
     for node in nodes:
         for output in node.outputs:
             path = root / output
-            if not output.startswith(RESULTS) or not path.exists():
+            kind = next((kind for folder, kind in RESULTS.items() if output.startswith(folder)), None)
+            if kind is None or not path.exists():
                 continue
-            files = sorted(path.iterdir()) if path.is_dir() and len(list(path.iterdir())) == 1 else [path]
-            yield f"  {files[0].relative_to(root)!s:<44} {node.description[:1].lower()}{node.description[1:]}"
+            files = sorted(path.iterdir()) if kind != "model" and path.is_dir() else [path]
+            yield from (f"  {kind:<13}{file.relative_to(root)}" for file in files[:SHOWN_FILES])
     for node in nodes:
         for output in node.metrics:
-            accuracy = json.loads((root / output).read_text()).get("accuracy") if (root / output).exists() else None
-            if accuracy is not None:
-                yield f"  {node.name}: accuracy {accuracy:.2%}"
+            metrics = json.loads((root / output).read_text()) if (root / output).exists() else {}
+            if "accuracy" in metrics:
+                yield f"  {'accuracy':<13}{metrics['accuracy']:.2%} ({node.name}, {metrics.get('n', 0):,} images)"
 
 
 def _missing(root: Path, stage: str, path: str) -> str:

@@ -11,7 +11,7 @@ PARAMS = ReportParams
 
 def main() -> None:
     params = load_section(ReportParams, "report")
-    write_report(params, root=".", output="data/reports")
+    write_report(params, root=".", output="data/reports/index.html")
 
 
 if __name__ == "__main__":

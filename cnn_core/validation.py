@@ -57,10 +57,12 @@ def check_digits(ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray | No
 
 def check_digit_text(id_: str, label: str | None, pixels: Sequence[str]) -> tuple[int, list[int]] | Refusal:
     """One row's fields as whole numbers (label 0 when there is none), or why they are not; ranges are not checked."""
+    fields = [*pixels, "0" if label is None else label]
+    if (text := "".join(fields)).isascii() and text.isdigit() and all(0 < len(field) < 10 for field in fields):
+        numbers = list(map(int, fields))  # the usual row, some thirty times as fast as field by field
+        return numbers[-1], numbers[:-1]
     try:
-        return (0 if label is None else _whole(label, "label")), [
-            _whole(text, f"pixel{place}") for place, text in enumerate(pixels)
-        ]
+        return _whole(fields[-1], "label"), [_whole(text, "pixel", place) for place, text in enumerate(pixels)]
     except _FieldError as fault:
         return Refusal(id=id_, reason=fault.reason, detail=fault.detail)
 
@@ -70,15 +72,15 @@ class _FieldError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def _whole(text: str, name: str) -> int:
-    kind, text = ("label" if name == "label" else "pixel"), text.strip()
+def _whole(text: str, kind: str, place: int | str = "") -> int:
+    text = text.strip()
     if text.lower() in _MISSING:
-        raise _FieldError(f"{kind} missing", f"{name} is {text or 'empty'}")
+        raise _FieldError(f"{kind} missing", f"{kind}{place} is {text or 'empty'}")
     if not _NUMBER.fullmatch(text):
-        raise _FieldError(f"{kind} not a number", f"{name} is {text!r}")
+        raise _FieldError(f"{kind} not a number", f"{kind}{place} is {text!r}")
     value = float(text)
     if not value.is_integer():  # infinite (1e999) included
-        raise _FieldError(f"{kind} not a whole number", f"{name} is {text}")
+        raise _FieldError(f"{kind} not a whole number", f"{kind}{place} is {text}")
     return int(max(min(value, 2**31), -(2**31)))  # far outside stays outside, and fits an int64
 
 

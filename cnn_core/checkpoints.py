@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cnn_core import models
@@ -82,9 +82,9 @@ def save_model(
 ) -> None:
     """Write a model folder; what stood there is replaced only when all is written."""
     with whole_folder(folder) as partial:
-        save_file(dict(shipped), partial / "model.safetensors")
+        (partial / "model.safetensors").write_bytes(save(dict(shipped)))
         if card.refit == "all":
-            save_file(dict(evaluated), partial / "evaluated.safetensors")
+            (partial / "evaluated.safetensors").write_bytes(save(dict(evaluated)))
         architecture = {"schema_version": SCHEMA_VERSION, "architecture": card.model["architecture"]}
         write_json(partial / "model.json", {**architecture, **dataclasses.asdict(card)})
 

@@ -51,11 +51,6 @@ def contact_sheet(
     sheet.save(path)
 
 
-def message(path: str | Path, text: str) -> None:
-    """A PNG that says in words why there is nothing to show."""
-    contact_sheet(path, [], title=text)
-
-
 def _enlarged(image: np.ndarray, side: int) -> Image.Image:
     """uint8 (C, H, W) as RGB, its longer side ``side``; small images in whole pixels, so that they stay sharp."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)

@@ -75,14 +75,15 @@ def show_mistakes(path: Path, test: Arrays, probabilities: np.ndarray, classes: 
     worst = worst_mistakes(probabilities, test.labels, most)
     wrong = int((probabilities.argmax(1) != test.labels).sum())
     captions = [
-        f"{classes[test.labels[i]]} → {classes[probabilities[i].argmax()]}  {probabilities[i].max():.0%}" for i in worst
+        f"{classes[test.labels[i]]}, said {classes[probabilities[i].argmax()]}  {probabilities[i].max():.0%}" for i in worst
     ]
     parts = range(0, len(worst), ACROSS)
-    shown = f", the {len(worst)} most confident shown" if len(worst) < wrong else ""
+    shown = f", the {len(worst)} most confident" if len(worst) < wrong else ""
+    counted = f"{wrong} mistake{'' if wrong == 1 else 's'} in {len(test.labels):,} images"
     contact_sheet(
         path,
         [np.asarray(test.images[worst[start : start + ACROSS]]) for start in parts],
-        title=f"{wrong} mistakes in {len(test.labels):,} images{shown} (truth → answer, confidence)",
+        title=f"{counted}{shown}: the truth, what the model said and how sure it was",
         captions=[captions[start : start + ACROSS] for start in parts],
         side=112,
     )

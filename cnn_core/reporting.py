@@ -110,6 +110,7 @@ def curves(path: Path) -> str | None:
         for axes in (loss, accuracy):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)
+            axes.xaxis.get_major_locator().set_params(integer=True)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment for commands under test: this interpreter first, a Prefect home and a git identity of their own."""
+    """For commands under test: this interpreter first, a Prefect home and a git identity of their own."""
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),

@@ -1,0 +1,35 @@
+"""Which modules a file of this project imports, read from its source: nothing is executed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+LAYERS = ("flows", "tasks", "cnn_core")
+
+
+def imported(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
+    """The dotted names that a file imports, ``from a import b`` as both ``a`` and ``a.b``."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def project_files(root: Path, path: Path) -> set[Path]:
+    """Every file of the project that ``path`` imports, directly or through others, itself included."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        names = (name for name in imported(file) if name.split(".")[0] in LAYERS)
+        candidates = (root / (name.replace(".", "/") + ".py") for name in names)
+        waiting += [candidate for candidate in candidates if candidate.is_file()]
+    return found

@@ -1,0 +1,76 @@
+"""The report is a self-contained, pure function of the run's metrics, plots and parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cnn_core.reporting import ReportParams, confusion, write_report
+
+INGEST = {
+    "images": {"train": 80, "test": 20},
+    "rows_read": 101,
+    "refused": 1,
+    "duplicates": {"kept": 0},
+    "seconds": 2.0,
+}
+EVALUATE = {
+    "n": 20, "accuracy": 0.95, "accuracy_low": 0.7639, "accuracy_high": 0.9911, "ece": 0.031, "seconds": 3.5,
+    "precision": {"<0>": 1.0}, "recall": {"<0>": 0.5}, "f1": {"<0>": 0.67}, "evaluated_model": "shipped",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    for folder in ("metrics", "plots"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "params.yaml").write_text("train:\n  digits:\n    epochs: 7\nreport:\n  title: A & B\n")
+    (tmp_path / "data/metrics/ingest-digits.json").write_text(json.dumps(INGEST))
+    (tmp_path / "data/metrics/evaluate-digits.json").write_text(json.dumps(EVALUATE))
+    (tmp_path / "data/plots/evaluate-digits-confusion.csv").write_text("actual,predicted\n0,0\n1,0\n1,1\n")
+    (tmp_path / "data/plots/train-digits.csv").write_text(
+        "epoch,train_loss,val_loss,val_accuracy\n1,2,1,.5\n2,1,.5,.9\n"
+    )
+    Image.new("L", (4, 4)).save(tmp_path / "data/plots/augment-digits.png")
+    return tmp_path
+
+
+def page(root: Path) -> str:
+    write_report(ReportParams(title="A & B"), root=root, output=root / "data/reports/index.html")
+    return (root / "data/reports/index.html").read_text()
+
+
+def test_the_page_shows_the_figures_and_loads_nothing(run: Path) -> None:
+    html = page(run)
+    for words in ("95.00 %", "76.39 %", "99.11 %", "A &amp; B", "&lt;0&gt;", "train.digits.epochs", "<svg", "101 rows"):
+        assert words in html
+    links = [link for link in re.findall(r"""(?:src|href)=["']([^"'#]+)""", html) if not link.startswith("data:")]
+    assert links == []
+
+
+def test_the_same_inputs_give_the_same_bytes(run: Path) -> None:
+    assert page(run) == page(run)
+
+
+def test_a_missing_part_is_said(run: Path) -> None:
+    (run / "data/metrics/evaluate-digits.json").unlink()
+    (run / "data/plots/train-digits.csv").unlink()
+    html = page(run)
+    assert "no evaluation of digits" in html
+    assert "no learning curve" in html
+
+
+def test_after_a_refit_the_page_says_which_model_was_measured(run: Path) -> None:
+    assert "refit: all" not in page(run)
+    path = run / "data/metrics/evaluate-digits.json"
+    path.write_text(json.dumps({**EVALUATE, "evaluated_model": "without held-out images"}))
+    assert "refit: all" in page(run)
+
+
+def test_the_confusion_counts_every_row(run: Path) -> None:
+    table = confusion(run / "data/plots/evaluate-digits-confusion.csv")
+    assert table == {"classes": ["0", "1"], "rows": [[1, 0], [1, 1]], "most": 1}

@@ -1,0 +1,67 @@
+"""Parameters patched as `dvc exp run -S` does it, and never with a value that is not allowed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.workspace import parameters_naming, patch_params, recipes
+
+
+@pytest.fixture
+def root(tmp_path: Path, repository: Path) -> Path:
+    for name in ("params.yaml", "recipes"):
+        source = repository / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    for package in ("tasks", "cnn_core"):
+        (tmp_path / package).symlink_to(repository / package)
+    return tmp_path
+
+
+def test_an_override_changes_its_value_and_keeps_the_comments(root: Path) -> None:
+    before = (root / "params.yaml").read_text()
+    changes = patch_params(root, None, ["sample.digits.unlabelled=400"])
+    assert changes == ["sample.digits.unlabelled: 500 -> 400"]
+    after = (root / "params.yaml").read_text()
+    assert after == before.replace("unlabelled: 500 ", "unlabelled: 400 ")
+    assert "# " in after
+
+
+def test_a_path_may_hold_any_character(root: Path) -> None:
+    path = "/data/a b, (c) = ünï/{x}"
+    patch_params(root, None, [f"ingest.digits.source={path}"])
+    assert parameters_naming(root, path) == ["ingest.digits.source"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.digits.epocs=3", "train.digits.epocs is not a parameter; did you mean train.digits.epochs"),
+        ("train.digits.epochs=0", "train.digits.epochs must be at least 1"),
+        ("train.digits.epochs", "write key=value"),
+        ("+train.digits.more=3", "can be changed, not added"),
+        ("train.digits.epochs=[", "train.digits.epochs=[: no viable alternative"),
+    ],
+)
+def test_a_bad_override_says_so_and_changes_nothing(root: Path, override: str, words: str) -> None:
+    before = (root / "params.yaml").read_bytes()
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        patch_params(root, None, ["sample.digits.unlabelled=400", override])
+    assert words in str(caught.value)
+    assert (root / "params.yaml").read_bytes() == before
+    assert not list(root.glob(".params-*"))
+
+
+def test_a_recipe_goes_first_and_an_override_wins(root: Path) -> None:
+    changes = patch_params(root, "tiny", ["train.digits.epochs=3"])
+    assert "train.digits.epochs" in "".join(changes)
+    assert "epochs: 3" in (root / "params.yaml").read_text()
+    assert patch_params(root, "tiny", ["train.digits.epochs=3"]) == []
+
+
+def test_an_unknown_recipe_lists_the_known(root: Path) -> None:
+    assert {"tiny", "real", "gpu"} <= set(recipes(root))
+    with pytest.raises(ValueError, match="recipes/ holds gpu, real, tiny"):
+        patch_params(root, "tin", [])

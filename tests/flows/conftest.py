@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,4 +50,21 @@ def small(tmp_path: Path, run: Callable, repository: Path) -> Path:
     (root / ".gitignore").write_text("/tasks\n/cnn_core\n/.gridflow\n")
     run("git", "add", ".", cwd=root)
     run("git", "commit", "-qm", "small", cwd=root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Path) -> Path:
+    """This checkout as it is, committed in a repository of its own, with the tiny recipe run by ``dvc repro``."""
+    root = tmp_path_factory.mktemp("two") / "doors"
+    files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=repository).stdout
+    for name in filter(None, files.split("\0")):
+        if (repository / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / name, root / name)
+    run("git", "init", "-q", cwd=root)
+    run("python", "-m", "flows.pipeline", "--recipe", "tiny", "--check", cwd=root)
+    run("git", "add", ".", cwd=root)
+    run("git", "commit", "-qm", "tiny", cwd=root)
+    run("dvc", "repro", cwd=root)
     return root

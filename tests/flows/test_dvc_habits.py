@@ -1,0 +1,117 @@
+"""What DVC's users do beside a plain ``dvc repro`` works as they expect: slow, for each runs the pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_metrics_plots_and_params_are_shown(checkout: Path, run: Callable) -> None:
+    metrics = json.loads(run("dvc", "metrics", "show", "--json", cwd=checkout).stdout)
+    assert metrics[""]["data"]["data/metrics/evaluate-digits.json"]["data"]["accuracy"] > 0.5
+    page = run("dvc", "plots", "show", cwd=checkout).stdout
+    html = Path(page.strip().removeprefix("file://")).read_text()
+    for plot in ("evaluate-digits-confusion.csv", "train-digits.csv", "evaluate-digits-mistakes.png", "digits-loss"):
+        assert plot in html
+    (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("copies: 0", "copies: 2"))
+    diff = run("dvc", "params", "diff", cwd=checkout).stdout
+    run("git", "checkout", "params.yaml", cwd=checkout)
+    assert "augment.digits.copies" in diff
+
+
+@pytest.mark.parametrize("where", [[], ["--temp"], ["--queue"]], ids=["here", "temp", "queue"])
+def test_experiments_run(checkout: Path, run: Callable, where: list[str]) -> None:
+    name = f"two{''.join(where).strip('-')}"
+    run("git", "add", "dvc.lock", cwd=checkout)
+    run("git", "commit", "-qm", "lock", cwd=checkout, code=None)
+    run("dvc", "exp", "run", *where, "-n", name, "-S", "train.digits.epochs=2", cwd=checkout)
+    if where == ["--queue"]:
+        run("dvc", "queue", "start", cwd=checkout)
+        run("dvc", "queue", "logs", "--follow", name, cwd=checkout, code=None)
+        wait_until(lambda: name in run("dvc", "exp", "list", cwd=checkout).stdout)
+    table = json.loads(run("dvc", "exp", "show", "--json", cwd=checkout).stdout)
+    found = [one for rev in table for one in (rev["experiments"] or []) if one["name"] == name]
+    assert found, table
+    data = found[0]["revs"][0]["data"]
+    assert data["params"]["params.yaml"]["data"]["train"]["digits"]["epochs"] == 2
+    assert data["metrics"]["data/metrics/train-digits.json"]["data"]["epochs"] == 2
+    run("git", "checkout", ".", cwd=checkout)
+    run("dvc", "checkout", cwd=checkout)
+
+
+def test_another_clone_pulls_instead_of_computing(
+    checkout: Path,
+    run: Callable,
+    tmp_path: Path,
+) -> None:
+    remote, clone = tmp_path / "remote", tmp_path / "clone"
+    run("git", "add", "dvc.lock", cwd=checkout)
+    run("git", "commit", "-qm", "lock", cwd=checkout, code=None)
+    run("dvc", "remote", "add", "-d", "--local", "-f", "near", str(remote), cwd=checkout)
+    run("dvc", "push", cwd=checkout)
+    run("git", "clone", "-q", str(checkout), str(clone), cwd=tmp_path)
+    run("dvc", "remote", "add", "-d", "--local", "near", str(remote), cwd=clone)
+    done = run("dvc", "repro", "--pull", "--allow-missing", cwd=clone)
+    assert "Running stage" not in done.stdout
+    assert "up to date" in done.stdout
+    run("dvc", "repro", "--pull", "-f", "--single-item", "evaluate@digits", cwd=clone)
+    assert (clone / "data/metrics/evaluate-digits.json").exists()
+
+
+@pytest.mark.parametrize("door", [["-m", "flows.pipeline"], ["-m", "dvc", "repro"]], ids=["flow", "dvc"])
+def test_a_killed_training_goes_on_where_it_was(
+    checkout: Path,
+    environment: dict[str, str],
+    run: Callable,
+    door: list[str],
+) -> None:
+    seed = len(door)  # its own parameters, so that neither the run cache nor the other door has the result
+    run("python", "-m", "flows.pipeline", "--set", "train.digits.epochs=6", "--set", f"train.digits.seed={seed}",
+        "--check", cwd=checkout)  # fmt: skip
+    command = [sys.executable, *door]
+    process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 3/6" in line:
+            break
+    else:
+        raise AssertionError("the training ended before it could be killed")
+    time.sleep(0.5)
+    kill_training(checkout)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = run("python", *door, cwd=checkout)
+    run("git", "checkout", "params.yaml", cwd=checkout)
+    assert "resuming at epoch" in done.stdout + done.stderr
+    resumed_at = json.loads((checkout / "data/metrics/train-digits.json").read_text())["resumed_at"]
+    assert resumed_at >= 2
+    curve = (checkout / "data/plots/train-digits.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in curve[1:]] == [str(epoch) for epoch in range(1, 7)]
+
+
+def kill_training(checkout: Path) -> None:
+    """kill -9 for the stage's process and all its descendants."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if "tasks.train" in (process.info["cmdline"] or []) and process.info["cwd"] == str(checkout):
+            for one in [*process.children(recursive=True), process]:
+                one.kill()
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(1)

@@ -59,7 +59,7 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[Run]:
     number = 1
     while True:
         held = name if number == 1 else f"{name}-{number}"
-        lock = _lock(main_checkout() / ".gridflow" / "locks" / f"{held}.lock")
+        lock = _lock(_locks(storage) / f"{held}.lock")
         if lock is not None:
             break
         number += 1
@@ -70,6 +70,11 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[Run]:
         Path(lock.name).unlink()
     finally:
         lock.close()
+
+
+def _locks(storage: str) -> Path:
+    """Beside a local state folder; of a remote one, in the main checkout."""
+    return (main_checkout() / ".gridflow" if "://" in storage else Path(storage).parent) / "locks"
 
 
 def _lock(path: Path) -> IO[str] | None:

@@ -90,7 +90,7 @@ def test_a_second_holder_of_a_run_gets_its_own_and_a_finished_run_is_gone(checko
             assert [first.name, second.name, third.name] == ["train", "train-2", "train-3"]
         assert Path(first.folder).is_dir()
     assert not Path(first.folder).exists()
-    assert list((tmp_path / ".gridflow/locks").iterdir()) == []
+    assert list((tmp_path / "locks").iterdir()) == []
 
 
 def _fail_in(run):
@@ -107,8 +107,7 @@ def test_a_run_that_failed_or_was_killed_is_found_again(checkout, tmp_path):
         (tmp_path / "kept").touch()
     holder = (
         "import sys, time; from pathlib import Path; import tasks.state as s\n"
-        "s.main_checkout = lambda: Path(sys.argv[1])\n"
-        "lock = s._lock(s.main_checkout() / '.gridflow/locks/train.lock'); print('held', flush=True); time.sleep(60)"
+        "lock = s._lock(Path(sys.argv[1]) / 'locks/train.lock'); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout.readline() == b"held\n"

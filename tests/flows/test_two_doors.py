@@ -1,6 +1,6 @@
 """One graph, two doors: on the tiny recipe, ``dvc repro`` and the flow know each other's work.
 
-The copy of this checkout is made once and run once; each test changes one thing, looks, and leaves the copy up to date again.
+The copy of this checkout is made and run once; each test changes one thing, looks, and leaves it up to date again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What running a stage through Prefect and DVC adds to the stage's own command: ``python -m bench.orchestration``.
 
-A chain of stages that do next to nothing is run three ways, alternating: the commands alone, ``dvc repro``, and the flow.
-The cost of one more stage is the slope between a short chain and a long one, so that start-up (Prefect's temporary server,
-imports) stands apart from it.
+A chain of stages that do next to nothing is run three ways, alternating: the commands alone, ``dvc repro``, the flow.
+The cost of one more stage is the slope between a short chain and a long one, so that start-up (Prefect's temporary
+server, imports) stands apart from it.
 """
 
 from __future__ import annotations

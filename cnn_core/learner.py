@@ -127,8 +127,9 @@ class Learner:
 
     def gather_statistics(self) -> None:
         """Make the ranks' batch norm statistics one; before measuring or saving."""
-        for module in {self.network, self.averaged}:
-            average_buffers(module)
+        average_buffers(self.network)
+        if self._averaged is not None:
+            average_buffers(self._averaged.module)
 
     @property
     def averaged(self) -> nn.Module:

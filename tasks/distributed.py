@@ -250,7 +250,7 @@ def _failure(error: BaseException) -> BaseException:
             if found := [failure for failure in told if failure.kind == kind]:
                 return found[0]
         died = [failure for failure in failures if not isinstance(failure, StageError)]
-        if any(isinstance(f, OutOfMemoryError) or "OOM" in str(f) or "memory pressure" in str(f) for f in died):
+        if any(isinstance(f, OutOfMemoryError) or "running low on memory" in str(f) for f in died):  # Ray's monitor
             return StageError("a training worker ran out of memory. Lower micro_batch in runtime.yaml", "oom")
         if died or any("onnection" in failure.message for failure in told):
             return StageError("a training worker died (killed, or its machine was lost)", "transient")

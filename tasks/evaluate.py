@@ -73,10 +73,9 @@ def write_confusion(path: Path, labels: np.ndarray, probabilities: np.ndarray, c
 def show_mistakes(path: Path, test: Arrays, probabilities: np.ndarray, classes: list[str], most: int) -> None:
     """The most confident wrong answers: what it is, what the model said and how sure it was."""
     worst = worst_mistakes(probabilities, test.labels, most)
-    wrong = int((probabilities.argmax(1) != test.labels).sum())
-    captions = [
-        f"{classes[test.labels[i]]}, said {classes[probabilities[i].argmax()]}  {probabilities[i].max():.0%}" for i in worst
-    ]
+    said = probabilities.argmax(1)
+    wrong = int((said != test.labels).sum())
+    captions = [f"{classes[test.labels[i]]}, said {classes[said[i]]}  {probabilities[i].max():.0%}" for i in worst]
     parts = range(0, len(worst), ACROSS)
     shown = f", the {len(worst)} most confident" if len(worst) < wrong else ""
     counted = f"{wrong} mistake{'' if wrong == 1 else 's'} in {len(test.labels):,} images"

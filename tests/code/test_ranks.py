@@ -1,0 +1,70 @@
+"""Two processes do together what one does alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from learning import linear, params, stripes, task
+
+from cnn_core.training import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RANK = """
+import json, sys
+import torch, torch.distributed as dist
+from learning import convolutional, linear, params, stripes, task
+from cnn_core.training import train
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+done = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1), micro_batch=3))
+torch.save({"weights": done.shipped, "history": done.history}, f"{folder}/{rank}.pt")
+done = train(params(epochs=1), task(build=convolutional))
+torch.save(done.shipped, f"{folder}/norm{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", RANK]
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ranks = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in range(2)]
+    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+    return folder
+
+
+def test_the_steps_and_the_measurements_are_those_of_one_process(folder):
+    first, second = (torch.load(folder / f"{rank}.pt") for rank in range(2))
+    alone = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1)))
+    for key, value in alone.shipped.items():
+        torch.testing.assert_close(first["weights"][key], value, atol=1e-5, rtol=1e-4)
+        assert torch.equal(first["weights"][key], second["weights"][key])
+    for one, two, whole in zip(first["history"], second["history"], alone.history, strict=True):
+        for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert one[key] == two[key] == pytest.approx(whole[key], rel=1e-4), key
+    assert (first["history"][-1]["val_accuracy"] * 37) == pytest.approx(
+        round(first["history"][-1]["val_accuracy"] * 37)
+    )
+
+
+def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder):
+    first, second = (torch.load(folder / f"norm{rank}.pt") for rank in range(2))
+    assert any("running_mean" in key for key in first)
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+
+
+def test_a_batch_smaller_than_the_ranks_is_told(monkeypatch):
+    monkeypatch.setattr("cnn_core.training.rank_and_world", lambda: (0, 20))
+    with pytest.raises(ValueError, match="batches of 16 images cannot be shared by 20 workers; lower num_workers"):
+        train(params(), task())

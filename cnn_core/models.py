@@ -1,7 +1,7 @@
 """The networks by name: what ``train.<set>.model.architecture`` may be.
 
-Each entry imports its module only when it is asked for, so adding one costs the others nothing. A stage's result
-depends on the module of its own architecture (``dvc.yaml`` names it by template), never on this list.
+An architecture bears the name of its module in cnn_core: ``dvc.yaml`` makes training depend on that module by template,
+and never on this list, so a new entry makes no trained model stale. Each is imported only when it is asked for.
 """
 
 from __future__ import annotations

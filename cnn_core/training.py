@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from cnn_core import models
 from cnn_core.augmentation import AugmentationParams, affine_elastic
-from cnn_core.batches import Split, epoch_batches, generator, mixed_seed, rank_and_world, share, sum_over_ranks
+from cnn_core.batches import Split, epoch_batches, rank_and_world, share, sum_over_ranks
 from cnn_core.devices import Precision, autocast_dtype
 from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps
 from cnn_core.params import bounded
+from cnn_core.seeds import generator, mixed_seed
 
 STEP_EVERY_S = 0.5  # progress within an epoch, and the look at the losses, at most this often
 

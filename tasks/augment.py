@@ -11,10 +11,10 @@ import torch
 
 from cnn_core.arrays import SPLITS, arrays_writer, load_arrays, read_dataset
 from cnn_core.augmentation import AugmentationParams, affine_elastic
-from cnn_core.batches import generator
 from cnn_core.datasets import decode, read_manifest, read_raw
 from cnn_core.figures import contact_sheet
 from cnn_core.params import bounded, load_section
+from cnn_core.seeds import generator
 from tasks import events
 
 BLOCK = 1000  # images distorted at a time; part of what seeds them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 LAYERS = ("flows", "tasks", "cnn_core")
@@ -20,8 +20,9 @@ def imported(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def project_files(root: Path, path: Path) -> set[Path]:
-    """Every file of the project that ``path`` imports, directly or through others, itself included."""
+def project_files(root: Path, path: Path, *, leaves: Container[str] = ()) -> set[Path]:
+    """Every file of the project that ``path`` imports, directly or through others, itself included; those in ``leaves``
+    are not looked into."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -29,6 +30,8 @@ def project_files(root: Path, path: Path) -> set[Path]:
         if file in found:
             continue
         found.add(file)
+        if str(file.relative_to(root)) in leaves:
+            continue
         names = (name for name in imported(file) if name.split(".")[0] in LAYERS)
         candidates = (root / (name.replace(".", "/") + ".py") for name in names)
         waiting += [candidate for candidate in candidates if candidate.is_file()]

@@ -5,12 +5,15 @@ A server that already runs (``PREFECT_API_URL``) is used; else one is started on
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+
+from flows.graph import find_root
 
 HOST, PORT = "127.0.0.1", 4200
 START_S = 90.0
@@ -44,12 +47,16 @@ def start_server(host: str = HOST, port: int = PORT) -> subprocess.Popen[bytes]:
 
 def main() -> int:
     """Start what is missing, serve the deployments until interrupted."""
-    url = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{PORT}/api")
+    parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
+    parser.add_argument("--port", type=int, default=PORT, help="of the server that is started when none answers")
+    port = parser.parse_args().port
+    url = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{port}/api")
     server = None
     try:
+        os.chdir(find_root())
         if not is_healthy(url):
             print("Starting the Prefect server ...", flush=True)
-            server = start_server()
+            server = start_server(port=port)
         from flows.pipeline import pipeline  # after the address is known: Prefect reads it when it is imported
 
         print(f"\nPrefect UI: {url.removesuffix('/api')}/deployments   (Ctrl-C ends it)\n", flush=True)
@@ -59,7 +66,7 @@ def main() -> int:
             tags=["gridflow"],
             pause_on_shutdown=False,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -79,20 +79,25 @@ class ProcessGroups:
             self.ended = True
             running = list(self._running.values())
         for process in running:
-            end_tree(process.pid)
+            end_tree(process)
 
 
-def end_tree(pid: int) -> None:
+def end_tree(leader: subprocess.Popen[str]) -> None:
     """End a process group and every descendant of its leader, Ray's own sessions included: first asked, then killed."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        leader = psutil.Process(pid)
-        family = [*leader.children(recursive=True), leader]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGTERM)
+        # not the leader: psutil would take its exit status, and the Popen that waits for it would see a 0
+        family = psutil.Process(leader.pid).children(recursive=True)
+        _signal_group(leader, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(timeout=GRACE_S)
         _, alive = psutil.wait_procs(family, timeout=GRACE_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+        _signal_group(leader, signal.SIGKILL)
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(alive, timeout=GRACE_S)
+
+
+def _signal_group(leader: subprocess.Popen[str], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, number)

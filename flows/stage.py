@@ -28,7 +28,8 @@ from tasks.events import progress_line
 LOG_EVERY_S = 5.0
 # What DVC tells a person at a terminal, and says nothing in a log.
 NOISE = re.compile(
-    r"^(To track the changes|\s*git add|To enable auto staging|\s*dvc config core|Use `dvc push`|> python)"
+    r"^(> python|Generating lock file|Updating lock file|To track the changes|\s*git add|To enable auto staging|"
+    r"\s*dvc config core|Use `dvc push`)"
 )
 UNCHANGED = re.compile(r"didn't change, skipping|is cached - skipping run")
 
@@ -102,7 +103,7 @@ def execute(node: StageNode, run: Run) -> Outcome:
     if process.returncode == 0:
         return Outcome(cached=unchanged, seconds=seconds)
     if run.groups.ended:
-        return Outcome(kind="cancelled", message="the run was cancelled", seconds=seconds)
+        return Outcome(kind="cancelled", message="the run was cancelled; run it again to go on", seconds=seconds)
     return _failure(folder, process.returncode, tail, seconds)
 
 

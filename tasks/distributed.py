@@ -1,7 +1,8 @@
 """Ray: a cluster of its own for the stage (or a running one), and the wiring of `TorchTrainer`.
 
 Plain torch stands in cnn_core. What is added here: workers that run this tree's code, progress back to the driver, a
-checkpoint an epoch in the state folder, and failures with the sentence and the kind that the code gave them.
+checkpoint an epoch in the state folder, and failures with the sentence and the kind that the code gave them. Torch and
+Ray are imported where they are needed: every process that Ray starts loads this file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cnn_core.checkpoints import load_checkpoint, save_checkpoint
 from tasks.events import ROOT, StageError, classify, log
 from tasks.runtime import Runtime, available_cores
 from tasks.state import Run
@@ -114,6 +114,8 @@ class Rank:
         """The last checkpoint of an earlier, interrupted run, or None."""
         from ray import train
 
+        from cnn_core.checkpoints import load_checkpoint
+
         checkpoint = train.get_checkpoint()
         if checkpoint is None:
             return None
@@ -123,6 +125,8 @@ class Rank:
     def report(self, metrics: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
         """Keep the checkpoint that ``make`` gives; every rank calls it, rank 0 writes."""
         from ray import train
+
+        from cnn_core.checkpoints import save_checkpoint
 
         if self.rank != 0:
             train.report(metrics)
@@ -176,6 +180,8 @@ def _fit_once(
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+
+    from cnn_core.checkpoints import load_checkpoint
 
     board = ray.remote(num_cpus=0)(Board).remote()
     trainer = TorchTrainer(

@@ -100,7 +100,8 @@ def _parse_quickly(lines: list[str], width: int) -> np.ndarray | None:
             table = pd.read_csv(io.StringIO("".join(lines)), header=None, names=range(width), dtype=np.int64)
     except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
         return None
-    return table.to_numpy() if len(table) == len(lines) else None  # an open quote swallows line ends
+    assert len(table) == len(lines), "rows must keep their numbers"
+    return table.to_numpy()
 
 
 def _parse_row_by_row(

@@ -110,6 +110,7 @@ BAD_CELLS = {
     "pixel fraction": (5, "0.5", "pixel not a whole number", "pixel4 is 0.5"),
     "pixel infinite": (5, "1e999", "pixel not a whole number", "pixel4 is 1e999"),
     "pixel text": (5, "0x1f", "pixel not a number", "pixel4 is '0x1f'"),
+    "pixel in other digits": (5, "٣", "pixel not a number", "pixel4 is '٣'"),
     "pixel nul": (5, "\0", "pixel not a number", "pixel4"),
     "pixel open quote": (5, '"7', "wrong column count", "with its quotes"),
 }
@@ -127,6 +128,15 @@ def test_a_bad_cell_costs_its_row_only(tmp_path, place, text, reason, detail):
     assert batch.ids == [f"train/0000{row}" for row in (1, 2, 3, 5, 6, 7)]
     assert (batch.images == np.delete(images, 3, axis=0)).all()
     assert batch.labels.tolist() == np.delete(labels, 3).tolist()
+
+
+def test_columns_in_any_order_beside_a_bad_cell(tmp_path):
+    images, labels = digits(4)
+    cells, order = rows(images, labels), np.random.default_rng(0).permutation(785)
+    cells[2][9] = "oops"
+    write_rows(tmp_path / "train.csv", [[row[p] for p in order] for row in cells], [HEADER[p] for p in order])
+    assert refusals(tmp_path) == {"train/00003": ("pixel not a number", "pixel8 is 'oops'")}
+    assert list(records(tmp_path).values()) == [(row, images[row].tobytes()) for row in (0, 1, 3)]
 
 
 @pytest.mark.parametrize(

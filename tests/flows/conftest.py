@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from flows.deploy import start_server
 
 APPEND = (
     "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
@@ -68,3 +71,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository
     run("git", "commit", "-qm", "tiny", cwd=root)
     run("dvc", "repro", cwd=root)
     return root
+
+
+@pytest.fixture(scope="session")
+def server(environment: dict[str, str]) -> Iterator[str]:
+    """The API address of a real Prefect server with a home of its own."""
+    os.environ["PREFECT_HOME"] = environment["PREFECT_HOME"]
+    process = start_server(port=4273)
+    yield "http://127.0.0.1:4273/api"
+    process.terminate()
+    process.wait(timeout=30)

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from flows.deploy import start_server
-
 FAILS = "import json, os, pathlib, sys; pathlib.Path(os.environ['GRIDFLOW_RUN_DIR'], 'failure.json').write_text(json.dumps(dict(kind=sys.argv[1], message=sys.argv[2]))); sys.exit(1)"  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def server(environment: dict[str, str]) -> Iterator[str]:
-    os.environ["PREFECT_HOME"] = environment["PREFECT_HOME"]
-    process = start_server(port=4273)
-    yield "http://127.0.0.1:4273/api"
-    process.terminate()
-    process.wait(timeout=30)
 
 
 @pytest.fixture

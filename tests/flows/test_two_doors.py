@@ -18,9 +18,9 @@ STAGES = 7
 
 
 @pytest.fixture
-def flow(checkout: Path, run: Callable) -> Callable:
+def flow(checkout: Path, run: Callable, server: str) -> Callable:
     def call(*arguments: str, code: int | None = 0) -> str:
-        done = run("python", "-m", "flows.pipeline", *arguments, cwd=checkout, code=code)
+        done = run("python", "-m", "flows.pipeline", *arguments, cwd=checkout, code=code, PREFECT_API_URL=server)
         return done.stdout + done.stderr
 
     return call

@@ -1,4 +1,4 @@
-"""The training loop: epochs, selection of the best by validation accuracy, early stop, refit on everything.
+"""The training loop: epochs, selection of the best on the validation part, early stop, refit on everything.
 
 Plain torch: it runs alone on one device, or as every rank of a process group that somebody else has set up. It reads
 and writes no files: the caller gets a checkpoint after each epoch and may hand the last one in again to go on.
@@ -36,6 +36,7 @@ class TrainParams(OptimizerParams):
     epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
     batch_size: int = bounded(1)  # global
     precision: Precision
+    select: Literal["loss", "accuracy", "last"]  # which epoch is kept, by val (ties in accuracy: the lower loss)
     patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
     refit: Literal["none", "all"]
     seed: int = bounded(0)
@@ -220,17 +221,21 @@ class _Run:
             )
 
     def _select(self) -> dict[str, float]:
-        """Measure on val; keep the weights when they are the best so far (ties: the lower loss)."""
+        """Measure on val; keep the weights when they are the best so far (without a validation part: the last)."""
         measured = {}
-        better = True  # without a validation part the last epoch is taken
         if len(self.task.val):
             loss, accuracy = self.learner.measure(self.task.val)
             measured = {"val_loss": loss, "val_accuracy": accuracy}
-            better = not self.best or (accuracy, -loss) > (self.best["val_accuracy"], -self.best["val_loss"])
-        if better:
+        if not (self.best and measured) or self._better(measured):
             self.best = {"epoch": self.epoch, **measured}
             self.best_weights = self.learner.weights()
         return measured
+
+    def _better(self, measured: dict[str, float]) -> bool:
+        if self.params.select == "last":
+            return True
+        now, kept = ((m["val_accuracy"], -m["val_loss"]) for m in (measured, self.best))
+        return now > kept if self.params.select == "accuracy" else now[1] > kept[1]
 
     def _out_of_patience(self) -> bool:
         patience = self.params.patience if self.phase == "select" and len(self.task.val) else 0
@@ -239,7 +244,8 @@ class _Run:
     def _last_improved(self) -> int:
         """The first epoch that reached the best accuracy: a tie with a lower loss is no progress to wait for."""
         selected = [record for record in self.history if record["phase"] == "select"]
-        return next(r["epoch"] for r in selected if r["val_accuracy"] == self.best["val_accuracy"])
+        best = max(r["val_accuracy"] for r in selected)
+        return next(r["epoch"] for r in selected if r["val_accuracy"] == best)
 
 
 def augmenter(params: AugmentationParams) -> Callable[[Tensor, torch.Generator], Tensor]:

@@ -50,6 +50,18 @@ def test_ties_in_accuracy_go_to_the_lower_loss():
     assert done.best["epoch"] == min(tied, key=lambda r: r["val_loss"])["epoch"]
 
 
+@pytest.mark.parametrize("select", ["loss", "last"])
+def test_the_epoch_kept_may_be_that_of_the_lowest_loss_or_the_last(select):
+    done, checkpoints = run(
+        params(epochs=8, learning_rate=0.2, select=select), task()
+    )  # so fast that it goes up and down
+    losses = [record["val_loss"] for record in done.history]
+    assert losses[-1] > min(losses)
+    epoch = {"loss": losses.index(min(losses)) + 1, "last": 8}[select]
+    assert done.best["epoch"] == epoch
+    assert weights_equal(done.shipped, checkpoints[epoch - 1]["weights"])
+
+
 @pytest.mark.parametrize("refit", ["none", "all"])
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_going_on_from_any_checkpoint_gives_what_an_uninterrupted_run_gives(refit, stop):

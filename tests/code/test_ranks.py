@@ -66,5 +66,5 @@ def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder):
 
 def test_a_batch_smaller_than_the_ranks_is_told(monkeypatch):
     monkeypatch.setattr("cnn_core.training.rank_and_world", lambda: (0, 20))
-    with pytest.raises(ValueError, match="batches of 16 images cannot be shared by 20 workers; lower num_workers"):
+    with pytest.raises(ValueError, match="batches of 14 images cannot be shared by 20 workers; lower num_workers"):
         train(params(), task())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_raw_round_trip(tmp_path):
     assert manifest["class_counts"]["val"] == {name: 3 if name == "2" else 2 if name == "7" else 0 for name in CLASSES}
     everything, val = read_raw(tmp_path / "raw/digits"), read_raw(tmp_path / "raw/digits", "val")
     assert everything.ids == [row.id for row in rows], "in source order"
+    assert everything.splits == [row.split for row in rows]
     assert (decode(everything.images)[:, 0] == images).all()
     assert everything.labels.dtype == np.int64
     assert val.labels.tolist() == labels[2::5].tolist()
@@ -86,12 +88,14 @@ def test_the_contracts_columns(tmp_path):
 
 
 def test_the_same_rows_give_the_same_bytes_and_other_rows_another_hash(tmp_path):
+    moved = [dataclasses.replace(row, split="train") for row in raw_rows(20)]
     hashes = [
         write_raw(tmp_path / name, rows, QUARANTINE, {"classes": CLASSES})["content_sha256"]
-        for name, rows in (("a", raw_rows(20)), ("b", raw_rows(20)), ("c", raw_rows(20)[:-1]))
+        for name, rows in (("a", raw_rows(20)), ("b", raw_rows(20)), ("c", raw_rows(20)[:-1]), ("d", moved))
     ]
     assert file_bytes(tmp_path / "a") == file_bytes(tmp_path / "b")
-    assert hashes[0] == hashes[1] != hashes[2]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
 
 
 def test_a_missing_or_old_set_says_which_stage_makes_it(tmp_path):

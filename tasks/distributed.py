@@ -57,7 +57,11 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
         try:
             ray.init(address=runtime.ray_address, runtime_env=code, **quiet)
         except ConnectionError as error:
-            raise StageError(f"no Ray cluster answers at {runtime.ray_address}: {error}", "transient") from None
+            raise StageError(
+                f"no Ray cluster answers at {runtime.ray_address}: {_first_line(error)}. One that asks for a token (as "
+                "`ray start` makes it) needs RAY_AUTH_MODE=token and the token on this side too",
+                "transient",
+            ) from None
     else:
         # A folder of its own: stages start their Rays side by side. Short, for the sockets in it have 107 characters.
         usual = tempfile.gettempdir()

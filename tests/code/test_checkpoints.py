@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import os
 
 import numpy as np
 import pytest
@@ -82,11 +82,12 @@ def test_a_checkpoint_comes_back_and_a_pickle_that_would_run_code_does_not(tmp_p
 
     class Harmful:
         def __reduce__(self):
-            return (print, ("executed",))
+            return (os.mkdir, (str(tmp_path / "executed"),))
 
-    (tmp_path / "c/checkpoint.pt").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    torch.save({"history": Harmful()}, tmp_path / "c/checkpoint.pt")
     with pytest.raises(ValueError, match="cannot be read as a training checkpoint"):
         load_checkpoint(tmp_path / "c")
+    assert not (tmp_path / "executed").exists()
     with pytest.raises(ValueError, match="does not exist"):
         load_checkpoint(tmp_path / "d")
 

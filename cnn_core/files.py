@@ -22,6 +22,8 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     partial, former = (target.parent / f".{target.name}.{suffix}" for suffix in ("partial", "former"))
+    if former.exists() and not target.exists():  # killed between the two renames
+        former.rename(target)
     for left_over in (partial, former):  # of a killed run
         shutil.rmtree(left_over, ignore_errors=True)
     partial.mkdir(parents=True)

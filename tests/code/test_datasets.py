@@ -200,3 +200,20 @@ def test_a_success_replaces_the_folder_and_what_a_killed_run_left(tmp_path):
         assert list(partial.iterdir()) == []
         (partial / "new").write_text(json.dumps(2))
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["set", "set/new"]
+
+
+def test_what_stood_there_survives_a_failure_at_the_last_step_and_a_kill_there(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/old").write_text("1")
+
+    def fail() -> None:
+        with whole_folder(tmp_path / "set") as partial:
+            partial.rmdir()  # so that the last rename fails
+
+    with pytest.raises(FileNotFoundError):
+        fail()
+    assert (tmp_path / "set/old").exists()
+    (tmp_path / "set").rename(tmp_path / ".set.former")
+    with pytest.raises(FileNotFoundError):
+        fail()
+    assert (tmp_path / "set/old").exists()

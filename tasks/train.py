@@ -129,7 +129,7 @@ class Story:
     def _open(self, phase: str) -> None:
         self.__exit__()
         self._phase = phase
-        label = {"select": f"train {self.name}", "refit": f"refit {self.name} on every labelled image"}[phase]
+        label = {"select": f"train {self.name}", "refit": f"refit {self.name}"}[phase]
         self._bar = events.Progress(label, self._epochs * self._draws[phase], "images")
         if self._skip:
             self._bar.skip(self._skip)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import networkx as nx
 from dvc.exceptions import DvcException
+from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import Stage
 
@@ -27,6 +28,7 @@ class StageNode:
     metrics: tuple[str, ...]
     retries: int
     cpus: int
+    foreign: tuple[str, ...]  # sources where a stage would write that hold something no stage has made
     stale: bool
     reason: str  # why it is stale: "changed: params.yaml (train.digits)"; empty when fresh
 
@@ -105,6 +107,7 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
     meta = stage.meta or {}
     inputs = [dep.fs_path for dep in stage.deps if not hasattr(dep, "params") and not _is_made(dep.fs_path, made)]
     changed = stage.changed()
+    foreign = [out.fs_path for out in stage.outs if changed and _is_foreign(out, root)]
     return StageNode(
         name=_name(stage),
         description=stage.desc or "",
@@ -114,6 +117,7 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
         metrics=relative([out.fs_path for out in stage.outs if out.metric]),
         retries=int(meta.get("retries", 0)),
         cpus=int(meta.get("cpus", 1)),
+        foreign=relative(foreign),
         stale=changed,
         reason=_reason(stage) if changed else "",
     )
@@ -121,6 +125,13 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
 
 def _is_made(path: str, made: set[str]) -> bool:
     return any(Path(path) == Path(out) or Path(out) in Path(path).parents for out in made)
+
+
+def _is_foreign(out: Output, root: Path) -> bool:
+    """Whether something lies where a stage writes a source that DVC does not know: it would be deleted for good."""
+    if not Path(out.fs_path).is_relative_to(root / "data" / "sources") or not out.exists:
+        return False
+    return not out.hash_info or out.changed_checksum()
 
 
 def _reason(stage: Stage) -> str:

@@ -83,6 +83,8 @@ def prepare(root: Path, stages: tuple[str, ...], recipe: str | None, overrides: 
     nodes = read_graph(root, stages)
     if missing := missing_inputs(root, nodes):
         raise ValueError("\n".join(_missing(root, stage, path) for stage, path in missing))
+    if foreign := [(node.name, path) for node in nodes for path in node.foreign]:
+        raise ValueError("\n".join(_foreign(root, stage, path) for stage, path in foreign))
     if not changes and any(node.stale for node in nodes):  # changes were checked before they were written
         check_params(root)
     return nodes
@@ -157,6 +159,15 @@ def _missing(root: Path, stage: str, path: str) -> str:
     return (
         f"{stage} needs {path}{named}, which does not exist. Put it there{correct}; "
         "`python -m flows.fetch` gets the data sets that it knows. Nothing was run or deleted."
+    )
+
+
+def _foreign(root: Path, stage: str, path: str) -> str:
+    keys = parameters_naming(root, path)
+    named = f" and name that folder with `--set {keys[0]}=PATH`" if keys else ""
+    return (
+        f"{path} holds files that {stage} did not make and would overwrite. Move them to another folder{named}; "
+        "if they are not wanted, delete them. Nothing was run or deleted."
     )
 
 

@@ -86,6 +86,19 @@ def test_a_missing_source_is_said_before_anything_is_deleted(checkout: Path, run
     assert is_clean(checkout, run)
 
 
+def test_files_of_ones_own_where_the_sample_goes_are_not_deleted(checkout: Path, run: Callable, flow: Callable) -> None:
+    mine = checkout / "data/sources/digits/train.csv"
+    sample = mine.read_bytes()
+    mine.unlink()  # a link into DVC's cache, perhaps
+    mine.write_text("label,pixel0\n1,2\n")
+    said = flow("--set", "sample.digits.seed=1", code=2)
+    assert "Move them to another folder and name that folder with `--set ingest.digits.source=PATH`" in said
+    assert mine.read_text() == "label,pixel0\n1,2\n"
+    mine.write_bytes(sample)
+    run("git", "checkout", "params.yaml", cwd=checkout)
+    assert is_clean(checkout, run)
+
+
 def test_bad_input_is_one_sentence_and_the_former_outputs_come_back(
     checkout: Path, run: Callable, flow: Callable, tmp_path: Path
 ) -> None:

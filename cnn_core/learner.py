@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ class Learner:
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
         self._augment = augment
         self._world = rank_and_world()[1]
-        self._parallel = DistributedDataParallel(self.network, broadcast_buffers=False) if self._world > 1 else None
+        self._parallel = _parallel(self.network) if self._world > 1 else None
         self.optimizer = _optimizer(self.network, params)
         peak, warmup = params.learning_rate, params.warmup_fraction
         # One step more than there are: the schedule ends at 0, and a step there would be wasted.
@@ -161,6 +162,12 @@ class Learner:
     def _gradients_summed_at(self, last: bool) -> Iterator[None]:
         with contextlib.nullcontext() if last or self._parallel is None else self._parallel.no_sync():
             yield
+
+
+def _parallel(network: nn.Module) -> DistributedDataParallel:
+    with warnings.catch_warnings():  # torch 2.14 has another name for the switch, which 2.11 does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(network, broadcast_buffers=False)
 
 
 def non_finite(losses: Tensor) -> int | None:

@@ -17,7 +17,7 @@ from PIL import Image
 from cnn_core import models
 from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.checkpoints import ModelCard, save_model
-from cnn_core.datasets import RawRow, encode_png, pixels_sha256, write_raw
+from cnn_core.datasets import RawRow, encode_png, pixels_sha256, read_raw, write_raw
 from tasks import augment, evaluate, predict
 
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 2, "channel_dropout": 0.0, "dropout": 0.0}
@@ -184,4 +184,6 @@ def test_predict_labels_the_test_part_when_there_is_no_unlabelled_one(workplace)
     model(workplace)
     predict.main("digits")
     assert submission(workplace)["ImageId"].tolist() == [1, 2, 3, 4, 5, 6]
+    table = pd.read_csv(workplace / "data/predictions/digits/predictions.csv")
+    assert table["id"].tolist() == read_raw("data/raw/digits", "test").ids
     assert json.loads((workplace / "data/metrics/predict-digits.json").read_text())["unlabelled"] == 0

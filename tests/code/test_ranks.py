@@ -26,8 +26,9 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 done = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1), micro_batch=3))
 torch.save({"weights": done.shipped, "history": done.history}, f"{folder}/{rank}.pt")
-done = train(params(epochs=1), task(build=convolutional))
-torch.save(done.shipped, f"{folder}/norm{rank}.pt")
+for decay in (0.0, 0.5):
+    done = train(params(epochs=1, ema_decay=decay), task(build=convolutional))
+    torch.save(done.shipped, f"{folder}/norm{decay}-{rank}.pt")
 dist.destroy_process_group()
 """
 
@@ -57,8 +58,9 @@ def test_the_steps_and_the_measurements_are_those_of_one_process(folder):
     )
 
 
-def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder):
-    first, second = (torch.load(folder / f"norm{rank}.pt") for rank in range(2))
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder, decay):
+    first, second = (torch.load(folder / f"norm{decay}-{rank}.pt") for rank in range(2))
     assert any("running_mean" in key for key in first)
     for key in first:
         assert torch.equal(first[key], second[key]), key

@@ -143,5 +143,10 @@ def test_a_runs_key_follows_parameters_data_and_code(monkeypatch, tmp_path):
     key = key_of(params={"a": 1}, data="x")
     assert key == key_of(data="x", params={"a": 1})
     assert len({key, key_of(params={"a": 2}, data="x"), key_of(params={"a": 1}, data="y")}) == 3
-    monkeypatch.setattr("tasks.state._loaded_code", lambda: [ROOT / "cnn_core/params.py"])
-    assert key_of(params={"a": 1}, data="x") != key
+    monkeypatch.setattr("tasks.state.ROOT", tmp_path)
+    monkeypatch.setattr("tasks.state._loaded_code", lambda: [tmp_path / "code.py"])
+    keys = []
+    for code in ("a = 1", "a = 2"):
+        (tmp_path / "code.py").write_text(code)
+        keys.append(key_of(params={"a": 1}, data="x"))
+    assert len({key, *keys}) == 3

@@ -36,7 +36,7 @@ class TrainParams(OptimizerParams):
     epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
     batch_size: int = bounded(1)  # global
     precision: Precision
-    select: Literal["loss", "accuracy", "last"]  # which epoch is kept, by val (ties in accuracy: the lower loss)
+    select: Literal["accuracy", "last"]  # which epoch is kept: best on val (ties: the later one), or the last
     patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
     refit: Literal["none", "all"]
     seed: int = bounded(0)
@@ -226,16 +226,12 @@ class _Run:
         if len(self.task.val):
             loss, accuracy = self.learner.measure(self.task.val)
             measured = {"val_loss": loss, "val_accuracy": accuracy}
-        if not (self.best and measured) or self._better(measured):
+        # Ties go to the later epoch, not to the lower loss: label smoothing makes that rise while errors still fall.
+        by_val = self.params.select == "accuracy" and self.best and measured
+        if not by_val or measured["val_accuracy"] >= self.best["val_accuracy"]:
             self.best = {"epoch": self.epoch, **measured}
             self.best_weights = self.learner.weights()
         return measured
-
-    def _better(self, measured: dict[str, float]) -> bool:
-        if self.params.select == "last":
-            return True
-        now, kept = ((m["val_accuracy"], -m["val_loss"]) for m in (measured, self.best))
-        return now > kept if self.params.select == "accuracy" else now[1] > kept[1]
 
     def _out_of_patience(self) -> bool:
         patience = self.params.patience if self.phase == "select" and len(self.task.val) else 0

@@ -40,7 +40,7 @@ def convolutional() -> nn.Module:
 def params(**changes: Any) -> TrainParams:
     """The repository's own digits section, made small, with changes."""
     small = {"epochs": 3, "epoch_images": 0, "batch_size": 16, "precision": "float32", "learning_rate": 0.01}
-    small |= {"ema_decay": 0.5, "select": "accuracy"}
+    small |= {"ema_decay": 0.5}
     return dataclasses.replace(load_section(TrainParams, "train.digits", ROOT / "params.yaml"), **small | changes)
 
 

@@ -25,7 +25,7 @@ from cnn_core.training import TrainParams, train
 from tasks.train import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 6
+EPOCHS = 12
 pytestmark = pytest.mark.slow
 
 
@@ -48,7 +48,14 @@ def workplace(tmp_path):
 
 def write_params(folder, **changes):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    small = {"epochs": EPOCHS, "batch_size": 20, "ema_decay": 0.5, "precision": "float32", "refit": "none"}
+    small = {
+        "epochs": EPOCHS,
+        "epoch_images": 0,
+        "batch_size": 20,
+        "ema_decay": 0.5,
+        "precision": "float32",
+        "refit": "none",
+    }
     model = {**content["train"]["digits"]["model"], "width": 4, "depth": 2}
     content["train"]["digits"] |= small | {"model": model} | changes
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
@@ -95,7 +102,8 @@ def plain(folder):
     params = load_section(TrainParams, "train.digits", folder / "params.yaml")
     done = train(params, load_task(params, folder / "data/augmented/digits", torch.device("cpu"), 0))
     keys = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate")
-    return [{key: round(record[key], 6) for key in keys} for record in done.history]
+    selected = [record for record in done.history if record["phase"] == "select"]
+    return [{key: round(record[key], 6) for key in keys} for record in selected]
 
 
 def assert_same_curve(found, expected):

@@ -24,8 +24,10 @@ NO_RESULT = {
     "cnn_core/models.py",  # the list of networks; a stage that trains depends on its own network's module
     "tasks/__init__.py",
     "tasks/events.py",
+    "tasks/cluster.py",
     "tasks/runtime.py",
     "tasks/state.py",
+    "tasks/cluster.py",
     "tasks/distributed.py",
 }
 

@@ -1,88 +1,25 @@
-"""Ray: a cluster of its own for the stage (or a running one), and the wiring of `TorchTrainer`.
+"""Training on Ray: the wiring of `TorchTrainer`.
 
-Plain torch stands in cnn_core. What is added here: workers that run this tree's code, progress back to the driver, a
-checkpoint an epoch in the state folder, and failures with the sentence and the kind that the code gave them. Torch and
-Ray are imported where they are needed: every process that Ray starts loads this file.
+Plain torch stands in cnn_core. What is added here: progress back to the driver, a checkpoint an epoch in the state
+folder, and failures with the sentence and the kind that the code gave them. Torch and Ray are imported where they are
+needed: every process that Ray starts loads this file.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from tasks.events import ROOT, StageError, classify, log
-from tasks.runtime import Runtime, available_cores
+from tasks.cluster import first_line
+from tasks.events import StageError, classify, log
+from tasks.runtime import Runtime
 from tasks.state import Run
 
 WORKER_DEATHS = 2  # a training survives this many
 POLL_S = 0.3
-OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so there is next to nothing in it
-
-# No telemetry, no chatter, no watcher of what cannot happen here. Read by Ray when it is imported or started.
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # its default makes every fit 3 s longer
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
-    # Two threads that wait for each other by spinning are twenty times as slow once other work shares the cores.
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-
-
-@contextlib.contextmanager
-def ray_cluster(runtime: Runtime) -> Iterator[None]:
-    """A Ray to work with, ended afterwards; ``runtime.ray_address`` names a running one to connect to instead.
-
-    Raises:
-        StageError: no Ray answers at the address (transient).
-    """
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    import ray
-
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if runtime.ray_address:
-        folder = None
-        code = {"working_dir": str(ROOT), "excludes": ["/data/", "/.venv/", "/.git/", "/.dvc/", "/.gridflow/"]}
-        try:
-            ray.init(address=runtime.ray_address, runtime_env=code, **quiet)
-        except ConnectionError as error:
-            raise StageError(
-                f"no Ray cluster answers at {runtime.ray_address}: {_first_line(error)}. One that asks for a token (as "
-                "`ray start` makes it) needs RAY_AUTH_MODE=token and the token on this side too",
-                "transient",
-            ) from None
-    else:
-        # A folder of its own: stages start their Rays side by side. Short, for the sockets in it have 107 characters.
-        usual = tempfile.gettempdir()
-        folder = tempfile.mkdtemp(prefix="gridflow-", dir=usual if len(usual) < 40 else "/tmp")
-        with _environment(PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))):
-            ray.init(
-                address="local",
-                num_cpus=max(available_cores(), runtime.num_workers * runtime.cpus) + 1,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-                **quiet,
-            )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Board:
@@ -268,12 +205,8 @@ def _failure(error: BaseException) -> BaseException:
             return StageError("a training worker died (killed, or its machine was lost)", "transient")
         return told[0]
     if isinstance(error, ControllerError):
-        return StageError(f"Ray could not start the training: {_first_line(error.controller_failure)}", "transient")
+        return StageError(f"Ray could not start the training: {first_line(error.controller_failure)}", "transient")
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _use_gpu(runtime: Runtime) -> bool:
@@ -286,14 +219,3 @@ def _use_gpu(runtime: Runtime) -> bool:
             "or lower num_workers, in runtime.yaml"
         )
     return runtime.use_gpu is not False and have >= runtime.num_workers
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)

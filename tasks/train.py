@@ -17,6 +17,7 @@ from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.params import from_mapping, load_section
 from cnn_core.training import Outcome, Task, TrainParams, augmenter, outcome, parameter_count, train
 from tasks import distributed, events
+from tasks.cluster import ray_cluster
 from tasks.runtime import load_runtime
 from tasks.state import key_of, run_in_progress
 
@@ -36,7 +37,7 @@ def main(name: str) -> None:
     with run_in_progress(runtime, f"train-{name}-{key}") as run:
         story = Story(name, dataset, params)
         config["folder"] = run.folder
-        with distributed.ray_cluster(runtime), story:
+        with ray_cluster(runtime), story:
             checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell)
         done = outcome(checkpoint)
         write_outputs(name, params, dataset, done, resumed_at=story.resumed_at)

@@ -9,6 +9,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 export YOLO_OFFLINE := true
+# Torch's threads wait by spinning, which starves whatever shares the cores: only for some microseconds.
+export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help run repro ui test test-unit test-all test-slow lint format install clean

@@ -116,6 +116,7 @@ def stage_environment(folder: Path) -> dict[str, str]:
         "GRIDFLOW_RUN_DIR": str(folder),
         "GRIDFLOW_RUNNER_PID": str(os.getpid()),
         "DVC_NO_ANALYTICS": "1",
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"),  # stages side by side: see tasks/cluster.py
     }
 
 

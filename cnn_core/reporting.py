@@ -51,7 +51,7 @@ def section(root: Path, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "metrics": metrics,
-        "curves": curves(plots / f"train-{name}.csv"),
+        "curves": curves(plots / f"train-{name}.csv", (metrics["train"] or {}).get("best_epoch")),
         "confusion": confusion(plots / f"evaluate-{name}-confusion.csv"),
         "mistakes": picture(plots / f"evaluate-{name}-mistakes.png"),
         "copies": picture(plots / f"augment-{name}.png"),
@@ -85,8 +85,8 @@ def confusion(path: Path) -> dict[str, Any] | None:
     return {"classes": classes, "rows": rows.tolist(), "most": max(off, default=0)}
 
 
-def curves(path: Path) -> str | None:
-    """Loss and accuracy over the epochs, as an inline SVG without a declaration."""
+def curves(path: Path, kept: int | None) -> str | None:
+    """Loss and accuracy over the epochs, the epoch that was kept marked, as an inline SVG without a declaration."""
     if not path.is_file():
         return None
     import matplotlib as mpl
@@ -104,9 +104,9 @@ def curves(path: Path) -> str | None:
         loss.set(title="loss", xlabel="epoch")
         loss.legend(frameon=False)
         accuracy.plot(table["epoch"], 100 * table["val_accuracy"], color=BLUE)
-        best = table["val_accuracy"].idxmax()
-        accuracy.plot(table["epoch"][best], 100 * table["val_accuracy"][best], "o", color=ORANGE)
-        accuracy.set(title="validation accuracy, % (dot: the highest)", xlabel="epoch")
+        marked = table[table["epoch"] == kept]
+        accuracy.plot(marked["epoch"], 100 * marked["val_accuracy"], "o", color=ORANGE)
+        accuracy.set(title="validation accuracy, % (dot: the epoch kept)", xlabel="epoch")
         for axes in (loss, accuracy):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)

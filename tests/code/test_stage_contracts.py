@@ -27,7 +27,6 @@ NO_RESULT = {
     "tasks/cluster.py",
     "tasks/runtime.py",
     "tasks/state.py",
-    "tasks/cluster.py",
     "tasks/distributed.py",
 }
 

@@ -29,8 +29,8 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # Threads that wait for each other by spinning long are twenty times as slow once other work shares the cores; not
-    # spinning at all costs a third on a quiet machine. So: for some microseconds (GNU's OpenMP, which torch bundles).
+    # Threads that wait for each other by spinning long are many times as slow once other work shares the cores; a short
+    # spin is the compromise with not spinning at all (figures: docs/benchmarks.md). GNU's OpenMP, which torch bundles.
     "GOMP_SPINCOUNT": "10000",
 }
 

@@ -23,10 +23,12 @@ from cnn_core import models
 from cnn_core.batches import Split
 from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.classifier import Classifier
+from cnn_core.devices import keep_memory
 from cnn_core.metrics import wilson
 from cnn_core.params import from_mapping, read_yaml
 from cnn_core.splits import assign_split, ink_keys
-from cnn_core.training import Outcome, Task, TrainParams, augmenter, train
+from cnn_core.training import Outcome, Task, TrainParams, train
+from cnn_core.transforms import transform
 from tasks.augment import AugmentParams, distorted
 
 SHAPE = (1, 28, 28)
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="measure the first so many folds only")
     parser.add_argument("--seed", type=int, default=0, help="of the folds and, with the fold's number, of the training")
     arguments = parser.parse_args()
+    keep_memory()
     values = recipe_values(arguments.recipe)
     images, labels = sample()
     keys = ink_keys(images[:, 0])
@@ -123,7 +126,7 @@ def classify(
         mean=mean,
         std=std,
         build=lambda: models.build(params.model, len(CLASSES), SHAPE),
-        augment=augmenter(params.augmentation),
+        transform=transform(params.augmentation, size=SHAPE[-1], start_size=0, num_classes=len(CLASSES)),
         device=device,
     )
     done = train(params, task)
@@ -144,7 +147,7 @@ def _predicted(
     card = ModelCard(
         model=values["model"],
         classes=CLASSES,
-        preprocessing={"shape": list(SHAPE), "mean": list(mean), "std": list(std)},
+        preprocessing={"shape": list(SHAPE), "mean": list(mean), "std": list(std), "views": "glyph", "side": SHAPE[-1]},
         metrics=done.best,
         params=values,
         data_sha256="",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +28,11 @@ class AugmentationParams(Params):
     shear: float = bounded(0, 80)  # slant along x, uniform in +- this many degrees
     elastic_alpha: float = bounded(0)  # standard deviation of the elastic shift along x and y, in pixels
     elastic_sigma: float = bounded(0.5)  # radius over which neighbouring pixels shift together, in pixels
+    padding: Literal["zeros", "reflection"]  # what is drawn from outside the image: black, or its mirror image
 
 
 def affine_elastic(images: Tensor, params: AugmentationParams, generator: torch.Generator) -> Tensor:
-    """Each image distorted by a random transform of its own; what is drawn from outside the image is 0.
+    """Each image distorted by a random transform of its own.
 
     Args:
         images: (N, C, H, W) float in 0..1.
@@ -50,7 +52,7 @@ def affine_elastic(images: Tensor, params: AugmentationParams, generator: torch.
         grid = _affine_grid(count, height, width, params, generator)
         grid = grid + _elastic_shifts(count, height, width, params, generator)
         sampled = F.grid_sample(
-            images.float(), grid.to(images.device), mode="bilinear", padding_mode="zeros", align_corners=False
+            images.float(), grid.to(images.device), mode="bilinear", padding_mode=params.padding, align_corners=False
         )
     return sampled.clamp_(0, 1).to(images.dtype)
 

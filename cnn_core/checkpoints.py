@@ -57,8 +57,9 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
 class ModelCard:
     """``model.json``: all that is needed to build the network, feed it and say where it comes from.
 
-    ``model`` is the parameters' ``model`` section; ``preprocessing`` holds shape [C, H, W], mean and std (per channel,
-    in 0..1); ``params`` the whole ``train`` section; ``refit`` says whether it has seen val and test.
+    ``model`` is the parameters' ``model`` section; ``preprocessing`` holds shape [C, H, W] as the network takes it,
+    mean and std (per channel, in 0..1), the kind of views (glyph or photo) and the side of the square that a file
+    becomes; ``params`` the whole ``train`` section; ``refit`` says whether it has seen val and test.
     """
 
     model: dict[str, Any]
@@ -75,6 +76,12 @@ class ModelCard:
     def shape(self) -> tuple[int, int, int]:
         channels, height, width = self.preprocessing["shape"]
         return channels, height, width
+
+    @property
+    def square(self) -> tuple[int, int, int]:
+        """(C, S, S) of what an image file is made into before the network sees it."""
+        side = self.preprocessing["side"]
+        return self.shape[0], side, side
 
 
 def save_model(

@@ -79,7 +79,8 @@ def _kaggle(files: SourceFiles, names: dict[str, str]) -> Source:
                 yield from read_table(open_text(file), part, columns[part], files.at(name))
 
     # Kaggle's test.csv has no labels; one that has them is a test part as its owner published it.
-    return Source(batches=batches, total=None, published_test="test" if "label" in columns.get("test", ()) else None)
+    published = "test" if "label" in columns.get("test", ()) else None
+    return Source(batches=batches, total=None, published_test=published, classes=CLASSES)
 
 
 # MNIST's idx files
@@ -115,7 +116,7 @@ def _mnist(files: SourceFiles, names: dict[str, str]) -> Source:
             yield from _read_idx(files, part, names[f"{part}-images"], names.get(f"{part}-labels"))
 
     published = "t10k" if "t10k-labels" in names and "t10k" in parts else None
-    return Source(batches=batches, total=sum(counts.values()), published_test=published)
+    return Source(batches=batches, total=sum(counts.values()), published_test=published, classes=CLASSES)
 
 
 def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str | None) -> Iterator[Batch]:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn_core.datasets import UNLABELLED, RawRow, count_rows, decode_pixels, encode_png, pixels_sha256, write_raw
+from cnn_core.datasets import UNLABELLED, RawRow, count_rows, encode_png, pixels_sha256, write_raw
+from cnn_core.images import Picture
 from cnn_core.params import Params, bounded
 from cnn_core.sources import Batch, Source
 from cnn_core.splits import assign_split, check_proportions
-from cnn_core.validation import DUPLICATE, Duplicates, Refusal, count_reasons, find_duplicates, refuse_too_many
+from cnn_core.validation import (
+    DUPLICATE,
+    NEAR_TEST,
+    Duplicates,
+    NearDuplicates,
+    Refusal,
+    count_reasons,
+    find_duplicates,
+    find_near_duplicates,
+    refuse_too_many,
+)
 
-_EXAMPLES = 20
+_EXAMPLES = 20  # of each kind of duplicate
+_NOT_BAD = (DUPLICATE, NEAR_TEST)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,19 +47,22 @@ class Layout:
     """What a data set adds to ingestion.
 
     Attributes:
-        classes: the names that labels index.
         open: the reader: a path -> its `Source`, open while the block lasts.
-        split_keys: images as in a `Batch` -> one text each, the same for near-duplicates.
+        features: images as in a `Batch` -> one small thing each, which near-duplicates are found by.
+        keys: SHA-256s and features of all labelled images -> one split key each, the same for near-duplicates. An image
+            without one must have a key that follows from itself, so that adding data moves no other image.
+        refuse_near_test: leave a near-duplicate of the publisher's test part out of train, or only count it.
     """
 
-    classes: Sequence[str]
     open: Callable[[str], AbstractContextManager[Source]]
-    split_keys: Callable[[Any], list[str]]
+    features: Callable[[Any], Sequence[Any]]
+    keys: Callable[[Sequence[str], Sequence[Any]], Sequence[str]]
+    refuse_near_test: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Record:
-    """An image as read, not yet assigned to a split."""
+    """An image as read, not yet assigned to a split; encoded, as all of them are held until they are written."""
 
     id: str
     part: str
@@ -57,7 +71,7 @@ class _Record:
     height: int
     width: int
     sha256: str
-    key: str
+    feature: Any
 
 
 def ingest(
@@ -81,23 +95,23 @@ def ingest(
         [record.sha256 for record in records],
         [record.label for record in records],
         [record.part == source.published_test for record in records],
+        source.classes,
     )
-    refused += [entry for entry in duplicates.left_out if entry.reason != DUPLICATE]
-    refuse_too_many(refused, total, params.max_bad_fraction, params.source)
-    left_out = {entry.id for entry in duplicates.left_out}
-    kept = [record for record in records if record.id not in left_out]
-    rows = _split(kept, source.published_test, params)
+    bad = refused + [entry for entry in duplicates.left_out if entry.reason not in _NOT_BAD]
+    refuse_too_many(bad, total, params.max_bad_fraction, params.source)
+    kept, keys, near = _near_duplicates(_without(records, duplicates.left_out), source.published_test, layout)
+    rows = _split(kept, keys, source.published_test, params)
     description = {
         "set": name,
-        "classes": list(layout.classes),
+        "classes": list(source.classes),
         "source": params.source,
         "seed": params.seed,
         "rows_read": total,
-        "refused": {"total": len(refused), "reasons": count_reasons(refused)},
-        "duplicates": _describe(duplicates, kept, source.published_test),
-        "warnings": check_proportions(count_rows(rows, layout.classes)["class_counts"]),
+        "refused": {"total": len(bad), "reasons": count_reasons(bad)},
+        "duplicates": _describe(duplicates, near),
+        "warnings": [*source.warnings, *check_proportions(count_rows(rows, source.classes)["class_counts"])],
     }
-    quarantine = refused + [entry for entry in duplicates.left_out if entry.reason == DUPLICATE]
+    quarantine = refused + duplicates.left_out + near.left_out
     return write_raw(folder, rows, sorted(quarantine, key=lambda entry: entry.id), description)
 
 
@@ -107,29 +121,55 @@ def _read(
     records: list[_Record] = []
     refused: list[Refusal] = []
     for batch in source.batches():
-        records += _records(batch, layout.split_keys(batch.images))
+        records += _records(batch, layout.features(batch.images))
         refused += batch.refused
         if on_progress:
             on_progress(len(batch.ids) + len(batch.refused))
     return records, refused
 
 
-def _records(batch: Batch, keys: list[str]) -> list[_Record]:
+def _records(batch: Batch, features: Sequence[Any]) -> list[_Record]:
     labels = [UNLABELLED] * len(batch.ids) if batch.labels is None else batch.labels.tolist()
     return [
-        _record(id_, batch.part, image, label, key)
-        for id_, image, label, key in zip(batch.ids, batch.images, labels, keys, strict=True)
+        _record(id_, batch.part, image, label, feature)
+        for id_, image, label, feature in zip(batch.ids, batch.images, labels, features, strict=True)
     ]
 
 
-def _record(id_: str, part: str, image: np.ndarray | bytes, label: int, key: str) -> _Record:
-    encoded, pixels = (image, decode_pixels(image)) if isinstance(image, bytes) else (encode_png(image), image)
-    height, width = pixels.shape[:2]
-    digest = pixels_sha256(pixels)
-    return _Record(id=id_, part=part, image=encoded, label=label, height=height, width=width, sha256=digest, key=key)
+def _record(id_: str, part: str, image: np.ndarray | Picture, label: int, feature: Any) -> _Record:
+    if isinstance(image, Picture):
+        encoded, height, width, digest = image.image, image.height, image.width, image.sha256
+    else:
+        encoded, (height, width), digest = encode_png(image), image.shape[:2], pixels_sha256(image)
+    return _Record(
+        id=id_, part=part, image=encoded, label=label, height=height, width=width, sha256=digest, feature=feature
+    )
 
 
-def _split(records: Sequence[_Record], published_test: str | None, params: IngestParams) -> list[RawRow]:
+def _without(records: Sequence[_Record], left_out: Sequence[Refusal]) -> list[_Record]:
+    ids = {entry.id for entry in left_out}
+    return [record for record in records if record.id not in ids]
+
+
+def _near_duplicates(
+    records: Sequence[_Record], published_test: str | None, layout: Layout
+) -> tuple[list[_Record], dict[str, str], NearDuplicates]:
+    """The records that stay, the labelled ones' ids -> split keys, and what was found."""
+    labelled = [record for record in records if record.label != UNLABELLED]
+    keys = layout.keys([record.sha256 for record in labelled], [record.feature for record in labelled])
+    near = find_near_duplicates(
+        [record.id for record in labelled],
+        keys,
+        [record.label for record in labelled],
+        [record.part == published_test for record in labelled],
+        refuse_near_test=layout.refuse_near_test,
+    )
+    return _without(records, near.left_out), {r.id: key for r, key in zip(labelled, keys, strict=True)}, near
+
+
+def _split(
+    records: Sequence[_Record], keys: Mapping[str, str], published_test: str | None, params: IngestParams
+) -> list[RawRow]:
     test_fraction = 0.0 if published_test else params.test_fraction
 
     def split(record: _Record) -> str:
@@ -137,24 +177,21 @@ def _split(records: Sequence[_Record], published_test: str | None, params: Inges
             return "unlabelled"
         if record.part == published_test:
             return "test"
-        return assign_split(record.key, seed=params.seed, val_fraction=params.val_fraction, test_fraction=test_fraction)
+        key = keys[record.id]
+        return assign_split(key, seed=params.seed, val_fraction=params.val_fraction, test_fraction=test_fraction)
 
     shared = ("id", "image", "label", "width", "height", "sha256")
     return [RawRow(split=split(record), **{name: getattr(record, name) for name in shared}) for record in records]
 
 
-def _describe(duplicates: Duplicates, kept: Sequence[_Record], published_test: str | None) -> dict[str, Any]:
-    """Counts in rows. Near-duplicates all stay: sharing a split key, they share a split, but for those of a
-    publisher's test part, which is not ours to change (``near_train_in_test``).
-    """
+def _describe(duplicates: Duplicates, near: NearDuplicates) -> dict[str, Any]:
+    """Counts in rows, and some of each kind by name (all that were left out stand in the quarantine)."""
     left_out = [f"{entry.id}: {entry.detail}" for entry in duplicates.left_out]
     pairs = [f"{unlabelled}: same pixels as {labelled}" for labelled, unlabelled in duplicates.labelled_and_unlabelled]
-    labelled = [record for record in kept if record.label != UNLABELLED]
-    keys = Counter(record.key for record in labelled)
-    test_keys = {record.key for record in labelled if record.part == published_test}
-    return {
-        **duplicates.counts,
-        "near": sum(count - 1 for count in keys.values()),
-        "near_train_in_test": sum(r.key in test_keys for r in labelled if r.part != published_test),
-        "examples": (left_out + pairs)[:_EXAMPLES],
-    }
+    kinds = [
+        left_out + pairs,
+        [f"{entry.id}: {entry.detail}" for entry in near.left_out],
+        [f"near-duplicates under two labels: {', '.join(ids)}" for ids in near.across_classes],
+    ]
+    examples = [example for kind in kinds for example in kind[:_EXAMPLES]]
+    return {**duplicates.counts, **near.counts, "examples": examples}

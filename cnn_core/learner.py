@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnn_core.batches import Split, average_buffers, rank_and_world, sum_over_ranks
+from cnn_core.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.params import Params, bounded
 
 EVALUATION_BATCH = 500
@@ -27,12 +28,15 @@ class OptimizerParams(Params):
     """How a step changes the weights."""
 
     optimizer: Literal["adamw", "sgd"]
-    learning_rate: float = bounded(above=0)  # the peak of the one-cycle schedule
+    learning_rate: float = bounded(above=0)  # the peak of the one-cycle schedule: cosine up, cosine down to 0
     warmup_fraction: float = bounded(0, 0.9)  # of all steps, before the peak
+    layer_decay: float = bounded(above=0, high=1)  # learning rate of each layer group against the next towards the head
     weight_decay: float = bounded(0)  # of matrices and kernels only; biases and batch norm are left alone
     momentum: float = bounded(0, 0.999)  # of sgd, with Nesterov's correction
     label_smoothing: float = bounded(0, 0.9)
+    class_weights: Literal["none", "balanced"]  # balanced = rare classes count as much as frequent ones
     ema_decay: float = bounded(0, 0.99999)  # per step; 0 = the weights are not averaged
+    ema_every: int = bounded(1, 1000)  # steps from one update of the average to the next; the same decay in all
     grad_clip: float = bounded(0)  # the largest norm of the gradient; 0 = any
 
 
@@ -43,10 +47,12 @@ class Learner:
         network: freshly built, or of an earlier checkpoint; moved to ``device``.
         params: the optimizer's section.
         steps: all steps that the schedule spans.
-        mean, std: per channel, in 0..1; images become ``(x / 255 - mean) / std``.
-        augment: float images in 0..1 and a generator on their device -> float images in 0..1; None = as they are.
+        mean, std: per channel, in 0..1; images become ``(x - mean) / std``.
+        view: uint8 images (N, C, H, W) -> float in 0..1: how held-out images are seen.
+        class_weights: (K,), or None = all classes count alike.
         dtype: what autocast computes in; None = float32.
         micro_batch: images per forward pass (0 = the whole share); the step is the same but for batch norm.
+        compiled: through ``torch.compile``.
     """
 
     def __init__(
@@ -57,57 +63,79 @@ class Learner:
         steps: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        augment: Callable[[Tensor, torch.Generator], Tensor] | None,
+        view: Callable[[Tensor], Tensor],
+        class_weights: Tensor | None,
         device: torch.device,
         dtype: torch.dtype | None,
         micro_batch: int,
+        compiled: bool = False,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)
         self.params, self.device, self.dtype, self.micro_batch = params, device, dtype, micro_batch
         self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
-        self._augment = augment
+        self._view, self._class_weights = view, class_weights
         self._world = rank_and_world()[1]
+        self._groups = layer_groups(self.network)
+        self.frozen = 0  # layer groups, from the input on
         self._parallel = _parallel(self.network) if self._world > 1 else None
-        self.optimizer = _optimizer(self.network, params)
-        peak, warmup = params.learning_rate, params.warmup_fraction
+        self.optimizer = _optimizer(self._groups, params)
+        peaks, warmup = [group["lr"] for group in self.optimizer.param_groups], params.warmup_fraction
         # One step more than there are: the schedule ends at 0, and a step there would be wasted.
-        self.schedule = OneCycleLR(self.optimizer, peak, steps + 1, pct_start=warmup, cycle_momentum=False)
-        average = get_ema_multi_avg_fn(params.ema_decay)
+        self.schedule = OneCycleLR(self.optimizer, peaks, steps + 1, pct_start=warmup, cycle_momentum=False)
+        average = get_ema_multi_avg_fn(params.ema_decay**params.ema_every)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if params.ema_decay else None
+        if compiled:
+            self.network.compile()
 
-    def step(self, images: Tensor, labels: Tensor, *, whole: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One optimizer step on a global batch of ``whole`` images, of which this rank holds ``images``.
+    @property
+    def groups(self) -> int:
+        """How many layer groups the network has, the head being the last."""
+        return len(self._groups)
+
+    def freeze(self, groups: int) -> None:
+        """Keep the first ``groups`` layer groups as they are, batch norm's statistics included."""
+        self.frozen = groups
+        for number, group in enumerate(self._groups):
+            for parameter in group:
+                parameter.requires_grad_(number >= groups)
+        if self._world > 1:  # what DDP sums was settled when it was made
+            self._parallel = _parallel(self.network)
+
+    def step(self, pixels: Tensor, targets: Tensor, *, whole: int) -> tuple[Tensor, Tensor]:
+        """One optimizer step on a global batch of ``whole`` images, of which this rank holds ``pixels``.
 
         Args:
-            images: uint8 (n, C, H, W), n >= 1. labels: int64 (n,).
+            pixels: float (n, C, H, W) in 0..1, n >= 1. targets: class numbers int64 (n,), or the shares of each class
+                float (n, K).
 
         Returns:
             The summed loss and the number of right answers over this rank's images: scalars on the device.
         """
-        self.network.train()
-        pixels = images.float() / 255
-        if self._augment is not None:
-            pixels = self._augment(pixels, generator)  # before micro-batches are cut: they change no image
-        size = self.micro_batch or len(images)
+        self._train_mode()
+        size = self.micro_batch or len(pixels)
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
-        parts = list(zip(pixels.split(size), labels.split(size), strict=True))
+        parts = list(zip(pixels.split(size), targets.split(size), strict=True))
         for index, (part, target) in enumerate(parts):
             with self._gradients_summed_at(index == len(parts) - 1):
                 logits = self._logits(self._parallel or self.network, part)
                 summed = F.cross_entropy(
-                    logits, target, label_smoothing=self.params.label_smoothing, reduction="sum"
+                    logits,
+                    target,
+                    weight=self._class_weights,
+                    label_smoothing=self.params.label_smoothing,
+                    reduction="sum",
                 )  # DDP takes the mean over ranks, so: x ranks / the global batch
                 (summed * (self._world / whole)).backward()
             loss += summed.detach()
-            right += (logits.detach().argmax(1) == target).sum()
+            right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
         if self.params.grad_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.params.grad_clip)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self._averaged is not None:
+        if self._averaged is not None and self.schedule.last_epoch % self.params.ema_every == 0:
             self._averaged.update_parameters(self.network)
         return loss, right
 
@@ -118,9 +146,8 @@ class Learner:
         rank, world = rank_and_world()
         model = self.averaged.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        images, labels = split.images[rank::world], split.labels[rank::world]
-        for part, target in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-            logits = self._logits(model, part.float() / 255)
+        for part, target in split.parts(EVALUATION_BATCH, self.device, rank=rank, world=world):
+            logits = self._logits(model, self._view(part))
             sums[0] += F.cross_entropy(logits, target, reduction="sum")
             sums[1] += (logits.argmax(1) == target).sum()
         loss, right = (sum_over_ranks(sums) / len(split)).tolist()
@@ -153,6 +180,12 @@ class Learner:
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
 
+    def _train_mode(self) -> None:
+        self.network.train()
+        if self.frozen:
+            for modules in group_modules(self.network)[: self.frozen]:
+                keep_statistics(modules)
+
     def _logits(self, model: nn.Module, pixels: Tensor) -> Tensor:
         inputs = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
@@ -176,13 +209,19 @@ def non_finite(losses: Tensor) -> int | None:
     return int(bad[0]) if len(bad) else None
 
 
-def _optimizer(network: nn.Module, params: OptimizerParams) -> torch.optim.Optimizer:
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": params.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+def _optimizer(layers: Sequence[Sequence[nn.Parameter]], params: OptimizerParams) -> torch.optim.Optimizer:
+    """Each layer group with a learning rate of its own, its matrices and kernels with weight decay."""
+    groups = []
+    if params.layer_decay == 1:  # one rate for all: fewer and larger groups are faster
+        layers = [[parameter for layer in layers for parameter in layer]]
+    for depth, layer in enumerate(layers):
+        rate = params.learning_rate * params.layer_decay ** (len(layers) - 1 - depth)
+        for decay, chosen in (
+            (params.weight_decay, [p for p in layer if p.ndim > 1]),
+            (0.0, [p for p in layer if p.ndim <= 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "lr": rate})
     if params.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
     nesterov = params.momentum > 0

@@ -30,7 +30,16 @@ def _digit_cnn() -> Architecture:
     return Architecture(params=DigitCNNParams, build=DigitCNN)
 
 
-ARCHITECTURES: dict[str, Callable[[], Architecture]] = {"digit_cnn": _digit_cnn}
+def _torchvision_model() -> Architecture:
+    from cnn_core.torchvision_model import TorchvisionModelParams, build
+
+    return Architecture(params=TorchvisionModelParams, build=build)
+
+
+ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
+    "digit_cnn": _digit_cnn,
+    "torchvision_model": _torchvision_model,
+}
 
 
 def model_params(section: Mapping[str, Any]) -> Params:

@@ -15,7 +15,11 @@ import pandas as pd
 from cnn_core.params import Params, read_yaml
 
 TEMPLATE = "report.html.j2"
-STAGES = ("ingest", "augment", "train", "evaluate", "predict")  # of a data set, in the order of the page
+STAGES = ("ingest", "augment", "pretrain", "train", "evaluate", "predict")  # of a data set, in the order of the page
+SAMPLES = {
+    "digits": "The images are the sample: 5,000 real handwritten digits of MNIST.",
+    "scenes": "The images are the sample: generated, drawn by a program. They are no photographs.",
+}
 BLUE, ORANGE, GREY = "#2563eb", "#d97706", "#6b7280"
 
 
@@ -34,7 +38,7 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
 
     root = Path(root)
     values = read_yaml(root / "params.yaml")
-    sets = [section(root, name) for name in values.get("train", {})]
+    sets = [section(root, name, values) for name in values.get("train", {})]
     environment = Environment(loader=PackageLoader("cnn_core", "."), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"percent": percent, "count": count, "words": words}
     parameters = dict(flatten({key: value for key, value in values.items() if key != "report"}))
@@ -43,13 +47,14 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
     Path(output).write_text(page, encoding="utf-8")
 
 
-def section(root: Path, name: str) -> dict[str, Any]:
+def section(root: Path, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one data set; a part that is missing is None, and the page says so."""
     metrics = {stage: read_metrics(root / f"data/metrics/{stage}-{name}.json") for stage in STAGES}
     plots = root / "data/plots"
     seconds = {stage: found["seconds"] for stage, found in metrics.items() if found and "seconds" in found}
     return {
         "name": name,
+        "origin": origin(name, values),
         "metrics": metrics,
         "curves": curves(plots / f"train-{name}.csv", (metrics["train"] or {}).get("best_epoch")),
         "confusion": confusion(plots / f"evaluate-{name}-confusion.csv"),
@@ -57,6 +62,12 @@ def section(root: Path, name: str) -> dict[str, Any]:
         "copies": picture(plots / f"augment-{name}.png"),
         "seconds": seconds,
     }
+
+
+def origin(name: str, values: Mapping[str, Any]) -> str:
+    """Where the images come from, in one sentence: a sample is called so."""
+    source = values.get("ingest", {}).get(name, {}).get("source", "")
+    return SAMPLES.get(name, "") if source == f"data/sources/{name}" else f"The images come from {source}."
 
 
 def read_metrics(path: Path) -> dict[str, Any] | None:

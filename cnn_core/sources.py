@@ -13,12 +13,13 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 
+from cnn_core.images import Picture
 from cnn_core.validation import Refusal
 
 # What reading an archive can raise when it is cut short or damaged (BadGzipFile is an OSError without an errno).
@@ -30,15 +31,15 @@ class Batch:
     """Consecutive records of one part of a source.
 
     Attributes:
-        part: the source's own name of the part; ``ids`` are ``<part>/<1-based row>``.
-        images: uint8 (N, H, W) or (N, H, W, 3), or N encoded images as bytes.
+        part: the source's own name of the part; ``ids`` are ``<part>/<1-based row or file>``.
+        images: uint8 (N, H, W) or (N, H, W, 3), or N images that the reader has decoded and hashed.
         labels: int64 (N,), or None when the part is unlabelled.
-        refused: the rows that could not be read, which ``ids`` leaves out.
+        refused: what could not be read, which ``ids`` leaves out.
     """
 
     part: str
     ids: list[str]
-    images: np.ndarray | Sequence[bytes]
+    images: np.ndarray | Sequence[Picture]
     labels: np.ndarray | None
     refused: list[Refusal]
 
@@ -49,20 +50,30 @@ class Source:
 
     Attributes:
         batches: reads it from its start, batch by batch.
-        total: rows that ``batches`` will yield, the refused included; None when only reading can tell.
+        total: images that ``batches`` will yield, the refused included; None when only reading can tell.
         published_test: the part that its publisher labelled for testing, which stays the test split; or None.
+        classes: the names that labels index.
+        warnings: what its user should know, sentences for the manifest.
     """
 
     batches: Callable[[], Iterator[Batch]]
     total: int | None
     published_test: str | None
+    classes: Sequence[str]
+    warnings: Sequence[str] = ()
 
 
 class SourceFiles:
-    """The files below a folder or in a .zip, by their relative names with ``/``; hidden ones are left out."""
+    """The files below a folder or in a .zip, by their relative names with ``/``; hidden ones are left out.
 
-    def __init__(self, path: Path, sizes: dict[str, int], opener: Callable[[str], BinaryIO]) -> None:
+    ``folders`` are the names of the folders, the empty ones too (as far as a .zip lists them).
+    """
+
+    def __init__(
+        self, path: Path, sizes: dict[str, int], folders: Iterable[str], opener: Callable[[str], BinaryIO]
+    ) -> None:
         self.path, self.names, self._sizes, self._opener = path, sorted(sizes), sizes, opener
+        self.folders = sorted(folders)
 
     def size(self, name: str) -> int:
         """Bytes of the file, unpacked."""
@@ -123,13 +134,15 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
 
 def _folder(path: Path) -> SourceFiles:
     sizes: dict[str, int] = {}
+    found: list[str] = []
     for folder, folders, files in os.walk(path, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]
+        found += [Path(folder, name).relative_to(path).as_posix() for name in folders]
         for name in files:
             file = Path(folder, name)
             if not _hidden(name) and file.is_file():
                 sizes[file.relative_to(path).as_posix()] = file.stat().st_size
-    return SourceFiles(path, sizes, lambda name: (path / name).open("rb"))
+    return SourceFiles(path, sizes, found, lambda name: (path / name).open("rb"))
 
 
 def _unreadable(error: OSError) -> None:
@@ -138,12 +151,16 @@ def _unreadable(error: OSError) -> None:
 
 def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
     entries: dict[str, zipfile.ZipInfo] = {}
+    folders: set[str] = set()
     for entry in archive.infolist():
         if escapes(entry.filename):
             raise ValueError(
                 f"{path} has the entry {entry.filename!r}, which leads out of the folder: such a .zip is not to be "
                 "trusted and nothing of it was read; get it from its publisher"
             )
+        inner = PurePosixPath(entry.filename)
+        around = [*inner.parents, inner] if entry.is_dir() else inner.parents
+        folders |= {str(folder) for folder in around if folder.parts and not any(map(_hidden, folder.parts))}
         if not entry.is_dir() and not any(_hidden(part) for part in entry.filename.split("/")):
             entries[entry.filename] = entry
     if (total := sum(entry.file_size for entry in entries.values())) > max_bytes:
@@ -158,7 +175,7 @@ def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
         except (NotImplementedError, RuntimeError) as error:  # a method that zipfile lacks; a password
             raise ValueError(f"{path}/{name} cannot be unpacked ({error}): unpack the .zip yourself") from None
 
-    return SourceFiles(path, {name: entry.file_size for name, entry in entries.items()}, opener)
+    return SourceFiles(path, {name: entry.file_size for name, entry in entries.items()}, folders, opener)
 
 
 def escapes(name: str) -> bool:

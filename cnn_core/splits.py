@@ -1,4 +1,8 @@
-"""Which split an image belongs to: a function of the image and the seed alone, so adding data moves no image."""
+"""Which split an image belongs to: a function of its key and the seed alone, so adding data moves no image.
+
+The key of a digit is its ink (`ink_keys`); of a scene its hash, or the smallest of its near-duplicates' hashes
+(near_duplicates.py): there, adding a near-duplicate of an image may move that image, and nothing else does.
+"""
 
 from __future__ import annotations
 

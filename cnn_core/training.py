@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from cnn_core import models
-from cnn_core.augmentation import AugmentationParams, affine_elastic
-from cnn_core.batches import Split, epoch_batches, rank_and_world, share, sum_over_ranks
+from cnn_core.batches import Feed, Split, rank_and_world, steps_per_epoch, sum_over_ranks
 from cnn_core.devices import Precision, autocast_dtype
 from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps
 from cnn_core.params import bounded
 from cnn_core.seeds import generator, mixed_seed
+from cnn_core.transforms import Transform, augmentation_params
 
 STEP_EVERY_S = 0.5  # progress within an epoch, and the look at the losses, at most this often
 
@@ -32,6 +32,11 @@ class TrainParams(OptimizerParams):
     """The section ``train.<set>``."""
 
     model: dict  # architecture, and that architecture's own parameters
+    weights: str  # what it starts from: a path, see initial_weights.py; one that ends in `none` = random weights
+    image_size: int = bounded(0, 1024)  # side of the images that the network takes; 0 = as they are stored
+    start_size: int = bounded(0, 1024)  # side that training begins with, growing to image_size; 0 = no growing
+    freeze_epochs: int = bounded(0)  # in which the head alone learns
+    unfreeze_every: int = bounded(0)  # epochs from one layer group to the next after that, head first; 0 = all at once
     epochs: int = bounded(1)
     epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
     batch_size: int = bounded(1)  # global
@@ -40,30 +45,46 @@ class TrainParams(OptimizerParams):
     patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
     refit: Literal["none", "all"]
     seed: int = bounded(0)
-    augmentation: AugmentationParams
+    augmentation: dict  # kind, and that kind's own parameters
 
     def __post_init__(self) -> None:
         super().__post_init__()
         models.model_params(self.model)
+        augmentation_params(self.augmentation)
+        if self.augmentation["kind"] != "photo" and (self.image_size or self.start_size):
+            raise ValueError("image_size and start_size are for augmentation.kind photo; set them to 0")
+        if self.start_size > self.image_size:
+            raise ValueError(f"start_size ({self.start_size}) must not be larger than image_size ({self.image_size})")
+
+    def frozen_groups(self, epoch: int, groups: int) -> int:
+        """How many of a network's ``groups`` layer groups stay as they are in an epoch (from 0)."""
+        if epoch < self.freeze_epochs:
+            return groups - 1
+        if not self.unfreeze_every:
+            return 0
+        return max(0, groups - 2 - (epoch - self.freeze_epochs) // self.unfreeze_every)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is learned: images (resident on ``device``), how they are normalised, distorted and counted.
+    """What is learned: images, how they are distorted and normalised, by which network, from where.
 
     ``refit`` is every labelled image (needed when ``params.refit`` is ``all``); ``val`` may be empty, then the last
-    epoch is taken.
+    epoch is taken. ``start`` loads what the new network begins with. ``class_weights`` is (K,) or None.
     """
 
-    train: Split
+    train: Feed
     val: Split
-    refit: Split | None
+    refit: Feed | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     build: Callable[[], nn.Module]
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None
+    transform: Transform
     device: torch.device
+    start: Callable[[nn.Module], Any] = lambda _: None
+    class_weights: Tensor | None = None
     micro_batch: int = 0
+    compiled: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,19 +157,19 @@ class _Run:
         held |= {"best": self.best, "best_weights": self.best_weights, "weights": self.learner.weights()}
         return {**held, "learner": self.learner.state_dict()}
 
-    def fit(self, phase: str, split: Split, epochs: int) -> None:
+    def fit(self, phase: str, feed: Feed, epochs: int) -> None:
         """Train one network for ``epochs`` (or until patience ends), unless the checkpoint says that it is done."""
         resume = self._resume if self._resume and self._resume["phase"] == phase else None
         if self._resume and self._resume["phase"] == "refit" and phase == "select":
             return
         self.phase, self.epoch, self.epochs = phase, 0, epochs
-        self.learner = self._learner(len(split), epochs)
+        self.learner = self._learner(len(feed), epochs)
         if resume:
             self.learner.load_state_dict(resume["learner"])
             self.epoch = resume["epoch"]
         while self.epoch < epochs and not self._out_of_patience():
             started = time.perf_counter()
-            record = {"phase": phase, "epoch": self.epoch + 1, **self._epoch(split)}
+            record = {"phase": phase, "epoch": self.epoch + 1, **self._epoch(feed)}
             self.epoch += 1
             self.learner.gather_statistics()
             if phase == "select":
@@ -160,47 +181,55 @@ class _Run:
     def _learner(self, images: int, epochs: int) -> Learner:
         params, task = self.params, self.task
         torch.manual_seed(mixed_seed(params.seed, "weights"))  # the same weights on every rank and in both fits
+        network = task.build()
+        task.start(network)
         return Learner(
-            task.build(),
+            network,
             params,
             steps=total_steps(epochs, params.epoch_images or images, params.batch_size),
             mean=task.mean,
             std=task.std,
-            augment=task.augment,
+            view=task.transform.view,
+            class_weights=task.class_weights,
             device=task.device,
             dtype=autocast_dtype(params.precision, task.device),
             micro_batch=task.micro_batch,
+            compiled=task.compiled,
         )
 
-    def _epoch(self, split: Split) -> dict[str, float]:
+    def _epoch(self, feed: Feed) -> dict[str, float]:
         """One pass; the record's training part, over all ranks."""
-        params, number = self.params, self.epoch + 1
+        params, task, number = self.params, self.task, self.epoch + 1
         torch.manual_seed(mixed_seed(params.seed, "dropout", self.phase, self.epoch, self.rank))
-        batches = epoch_batches(
-            count=len(split),
+        frozen = params.frozen_groups(self.epoch, self.learner.groups)
+        if frozen != self.learner.frozen:
+            self.learner.freeze(frozen)
+        total = params.epoch_images or len(feed)
+        steps = steps_per_epoch(total, params.batch_size)
+        losses = torch.zeros(steps, device=task.device)  # mean of each step, of this rank
+        sums = torch.zeros(2, dtype=torch.float64, device=task.device)
+        rate = float(self.learner.optimizer.param_groups[-1]["lr"])
+        started = shown = time.perf_counter()
+        done = seen = 0
+        batches = feed.epoch(
             draws=params.epoch_images,
             batch_size=params.batch_size,
             seed=mixed_seed(params.seed, self.phase),
             epoch=self.epoch,
+            rank=self.rank,
+            world=self.world,
+            device=task.device,
         )
-        if len(batches[-1]) < self.world:
-            raise ValueError(
-                f"batches of {len(batches[-1])} images cannot be shared by {self.world} workers; lower num_workers"
-            )
-        losses = torch.zeros(len(batches), device=self.task.device)  # mean of each step, of this rank
-        sums = torch.zeros(2, dtype=torch.float64, device=self.task.device)
-        rate = float(self.learner.optimizer.param_groups[0]["lr"])
-        started = shown = time.perf_counter()
-        done, total, seen = 0, sum(map(len, batches)), 0
-        for step, batch in enumerate(batches):
-            part = share(batch, self.rank, self.world).to(self.task.device)
-            draws = generator(self.task.device, params.seed, "augment", self.phase, self.epoch, step, self.rank)
-            loss, right = self.learner.step(split.images[part], split.labels[part], whole=len(batch), generator=draws)
-            losses[step] = loss / len(part)
+        for step, (images, labels, whole) in enumerate(batches):
+            draws = generator(task.device, params.seed, "augment", self.phase, self.epoch, step, self.rank)
+            progress = (self.epoch + step / steps) / self.epochs
+            pixels, targets = task.transform.training(images, labels, progress=progress, generator=draws)
+            loss, right = self.learner.step(pixels, targets, whole=whole)
+            losses[step] = loss / len(images)
             sums += torch.stack([loss, right])
-            done, seen = done + len(batch), seen + len(part)
+            done, seen = done + whole, seen + len(images)
             now = time.perf_counter()
-            if now - shown >= STEP_EVERY_S or step == len(batches) - 1:
+            if now - shown >= STEP_EVERY_S or step == steps - 1:
                 shown = now
                 self._check(losses[: step + 1], number)
                 mean_loss, accuracy = (sums / seen).tolist()
@@ -242,10 +271,6 @@ class _Run:
         selected = [record for record in self.history if record["phase"] == "select"]
         best = max(r["val_accuracy"] for r in selected)
         return next(r["epoch"] for r in selected if r["val_accuracy"] == best)
-
-
-def augmenter(params: AugmentationParams) -> Callable[[Tensor, torch.Generator], Tensor]:
-    return lambda images, draws: affine_elastic(images, params, draws)
 
 
 def parameter_count(network: nn.Module) -> int:

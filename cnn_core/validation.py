@@ -14,6 +14,7 @@ LABEL_OUTSIDE = "label outside 0-9"
 PIXEL_OUTSIDE = "pixel outside 0-255"
 CONFLICTING = "conflicting labels"
 DUPLICATE = "duplicate"  # left out, but not bad
+NEAR_TEST = "near-duplicate of a test image"  # left out, but not bad
 
 _DETAIL = 200  # characters
 _EXAMPLES = 3
@@ -94,9 +95,13 @@ class Duplicates:
 
 
 def find_duplicates(
-    ids: Sequence[str], hashes: Sequence[str], labels: Sequence[int], published_test: Sequence[bool]
+    ids: Sequence[str],
+    hashes: Sequence[str],
+    labels: Sequence[int],
+    published_test: Sequence[bool],
+    classes: Sequence[str],
 ) -> Duplicates:
-    """Decide over rows with the same pixels; a label of -1 is none.
+    """Decide over rows with the same pixels; a label of -1 is none, another one indexes ``classes``.
 
     - Two labels for the same pixels: all copies are refused, as nobody here knows which is right.
     - The same label: the first copy stays, so that no image is in two splits or counts twice. A copy in the
@@ -121,7 +126,7 @@ def find_duplicates(
         given = {labels[row] for row in labelled}
         if len(given) > 1:
             counts["conflicting_labels"] += len(labelled)
-            said = ", ".join(f"{ids[row]} says {labels[row]}" for row in labelled)
+            said = ", ".join(f"{ids[row]} says {classes[labels[row]]}" for row in labelled)
             left_out += [Refusal(id=ids[row], reason=CONFLICTING, detail=said) for row in labelled]
             continue
         kept = next((row for row in labelled if published_test[row]), labelled[0] if labelled else None)
@@ -130,6 +135,50 @@ def find_duplicates(
                 counts["train_in_test" if published_test[kept] else "same_label"] += 1
                 left_out.append(Refusal(id=ids[row], reason=DUPLICATE, detail=f"same pixels as {ids[kept]}, kept"))
     return Duplicates(left_out=left_out, counts=counts, labelled_and_unlabelled=pairs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """What `find_near_duplicates` found. Numbers count rows."""
+
+    left_out: list[Refusal]  # reason `near-duplicate of a test image` (not bad)
+    counts: dict[str, int]
+    across_classes: list[list[str]]  # the ids of each group with more than one label, all kept
+
+
+def find_near_duplicates(
+    ids: Sequence[str],
+    keys: Sequence[str],
+    labels: Sequence[int],
+    published_test: Sequence[bool],
+    *,
+    refuse_near_test: bool,
+) -> NearDuplicates:
+    """Decide over labelled rows with the same key, exact duplicates left out before.
+
+    They all stay, as a shared key means a shared split, but for the publisher's test part, which is not ours to change:
+    a near-duplicate of it in train is left out if ``refuse_near_test``, and only counted if not. Two labels are
+    reported: which one is right, or whether both are, nobody here knows.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        groups[key].append(row)
+    left_out: list[Refusal] = []
+    across: list[list[str]] = []
+    counts = {"near": 0, "near_train_in_test": 0, "near_across_classes": 0}
+    for rows in groups.values():
+        counts["near"] += len(rows) - 1
+        tested = [row for row in rows if published_test[row]]
+        trained = [row for row in rows if not published_test[row]]
+        if tested:
+            counts["near_train_in_test"] += len(trained)
+        if tested and refuse_near_test:
+            said = f"shows what {', '.join(ids[row] for row in tested)} shows, which is kept"
+            left_out += [Refusal(id=ids[row], reason=NEAR_TEST, detail=said) for row in trained]
+        if len({labels[row] for row in rows}) > 1:
+            counts["near_across_classes"] += len(rows)
+            across.append([ids[row] for row in rows])
+    return NearDuplicates(left_out=left_out, counts=counts, across_classes=across)
 
 
 def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: float, where: str) -> None:
@@ -144,9 +193,9 @@ def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: fl
         f"{reason}: {n:,} ({_examples(refused, reason)})" for reason, n in count_reasons(refused).items()
     )
     raise ValueError(
-        f"{len(refused):,} of the {total:,} rows of {where} are bad ({len(refused) / total:.1%}), more than "
+        f"{len(refused):,} of the {total:,} images of {where} are bad ({len(refused) / total:.1%}), more than "
         f"max_bad_fraction allows ({max_bad_fraction:.1%}). {reasons}. Mend the source, or raise max_bad_fraction to "
-        "go on without these rows; nothing was written"
+        "go on without them; nothing was written"
     )
 
 

@@ -25,6 +25,7 @@ SHOWN_COPIES = 3
 class AugmentParams(AugmentationParams):
     """The section ``augment.<set>``: how many copies, and how far each may be distorted."""
 
+    size: int = bounded(0, 2048)  # side of the squares that the images become; 0 = they are of one size already
     copies: int = bounded(0, 100)
     seed: int = bounded(0)
 
@@ -38,26 +39,26 @@ def main(name: str) -> None:
     manifest = read_manifest(raw)
     if not manifest["counts"]["train"]:
         raise ValueError(f"{raw} has no training image; lower val_fraction and test_fraction of ingest.{name}")
-    decoded = {split: read_raw(raw, split) for split in SPLITS}
-    train = decode(decoded["train"].images)
-    total = len(train) * params.copies
+    rows = {split: read_raw(raw, split) for split in SPLITS}
+    images = sum(len(found.ids) for found in rows.values())
+    copies = len(rows["train"].ids) * params.copies
+    shape = decode(rows["train"].images[:1], size=params.size).shape[1:]
     with (
-        arrays_writer(
-            folder, name=name, classes=manifest["classes"], shape=train.shape[1:], copies=params.copies
-        ) as writer,
-        events.progress(f"augment {name}", total or None) as bar,
+        arrays_writer(folder, name=name, classes=manifest["classes"], shape=shape, copies=params.copies) as writer,
+        events.progress(f"augment {name}", images + copies, "images") as bar,
     ):
-        for split, rows in decoded.items():
-            images = train if split == "train" else decode(rows.images) if rows.images else train[:0]
-            array = writer.add(split, rows.ids, rows.labels)
-            array[: len(images)] = images
+        for split, found in rows.items():
+            array = writer.add(split, found.ids, found.labels)
+            if found.ids:
+                decode(found.images, size=params.size, out=array, on_progress=bar.update)
             if split == "train":
-                for start, copies in distorted(train, params):
-                    array[len(train) + start :][: len(copies)] = copies
-                    bar.update(len(copies))
+                originals = array[: len(found.ids)]
+                for start, block in distorted(originals, params):
+                    array[len(originals) + start :][: len(block)] = block
+                    bar.update(len(block))
     show(name, folder)
     dataset = read_dataset(folder)
-    counts = {"originals": dataset["originals"], "copies": total, **dataset["counts"]}
+    counts = {"originals": dataset["originals"], "copies": copies, **dataset["counts"]}
     events.write_metrics(f"data/metrics/augment-{name}.json", counts)
 
 

@@ -41,9 +41,15 @@ def _stage_faults(stage: str, section: object, path: str | Path) -> Iterator[str
     if per_set and not isinstance(section, dict):
         yield f"{stage} must hold one section for each data set"
         return
-    for name in [f"{stage}.{key}" for key in section] if per_set else [stage]:  # type: ignore[attr-defined]
+    for key in section if per_set else [None]:  # type: ignore[attr-defined]
+        name, cls = f"{stage}.{key}" if per_set else stage, module.PARAMS
+        if isinstance(cls, dict):  # parameters of its own for each data set
+            if key not in cls:
+                yield f"{name} is not a data set that {stage} knows; it knows {', '.join(cls)}"
+                continue
+            cls = cls[key]
         try:
-            load_section(module.PARAMS, name, path)
+            load_section(cls, name, path)
         except ValueError as error:
             yield str(error)
 

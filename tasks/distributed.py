@@ -173,7 +173,10 @@ def _on_rank(given: dict[str, Any]) -> None:
     """Runs in the worker: its failure becomes a StageError there, where its traceback still is."""
     import torch
 
+    from cnn_core.devices import keep_memory
+
     torch.set_num_threads(given["threads"])
+    keep_memory()
     rank = Rank(given["board"])
     try:
         given["work"](given["config"], rank)

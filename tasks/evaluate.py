@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.arrays import Arrays, load_arrays, read_dataset
-from cnn_core.classifier import MOST_VIEWS, Classifier
-from cnn_core.devices import pick_device
+from cnn_core.classifier import Classifier
+from cnn_core.devices import keep_memory, pick_device
 from cnn_core.figures import contact_sheet
 from cnn_core.metrics import classification, worst_mistakes
 from cnn_core.params import Params, bounded, load_section
+from cnn_core.views import MOST_VIEWS
 from tasks import events
 from tasks.runtime import load_runtime
 
@@ -38,6 +39,7 @@ def main(name: str) -> None:
     classes, test = read_dataset(folder)["classes"], load_arrays(folder, "test")
     # After a refit the shipped weights have seen the test part: those trained without it are measured.
     device = pick_device(load_runtime().use_gpu)
+    keep_memory()
     classifier = Classifier(params.weights, weights="evaluated", tta=params.tta, device=device)
     if classifier.card.classes != classes:
         raise ValueError(f"{params.weights} knows the classes {classifier.card.classes}, but {folder} has {classes}")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnn_core import digit_sources
+from cnn_core.digit_sources import open_digits
+from cnn_core.images import thumbnails
 from cnn_core.ingestion import IngestParams, Layout, ingest
+from cnn_core.near_duplicates import near_keys
 from cnn_core.params import load_section
+from cnn_core.scene_sources import open_scenes
 from cnn_core.splits import ink_keys
 from tasks import events
 
 PARAMS = IngestParams
 LAYOUTS = {
-    "digits": Layout(classes=digit_sources.CLASSES, open=digit_sources.open_digits, split_keys=ink_keys),
+    "digits": Layout(open=open_digits, features=ink_keys, keys=lambda _, inks: inks, refuse_near_test=False),
+    "scenes": Layout(open=open_scenes, features=thumbnails, keys=near_keys, refuse_near_test=True),
 }
 
 
@@ -41,7 +45,7 @@ def metrics(manifest: dict[str, Any]) -> dict[str, Any]:
 def summary(manifest: dict[str, Any]) -> list[str]:
     """What a person wants to know at the end: what came in, what was left out, what to mind."""
     images = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
-    lines = [f"{manifest['rows_read']:,} rows read: {images}"]
+    lines = [f"{manifest['rows_read']:,} images read: {images}"]
     lines += [f"refused, {reason}: {count:,}" for reason, count in manifest["refused"]["reasons"].items()]
     lines += [f"duplicate, {example}" for example in manifest["duplicates"]["examples"]]
     return lines + [f"warning: {warning}" for warning in manifest["warnings"]]

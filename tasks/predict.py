@@ -1,21 +1,27 @@
-"""Label images: data/raw/<set> and a model folder -> data/predictions/<set> with Kaggle's submission.csv."""
+"""Label images: data/raw/<set> (or a folder of images) and a model folder -> data/predictions/<set>."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cnn_core.classifier import MOST_VIEWS, Classifier
-from cnn_core.datasets import RawRows, decode, read_quarantine, read_raw
-from cnn_core.devices import pick_device
+from cnn_core.classifier import Classifier
+from cnn_core.datasets import decode, read_manifest, read_quarantine, read_raw
+from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import whole_folder
+from cnn_core.image_files import Block, read_folder
 from cnn_core.params import Params, bounded, load_section
+from cnn_core.validation import Refusal
+from cnn_core.views import MOST_VIEWS
 from tasks import events
 from tasks.runtime import load_runtime
 
-BLOCK = 5000  # images decoded at a time
+BLOCK = 2000  # images decoded at a time
+SUBMITTED = ("digits",)  # sets whose competition takes a submission.csv
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,60 +29,122 @@ class PredictParams(Params):
     """The section ``predict.<set>``."""
 
     weights: str  # a model folder
-    source: str  # a data/raw folder
+    source: str  # a data/raw folder, or any folder or .zip of images
     tta: int = bounded(1, MOST_VIEWS)
 
 
 PARAMS = PredictParams
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is to be labelled, ``total`` images in ``blocks``."""
+
+    total: int
+    blocks: Iterator[Block]
+    kind: str  # unlabelled, test (part of a RAW set) or folder
+    refused: list[Refusal]  # before it came here
+
+
 def main(name: str) -> None:
     params = load_section(PARAMS, f"predict.{name}")
-    rows = read_raw(params.source, "unlabelled")
-    unlabelled = bool(rows.ids)
-    if not unlabelled:
-        rows = read_raw(params.source, "test")
-        events.log(f"{params.source} has no unlabelled part: its test part is labelled")
-    if not rows.ids:
-        raise ValueError(f"{params.source} has neither an unlabelled nor a test part: there is nothing to predict")
-    probabilities = predict(name, params, rows)
-    numbers = image_numbers(rows.ids) if unlabelled else list(range(1, len(rows.ids) + 1))
-    refused = refused_rows(params.source, rows.ids) if unlabelled else 0
-    if refused:
-        events.log(f"warning: {refused} rows of {params.source} are in its quarantine and so have no prediction")
-    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    with whole_folder(f"data/predictions/{name}") as folder:
-        submission = pd.DataFrame({"ImageId": numbers, "Label": predicted})
-        submission.to_csv(folder / "submission.csv", index=False, lineterminator="\n")
-        table = pd.DataFrame({"id": rows.ids, "predicted": predicted, "confidence": confidence.round(6)})
-        table.to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
-    metrics = {"n": len(predicted), "refused": refused, "mean_confidence": round(float(confidence.mean()), 6)}
-    metrics |= {"unsure": int((confidence < 0.5).sum()), "unlabelled": int(unlabelled)}
-    events.write_metrics(f"data/metrics/predict-{name}.json", metrics)
-    events.log(f"data/predictions/{name}/submission.csv: {len(predicted):,} images labelled")
-
-
-def predict(name: str, params: PredictParams, rows: RawRows) -> np.ndarray:
-    """Probabilities (N, K), in the rows' order."""
+    keep_memory()
     classifier = Classifier(params.weights, tta=params.tta, device=pick_device(load_runtime().use_gpu))
-    parts = []
-    with events.progress(f"predict {name}", len(rows.ids)) as bar:
-        for start in range(0, len(rows.ids), BLOCK):
-            images = decode(rows.images[start : start + BLOCK])
-            parts.append(classifier(images))
-            bar.update(len(images))
-    return np.concatenate(parts)
+    classes = classifier.card.classes
+    source = open_source(params.source, classifier.card.square)
+    files, probabilities, refused = predict(name, classifier, source)
+    if not files:
+        raise ValueError(f"no image of {params.source} could be read: {refused[0].id}: {refused[0].detail}")
+    with whole_folder(f"data/predictions/{name}") as folder:
+        write_predictions(folder / "predictions.csv", files, probabilities, classes)
+        if refused:
+            write_refused(folder / "refused.csv", refused)
+        if name in SUBMITTED and source.kind != "folder":
+            write_submission(folder / "submission.csv", files, probabilities, by_row=source.kind == "unlabelled")
+    if refused:
+        events.log(f"warning: {len(refused):,} images of {params.source} have no prediction: see refused.csv")
+    events.write_metrics(f"data/metrics/predict-{name}.json", metrics(probabilities, source, refused, classes))
+    events.log(f"data/predictions/{name}/predictions.csv: {len(files):,} images labelled")
 
 
-def image_numbers(ids: list[str]) -> list[int]:
-    """Kaggle's ImageId: the 1-based row of the source, which an id ends in (``test/00001``)."""
-    return [int(id_.rpartition("/")[2]) for id_ in ids]
+def open_source(path: str, shape: tuple[int, int, int]) -> Source:
+    """
+    Args:
+        shape: (C, S, S) of the squares that images become.
+
+    Raises:
+        ValueError: there is nothing to label.
+    """
+    if not (Path(path) / "manifest.json").is_file():
+        total, blocks = read_folder(path, shape)
+        return Source(total=total, blocks=blocks, kind="folder", refused=[])
+    counts = read_manifest(path)["counts"]
+    kind = "unlabelled" if counts["unlabelled"] else "test"
+    if not counts[kind]:
+        raise ValueError(f"{path} has neither an unlabelled nor a test part: there is nothing to predict")
+    if kind == "test":
+        events.log(f"{path} has no unlabelled part: its test part is labelled")
+    refused = refused_images(path, kind)
+    return Source(total=counts[kind], blocks=_raw_blocks(path, kind, shape), kind=kind, refused=refused)
 
 
-def refused_rows(source: str, ids: list[str]) -> int:
-    """How many rows of the source's unlabelled part were refused."""
-    parts = {id_.rpartition("/")[0] for id_ in ids}
-    return sum(entry["id"].rpartition("/")[0] in parts for entry in read_quarantine(source))
+def _raw_blocks(path: str, split: str, shape: tuple[int, int, int]) -> Iterator[Block]:
+    rows = read_raw(path, split)
+    mode = "L" if shape[0] == 1 else "RGB"
+    for start in range(0, len(rows.ids), BLOCK):
+        images = decode(rows.images[start : start + BLOCK], mode, size=shape[-1])
+        yield Block(names=rows.ids[start : start + BLOCK], images=images, refused=[])
+
+
+def refused_images(path: str, split: str) -> list[Refusal]:
+    """The quarantine's entries of the part that is unlabelled; of a test part, which is cut from another, none."""
+    if split != "unlabelled":
+        return []
+    parts = {id_.partition("/")[0] for id_ in read_raw(path, split).ids}
+    return [Refusal(**entry) for entry in read_quarantine(path) if entry["id"].partition("/")[0] in parts]
+
+
+def predict(name: str, classifier: Classifier, source: Source) -> tuple[list[str], np.ndarray, list[Refusal]]:
+    """Names, probabilities (N, K) in their order, and what could not be read."""
+    files: list[str] = []
+    refused, parts = list(source.refused), []
+    with events.progress(f"predict {name}", source.total, "images") as bar:
+        for block in source.blocks:
+            parts.append(classifier(block.images))
+            files += block.names
+            refused += block.refused
+            bar.update(len(block.names) + len(block.refused))
+    return files, np.concatenate(parts), refused
+
+
+def write_predictions(path: Path, files: list[str], probabilities: np.ndarray, classes: list[str]) -> None:
+    """file, class, and the probability of each class in a column of its name."""
+    table = pd.DataFrame({"file": files, "class": np.array(classes)[probabilities.argmax(1)]})
+    table = table.join(pd.DataFrame(probabilities.round(6), columns=classes))
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def write_refused(path: Path, refused: list[Refusal]) -> None:
+    pd.DataFrame([dataclasses.asdict(entry) for entry in refused]).to_csv(path, index=False, lineterminator="\n")
+
+
+def write_submission(path: Path, files: list[str], probabilities: np.ndarray, *, by_row: bool) -> None:
+    """Kaggle's ImageId, Label: the 1-based row of the source, which an id ends in (``test/00001``), or of this file."""
+    numbers = [int(file.rpartition("/")[2]) for file in files] if by_row else range(1, len(files) + 1)
+    table = pd.DataFrame({"ImageId": numbers, "Label": probabilities.argmax(1)})
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def metrics(probabilities: np.ndarray, source: Source, refused: list[Refusal], classes: list[str]) -> dict[str, object]:
+    confidence, chosen = probabilities.max(1), np.bincount(probabilities.argmax(1), minlength=len(classes))
+    return {
+        "n": len(probabilities),
+        "refused": len(refused),
+        "mean_confidence": round(float(confidence.mean()), 6),
+        "unsure": int((confidence < 0.5).sum()),
+        "unlabelled": int(source.kind == "unlabelled"),
+        "predicted": {name: int(count) for name, count in zip(classes, chosen, strict=True)},
+    }
 
 
 if __name__ == "__main__":

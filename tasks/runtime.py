@@ -24,6 +24,7 @@ class Runtime(Params):
     use_gpu: Literal["auto", True, False]
     cpus_per_worker: int = bounded(0)
     micro_batch: int = bounded(0)
+    compile: bool
     ray_address: str
     state: str
 

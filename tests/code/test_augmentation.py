@@ -6,7 +6,15 @@ import torch
 from cnn_core.augmentation import AugmentationParams, affine_elastic
 from cnn_core.params import from_mapping
 
-OFF = {"degrees": 0, "translate": 0, "scale": 0, "shear": 0, "elastic_alpha": 0, "elastic_sigma": 4.0}
+OFF = {
+    "degrees": 0,
+    "translate": 0,
+    "scale": 0,
+    "shear": 0,
+    "elastic_alpha": 0,
+    "elastic_sigma": 4.0,
+    "padding": "zeros",
+}
 FULL = {"degrees": 12, "translate": 0.08, "scale": 0.12, "shear": 10, "elastic_alpha": 1.5, "elastic_sigma": 4.0}
 
 

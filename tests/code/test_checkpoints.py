@@ -11,9 +11,10 @@ from PIL import Image
 
 from cnn_core import models
 from cnn_core.checkpoints import ModelCard, load_checkpoint, load_model, save_checkpoint, save_model
-from cnn_core.classifier import MOST_VIEWS, VIEWS, Classifier, seen_as
+from cnn_core.classifier import Classifier
 from cnn_core.figures import contact_sheet
 from cnn_core.training import train
+from cnn_core.views import GLYPH, moved
 
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 1, "channel_dropout": 0.0, "dropout": 0.0}
 
@@ -25,7 +26,7 @@ def network(seed=0):
 
 def card(**changes):
     values = {"model": MODEL, "classes": list("abcd"), "metrics": {"val_accuracy": 0.9}, "params": {"epochs": 3}}
-    preprocessing = {"shape": [1, 8, 8], "mean": [0.2], "std": [0.3]}
+    preprocessing = {"shape": [1, 8, 8], "mean": [0.2], "std": [0.3], "views": "glyph", "side": 8}
     rest = {"preprocessing": preprocessing, "data_sha256": "00", "git_commit": "", "refit": "none", "epochs": 3}
     return ModelCard(**values | rest | changes)
 
@@ -113,9 +114,9 @@ def test_a_classifier_gives_the_networks_probabilities(tmp_path):
 
 def test_views_are_averaged_and_always_the_same(tmp_path):
     saved(tmp_path / "m")
-    classifier = Classifier(tmp_path / "m", tta=MOST_VIEWS)
+    classifier = Classifier(tmp_path / "m", tta=len(GLYPH))
     found = classifier(images())
-    np.testing.assert_array_equal(found, Classifier(tmp_path / "m", tta=MOST_VIEWS)(images()))
+    np.testing.assert_array_equal(found, Classifier(tmp_path / "m", tta=len(GLYPH))(images()))
     assert np.abs(found - Classifier(tmp_path / "m")(images())).max() > 1e-4
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
 
@@ -123,18 +124,18 @@ def test_views_are_averaged_and_always_the_same(tmp_path):
 def test_a_view_moves_the_image_as_it_says():
     dot = torch.zeros(1, 1, 28, 28)
     dot[0, 0, 10, 10] = 1
-    right = seen_as(dot, (0, 1 / 28, 0, 1.0))
-    down = seen_as(dot, (0, 0, 1 / 28, 1.0))
+    right = moved(dot, (0, 1 / 28, 0, 1.0))
+    down = moved(dot, (0, 0, 1 / 28, 1.0))
     assert right[0, 0, 10, 11] == pytest.approx(1, abs=1e-4)
     assert down[0, 0, 11, 10] == pytest.approx(1, abs=1e-4)
     bar = torch.zeros(1, 1, 28, 28)
     bar[0, 0, :14, 13:15] = 1  # a hand at twelve; turned by 90 degrees it lies to one side
-    turned = seen_as(bar, (90, 0, 0, 1.0))
+    turned = moved(bar, (90, 0, 0, 1.0))
     assert turned[0, 0, 13:15].sum() == pytest.approx(28, abs=0.1)
     square = torch.zeros(1, 1, 28, 28)
     square[0, 0, 10:18, 10:18] = 1
-    assert seen_as(square, (0, 0, 0, 1.5)).sum() > 1.8 * 64
-    assert seen_as(square, VIEWS[0]) is square
+    assert moved(square, (0, 0, 0, 1.5)).sum() > 1.8 * 64
+    assert moved(square, GLYPH[0]) is square
 
 
 def test_a_contact_sheet_holds_every_image(tmp_path):

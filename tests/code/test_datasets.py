@@ -116,7 +116,7 @@ def test_decode_modes_and_sizes():
     assert (decode([encode_png(grey)]) == grey).all()
     assert decode([encode_png(grey)], "RGB").shape == (1, 3, 3, 4)
     assert (decode([encode_png(colour)], "RGB")[0].transpose(1, 2, 0) == colour).all()
-    with pytest.raises(ValueError, match=r"image 1 has the shape \(1, 4, 3\), the first \(1, 3, 4\): resize"):
+    with pytest.raises(ValueError, match=r"image 1 has the shape \(1, 4, 3\), the first \(1, 3, 4\): set size"):
         decode([encode_png(grey), encode_png(grey.T.copy())])
     with pytest.raises(ValueError, match="no image to decode"):
         decode([])

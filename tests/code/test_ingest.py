@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "idx without train": (remove(LABELS, IMAGES, made=plain_mnist), ["no train-images idx file", FETCH]),
     "too many bad rows": (
         bad_rows,
-        ["6 of the 100 rows", "6.0%", "label outside 0-9: 6 (train/00001: label is 11", "max_bad_fraction"],
+        ["6 of the 100 images", "6.0%", "label outside 0-9: 6 (train/00001: label is 11", "max_bad_fraction"],
     ),
     "a class missing": (table(digits(60)[0], digits(60)[1] % 9), ["no image of the class 9 is left to train from"]),
 }
@@ -191,7 +191,7 @@ def test_the_stage_as_a_process_tells_a_user_error_without_a_traceback(work, rep
 
 
 def test_a_set_without_a_reader(work):
-    with pytest.raises(ValueError, match=r"no reader is known for ingest\.faces: the sets are digits"):
+    with pytest.raises(ValueError, match=r"no reader is known for ingest\.faces: the sets are digits, scenes"):
         main("faces")
 
 
@@ -203,7 +203,7 @@ def test_the_stage_writes_data_and_metrics(work, capsys):
     assert sum(metrics["images"].values()) == metrics["rows_read"] == 110
     assert metrics["images"]["unlabelled"] == 10
     assert (metrics["refused"], metrics["classes"]) == (0, 10)
-    assert "110 rows read" in capsys.readouterr().out
+    assert "110 images read" in capsys.readouterr().out
 
 
 def test_pixels_and_labels_arrive_whole(tmp_path):
@@ -254,6 +254,7 @@ def test_duplicates_across_the_parts_of_mnist(tmp_path):
         "labelled_and_unlabelled": 0,
         "near": 0,
         "near_train_in_test": 0,
+        "near_across_classes": 0,
     }
     found = read_raw(tmp_path / "raw")
     assert len(set(found.sha256)) == len(found.sha256) == 116

@@ -51,7 +51,7 @@ def model(folder, refit="none", seeds=(0, 1), classes=CLASSES):
     for seed in seeds:
         torch.manual_seed(seed)
         weights.append(models.build(MODEL, len(classes), (1, 28, 28)).state_dict())
-    preprocessing = {"shape": [1, 28, 28], "mean": [0.1], "std": [0.3]}
+    preprocessing = {"shape": [1, 28, 28], "mean": [0.1], "std": [0.3], "views": "glyph", "side": 28}
     rest = {"metrics": {}, "params": {}, "data_sha256": "", "git_commit": "", "refit": refit, "epochs": 1}
     card = ModelCard(model=MODEL, classes=classes, preprocessing=preprocessing, **rest)
     save_model(folder / "data/models/digits", card, shipped=weights[0], evaluated=weights[1])
@@ -166,7 +166,9 @@ def test_predict_labels_the_unlabelled_part_in_the_sources_order(workplace):
     assert list(found.columns) == ["ImageId", "Label"]
     assert found["ImageId"].tolist() == [1, 2, 3, 4, 5]
     table = pd.read_csv(workplace / "data/predictions/digits/predictions.csv")
-    assert table["predicted"].tolist() == found["Label"].tolist()
+    assert list(table.columns) == ["file", "class", *CLASSES]
+    assert table["class"].tolist() == found["Label"].tolist()
+    np.testing.assert_allclose(table[CLASSES].sum(axis=1), 1, atol=1e-5)
     assert b"\r" not in (workplace / "data/predictions/digits/submission.csv").read_bytes()
 
 
@@ -176,7 +178,7 @@ def test_a_refused_image_is_left_out_counted_and_told_and_the_others_keep_their_
     predict.main("digits")
     assert submission(workplace)["ImageId"].tolist() == [1, 3, 4, 5]
     assert json.loads((workplace / "data/metrics/predict-digits.json").read_text())["refused"] == 1
-    assert "warning: 1 rows" in capsys.readouterr().out
+    assert "warning: 1 images" in capsys.readouterr().out
 
 
 def test_predict_labels_the_test_part_when_there_is_no_unlabelled_one(workplace):
@@ -185,5 +187,5 @@ def test_predict_labels_the_test_part_when_there_is_no_unlabelled_one(workplace)
     predict.main("digits")
     assert submission(workplace)["ImageId"].tolist() == [1, 2, 3, 4, 5, 6]
     table = pd.read_csv(workplace / "data/predictions/digits/predictions.csv")
-    assert table["id"].tolist() == read_raw("data/raw/digits", "test").ids
+    assert table["file"].tolist() == read_raw("data/raw/digits", "test").ids
     assert json.loads((workplace / "data/metrics/predict-digits.json").read_text())["unlabelled"] == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cnn_core.reporting import ReportParams, confusion, write_report
+from cnn_core.reporting import ReportParams, confusion, origin, write_report
 
 INGEST = {
     "images": {"train": 80, "test": 20},
@@ -69,6 +69,11 @@ def test_after_a_refit_the_page_says_which_model_was_measured(run: Path) -> None
     path = run / "data/metrics/evaluate-digits.json"
     path.write_text(json.dumps({**EVALUATE, "evaluated_model": "without held-out images"}))
     assert "refit: all" in page(run)
+
+
+def test_a_sample_is_called_so_and_a_source_by_its_path(run: Path) -> None:
+    assert origin("scenes", {"ingest": {"scenes": {"source": "data/sources/scenes"}}}).count("generated") == 1
+    assert "my/photos.zip" in origin("scenes", {"ingest": {"scenes": {"source": "my/photos.zip"}}})
 
 
 def test_the_confusion_counts_every_row(run: Path) -> None:

@@ -26,6 +26,7 @@ from tasks.train import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 12
+CONFIG = {"start": "none", "micro_batch": 0, "compiled": False}
 pytestmark = pytest.mark.slow
 
 
@@ -56,6 +57,7 @@ def write_params(folder, **changes):
         "precision": "float32",
         "refit": "none",
     }
+    small["weights"] = "none"
     model = {**content["train"]["digits"]["model"], "width": 4, "depth": 2}
     content["train"]["digits"] |= small | {"model": model} | changes
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
@@ -100,7 +102,7 @@ def curve(folder):
 def plain(folder):
     """The curve of the same training without Ray and without interruption."""
     params = load_section(TrainParams, "train.digits", folder / "params.yaml")
-    done = train(params, load_task(params, folder / "data/augmented/digits", torch.device("cpu"), 0))
+    done = train(params, load_task(params, CONFIG | {"data": folder / "data/augmented/digits"}, torch.device("cpu")))
     keys = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate")
     selected = [record for record in done.history if record["phase"] == "select"]
     return [{key: round(record[key], 6) for key in keys} for record in selected]

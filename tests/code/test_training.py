@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from learning import CPU, ROOT, linear, params, stripes, task
+from learning import CPU, PLAIN, ROOT, linear, params, stripes, task
 from torch import nn
 
 from cnn_core import devices
 from cnn_core.learner import Learner
 from cnn_core.params import load_section
 from cnn_core.training import TrainParams, outcome, train
+from cnn_core.transforms import Glyph
 
 
 def weights_equal(left, right):
@@ -86,11 +87,13 @@ def test_the_same_seed_trains_the_same_weights_and_another_seed_others():
 def test_refit_trains_a_second_network_on_everything_for_the_chosen_epochs():
     seen = []
 
-    def augment(images, draws):
-        seen.append(len(images))
-        return images
+    class Counting(Glyph):
+        def training(self, images, labels, **more):
+            seen.append(len(images))
+            return super().training(images, labels, **more)
 
-    done, checkpoints = run(params(refit="all"), task(refit=stripes(150, seed=2), augment=augment))
+    counting = Counting(params=PLAIN.params)
+    done, checkpoints = run(params(refit="all"), task(refit=stripes(150, seed=2), transform=counting))
     refit = [record for record in done.history if record["phase"] == "refit"]
     assert len(refit) == done.best["epoch"]
     assert all("val_accuracy" not in record for record in refit)
@@ -143,13 +146,69 @@ def test_weight_decay_spares_biases_and_batch_norm():
     assert all(p.ndim == 1 for p in spared["params"])
 
 
+def test_layers_far_from_the_head_learn_more_slowly():
+    learner = learner_of(params(layer_decay=0.5, learning_rate=0.1))
+    peaks = {id(p): group["max_lr"] for group in learner.optimizer.param_groups for p in group["params"]}
+    first, *_, head = (peaks[id(module.weight)] for module in learner.network if hasattr(module, "weight"))
+    assert head == pytest.approx(0.1)
+    assert first == pytest.approx(0.1 * 0.5 ** (learner.groups - 1))
+
+
+def test_frozen_groups_stay_as_they_are_their_batch_norm_too():
+    split = stripes(32)
+    learner = learner_of(params(ema_decay=0))
+    before = {key: value.clone() for key, value in learner.network.state_dict().items()}
+    learner.freeze(learner.groups - 1)
+    learner.step(PLAIN.view(split.images), split.labels, whole=32)
+    changed = {key for key, value in learner.network.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"6.weight", "6.bias"}
+    learner.freeze(0)
+    learner.step(PLAIN.view(split.images), split.labels, whole=32)
+    changed = {key for key, value in learner.network.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == before.keys()
+
+
+def test_layer_groups_thaw_from_the_head_down():
+    settings = params(freeze_epochs=2, unfreeze_every=2)
+    assert [settings.frozen_groups(epoch, 4) for epoch in range(8)] == [3, 3, 2, 2, 1, 1, 0, 0]
+    assert [params(freeze_epochs=1).frozen_groups(epoch, 4) for epoch in range(3)] == [3, 0, 0]
+
+
+def test_rare_classes_weigh_more_and_targets_may_be_shares():
+    split = stripes(32)
+    shares = torch.nn.functional.one_hot(split.labels, 4).float()
+    for weights in (None, torch.tensor([1.0, 2.0, 1.0, 1.0])):
+        one, other = learner_of(params(), class_weights=weights), learner_of(params(), class_weights=weights)
+        torch.manual_seed(0)
+        loss, right = one.step(PLAIN.view(split.images), split.labels, whole=32)
+        torch.manual_seed(0)
+        assert other.step(PLAIN.view(split.images), shares, whole=32)[1] == right
+        if weights is None:
+            plain = loss
+            torch.testing.assert_close(
+                one.network.state_dict()["6.weight"], other.network.state_dict()["6.weight"], atol=1e-5, rtol=1e-4
+            )
+    assert loss > plain
+
+
+def test_an_average_taken_every_few_steps_decays_as_much():
+    split = stripes(32)
+    learner = learner_of(params(ema_decay=0.9, ema_every=3))
+    changes = []
+    for _ in range(7):
+        before = learner.averaged[0].weight.clone()
+        learner.step(PLAIN.view(split.images), split.labels, whole=32)
+        changes.append(not torch.equal(before, learner.averaged[0].weight))
+    assert changes == [False, False, True, False, False, True, False]
+
+
 def test_averaged_weights_trail_the_plain_ones():
     split = stripes(32)
     learner = learner_of(params(ema_decay=0.9))
     plain = learner_of(params(ema_decay=0))
     for one in (learner, plain):
         for _ in range(5):
-            one.step(split.images, split.labels, whole=32, generator=torch.Generator())
+            one.step(PLAIN.view(split.images), split.labels, whole=32)
     assert plain.averaged is plain.network
     assert not torch.equal(learner.averaged[0].weight, learner.network[0].weight)
     assert not torch.equal(learner.averaged[1].running_mean, learner.network[1].running_mean)
@@ -162,7 +221,7 @@ def test_the_gradient_is_clipped_to_its_norm():
         learner = learner_of(params(optimizer="sgd", momentum=0.0, grad_clip=clip, weight_decay=0.0))
         before = learner.network[0].weight.clone()
         rate = learner.optimizer.param_groups[0]["lr"]
-        learner.step(split.images, split.labels, whole=16, generator=torch.Generator())
+        learner.step(PLAIN.view(split.images), split.labels, whole=16)
         moved.append((learner.network[0].weight - before).norm().item() / rate)
     assert moved[0] > 1e-3
     assert moved[1] <= 1e-4 * 1.01
@@ -173,12 +232,12 @@ def test_one_batch_is_learned_by_heart(optimizer):
     split = stripes(16)
     learner = learner_of(params(optimizer=optimizer, label_smoothing=0.0), steps=120)
     for _ in range(120):
-        loss, _ = learner.step(split.images, split.labels, whole=16, generator=torch.Generator())
+        loss, _ = learner.step(PLAIN.view(split.images), split.labels, whole=16)
     assert learner.measure(split)[1] == 1.0
     assert float(loss) / 16 < 0.2
 
 
-def learner_of(settings, steps=20):
+def learner_of(settings, steps=20, class_weights=None):
     torch.manual_seed(0)
     return Learner(
         task().build(),
@@ -186,7 +245,8 @@ def learner_of(settings, steps=20):
         steps=steps,
         mean=(0.2,),
         std=(0.3,),
-        augment=None,
+        view=PLAIN.view,
+        class_weights=class_weights,
         device=CPU,
         dtype=None,
         micro_batch=0,
@@ -226,7 +286,10 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"model": {"architecture": "vgg"}}, "train.digits.model.architecture must be one of digit_cnn, not 'vgg'"),
+        (
+            {"model": {"architecture": "vgg"}},
+            "train.digits.model.architecture must be one of digit_cnn, torchvision_model, not 'vgg'",
+        ),
         ({"epochs": 0}, "train.digits.epochs must be at least 1, not 0"),
         ({"optimizer": "adam"}, "train.digits.optimizer must be one of adamw, sgd, not 'adam'"),
         ({"learning_rate": 0}, "train.digits.learning_rate must be greater than 0, not 0"),

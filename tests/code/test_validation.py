@@ -11,7 +11,7 @@ from cnn_core.validation import Refusal, check_digits, find_duplicates, refuse_t
 def find(*rows: tuple[str, int, bool]):
     """Rows of (pixels, label, whether in the publisher's test part), called a, b, c, …"""
     hashes, labels, published = zip(*rows, strict=True)
-    found = find_duplicates("abcdefgh"[: len(rows)], hashes, labels, published)
+    found = find_duplicates("abcdefgh"[: len(rows)], hashes, labels, published, "0123456789")
     return {entry.id: (entry.reason, entry.detail) for entry in found.left_out}, found
 
 
@@ -55,7 +55,7 @@ def test_check_digits_names_the_first_fault():
 def test_too_many_gives_counts_examples_and_what_to_do():
     refused = [Refusal(id=f"train/{row}", reason="label outside 0-9", detail=f"label is {row}") for row in range(12)]
     refused.append(Refusal(id="train/99", reason="pixel missing", detail="pixel4 is nan"))
-    with pytest.raises(ValueError, match="13 of the 1,000 rows of here are bad") as caught:
+    with pytest.raises(ValueError, match="13 of the 1,000 images of here are bad") as caught:
         refuse_too_many(refused, 1000, 0.012, "here")
     for words in ("1.3%", "1.2%", "label outside 0-9: 12 (train/0: label is 0", ", …)", "pixel missing: 1 (train/99"):
         assert words in str(caught.value)

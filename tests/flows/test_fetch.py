@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ class Kaggle(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.server.asked.append(self.path)
-        body = self.server.archive
+        # The client asks for a dataset's newest version first.
+        version = self.path.endswith("/GetDataset")
+        body = json.dumps({"currentVersionNumber": 2}).encode() if version else self.server.archive
         self.send_response(self.server.status)
-        self.send_header("Content-Type", "application/zip")
+        self.send_header("Content-Type", "application/json" if version else "application/zip")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Last-Modified", "Sun, 01 Nov 2026 00:00:00 GMT")
         self.end_headers()
@@ -39,6 +42,14 @@ def kaggle() -> Iterator[ThreadingHTTPServer]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+def scenes(*parts: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as zipped:
+        for part in parts:
+            zipped.writestr(f"{part}/{part}/{'' if part == 'seg_pred' else 'sea/'}1.jpg", part)
+    return buffer.getvalue()
 
 
 def archive(**files: str) -> bytes:
@@ -76,6 +87,44 @@ def test_a_second_fetch_brings_the_new_version(fetch: Callable, kaggle: Threadin
     fetch("digits")
     assert (small / "data/sources/digits-kaggle/test.csv").read_text() == "pixel0\n4\n"
     assert (small / "data/sources/digits-kaggle.dvc").read_text() != before
+
+
+def test_fetch_brings_a_dataset(fetch: Callable, kaggle: ThreadingHTTPServer, small: Path) -> None:
+    kaggle.archive = scenes("seg_train", "seg_test", "seg_pred")
+    done = fetch("scenes", credentials=False)  # a public dataset needs none
+    folder = small / "data/sources/scenes-kaggle"
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "seg_pred/seg_pred/1.jpg",
+        "seg_test/seg_test/sea/1.jpg",
+        "seg_train/seg_train/sea/1.jpg",
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["seg_pred", "seg_test", "seg_train"]
+    assert "scenes-kaggle" in (small / "data/sources/scenes-kaggle.dvc").read_text()
+    assert "--set ingest.scenes.source=data/sources/scenes-kaggle" in done.stdout
+    assert [path.rpartition("/")[2] for path in kaggle.asked] == ["GetDataset", "DownloadDataset"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (403, b"", ["answered 403 for puneet6060/intel-image-classification", "kaggle.json"]),
+        (404, b"", ["answered 404", "seg_train, seg_test and seg_pred of the dataset"]),
+        (200, scenes("seg_train", "seg_pred"), ["came without seg_test", "by hand into data/sources/scenes-kaggle/"]),
+        (200, b"<html>no archive</html>", ["archive of puneet6060/intel-image-classification is damaged", "by hand"]),
+    ],
+)
+def test_a_dataset_that_does_not_come_is_one_sentence(
+    fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, status: int, body: bytes, words: list
+) -> None:
+    kept = small / "data/sources/scenes-kaggle/seg_train/kept.jpg"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("kept")
+    kaggle.status, kaggle.archive = status, body
+    done = fetch("scenes", code=1)
+    assert [word for word in words if word not in done.stderr] == [], done.stderr
+    assert "Traceback" not in done.stderr
+    assert kept.read_text() == "kept"
+    assert [path.name for path in (small / "data/sources").iterdir()] == ["scenes-kaggle"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""Brings torchvision's own weights of one network to a folder: ``python -m cnn_core.fetch_weights BUILDER FOLDER``.
+
+FOLDER/BUILDER.pth    the state dict as torchvision publishes it
+       BUILDER.json   where it came from, and its SHA-256; written last
+
+A process of its own for ``flows``, which must not import torch. It exits 3, with one sentence on its standard output,
+when the file cannot be had, and 4, with the end of one, when there is no such network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import http.client
+import pickle
+import socket
+import sys
+import tempfile
+import urllib.error
+from pathlib import Path
+
+from cnn_core.files import write_json
+from cnn_core.torchvision_model import builders, unknown_builder
+
+_SILENCE_S = 60.0  # a server that says nothing for so long has gone
+
+
+def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -> Path:
+    """Download the DEFAULT weights of a torchvision network; those that were there are replaced in one move.
+
+    Args:
+        url: another place to get the same file from; its name must keep the digits of its SHA-256.
+
+    Raises:
+        ValueError: there is no such builder, or the file could not be had or is not the one that its name promises.
+            What was there before stays.
+    """
+    if builder not in builders():
+        raise ValueError(f"the network {unknown_builder(builder)}")
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(builder).DEFAULT
+    url, folder = url or weights.url, Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{builder}.pth"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{builder}-") as partial:
+        try:
+            file = _download(url, Path(partial))
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, http.client.HTTPException) as error:
+            raise ValueError(
+                f"torchvision's weights of {builder} could not be fetched ({_reason(error)}); download {url} by hand "
+                f"and put it at {target}"
+            ) from None
+        with file.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        origin = {
+            "builder": builder,
+            "weights": str(weights),
+            "url": url,
+            "sha256": sha256,
+            "torchvision": torchvision.__version__,
+        }
+        file.rename(target)
+    write_json(folder / f"{builder}.json", origin)
+    return target
+
+
+def _download(url: str, folder: Path) -> Path:
+    """The one file in ``folder``, checked against the hash in its name and to be a state dict."""
+    from torch.hub import load_state_dict_from_url
+
+    load_state_dict_from_url(url, str(folder), map_location="cpu", check_hash=True, weights_only=True)
+    (file,) = folder.iterdir()
+    return file
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code}"
+    if isinstance(error, urllib.error.URLError):
+        return f"no connection: {error.reason}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m cnn_core.fetch_weights", description=__doc__)
+    parser.add_argument("builder", help="the name of a torchvision network, such as alexnet")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--url", help="another place to get the file from; its name must stay")
+    arguments = parser.parse_args()
+    if arguments.builder not in builders():
+        print(unknown_builder(arguments.builder))
+        return 4
+    socket.setdefaulttimeout(_SILENCE_S)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # torch.hub tells what it does
+            fetch_weights(arguments.builder, arguments.folder, url=arguments.url)
+    except ValueError as error:
+        print(error)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Any image file as RGB, or why not: what a camera, a scanner or an attacker may have put into a folder of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cnn_core.datasets import encode_png, pixels_sha256
+
+MAX_PIXELS = 50_000_000  # 0.15 GB as RGB; read from the header, so a decompression bomb is refused before it unpacks
+MIN_SIDE = 8  # pixels
+MAX_ASPECT = 20  # longer side : shorter side
+BACKGROUND = (255, 255, 255)  # behind whatever is transparent
+THUMBNAIL = (17, 16)  # width, height: 16 differences between neighbours in each of 16 rows
+
+EMPTY = "empty file"
+NOT_AN_IMAGE = "not an image"
+DAMAGED = "damaged image"
+TOO_MANY_PIXELS = "too many pixels"
+TOO_SMALL = "too small"
+TOO_NARROW = "too long and narrow"
+UNKNOWN_RANGE = "pixel values of unknown range"
+
+# Formats that are known by their first bytes and decoded by Pillow itself: EPS would start Ghostscript.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+_ORIENTATION = 0x0112  # EXIF; 1 is upright, 2-8 are turned or mirrored
+_PNG_RGB8 = bytes([8, 2])  # bit depth and colour type in a PNG's header, bytes 24 and 25
+
+
+class BadImage(Exception):  # noqa: N818
+    """Why an image is refused: ``reason`` is one of a few, to be counted, ``detail`` what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """An image as it will be stored.
+
+    Attributes:
+        image: PNG or JPEG bytes that decode to 8-bit RGB, upright.
+        sha256: that of the decoded pixels (`pixels_sha256`).
+        thumbnail: uint8 (16, 17), grey: what near-duplicates are found by.
+    """
+
+    image: bytes
+    height: int
+    width: int
+    sha256: str
+    thumbnail: np.ndarray
+
+
+def read_picture(data: bytes) -> Picture:
+    """Check, decode, hash. Plain 8-bit RGB JPEG and PNG files keep their bytes; all else becomes a PNG.
+
+    Raises:
+        BadImage: empty, no image, damaged or cut short, too large, too small, too narrow, or not to be scaled.
+    """
+    rgb, plain = _decode(data)
+    pixels = np.asarray(rgb)
+    thumbnail = np.asarray(rgb.convert("L").resize(THUMBNAIL, Image.Resampling.BOX))
+    return Picture(
+        image=data if plain else encode_png(pixels),
+        height=rgb.height,
+        width=rgb.width,
+        sha256=pixels_sha256(pixels),
+        thumbnail=thumbnail,
+    )
+
+
+def thumbnails(pictures: Sequence[Picture]) -> list[np.ndarray]:
+    """Their thumbnails, uint8 (16, 17) each."""
+    return [picture.thumbnail for picture in pictures]
+
+
+def decode_rgb(data: bytes) -> np.ndarray:
+    """Any image file -> uint8 ``(H, W, 3)``: upright by its EXIF, 16 bits scaled to 8, transparency on `BACKGROUND`.
+
+    Raises:
+        BadImage: as `read_picture`.
+    """
+    return np.asarray(_decode(data)[0])
+
+
+def _decode(data: bytes) -> tuple[Image.Image, bool]:
+    """The image in mode RGB, and whether ``data`` already says just that."""
+    if not data:
+        raise BadImage(EMPTY, "0 bytes")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image.size)
+            image.load()
+            return _to_rgb(image, data)
+    except (BadImage, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(TOO_MANY_PIXELS, str(error)) from None
+    except Image.UnidentifiedImageError:
+        raise BadImage(NOT_AN_IMAGE, f"{len(data):,} bytes that begin with {data[:8]!r}") from None
+    except Exception as error:  # on damaged bytes Pillow's decoders raise anything: OSError, SyntaxError, struct.error
+        raise BadImage(DAMAGED, f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    said = f"{width}x{height} pixels"
+    if width * height > MAX_PIXELS:
+        raise BadImage(TOO_MANY_PIXELS, f"{said}, more than {MAX_PIXELS:,} in all")
+    if min(size) < MIN_SIDE:
+        raise BadImage(TOO_SMALL, f"{said}, less than {MIN_SIDE} on a side")
+    if max(size) > MAX_ASPECT * min(size):
+        raise BadImage(TOO_NARROW, f"{said}, more than {MAX_ASPECT}:1")
+
+
+def _to_rgb(image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
+    turned = _is_turned(image)
+    plain = (
+        image.mode == "RGB"
+        and not turned
+        and "transparency" not in image.info
+        and getattr(image, "n_frames", 1) == 1
+        and (image.format == "JPEG" or (image.format == "PNG" and data[24:26] == _PNG_RGB8))
+    )
+    upright = ImageOps.exif_transpose(image) if turned else image
+    if upright.mode[0] in "IF":  # I, I;16, I;16B, F: Pillow's own conversion clips at 255
+        upright = Image.fromarray(_scale(np.asarray(upright), upright.mode))
+    if upright.has_transparency_data:
+        ground = Image.new("RGBA", upright.size, (*BACKGROUND, 255))
+        upright = Image.alpha_composite(ground, upright.convert("RGBA"))
+    return upright.convert("RGB"), plain
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # EXIF that cannot be read turns nothing; the pixels are good
+        return False
+
+
+def _scale(values: np.ndarray, mode: str) -> np.ndarray:
+    """Grey of 16 bits, or floats in 0..1 or 0..255, as uint8; no range is guessed from one image's own extremes."""
+    low, high = values.min(), values.max()
+    if mode == "F":
+        if not (low >= 0 and high <= 255):  # a NaN included
+            raise BadImage(UNKNOWN_RANGE, f"floats in {low}..{high}, not in 0..1 or 0..255")
+        return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise BadImage(UNKNOWN_RANGE, f"whole numbers in {low}..{high}, not in 0..65535")
+    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

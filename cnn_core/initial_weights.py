@@ -1,0 +1,146 @@
+"""What a network starts from: nothing, torchvision's weights, somebody's state dict, or one of our own models.
+
+A parameter that names weights is always a path, because DVC makes the stage depend on it; a start from scratch is
+``data/weights/none``, a marker that is committed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cnn_core.checkpoints import read_card
+from cnn_core.layer_groups import head_name
+
+NONE = "data/weights/none"
+
+_NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the state dict
+_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+_POSITIONS = "encoder.pos_embedding"
+# Names in torchvision's published files that its own code translates when it loads them.
+_FORMER_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """``copied`` counts the tensors that were taken; ``fresh`` names those that are as they were initialised."""
+
+    copied: int
+    fresh: list[str]
+    source: str
+
+
+def is_none(path: str | Path) -> bool:
+    """Whether a weights parameter says: start from scratch."""
+    return Path(path).name == "none"
+
+
+def load_initial(network: nn.Module, path: str | Path, *, classes: Sequence[str]) -> Loaded:
+    """Copy from ``path`` into ``network`` every tensor whose name and shape fit.
+
+    ``path`` is a torchvision state dict (.pth, .pt), a .safetensors file or one of our model folders. The head stays
+    fresh, unless a model folder has the same ``classes`` in the same order: the shape alone does not tell. A ViT's
+    position embeddings are interpolated to the network's image size. Of a model that was refitted on val and test, the
+    weights that have not seen them are taken. On an error the network is unchanged.
+
+    Raises:
+        ValueError: nothing is there, it is no state dict or holds code, or it fits less than half of the parameters
+            before the head.
+    """
+    own = network.state_dict()
+    if is_none(path):
+        return Loaded(copied=0, fresh=list(own), source="none")
+    state, known_classes, source = _read(Path(path))
+    state = _with_positions_for(network, own, state)
+    head = f"{head_name(network)}."
+    body = {name for name, _ in network.named_parameters() if not name.startswith(head)}
+    wanted = own if known_classes == list(classes) else [name for name in own if not name.startswith(head)]
+    fitting = {name: state[name] for name in wanted if name in state and state[name].shape == own[name].shape}
+    share = sum(own[name].numel() for name in body & fitting.keys()) / max(1, sum(own[name].numel() for name in body))
+    if body and share < 0.5:
+        raise ValueError(
+            f"{source} fits only {share:.0%} of the parameters before the head: choose the model that these weights "
+            f"were trained with, or {NONE} to start from scratch"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return Loaded(copied=len(fitting), fresh=[name for name in own if name not in fitting], source=source)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], list[str] | None, str]:
+    """The tensors by name, the classes where they are known, and what it is in words."""
+    if path.is_dir():
+        card = read_card(path)
+        kind = card.model.get("builder", card.model["architecture"])
+        file = path / f"{'evaluated' if card.refit == 'all' else 'model'}.safetensors"
+        return _tensors(file), card.classes, f"{path} (a model folder with the network {kind})"
+    return _tensors(path), None, str(path)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(_absent(path))
+    state = _unpacked(path)
+    while isinstance(state, Mapping) and (key := next((k for k in _NESTED if isinstance(state.get(k), Mapping)), None)):
+        state = state[key]
+    good = isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items())
+    if not good or not state:
+        raise ValueError(f"{path} is no state dict (names and their tensors): save what network.state_dict() gives")
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return {_present_name(name): tensor for name, tensor in state.items()}
+
+
+def _unpacked(path: Path) -> object:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "unsupported global" in str(error).lower():
+            raise ValueError(
+                f"{path} holds pickled Python code besides tensors and is not read, because that would execute it: "
+                "save what network.state_dict() gives"
+            ) from None
+        raise ValueError(f"{path} cannot be read as a state dict: it is cut short, or of another kind") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as a state dict ({type(error).__name__})") from None
+
+
+def _absent(path: Path) -> str:
+    if Path(f"{path}.dvc").is_file():
+        return f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`"
+    return (
+        f"{path} does not exist: `python -m flows.fetch alexnet` (or another of torchvision's names) puts that network's "
+        f"weights at data/weights/alexnet.pth; the stage train writes model folders, and {NONE} starts from scratch"
+    )
+
+
+def _present_name(name: str) -> str:
+    for pattern, replacement in _FORMER_NAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _with_positions_for(network: nn.Module, own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A ViT learns an embedding for each patch; another image size has another number of patches."""
+    if _POSITIONS not in own or _POSITIONS not in state or own[_POSITIONS].shape == state[_POSITIONS].shape:
+        return state
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    assert isinstance(network.image_size, int)
+    assert isinstance(network.patch_size, int)
+    positions = {_POSITIONS: state[_POSITIONS].float()}
+    return state | interpolate_embeddings(network.image_size, network.patch_size, positions)

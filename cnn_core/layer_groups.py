@@ -1,0 +1,123 @@
+"""A network cut into groups of layers, from the input to the head, for what differs by depth: learning rates that fall
+with the distance from the head (Howard and Ruder, 2018), freezing, and gradual unfreezing.
+
+The cut follows the order in which a network's modules were registered, which for feed-forward networks is that of the
+computation. Where a network has stages (resnet) or blocks (squeezenet), these are the groups; many blocks share groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from itertools import groupby
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_MOST_GROUPS = 12
+_FEWEST_TRUNK_GROUPS = 3  # fewer, and the largest is cut further where it has parts
+
+_Owner = tuple[str, nn.Module]  # a module that has parameters or buffers of its own, by its full name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """Modules that stay together; ``name`` is that of the smallest part of the network that holds them."""
+
+    name: str
+    owners: list[_Owner]
+
+    @property
+    def size(self) -> int:
+        return sum(p.numel() for _, module in self.owners for p in module.parameters(recurse=False))
+
+    @property
+    def only_vectors(self) -> bool:
+        """A norm alone: it belongs to the layer before."""
+        return all(p.ndim <= 1 for _, module in self.owners for p in module.parameters(recurse=False))
+
+    def can_be_cut(self) -> bool:
+        return any(name.startswith(f"{self.name}.") for name, _ in self.owners)
+
+
+def layer_groups(network: nn.Module) -> list[list[nn.Parameter]]:
+    """Every parameter once, in about 3 to 12 groups from the input to the head; the last group is the head alone.
+
+    The head is the one layer that makes the logits; earlier layers of a classifier are groups of their own.
+    """
+    seen: set[int] = set()
+    groups = []
+    for modules in group_modules(network):
+        parameters = [p for module in modules for p in module.parameters(recurse=False)]
+        groups.append([p for p in parameters if id(p) not in seen])
+        seen |= {id(p) for p in parameters}
+    return groups
+
+
+def group_modules(network: nn.Module) -> list[list[nn.Module]]:
+    """The groups of `layer_groups` as the modules that own the parameters (and the buffers) themselves."""
+    owners = _owners(network)
+    head = head_name(network)
+    parent = head.rpartition(".")[0]
+    cut = {"", *(head[:at] for at, letter in enumerate(head) if letter == ".")}  # the head must stand alone
+    while True:
+        *units, last = _units(owners, cut, head)
+        in_classifier = [bool(parent) and unit.name.startswith(f"{parent}.") for unit in units]
+        trunk = [unit for unit, late in zip(units, in_classifier, strict=True) if not late]
+        classifier = [unit for unit, late in zip(units, in_classifier, strict=True) if late]
+        largest = max((unit for unit in trunk if unit.can_be_cut()), key=lambda unit: unit.size, default=None)
+        if len(trunk) >= _FEWEST_TRUNK_GROUPS or largest is None:
+            break
+        cut.add(largest.name)
+    groups = _shared(trunk, max(_FEWEST_TRUNK_GROUPS, _MOST_GROUPS - len(classifier) - 1))
+    return [[module for _, module in owners] for owners in [*groups, *(u.owners for u in classifier), last.owners]]
+
+
+def head_name(network: nn.Module) -> str:
+    """The full name of the layer that makes the logits: the last one that has parameters."""
+    return [name for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False))][-1]
+
+
+def keep_statistics(modules: Iterable[nn.Module]) -> None:
+    """Make the batch norms of frozen groups use their statistics and keep them; after every ``network.train()``."""
+    for module in modules:
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+def _owners(network: nn.Module) -> list[_Owner]:
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False))
+    ]
+
+
+def _units(owners: list[_Owner], cut: set[str], head: str) -> list[_Unit]:
+    """Runs of modules within one part of the network, parts in ``cut`` being looked into; the last is the head."""
+
+    def part(owner: _Owner) -> str:
+        pieces = owner[0].split(".")
+        prefixes = (".".join(pieces[:count]) for count in range(1, len(pieces) + 1))
+        return next((prefix for prefix in prefixes if prefix not in cut), owner[0])
+
+    units: list[_Unit] = []
+    waiting: list[_Owner] = []  # for the unit that comes next
+    for name, run in groupby(owners, part):
+        unit = _Unit(name=name, owners=[*waiting, *run])
+        waiting = []
+        if name != head and (name in cut or (unit.only_vectors and not units)):
+            waiting = unit.owners  # a cut part's own parameters (an embedding), or a norm of the input
+        elif name != head and unit.only_vectors:
+            units[-1] = dataclasses.replace(units[-1], owners=units[-1].owners + unit.owners)
+        else:
+            units.append(unit)
+    return units
+
+
+def _shared(units: list[_Unit], most: int) -> list[list[_Owner]]:
+    """At most ``most`` groups of as many neighbours each; what is left over makes the first ones smaller."""
+    size = max(1, math.ceil(len(units) / most))
+    ends = sorted(range(len(units), 0, -size))
+    return [[owner for unit in units[max(0, end - size) : end] for owner in unit.owners] for end in ends]

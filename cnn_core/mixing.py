@@ -1,0 +1,73 @@
+"""Mixes the images and labels of a batch with each other: mixup and cutmix, by torchvision."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnn_core.params import Params, bounded
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixingParams(Params):
+    """How batches are mixed; an alpha of 0 switches one of the two off. Each batch has one share for all its images."""
+
+    mixup: float = bounded(0)  # alpha of the Beta distribution that the share of the first image is drawn from
+    cutmix: float = bounded(0)  # alpha, likewise; with both on, a batch gets one of the two, each as often
+    mix_probability: float = bounded(0, 1)  # of a batch being mixed at all
+
+
+def mix(
+    images: Tensor, labels: Tensor, params: MixingParams, *, num_classes: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Each image mixed with the one before it in the batch, which has to be in random order; labels likewise.
+
+    Mixup: Zhang et al., "mixup: Beyond Empirical Risk Minimization" (ICLR 2018), the weighted mean of both images.
+    Cutmix: Yun et al., "CutMix" (ICCV 2019), a box of the other image; a label's weight is its share of the area.
+
+    Args:
+        images: (N, C, H, W) float. labels: int64 (N,).
+        generator: where the random numbers come from, on any device: the same state gives the same batch. It moves on
+            by the same step whatever the parameters.
+
+    Returns:
+        The images (``images`` itself when nothing is mixed) and the targets, float32 (N, num_classes), rows adding up
+        to 1.
+    """
+    seed = drawn_seed(generator)
+    targets = F.one_hot(labels, num_classes).float()
+    if not params.mixup and not params.cutmix:
+        return images, targets
+    from torchvision.transforms import v2  # slow to import, and the digits have no use for it
+
+    with seeded_cpu(seed):
+        mixed, take_cutmix = (torch.rand(2) < torch.tensor([params.mix_probability, 0.5])).tolist()
+        if not mixed:
+            return images, targets
+        if params.cutmix and (take_cutmix or not params.mixup):
+            return v2.CutMix(alpha=params.cutmix)(images, targets)
+        return v2.MixUp(alpha=params.mixup)(images, targets)
+
+
+def drawn_seed(generator: torch.Generator) -> int:
+    """A seed that follows from the generator's state, for libraries that draw from torch's global generator.
+
+    From the state and not a number drawn: on a GPU, the number would have to be waited for.
+    """
+    state = generator.get_state().numpy().tobytes()
+    torch.rand(1, generator=generator, device=generator.device)  # the next seed is another
+    return int.from_bytes(hashlib.sha256(state).digest()[:8], "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded_cpu(seed: int) -> Iterator[None]:
+    """torch's global CPU generator starts from ``seed`` inside and is as it was after; GPUs' are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,138 @@
+"""Any classification network of torchvision, by the name of its builder: alexnet, resnet18, vit_b_16 ...
+
+The builder makes its own head for our classes. What single builders need beyond that is read off the arguments of the
+network's class, so a builder that a later torchvision brings works without a word here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from cnn_core.params import Params, bounded
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LARGEST_SIDE = 512  # in the search for the smallest side that works
+_MAXVIT_STEP = 224  # 5 halvings (32) of windows of 7 pixels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TorchvisionModelParams(Params):
+    """Which network, and how much of it is dropped in training.
+
+    ``dropout`` is what the builder itself calls so: before the classifier's layers in alexnet, vgg, squeezenet,
+    mobilenet, efficientnet, mnasnet, googlenet and inception, within every block in vit and swin. The others (resnet,
+    resnext, convnext, densenet, regnet, shufflenet, maxvit) have none and take 0 only.
+    """
+
+    builder: str
+    dropout: float = bounded(0, 0.95)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.builder not in builders():
+            raise ValueError(f"builder {unknown_builder(self.builder)}")
+        if self.dropout and "dropout" not in _arguments(self.builder):
+            raise ValueError(f"dropout must be 0 for {self.builder}, which has none, not {self.dropout:g}")
+
+
+def builders() -> list[str]:
+    """The names of torchvision's classification networks: no quantized, detection, segmentation or video ones."""
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def unknown_builder(name: str) -> str:
+    """The end of a sentence: what a builder must be, and which ones are near to ``name``."""
+    near = difflib.get_close_matches(name.lower(), builders(), n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; for example alexnet, resnet18 or convnext_tiny"
+    return f"must be a classification network of torchvision, not {name!r}{hint}"
+
+
+def build(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """A new network: float (N, 3, H, W), normalised -> logits (N, num_classes), in training too (no second outputs).
+
+    Raises:
+        ValueError: the images have not 3 channels, or a size that the network cannot take.
+    """
+    channels, height, width = shape
+    if channels != 3:
+        raise ValueError(f"{params.builder} takes images of 3 channels (RGB), not {channels}; for those, use digit_cnn")
+    _check_rule(params.builder, height, width)
+    network = construct(params=params, num_classes=num_classes, shape=shape)
+    if not _takes(network, height, width):
+        raise ValueError(
+            f"{params.builder} cannot take images of {height}x{width} pixels: "
+            f"the smallest side that works is {_smallest_side(network)}"
+        )
+    return network
+
+
+def construct(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """The network as its builder makes it, whether or not it can take images of ``shape``."""
+    from torchvision import models
+
+    _, height, width = shape
+    known = _arguments(params.builder)
+    wanted: dict[str, Any] = {
+        "dropout": params.dropout,
+        "image_size": height,  # vit: it learns one embedding for each place
+        "input_size": (height, width),  # maxvit
+        "aux_logits": False,  # googlenet, inception: in training they would give tuples
+        "transform_input": True,  # the same two: torchvision's weights expect it; no loss when they start anew
+        "init_weights": True,  # the same two warn without it; vgg does it anyway
+    }
+    chosen = {key: value for key, value in wanted.items() if key in known}
+    return models.get_model(params.builder, num_classes=num_classes, **chosen)
+
+
+def _arguments(builder: str) -> set[str]:
+    """What the class of a builder's network can be told; the builder itself takes ``**kwargs`` and passes them on."""
+    from torchvision import models
+
+    network = inspect.signature(models.get_model_builder(builder)).return_annotation
+    return set(inspect.signature(network).parameters)
+
+
+def _check_rule(builder: str, height: int, width: int) -> None:
+    """Two kinds of network take only multiples of a step, which the trial in `build` would not tell."""
+    known = _arguments(builder)
+    step = int(builder.rsplit("_", 1)[1]) if "image_size" in known else _MAXVIT_STEP if "input_size" in known else 1
+    square = "image_size" in known
+    if height % step or width % step or min(height, width) < step or (square and height != width):
+        images = "square images with a side that is a multiple" if square else "images with sides that are multiples"
+        raise ValueError(
+            f"{builder} takes {images} of {step} pixels, not {height}x{width}: the smallest side that works is {step}"
+        )
+
+
+def _takes(network: nn.Module, height: int, width: int) -> bool:
+    """Whether images of this size come through: tried with tensors that have shapes and no values, so at no cost."""
+    import torch
+    from torch.func import functional_call
+
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    images = torch.empty(2, 3, height, width, device="meta")
+    network.eval()  # no dropout, no batch statistics
+    try:
+        with torch.no_grad():
+            functional_call(network, shapes, images)
+    except (RuntimeError, ValueError):  # a kernel or a window larger than what is left of the image
+        return False
+    finally:
+        network.train()
+    return True
+
+
+def _smallest_side(network: nn.Module) -> int:
+    fails, works = 0, _LARGEST_SIDE
+    while works - fails > 1:
+        middle = (fails + works) // 2
+        fails, works = (fails, middle) if _takes(network, middle, middle) else (middle, works)
+    return works

@@ -1,0 +1,150 @@
+"""How images reach a network: distorted and mixed in training, plain when it is measured.
+
+``train.<set>.augmentation.kind`` names the way; every other key of that section is the way's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cnn_core.augmentation import AugmentationParams, affine_elastic
+from cnn_core.mixing import mix
+from cnn_core.params import Params, from_mapping
+from cnn_core.photo_augmentation import PhotoAugmentationParams, photo_augment
+from cnn_core.views import centre_view
+
+KINDS: dict[str, type[Params]] = {"affine_elastic": AugmentationParams, "photo": PhotoAugmentationParams}
+SMALL_UNTIL = 0.7  # of the training that begins with smaller images: from there on they have their full size
+STEP = 16  # pixels by which they grow
+
+
+class Transform(Protocol):
+    """What `cnn_core.training` asks of it."""
+
+    def training(
+        self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """uint8 images (N, C, H, W) and int64 labels (N,), at ``progress`` (0..1) of the training -> float images in
+        0..1 and targets: int64 (N,), or each class's share, float (N, K)."""
+        ...
+
+    def view(self, images: Tensor) -> Tensor:
+        """uint8 images (N, C, H, W) -> float in 0..1, as held-out images are seen."""
+        ...
+
+
+def augmentation_params(section: Mapping[str, Any]) -> Params:
+    """The checked parameters of an ``augmentation`` section: ``kind`` and that kind's own keys.
+
+    Raises:
+        ValueError: an unknown kind, or a key that its parameters refuse; names start with ``augmentation.``.
+    """
+    kind = section.get("kind")
+    if kind not in KINDS:
+        raise ValueError(f"augmentation.kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    return from_mapping(KINDS[kind], {k: v for k, v in section.items() if k != "kind"}, "augmentation")
+
+
+def transform(
+    section: Mapping[str, Any], *, size: int, start_size: int, num_classes: int, principal: Any = None
+) -> Transform:
+    """The transform of an ``augmentation`` section.
+
+    Args:
+        size: side that the network takes. start_size: as in `Photo`.
+        principal: the set's principal colours, see `photo_augmentation.principal_colours`; photos only.
+    """
+    params = augmentation_params(section)
+    if isinstance(params, AugmentationParams):
+        return Glyph(params=params)
+    assert isinstance(params, PhotoAugmentationParams)
+    return Photo(params=params, size=size, start_size=start_size, num_classes=num_classes, principal=principal)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Glyph:
+    """Small images of one character: bent and shifted, never mirrored."""
+
+    params: AugmentationParams
+
+    def training(
+        self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        del progress  # the same all along
+        return affine_elastic(images.float() / 255, self.params, generator), labels
+
+    def view(self, images: Tensor) -> Tensor:
+        return images.float() / 255
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Photo:
+    """Photographs: cropped, mirrored, recoloured, mixed.
+
+    ``start_size`` > 0: training begins with images of this side, which grow to ``size`` over the first `SMALL_UNTIL` of
+    it, in steps of `STEP` pixels: early epochs cost less and learn coarse things first (progressive resizing, Howard,
+    fast.ai DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", ICML 2021, section 4).
+    """
+
+    params: PhotoAugmentationParams
+    size: int
+    start_size: int
+    num_classes: int
+    principal: Any
+
+    def training(
+        self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        pixels = photo_augment(
+            images.float() / 255, self.params, generator, size=self.size_at(progress), principal=self.principal
+        )
+        if not (self.params.mixup or self.params.cutmix):
+            return pixels, labels
+        return mix(pixels, labels, self.params, num_classes=self.num_classes, generator=generator)
+
+    def view(self, images: Tensor) -> Tensor:
+        return centre_view(images.float() / 255, self.size)
+
+    def size_at(self, progress: float) -> int:
+        """The side of training images at ``progress`` (0..1)."""
+        if not self.start_size or progress >= SMALL_UNTIL:
+            return self.size
+        grown = self.start_size + (self.size - self.start_size) * progress / SMALL_UNTIL
+        return min(self.size, round(grown / STEP) * STEP)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rotations:
+    """``of``'s images turned by 0, 90, 180 or 270 degrees, which is what is to be told: a task that needs no labels.
+
+    Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations" (ICLR 2018).
+    """
+
+    of: Transform
+
+    def training(
+        self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        pixels, _ = self.of.training(images, labels, progress=progress, generator=generator)
+        turns = torch.randint(4, (len(pixels),), generator=generator, device=generator.device).to(pixels.device)
+        return turned(pixels, turns), turns
+
+    def view(self, images: Tensor) -> Tensor:
+        return self.of.view(images)
+
+
+CLASSES_OF_ROTATIONS = ("0 degrees", "90 degrees", "180 degrees", "270 degrees")
+
+
+def turned(images: Tensor, turns: Tensor) -> Tensor:
+    """Square images (N, C, H, H), each turned counter-clockwise by its number (N,) of right angles."""
+    result = images.clone()
+    for count in (1, 2, 3):
+        chosen = turns == count
+        result[chosen] = images[chosen].rot90(count, (2, 3))
+    return result

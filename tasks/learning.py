@@ -1,0 +1,218 @@
+"""What the stages that train have in common: a set of arrays, Ray, the story told meanwhile, what is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import math
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnn_core import models
+from cnn_core.arrays import load_arrays, read_dataset
+from cnn_core.batches import Split
+from cnn_core.checkpoints import ModelCard, save_model
+from cnn_core.initial_weights import is_none, load_initial
+from cnn_core.photo_augmentation import principal_colours
+from cnn_core.training import Outcome, Task, TrainParams, outcome, parameter_count, train
+from cnn_core.transforms import Transform, transform
+from tasks import distributed, events
+from tasks.cluster import ray_cluster
+from tasks.runtime import load_runtime
+from tasks.state import key_of, run_in_progress
+from tasks.story import Story
+
+CURVE = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "images_per_s")
+COLOUR_IMAGES = 500  # that the principal colours of a set are taken from
+Work = Callable[[dict[str, Any], distributed.Rank], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What `fit_set` gives back."""
+
+    outcome: Outcome
+    dataset: dict[str, Any]  # dataset.json of the AUGMENTED set
+    resumed_at: int  # finished epochs of an interrupted run that this one went on from
+    size: int  # side of the images that the network takes
+
+
+@contextlib.contextmanager
+def fit_set(
+    stage: str, name: str, params: TrainParams, work: Work, *, classes: Sequence[str] | None = None
+) -> Iterator[Trained]:
+    """Run ``work(config, rank)`` on every training worker, with the AUGMENTED set ``name``; an interrupted run of the
+    same parameters, data and code is gone on with. The block writes the outputs; after it, the run's checkpoints go.
+
+    ``classes`` is what is told apart, where that is not the set's own classes.
+    """
+    runtime = load_runtime()
+    folder = Path("data/augmented", name).absolute()
+    dataset = read_dataset(folder)
+    values = dataclasses.asdict(params)
+    start = Path(params.weights).absolute()
+    say_start(params, dataset, str(start), classes or dataset["classes"])
+    key = key_of(params=values, data=dataset["content_sha256"], start=sha256_of(start), torch=torch.__version__)
+    config = {
+        "params": values,
+        "data": str(folder),
+        "start": str(start),
+        "micro_batch": runtime.micro_batch,
+        "compiled": runtime.compile,
+    }
+    with run_in_progress(runtime, f"{stage}-{name}-{key}") as run:
+        story = Story(f"{stage} {name}", dataset, params)
+        config["folder"] = run.folder
+        with ray_cluster(runtime), story:
+            checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell)
+        size = network_size(params, dataset)
+        yield Trained(outcome=outcome(checkpoint), dataset=dataset, resumed_at=story.resumed_at, size=size)
+
+
+def learn(params: TrainParams, task: Task, config: Mapping[str, Any], rank: distributed.Rank) -> None:
+    """A worker's training: from the last checkpoint on when there is one, told to the driver."""
+    resume = rank.restored()
+    if resume:
+        epochs = params.epochs if resume["phase"] == "select" else int(resume["best"]["epoch"])
+        rank.send(resumed=resume["epoch"], phase=resume["phase"], epochs=epochs, folder=config["folder"])
+
+    def report(record: dict[str, Any], make: Any) -> None:
+        rank.report({"epoch": record["epoch"]}, make)
+        rank.send(record=record)
+
+    train(params, task, resume=resume, on_step=lambda numbers: rank.send(step=numbers), on_epoch=report)
+
+
+def load_splits(folder: str | Path, device: torch.device) -> dict[str, Split]:
+    """train, val and test of the AUGMENTED set at ``folder``."""
+    arrays = {split: load_arrays(folder, split) for split in ("train", "val", "test")}
+    return {split: Split.from_arrays(a.images, a.labels, device) for split, a in arrays.items()}
+
+
+def load_transform(params: TrainParams, folder: str | Path, num_classes: int) -> Transform:
+    dataset = read_dataset(folder)
+    principal = None
+    if params.augmentation["kind"] == "photo":
+        originals = load_arrays(folder, "train").images[: dataset["originals"]]
+        some = originals[:: math.ceil(len(originals) / COLOUR_IMAGES)]
+        principal = principal_colours(torch.from_numpy(np.array(some)))
+    return transform(
+        params.augmentation,
+        size=network_size(params, dataset),
+        start_size=params.start_size,
+        num_classes=num_classes,
+        principal=principal,
+    )
+
+
+def build(params: TrainParams, dataset: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """A new network for the set, with random weights."""
+    size = network_size(params, dataset)
+    return models.build(params.model, num_classes, (dataset["shape"][0], size, size))
+
+
+def network_size(params: TrainParams, dataset: Mapping[str, Any]) -> int:
+    return params.image_size or dataset["shape"][-1]
+
+
+def start_from(path: str, classes: Sequence[str]) -> Callable[[nn.Module], Any]:
+    return lambda network: load_initial(network, path, classes=classes)
+
+
+def class_weights(labels: np.ndarray, num_classes: int, how: str) -> Tensor | None:
+    """``balanced``: each class's weight is inverse to its images' number; an image's mean weight is 1."""
+    if how == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes).clip(1)
+    return torch.tensor(len(labels) / (num_classes * counts), dtype=torch.float32)
+
+
+def say_start(params: TrainParams, dataset: Mapping[str, Any], start: str, classes: Sequence[str]) -> None:
+    """Tell what the network begins with, before Ray starts: so that weights that do not fit are told at once."""
+    loaded = load_initial(build(params, dataset, len(classes)), start, classes=classes)
+    if loaded.copied:
+        fresh = f"; new: {', '.join(loaded.fresh)}" if loaded.fresh else ""
+        events.log(f"starting from {loaded.source}: {loaded.copied} tensors taken over{fresh}")
+
+
+def sha256_of(path: Path) -> str:
+    """What stands at a weights path, as text: of a model folder its card and weights."""
+    if is_none(path):
+        return "none"
+    files = sorted([*path.glob("*.safetensors"), *path.glob("model.json")]) if path.is_dir() else [path]
+    digests = []
+    for file in files:
+        with file.open("rb") as opened:
+            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
+    return " ".join(digests)
+
+
+def save_trained(folder: str | Path, params: TrainParams, trained: Trained, *, classes: Sequence[str]) -> None:
+    """The model folder."""
+    values, dataset, done = dataclasses.asdict(params), trained.dataset, trained.outcome
+    side = dataset["shape"][-1]
+    preprocessing = {
+        "shape": [dataset["shape"][0], trained.size, trained.size],
+        "mean": dataset["mean"],
+        "std": dataset["std"],
+        "views": "photo" if params.augmentation["kind"] == "photo" else "glyph",
+        "side": side,  # of the square that a file is made into
+    }
+    card = ModelCard(
+        model=values["model"],
+        classes=list(classes),
+        preprocessing=preprocessing,
+        metrics=done.best,
+        params=values,
+        data_sha256=dataset["content_sha256"],
+        git_commit=git_commit(),
+        refit=params.refit,
+        epochs=len(selected(done)),
+    )
+    save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated)
+
+
+def selected(done: Outcome) -> list[dict[str, Any]]:
+    """The epochs of the first fit, whose best is kept."""
+    return [record for record in done.history if record["phase"] == "select"]
+
+
+def write_curve(path: str | Path, done: Outcome) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, CURVE, extrasaction="ignore", restval="", lineterminator="\n")
+        writer.writeheader()
+        rounded = [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in selected(done)]
+        writer.writerows(rounded)
+
+
+def training_metrics(trained: Trained, network: nn.Module) -> dict[str, Any]:
+    done = trained.outcome
+    records = selected(done)
+    seconds = sum(record["seconds"] for record in done.history)
+    best = {f"best_{key}" if key == "epoch" else key: value for key, value in done.best.items()}
+    return {
+        **best,
+        "epochs": len(records),
+        "refit_epochs": len(done.history) - len(records),
+        "train_loss": records[-1]["train_loss"],
+        "parameters": parameter_count(network),
+        "images_per_s": round(sum(r["images_per_s"] * r["seconds"] for r in done.history) / seconds, 1),
+        "training_seconds": round(seconds, 1),
+        "resumed_at": trained.resumed_at,
+    }
+
+
+def git_commit() -> str:
+    """The commit that the code is of, or an empty text outside git."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=events.ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

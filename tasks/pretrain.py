@@ -1,0 +1,73 @@
+"""Learn a set's features without its labels, on Ray Train: data/augmented/<set> -> data/models/<set>-pretrained.
+
+The network is to tell by how many right angles each image is turned (`cnn_core.transforms.Rotations`): to do so it has
+to know what stands upright in it, which is worth knowing when the labels come.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cnn_core.arrays import load_arrays, read_dataset
+from cnn_core.batches import Split
+from cnn_core.params import from_mapping, load_section
+from cnn_core.training import Task, TrainParams
+from cnn_core.transforms import CLASSES_OF_ROTATIONS, Rotations
+from tasks import distributed, events, learning
+
+MOST_VALIDATED = 500  # images of the validation part, each of which is asked about four times
+
+
+PARAMS = TrainParams
+
+
+def main(name: str) -> None:
+    params = load_section(PARAMS, f"pretrain.{name}")
+    if params.refit != "none" or params.augmentation["kind"] != "photo":
+        raise ValueError(f"pretrain.{name} learns from photographs, once: refit is none, augmentation.kind is photo")
+    with learning.fit_set("pretrain", name, params, work, classes=CLASSES_OF_ROTATIONS) as trained:
+        folder = Path("data/models", f"{name}-pretrained")
+        learning.save_trained(folder, params, trained, classes=CLASSES_OF_ROTATIONS)
+        learning.write_curve(f"data/plots/pretrain-{name}.csv", trained.outcome)
+        network = learning.build(params, trained.dataset, len(CLASSES_OF_ROTATIONS))
+        events.write_metrics(f"data/metrics/pretrain-{name}.json", learning.training_metrics(trained, network))
+
+
+def work(config: dict[str, Any], rank: distributed.Rank) -> None:
+    """What every training worker does; ``config`` is `learning.fit_set`'s."""
+    params = from_mapping(TrainParams, config["params"], "pretrain")
+    learning.learn(params, load_task(params, config, rank.device), config, rank)
+
+
+def load_task(params: TrainParams, config: dict[str, Any], device: torch.device) -> Task:
+    """The rotations of the AUGMENTED set at ``config["data"]`` are to be learned."""
+    folder, num_classes = config["data"], len(CLASSES_OF_ROTATIONS)
+    dataset = read_dataset(folder)
+    return Task(
+        train=learning.load_splits(folder, device)["train"],
+        val=all_rotations(load_arrays(folder, "val").images[:MOST_VALIDATED], device),
+        refit=None,
+        mean=tuple(dataset["mean"]),
+        std=tuple(dataset["std"]),
+        build=lambda: learning.build(params, dataset, num_classes),
+        start=learning.start_from(config["start"], CLASSES_OF_ROTATIONS),
+        transform=Rotations(of=learning.load_transform(params, folder, num_classes)),
+        device=device,
+        micro_batch=config["micro_batch"],
+        compiled=config["compiled"],
+    )
+
+
+def all_rotations(images: np.ndarray, device: torch.device) -> Split:
+    """uint8 images (N, C, H, H), each in its four rotations, in the order of the classes."""
+    turns = range(len(CLASSES_OF_ROTATIONS))
+    every = np.concatenate([np.rot90(images, turn, (2, 3)) for turn in turns])
+    return Split.from_arrays(every, np.repeat(turns, len(images)), device)
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

@@ -1,0 +1,50 @@
+"""Small made-up scenes and the folders they come in, for the tests of ingestion."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
+
+
+def scene(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """Soft random blotches: no two seeds are near-duplicates, and the same one stays itself when it is resized."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def intel(folder: Path, train: int = 12, test: int = 3, pred: int = 4, doubled: bool = True) -> Path:
+    """A good folder in Kaggle's layout, ``train`` and ``test`` images a class."""
+    seed = 0
+    for part, count in (("seg_train", train), ("seg_test", test), ("seg_pred", pred)):
+        inner = folder / part / part if doubled else folder / part
+        for place in [inner] if part == "seg_pred" else [inner / name for name in CLASSES]:
+            for number in range(count):
+                seed += 1
+                put(place / f"{number}.jpg", encoded(scene(seed), "JPEG", quality=90))
+    return folder
+
+
+def zipped(folder: Path, archive: Path, under: str = "") -> Path:
+    """The folder's files, with their folders, in a .zip below ``under``."""
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, under + path.relative_to(folder).as_posix())
+    return archive

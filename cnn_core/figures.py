@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,27 +26,31 @@ def contact_sheet(
 
     Args:
         rows: one uint8 array (n, C, H, W) a row of the grid, C = 1 or 3.
-        captions: a text under each image.
+        captions: a text under each image, of one line or more; columns are as wide as the widest asks for.
         headings: a text above each column.
         side: pixels that an image's longer side is drawn at.
     """
     font, bold = ImageFont.load_default(_TEXT), ImageFont.load_default(_TEXT + 5)
-    cell_height = side + _GAP + (_TEXT + 6 if captions else 0)
+    texts = [line for row in captions or [] for text in row for line in text.split("\n")]
+    lines = max((text.count("\n") + 1 for row in captions or [] for text in row), default=0)
+    cell_height = side + _GAP + lines * (_TEXT + 4) + (2 if lines else 0)
+    cell_width = max(side, *(math.ceil(font.getlength(text)) for text in [*texts, *(headings or [])]), 0) + _GAP
     columns = max((len(row) for row in rows), default=1)
     top = _TEXT * 2 + 2 * _GAP + (_TEXT + _GAP if headings else 0)
-    width = max(columns * (side + _GAP) + _GAP, int(bold.getlength(title)) + 2 * _GAP)
+    width = max(columns * cell_width + _GAP, int(bold.getlength(title)) + 2 * _GAP)
     sheet = Image.new("RGB", (width, top + max(len(rows), 1) * cell_height + _GAP), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), title, _INK, bold)
     for column, heading in enumerate(headings or []):
-        draw.text((_GAP + column * (side + _GAP) + side / 2, top - _GAP), heading, _FAINT, font, anchor="mb")
+        middle = (_GAP + (column + 0.5) * cell_width - _GAP / 2, top - _GAP - 3)
+        draw.text(middle, heading, _FAINT, font, anchor="ms")
     for number, row in enumerate(rows):
         for column, image in enumerate(row):
-            left, upper = _GAP + column * (side + _GAP), top + number * cell_height
-            sheet.paste(_enlarged(image, side), (left, upper))
-            if captions:
-                middle = (left + side / 2, upper + side + 4)
-                draw.text(middle, captions[number][column], _INK, font, anchor="mt")
+            left, upper = _GAP + column * cell_width, top + number * cell_height
+            sheet.paste(_enlarged(image, side), (left + (cell_width - _GAP - side) // 2, upper))
+            for line, text in enumerate(captions[number][column].split("\n") if captions else []):
+                below = upper + side + 4 + line * (_TEXT + 4)
+                draw.text((left + (cell_width - _GAP) / 2, below), text, _INK, font, anchor="mt")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

@@ -81,6 +81,8 @@ class Learner:
         self._parallel = _parallel(self.network) if self._world > 1 else None
         self.optimizer = _optimizer(self._groups, params)
         peaks, warmup = [group["lr"] for group in self.optimizer.param_groups], params.warmup_fraction
+        if math.isclose(warmup * (steps + 1), 1):  # OneCycleLR divides by the steps of the warm-up less one
+            warmup *= 1.01
         # One step more than there are: the schedule ends at 0, and a step there would be wasted.
         self.schedule = OneCycleLR(self.optimizer, peaks, steps + 1, pct_start=warmup, cycle_momentum=False)
         average = get_ema_multi_avg_fn(params.ema_decay**params.ema_every)

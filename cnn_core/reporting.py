@@ -60,6 +60,7 @@ def section(root: Path, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         "confusion": confusion(plots / f"evaluate-{name}-confusion.csv"),
         "mistakes": picture(plots / f"evaluate-{name}-mistakes.png"),
         "copies": picture(plots / f"augment-{name}.png"),
+        "seen": picture(plots / f"train-{name}-seen.png"),
         "seconds": seconds,
     }
 

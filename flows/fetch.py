@@ -75,7 +75,9 @@ def track(path: Path, root: Path) -> None:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.fetch", description=__doc__)
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(SOURCES)}, or a network of torchvision: its weights")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help=f"{', '.join(SOURCES)}, or a network of torchvision: its weights"
+    )
     try:
         root = find_root()
         for name in parser.parse_args().names:

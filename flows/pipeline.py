@@ -155,6 +155,10 @@ def _results(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
 def _missing(root: Path, stage: str, path: str) -> str:
     keys = parameters_naming(root, path)
     named = f" (the parameter {keys[0]})" if keys else ""
+    if path == "none":  # DVC wants a path to depend on, so a start from nothing is one too
+        return (
+            f"{stage} starts from random weights with data/weights/none{named}, not none. Nothing was run or deleted."
+        )
     correct = f" or name another with `--set {keys[0]}=PATH`" if keys else ""
     return (
         f"{stage} needs {path}{named}, which does not exist. Put it there{correct}; "

@@ -88,7 +88,8 @@ def _one_thread() -> Iterator[None]:
 def show(name: str, folder: str) -> None:
     """A contact sheet: two images of each class with their copies below them."""
     dataset, train = read_dataset(folder), load_arrays(folder, "train")
-    originals, shown = dataset["originals"], min(dataset["copies"], SHOWN_COPIES)
+    originals, made = dataset["originals"], dataset["copies"]
+    shown = min(made, SHOWN_COPIES)
     labels = train.labels[:originals]
     present = [number for number in range(len(dataset["classes"])) if (labels == number).any()]
     rows, captions = [], []
@@ -100,7 +101,7 @@ def show(name: str, folder: str) -> None:
     contact_sheet(
         f"data/plots/augment-{name}.png",
         rows,
-        title=f"{name}: originals and their offline copies ({dataset['copies']} of each)",
+        title=f"{name}: " + (f"originals and their offline copies ({made} of each)" if made else "as they are stored"),
         captions=captions,
         headings=[dataset["classes"][number] for number in present],
     )

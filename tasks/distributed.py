@@ -7,18 +7,24 @@ needed: every process that Ray starts loads this file.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from tasks.cluster import first_line
+from tasks.cluster import first_line, node_cores, wait_for_room
 from tasks.events import StageError, classify, log
 from tasks.runtime import Runtime
 from tasks.state import Run
 
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
 WORKER_DEATHS = 2  # a training survives this many
+COLLECTIVE_S = 300  # the slowest worker may be so far behind; a dead one is noticed by its closed connection, or by Ray
+RESERVED_FOR_READING = 0.2  # of each worker's cores, where images are streamed: its readers need some, however few
 POLL_S = 0.3
 
 
@@ -86,16 +92,19 @@ def fit(
     run: Run,
     *,
     on_message: Callable[[dict[str, Any]], None],
+    datasets: Mapping[str, Dataset] | None = None,
 ) -> dict[str, Any]:
     """Run ``work(config, rank)`` on every worker by `TorchTrainer`; it goes on from what ``run`` holds.
 
     A worker that dies (killed, node lost) is replaced and goes on from the last checkpoint, twice; one that raises is
-    not: the same would happen again.
+    not: the same would happen again. An elastic number of workers is, at each start, as many as there is room for, and
+    Ray looks every minute whether there is room for more.
 
     Args:
         work: on each rank torch.distributed is set up, and as many threads as the rank has cores.
         config: plain values; paths absolute.
         on_message: called in this thread with every ``rank.send``.
+        datasets: what `ray.train.get_dataset_shard` gives, the whole on every rank.
 
     Returns:
         The last checkpoint.
@@ -105,7 +114,7 @@ def fit(
     """
     for deaths_left in reversed(range(WORKER_DEATHS + 1)):
         try:
-            return _fit_once(work, config, runtime, run, on_message)
+            return _fit_once(work, config, runtime, run, on_message, datasets or {})
         except StageError as error:
             if error.kind != "transient" or not deaths_left:
                 raise
@@ -119,22 +128,36 @@ def _fit_once(
     runtime: Runtime,
     run: Run,
     on_message: Callable[[dict[str, Any]], None],
+    datasets: Mapping[str, Dataset],
 ) -> dict[str, Any]:
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.data import ExecutionOptions
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from cnn_core.checkpoints import load_checkpoint
 
-    board = ray.remote(num_cpus=0)(Board).remote()
+    cpus = runtime.cpus(node_cores() if runtime.ray_address else ())
+    if runtime.ray_address:
+        wait_for_room(runtime, cpus)
+    _look_at_the_nodes_again()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()  # not on a node that may be lost
+    least, most = runtime.num_workers
     trainer = TorchTrainer(
         _on_rank,
-        train_loop_config={"work": work, "config": config, "board": board, "threads": runtime.cpus},
+        train_loop_config={"work": work, "config": config, "board": board, "threads": cpus, "tell": most > 1},
         scaling_config=ScalingConfig(
-            num_workers=runtime.num_workers,
+            num_workers=(least, most) if runtime.elastic else least,
             use_gpu=_use_gpu(runtime),
-            resources_per_worker={"CPU": runtime.cpus},
+            resources_per_worker={"CPU": cpus - RESERVED_FOR_READING if datasets else cpus},
+            placement_strategy="SPREAD",  # over the nodes, where there are several
         ),
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
+        datasets=dict(datasets),
+        # A rank reads its own rows of the whole (tasks/streaming.py): Ray's split drops some, and ranks wait for it.
+        dataset_config=DataConfig(datasets_to_split=[], execution_options=ExecutionOptions(preserve_order=True)),
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage,
@@ -147,6 +170,15 @@ def _fit_once(
     assert result.checkpoint is not None, "every epoch reports a checkpoint"
     with result.checkpoint.as_directory() as folder:
         return load_checkpoint(folder)
+
+
+def _look_at_the_nodes_again() -> None:
+    """Ray's list of the nodes, which an elastic training goes by, is up to 20 s old: one just lost is still in it."""
+    import ray
+
+    with contextlib.suppress(ValueError, ray.exceptions.RayError):  # none counts yet
+        counter = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+        ray.get(counter.get_reserved_resources.remote("", recompute=True), timeout=10)
 
 
 def _followed(call: Callable[[], Any], look: Callable[[], Any]) -> Any:
@@ -178,6 +210,8 @@ def _on_rank(given: dict[str, Any]) -> None:
     torch.set_num_threads(given["threads"])
     keep_memory()
     rank = Rank(given["board"])
+    if given["tell"]:
+        rank.send(said=f"training on {rank.world} worker{'s' * (rank.world > 1)}")
     try:
         given["work"](given["config"], rank)
     except Exception as error:
@@ -204,7 +238,7 @@ def _failure(error: BaseException) -> BaseException:
         died = [failure for failure in failures if not isinstance(failure, StageError)]
         if any(isinstance(f, OutOfMemoryError) or "running low on memory" in str(f) for f in died):  # Ray's monitor
             return StageError("a training worker ran out of memory. Lower micro_batch in runtime.yaml", "oom")
-        if died or any("onnection" in failure.message for failure in told):
+        if died or any("onnection" in f.message or "imed out" in f.message for f in told):
             return StageError("a training worker died (killed, or its machine was lost)", "transient")
         return told[0]
     if isinstance(error, ControllerError):
@@ -215,10 +249,10 @@ def _failure(error: BaseException) -> BaseException:
 def _use_gpu(runtime: Runtime) -> bool:
     import ray
 
-    have = int(ray.cluster_resources().get("GPU", 0))
-    if runtime.use_gpu is True and have < runtime.num_workers:
+    have, least = int(ray.cluster_resources().get("GPU", 0)), runtime.num_workers[0]
+    if runtime.use_gpu is True and have < least:
         raise ValueError(
-            f"use_gpu is true for {runtime.num_workers} workers but Ray has {have} GPUs; set use_gpu to auto or false, "
+            f"use_gpu is true for {least} workers but Ray has {have} GPUs; set use_gpu to auto or false, "
             "or lower num_workers, in runtime.yaml"
         )
-    return runtime.use_gpu is not False and have >= runtime.num_workers
+    return runtime.use_gpu is not False and have >= least

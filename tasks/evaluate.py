@@ -77,7 +77,7 @@ def show_mistakes(path: Path, test: Arrays, probabilities: np.ndarray, classes: 
     worst = worst_mistakes(probabilities, test.labels, most)
     said = probabilities.argmax(1)
     wrong = int((said != test.labels).sum())
-    captions = [f"{classes[test.labels[i]]}, said {classes[said[i]]}  {probabilities[i].max():.0%}" for i in worst]
+    captions = [f"{classes[test.labels[i]]}, said\n{classes[said[i]]}  {probabilities[i].max():.0%}" for i in worst]
     parts = range(0, len(worst), ACROSS)
     shown = f", the {len(worst)} most confident" if len(worst) < wrong else ""
     counted = f"{wrong} mistake{'' if wrong == 1 else 's'} in {len(test.labels):,} images"

@@ -18,19 +18,22 @@ from torch import Tensor, nn
 
 from cnn_core import models
 from cnn_core.arrays import load_arrays, read_dataset
-from cnn_core.batches import Split
+from cnn_core.batches import Feed, Split
 from cnn_core.checkpoints import ModelCard, save_model
+from cnn_core.figures import contact_sheet
 from cnn_core.initial_weights import is_none, load_initial
 from cnn_core.photo_augmentation import principal_colours
+from cnn_core.seeds import generator
 from cnn_core.training import Outcome, Task, TrainParams, outcome, parameter_count, train
 from cnn_core.transforms import Transform, transform
 from tasks import distributed, events
-from tasks.cluster import ray_cluster
+from tasks.cluster import check_shared, ray_cluster
 from tasks.runtime import load_runtime
 from tasks.state import key_of, run_in_progress
 from tasks.story import Story
 
 CURVE = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "images_per_s")
+SEEN = 3  # draws of an image in the picture of what training sees
 COLOUR_IMAGES = 500  # that the principal colours of a set are taken from
 Work = Callable[[dict[str, Any], distributed.Rank], None]
 
@@ -61,18 +64,24 @@ def fit_set(
     start = Path(params.weights).absolute()
     say_start(params, dataset, str(start), classes or dataset["classes"])
     key = key_of(params=values, data=dataset["content_sha256"], start=sha256_of(start), torch=torch.__version__)
+    streamed = runtime.streams(dataset["counts"]["train"] * math.prod(dataset["shape"]))
+    runtime = dataclasses.replace(runtime, feed="streamed" if streamed else "mapped")
     config = {
         "params": values,
         "data": str(folder),
         "start": str(start),
         "micro_batch": runtime.micro_batch,
         "compiled": runtime.compile,
+        "streamed": streamed,
     }
     with run_in_progress(runtime, f"{stage}-{name}-{key}") as run:
         story = Story(f"{stage} {name}", dataset, params)
         config["folder"] = run.folder
         with ray_cluster(runtime), story:
-            checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell)
+            if runtime.ray_address:
+                check_shared(run.storage, folder)
+            streams = streamed_sets(folder, refit=params.refit == "all") if streamed else {}
+            checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell, datasets=streams)
         size = network_size(params, dataset)
         yield Trained(outcome=outcome(checkpoint), dataset=dataset, resumed_at=story.resumed_at, size=size)
 
@@ -91,10 +100,27 @@ def learn(params: TrainParams, task: Task, config: Mapping[str, Any], rank: dist
     train(params, task, resume=resume, on_step=lambda numbers: rank.send(step=numbers), on_epoch=report)
 
 
-def load_splits(folder: str | Path, device: torch.device) -> dict[str, Split]:
-    """train, val and test of the AUGMENTED set at ``folder``."""
-    arrays = {split: load_arrays(folder, split) for split in ("train", "val", "test")}
-    return {split: Split.from_arrays(a.images, a.labels, device) for split, a in arrays.items()}
+def load_splits(config: Mapping[str, Any], device: torch.device) -> dict[str, Split]:
+    """train, val and test of the AUGMENTED set at ``config["data"]``; where train is streamed it stays on disk."""
+    arrays = {split: load_arrays(config["data"], split) for split in ("train", "val", "test")}
+    places = {"train": torch.device("cpu") if config["streamed"] else device}
+    return {split: Split.from_arrays(a.images, a.labels, places.get(split, device)) for split, a in arrays.items()}
+
+
+def load_feeds(params: TrainParams, config: Mapping[str, Any], splits: Mapping[str, Split]) -> tuple[Feed, Feed | None]:
+    """What is trained on, and what is refitted on: the splits, or streams of their rows."""
+    folder, refit = config["data"], params.refit == "all"
+    if config["streamed"]:
+        from tasks.streaming import Stream
+
+        return Stream.of("train", folder), Stream.of("refit", folder) if refit else None
+    return splits["train"], splits["train"].joined(splits["val"], splits["test"]) if refit else None
+
+
+def streamed_sets(folder: str | Path, *, refit: bool) -> dict[str, Any]:
+    from tasks.streaming import datasets  # it imports Ray, for which `ray_cluster` has to make ready first
+
+    return datasets(folder, refit=refit)
 
 
 def load_transform(params: TrainParams, folder: str | Path, num_classes: int) -> Transform:
@@ -210,6 +236,25 @@ def training_metrics(trained: Trained, network: nn.Module) -> dict[str, Any]:
         "training_seconds": round(seconds, 1),
         "resumed_at": trained.resumed_at,
     }
+
+
+def show_seen(path: str, name: str, params: TrainParams) -> None:
+    """A picture of what the network is shown: an image of each class as it is stored, and as training draws it."""
+    folder = f"data/augmented/{name}"
+    dataset, train = read_dataset(folder), load_arrays(folder, "train")
+    ours = load_transform(params, folder, len(dataset["classes"]))
+    labels = train.labels[: dataset["originals"]]
+    present = [number for number in range(len(dataset["classes"])) if (labels == number).any()]
+    chosen = [int(np.flatnonzero(labels == number)[0]) for number in present]
+    images = torch.from_numpy(np.array(train.images[chosen]))
+    rows = [images.numpy()]
+    for draw in range(SEEN):
+        draws = generator(torch.device("cpu"), params.seed, "seen", draw)
+        pixels, _ = ours.training(images, torch.tensor(present), progress=1.0, generator=draws)
+        rows.append((pixels * 255).round().byte().numpy())
+    captions = [[word] * len(present) for word in ("stored", *["drawn"] * SEEN)]
+    title = f"{name}: images as they are stored, and as training draws them anew each time"
+    contact_sheet(path, rows, title=title, captions=captions, headings=[dataset["classes"][n] for n in present])
 
 
 def git_commit() -> str:

@@ -48,7 +48,7 @@ def load_task(params: TrainParams, config: dict[str, Any], device: torch.device)
     folder, num_classes = config["data"], len(CLASSES_OF_ROTATIONS)
     dataset = read_dataset(folder)
     return Task(
-        train=learning.load_splits(folder, device)["train"],
+        train=learning.load_feeds(params, config, learning.load_splits(config, device))[0],
         val=all_rotations(load_arrays(folder, "val").images[:MOST_VALIDATED], device),
         refit=None,
         mean=tuple(dataset["mean"]),

@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import yaml
 
 from cnn_core.params import Params, bounded, from_mapping, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+MAPPED_SHARE = 0.5  # of the memory that the training images may take; larger sets are streamed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime(Params):
     """The keys of ``runtime.yaml``, which says what each means."""
 
-    num_workers: int = bounded(1)
+    num_workers: tuple[int, int]  # at least, at most; the same twice = a fixed number
     use_gpu: Literal["auto", True, False]
     cpus_per_worker: int = bounded(0)
     micro_batch: int = bounded(0)
     compile: bool
+    feed: Literal["auto", "mapped", "streamed"]
     ray_address: str
     state: str
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least, most = self.num_workers
+        if least < 1:
+            raise ValueError(f"num_workers must be at least 1, not {least}")
+        if most < least:
+            raise ValueError(f"num_workers is a range from the fewer to the more, not {least}-{most}")
+
     @property
-    def cpus(self) -> int:
-        """Cores, and so threads, of one worker."""
-        return self.cpus_per_worker or max(1, available_cores() // self.num_workers)
+    def elastic(self) -> bool:
+        return self.num_workers[0] < self.num_workers[1]
+
+    def cpus(self, nodes: Sequence[int] = ()) -> int:
+        """Cores, and so threads, of one worker: of this machine, or of a cluster whose nodes have so many each.
+
+        All workers have the same, so that the most there may be fit: on the smallest of the nodes its share of them.
+        """
+        nodes = nodes or [available_cores()]
+        return self.cpus_per_worker or max(1, min(nodes) // math.ceil(self.num_workers[1] / len(nodes)))
+
+    def streams(self, image_bytes: int) -> bool:
+        """Whether training images of so many bytes are read by Ray Data, and not mapped into memory."""
+        if self.feed == "auto":
+            return image_bytes > MAPPED_SHARE * machine_memory()
+        return self.feed == "streamed"
 
 
 def load_runtime(path: str | Path = ROOT / "runtime.yaml") -> Runtime:
@@ -55,7 +81,25 @@ def load_runtime(path: str | Path = ROOT / "runtime.yaml") -> Runtime:
 
 
 def _checked(values: Mapping[str, Any], name: str) -> Runtime:
-    return from_mapping(Runtime, values, name)
+    return from_mapping(Runtime, {**values, "num_workers": _range(values.get("num_workers"), name)}, name)
+
+
+def _range(value: Any, name: str) -> tuple[int, int]:
+    """``2`` or ``1-4`` as the least and the most."""
+    found = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", str(value).strip())
+    if not found:
+        raise ValueError(f"{name}.num_workers must be a whole number or a range such as 1-4, not {value!r}")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, and not more than a container's limit."""
+    total = psutil.virtual_memory().total
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return min(total, int(limit)) if limit != "max" else total
+    except (OSError, ValueError):
+        return total
 
 
 def available_cores() -> int:

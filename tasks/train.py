@@ -21,6 +21,7 @@ def main(name: str) -> None:
         classes = trained.dataset["classes"]
         learning.save_trained(Path("data/models", name), params, trained, classes=classes)
         learning.write_curve(f"data/plots/train-{name}.csv", trained.outcome)
+        learning.show_seen(f"data/plots/train-{name}-seen.png", name, params)
         network = learning.build(params, trained.dataset, len(classes))
         events.write_metrics(f"data/metrics/train-{name}.json", learning.training_metrics(trained, network))
 
@@ -36,11 +37,11 @@ def load_task(params: TrainParams, config: dict[str, Any], device: torch.device)
     folder = config["data"]
     dataset = read_dataset(folder)
     num_classes = len(dataset["classes"])
-    splits = learning.load_splits(folder, device)
-    everything = splits["train"].joined(splits["val"], splits["test"]) if params.refit == "all" else None
+    splits = learning.load_splits(config, device)
+    feed, everything = learning.load_feeds(params, config, splits)
     weights = learning.class_weights(splits["train"].labels.cpu().numpy(), num_classes, params.class_weights)
     return Task(
-        train=splits["train"],
+        train=feed,
         val=splits["val"],
         refit=everything,
         mean=tuple(dataset["mean"]),

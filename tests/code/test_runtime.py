@@ -16,22 +16,35 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch):
-    for key in ("GRIDFLOW_STATE", "GRIDFLOW_NUM_WORKERS", "GRIDFLOW_USE_GPU", "RAY_ADDRESS"):
+    for key in ("GRIDFLOW_STATE", "GRIDFLOW_NUM_WORKERS", "GRIDFLOW_USE_GPU", "GRIDFLOW_FEED", "RAY_ADDRESS"):
         monkeypatch.delenv(key, raising=False)
 
 
 def test_the_environment_goes_before_the_file(monkeypatch):
-    assert load_runtime().num_workers == 1
+    assert (load_runtime().num_workers, load_runtime().feed) == ((1, 1), "auto")
     monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", "2")
     monkeypatch.setenv("GRIDFLOW_USE_GPU", "false")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     found = load_runtime()
-    assert (found.num_workers, found.use_gpu, found.ray_address) == (2, False, "10.0.0.1:6379")
+    assert (found.num_workers, found.use_gpu, found.ray_address) == ((2, 2), False, "10.0.0.1:6379")
+    assert not found.elastic
+
+
+def test_the_workers_may_be_a_range(monkeypatch):
+    monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", "1-4")
+    assert load_runtime().num_workers == (1, 4)
+    assert load_runtime().elastic
 
 
 @pytest.mark.parametrize(
     ("value", "sentence"),
-    [("two", r"GRIDFLOW_\*.*num_workers must be a whole number, not 'two'"), ("0", "num_workers must be at least 1")],
+    [
+        ("two", r"GRIDFLOW_\*.*num_workers must be a whole number or a range such as 1-4, not 'two'"),
+        ("0", "num_workers must be at least 1, not 0"),
+        ("0-2", "num_workers must be at least 1, not 0"),
+        ("4-2", "num_workers is a range from the fewer to the more, not 4-2"),
+        ("-1", "num_workers must be a whole number or a range such as 1-4, not -1"),
+    ],
 )
 def test_a_bad_value_of_the_environment_is_told_as_such(monkeypatch, value, sentence):
     monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", value)
@@ -47,10 +60,12 @@ def test_a_bad_file_is_told(tmp_path):
 
 def settings(**changes):
     values = {
-        "num_workers": 1,
+        "num_workers": (1, 1),
         "use_gpu": False,
         "cpus_per_worker": 0,
         "micro_batch": 0,
+        "compile": False,
+        "feed": "auto",
         "ray_address": "",
         "state": "",
     }
@@ -59,8 +74,23 @@ def settings(**changes):
 
 def test_the_cores_are_shared_out_evenly(monkeypatch):
     monkeypatch.setattr(runtime_module, "available_cores", lambda: 5)
-    assert [settings(num_workers=n).cpus for n in (1, 2, 9)] == [5, 2, 1]
-    assert settings(num_workers=2, cpus_per_worker=1).cpus == 1
+    assert [settings(num_workers=(n, n)).cpus() for n in (1, 2, 9)] == [5, 2, 1]
+    assert settings(num_workers=(2, 2), cpus_per_worker=1).cpus() == 1
+    assert settings(num_workers=(1, 2)).cpus() == 2
+
+
+def test_each_nodes_share_of_the_most_workers_fits_the_smallest_node():
+    assert [settings(num_workers=(1, n)).cpus([8, 4]) for n in (1, 2, 3, 4, 20)] == [4, 4, 2, 2, 1]
+    assert settings(num_workers=(2, 2), cpus_per_worker=3).cpus([8, 4]) == 3
+
+
+def test_images_that_take_more_than_half_of_the_memory_are_streamed(monkeypatch):
+    monkeypatch.setattr(runtime_module, "machine_memory", lambda: 1000)
+    assert [settings().streams(size) for size in (500, 501)] == [False, True]
+    assert settings(feed="streamed").streams(1)
+    assert not settings(feed="mapped").streams(10**6)
+    monkeypatch.undo()
+    assert runtime_module.machine_memory() > 10**8
 
 
 def test_the_state_lies_in_the_main_checkout_of_a_worktree(tmp_path, monkeypatch, run):

@@ -2,101 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import torch
-import yaml
+from stages import EPOCHS, ROOT, curve, finish, small_set, start, wait_for, write_params
 
-from cnn_core.arrays import arrays_writer
 from cnn_core.checkpoints import load_model
 from cnn_core.params import load_section
 from cnn_core.training import TrainParams, train
 from tasks.train import load_task
 
-ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 12
-CONFIG = {"start": "none", "micro_batch": 0, "compiled": False}
+CONFIG = {"start": "none", "micro_batch": 0, "compiled": False, "streamed": False}
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def workplace(tmp_path):
     """A folder to run the stage in: a small AUGMENTED set and parameters for it."""
-    draws = np.random.default_rng(0)
-    with arrays_writer(
-        tmp_path / "data/augmented/digits", name="digits", classes="abcd", shape=(1, 28, 28), copies=0
-    ) as writer:
-        for split, count in {"train": 600, "val": 61, "test": 50}.items():
-            labels = draws.integers(0, 4, count)
-            images = draws.integers(0, 120, (count, 1, 28, 28), dtype=np.uint8)
-            for row, label in enumerate(labels):
-                images[row, 0, 7 * label : 7 * label + 7] += 100
-            writer.add(split, [f"{split}/{row}" for row in range(count)], labels)[:] = images
+    small_set(tmp_path)
     write_params(tmp_path)
     return tmp_path
-
-
-def write_params(folder, **changes):
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    small = {
-        "epochs": EPOCHS,
-        "epoch_images": 0,
-        "batch_size": 20,
-        "ema_decay": 0.5,
-        "precision": "float32",
-        "refit": "none",
-    }
-    small["weights"] = "none"
-    model = {**content["train"]["digits"]["model"], "width": 4, "depth": 2}
-    content["train"]["digits"] |= small | {"model": model} | changes
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-
-
-def start(folder, tree=ROOT, **environment):
-    more = {"PYTHONPATH": str(tree), "GRIDFLOW_STATE": str(folder / ".gridflow/state"), "GRIDFLOW_CPUS_PER_WORKER": "1"}
-    (folder / "run").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "tasks.train", "digits"],
-        cwd=folder,
-        env=os.environ | more | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process, code=0):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    return output
-
-
-def wait_for(process, text):
-    """The output up to the line with ``text``."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return "".join(lines)
-    raise AssertionError("".join(lines))
-
-
-def curve(folder):
-    with (folder / "data/plots/train-digits.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [{key: float(value) for key, value in row.items() if key != "images_per_s"} for row in rows]
 
 
 def plain(folder):

@@ -154,6 +154,13 @@ def test_layers_far_from_the_head_learn_more_slowly():
     assert first == pytest.approx(0.1 * 0.5 ** (learner.groups - 1))
 
 
+def test_a_warm_up_of_one_step_is_a_warm_up():
+    learner = learner_of(params(warmup_fraction=0.2, learning_rate=0.1), steps=4)
+    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 25)
+    learner.step(PLAIN.view(stripes(8).images), stripes(8).labels, whole=8)
+    assert learner.optimizer.param_groups[0]["lr"] > 0.08
+
+
 def test_frozen_groups_stay_as_they_are_their_batch_norm_too():
     split = stripes(32)
     learner = learner_of(params(ema_decay=0))

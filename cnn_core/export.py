@@ -1,0 +1,173 @@
+"""A model folder as one file that needs none of this project: ``python -m cnn_core.export MODEL OUTPUT.pt2``.
+
+OUTPUT.pt2         a torch.export program: float32 images (N, C, H, W) in 0..1 -> probabilities (N, K), any N >= 1
+OUTPUT.pt2.json    the classes, in the order of the K columns, and how an image becomes the program's input
+
+    program = torch.export.load("OUTPUT.pt2").module()
+
+Normalisation and softmax are inside. No ONNX: torch.onnx.export needs the packages onnx and onnxscript, and the check
+below onnxruntime, which this project does not install. Whoever has them can convert the .pt2 file:
+``torch.onnx.export(torch.export.load("OUTPUT.pt2"), f="OUTPUT.onnx")``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnn_core.checkpoints import ModelCard, load_model
+from cnn_core.classifier import Classifier
+from cnn_core.files import write_json
+
+TOLERANCE = 1e-5  # of a probability: float32 that is added up in another order differs by some 1e-7
+BATCHES = (1, 2, 5, 8)
+_SEED = 0
+
+
+class Probabilities(nn.Module):
+    """A network with what `Classifier` does around it: float32 (N, C, H, W) in 0..1 -> probabilities (N, K)."""
+
+    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.network = network
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(card.preprocessing[name]).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Channels last as in the classifier: the same kernels add in the same order, and differ less.
+        inputs = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.network(inputs).softmax(1)
+
+
+def export(model: str | Path, output: str | Path) -> float:
+    """Write the program and its JSON, both or neither; those that were there are replaced only by ones that agree.
+
+    Args:
+        model: a model folder.
+        output: ends in .pt2.
+
+    Returns:
+        The largest difference of a probability between the written program, read again, and `Classifier`.
+
+    Raises:
+        ValueError: another suffix, no whole model folder, a network that torch cannot export, or one whose program
+            differs by more than `TOLERANCE`.
+    """
+    output = Path(output)
+    _check_suffix(output)
+    network, card = load_model(model)
+    program = _program(Probabilities(network, card).requires_grad_(False).eval(), card)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder:
+        partial, description = Path(folder, "program.pt2"), Path(folder, "description.json")
+        torch.export.save(program, partial)
+        difference = _difference(partial, Classifier(model))
+        if not difference <= TOLERANCE:  # nan neither
+            raise ValueError(
+                f"the exported program's probabilities differ from the classifier's by up to {difference:.1e}, more "
+                f"than {TOLERANCE:.0e}; nothing was written"
+            )
+        write_json(description, _description(card, difference))
+        description.rename(f"{output}.json")
+        partial.rename(output)
+    return difference
+
+
+def _check_suffix(output: Path) -> None:
+    if output.suffix == ".onnx":
+        raise ValueError(
+            f"{output}: ONNX needs the packages onnx and onnxscript, which this project does not install; name a .pt2 "
+            "file, which torch.onnx.export converts where they are"
+        )
+    if output.suffix != ".pt2":
+        raise ValueError(f"{output} must end in .pt2, the suffix of torch.export's programs")
+
+
+def _program(network: nn.Module, card: ModelCard) -> torch.export.ExportedProgram:
+    example = torch.zeros(2, *card.shape)  # of 1, torch would make a constant
+    try:
+        return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception as error:  # torch's exporter raises anything
+        kind = card.model.get("builder", card.model["architecture"])
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"torch cannot export {kind} ({type(error).__name__}: {reason})") from error
+
+
+def _difference(program: Path, classifier: Classifier) -> float:
+    """The largest one between the program's probabilities and the classifier's, over all `BATCHES`."""
+    run = torch.export.load(program).module()
+    images = sample_images(sum(BATCHES), classifier.card.shape)
+    expected = torch.from_numpy(classifier(images))
+    with torch.inference_mode():
+        pixels = (torch.from_numpy(images).float() / 255).split(BATCHES)
+        return float((torch.cat([run(batch) for batch in pixels]) - expected).abs().max())
+
+
+def sample_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (count, C, H, W), always the same: noise in grains of 1 to 8 pixels, each image of its own brightness and
+    contrast, so that a wrong mean or scale shows."""
+    rng = np.random.default_rng(_SEED)
+    channels, height, width = shape
+    images = np.empty((count, *shape), np.uint8)
+    for index in range(count):
+        grain = 1 << index % 4
+        coarse = rng.random((channels, -(-height // grain), -(-width // grain)))
+        low, high = np.sort(rng.integers(0, 256, 2))
+        fine = coarse.repeat(grain, 1).repeat(grain, 2)[:, :height, :width]
+        images[index] = low + fine * (high - low)
+    return images
+
+
+def _description(card: ModelCard, difference: float) -> dict[str, Any]:
+    channels, height, width = card.shape
+    side = card.preprocessing["side"]
+    steps = [f"upright, {'RGB' if channels == 3 else 'grey'}", f"the middle square, resized to {side} x {side} pixels"]
+    if (height, width) != (side, side):
+        steps.append(f"resized to {height} x {width} pixels, bilinear with antialiasing")
+    return {
+        "classes": card.classes,
+        "input": {
+            "shape": ["N", *card.shape],
+            "dtype": "float32",
+            "range": [0, 1],
+            "steps": [*steps, "divided by 255"],
+        },
+        "output": {"shape": ["N", len(card.classes)], "dtype": "float32", "meaning": "probabilities of the classes"},
+        "included": {"mean": card.preprocessing["mean"], "std": card.preprocessing["std"], "softmax": True},
+        "model": card.model,
+        "metrics": card.metrics,
+        "data_sha256": card.data_sha256,
+        "git_commit": card.git_commit,
+        "torch": torch.__version__,
+        "largest_difference": difference,
+    }
+
+
+def main() -> int:
+    """The command line."""
+    about = "Export a trained model as a torch.export program, checked against the model itself."
+    parser = argparse.ArgumentParser(prog="python -m cnn_core.export", description=about)
+    parser.add_argument("model", type=Path, help="a model folder, such as data/models/scenes")
+    parser.add_argument("output", type=Path, help="the file to write, ending in .pt2; a .json is put beside it")
+    arguments = parser.parse_args()
+    try:
+        difference = export(arguments.model, arguments.output)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{arguments.output}: agrees with {arguments.model}; the largest difference of a probability is "
+        f"{difference:.1e} over {sum(BATCHES)} images in batches of {', '.join(map(str, BATCHES))}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

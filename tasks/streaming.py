@@ -1,0 +1,187 @@
+"""Training images that never stand in memory together: Ray Data reads them by blocks of rows, ahead of the training.
+
+Which rows a rank gets in an epoch follows from seed, epoch, rank and world alone, so the ranks need not ask each other,
+an interrupted run goes on with the right ones, and in an epoch that draws each image once, each comes exactly once.
+
+    driver    datasets(folder)         -> TorchTrainer(datasets=...)
+    worker    Stream.of(name, folder)  -> a `Feed` for cnn_core.training, from ray.train.get_dataset_shard
+
+Ray Data plans an epoch anew each time it is iterated over, and calls `Rows.get_read_tasks` for it: the rows wanted go
+there through the data set's own `DataContext`. Imported where it is needed only: it imports Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import ray.data
+import torch
+from ray.data.block import Block, BlockAccessor, BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from torch import Tensor
+
+from cnn_core.arrays import SPLITS, read_dataset
+from cnn_core.batches import RankBatch, steps_per_epoch
+from cnn_core.seeds import generator, mixed_seed
+
+if TYPE_CHECKING:
+    from ray.data import DataContext, DataIterator
+
+Span = tuple[str, int, int]  # split, first row, row after the last
+
+BLOCK_BYTES = 4 * 2**20  # read at a time ...
+FEWEST_BLOCKS = 64  # ... or less: the order of the blocks is half of the shuffling,
+SHUFFLED_BYTES = 64 * 2**20  # drawing at random from as much as this, on each rank, the other half
+READERS = 2  # tasks of each rank that read at the same time
+READER_CPUS = 0.05
+WANTED = "gridflow_wanted"  # of an epoch: seed, first and last position
+TRAIN, EVERYTHING = ("train",), SPLITS
+
+
+def datasets(folder: str | Path, *, refit: bool) -> dict[str, ray.data.Dataset]:
+    """For the trainer: ``train``, and ``refit`` (every labelled image) where there is a second fit. Nothing is read."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    wanted = {"train": TRAIN, **({"refit": EVERYTHING} if refit else {})}
+    return {
+        name: ray.data.read_datasource(Rows(folder, splits), num_cpus=READER_CPUS, concurrency=READERS)
+        for name, splits in wanted.items()
+    }
+
+
+class Rows(Datasource):
+    """Splits of the AUGMENTED set at ``folder``, by blocks of rows: ``image`` uint8 (C, H, W), ``label`` int64.
+
+    Read are the positions `WANTED` of an endless row of passes, each of which has every block once, in an order of its
+    own; without `WANTED`, every row once, in the order of the files.
+    """
+
+    def __init__(self, folder: str | Path, splits: Iterable[str]) -> None:
+        super().__init__()
+        dataset = read_dataset(folder)
+        self.folder, self.image_bytes = str(folder), math.prod(dataset["shape"])
+        counts = {split: dataset["counts"][split] for split in splits}
+        self.count = sum(counts.values())
+        rows = max(1, min(BLOCK_BYTES // self.image_bytes, math.ceil(self.count / FEWEST_BLOCKS)))
+        self.blocks: list[Span] = [
+            (split, start, min(start + rows, count))
+            for split, count in counts.items()
+            for start in range(0, count, rows)
+        ]
+
+    def estimate_inmemory_data_size(self) -> int:
+        return self.count * self.image_bytes
+
+    def get_read_tasks(
+        self,
+        parallelism: int,  # noqa: ARG002
+        per_task_row_limit: int | None = None,  # noqa: ARG002
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        wanted = data_context.get_config(WANTED) if data_context else None
+        spans = endless(self.blocks, *wanted) if wanted else self.blocks
+        return [self._task(span) for span in spans]
+
+    def _task(self, span: Span) -> ReadTask:
+        rows = span[2] - span[1]
+        size = rows * self.image_bytes
+        metadata = BlockMetadata(num_rows=rows, size_bytes=size, input_files=None, exec_stats=None)
+        return ReadTask(functools.partial(_read, self.folder, span), metadata)
+
+
+def endless(blocks: list[Span], seed: int, first: int, last: int) -> Iterator[Span]:
+    """What stands at the positions ``first`` to ``last`` of an endless row of passes over the blocks' rows."""
+    count = sum(stop - start for _, start, stop in blocks)
+    for number in range(first // count, math.ceil(last / count)):
+        position = number * count
+        order = torch.randperm(len(blocks), generator=generator(torch.device("cpu"), seed, "blocks", number))
+        for split, start, stop in (blocks[which] for which in order):
+            low, high = max(first - position, 0), min(last - position, stop - start)
+            if low < high:
+                yield split, start + low, start + high
+            position += stop - start
+
+
+def _read(folder: str, span: Span) -> list[Block]:
+    """Runs in a task of Ray Data."""
+    split, start, stop = span
+    batch = {}
+    for column in ("image", "label"):
+        batch[column] = np.array(np.load(Path(folder, f"{split}_{column}s.npy"), mmap_mode="r")[start:stop])
+    return [BlockAccessor.batch_to_block(batch)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A `Feed` of the ``count`` rows that ``shard``, got from `ray.train.get_dataset_shard`, can read."""
+
+    shard: DataIterator
+    count: int
+    image_bytes: int
+
+    @classmethod
+    def of(cls, name: str, folder: str | Path) -> Stream:
+        """In a training worker: the stream of the trainer's data set ``name`` (train or refit)."""
+        from ray.train import get_dataset_shard
+
+        dataset = read_dataset(folder)
+        splits = {"train": TRAIN, "refit": EVERYTHING}[name]
+        count = sum(dataset["counts"][split] for split in splits)
+        return cls(shard=get_dataset_shard(name), count=count, image_bytes=math.prod(dataset["shape"]))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(
+        self, *, draws: int, batch_size: int, seed: int, epoch: int, rank: int, world: int, device: torch.device
+    ) -> Iterator[RankBatch]:
+        """See `Feed`. Each rank's part of the epoch is cut into equally many batches, which differ by one image.
+
+        Raises:
+            ValueError: a batch has fewer images than there are ranks.
+        """
+        draws = draws or self.count
+        sizes = shares(draws, batch_size, world)
+        if min(map(min, sizes)) < 1:
+            raise ValueError(
+                f"batches of {draws // len(sizes[0])} images cannot be shared by {world} workers; lower num_workers"
+            )
+        first = epoch * draws + sum(map(sum, sizes[:rank]))
+        self.shard.get_context().set_config(WANTED, (seed, first, first + sum(sizes[rank])))
+        read = self.shard.iter_torch_batches(
+            batch_size=max(sizes[rank]),
+            device=device,
+            local_shuffle_buffer_size=max(1, SHUFFLED_BYTES // self.image_bytes),
+            local_shuffle_seed=mixed_seed(seed, "buffer", epoch, rank) % 2**32,
+        )
+        batches = resized(((batch["image"], batch["label"]) for batch in read), sizes[rank])
+        for (images, labels), whole in zip(batches, map(sum, zip(*sizes, strict=True)), strict=True):
+            yield images, labels, whole
+
+
+def shares(draws: int, batch_size: int, world: int) -> list[list[int]]:
+    """How many images each rank has in each batch of an epoch of ``draws``: (world, steps)."""
+    steps = steps_per_epoch(draws, batch_size)
+    return [_evenly(rows, steps) for rows in _evenly(draws, world)]
+
+
+def _evenly(total: int, parts: int) -> list[int]:
+    return [total // parts + (part < total % parts) for part in range(parts)]
+
+
+def resized(batches: Iterable[tuple[Tensor, Tensor]], sizes: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of ``batches`` again, in batches of these sizes."""
+    source = iter(batches)
+    images, labels = next(source)
+    for size in sizes:
+        while len(labels) < size:
+            more = next(source, None)
+            assert more is not None, "as many rows were asked for as the sizes say"
+            images, labels = torch.cat([images, more[0]]), torch.cat([labels, more[1]])
+        yield images[:size], labels[:size]
+        images, labels = images[size:], labels[size:]

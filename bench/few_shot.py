@@ -1,8 +1,9 @@
 """Does it pay to start from features learned without labels? ``python -m bench.few_shot [--per-class 20] [--seeds 5]``.
 
 The scenes' network learns from a few labelled images of each class, once from random weights and once from the model
-that the stage ``pretrain`` made of the same set's images (without their labels), with the same budget. Both are measured
-on the set's test part. Needs ``data/augmented/scenes`` and ``data/models/scenes-pretrained``, as ``make run`` makes them.
+that the stage ``pretrain`` made of the same set's images (without their labels), with the same budget. Both are
+measured on the set's test part. Needs ``data/augmented/scenes`` and ``data/models/scenes-pretrained``, which
+``make run`` makes.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
     usual+    the same with this project's setting of the memory allocator (`cnn_core.devices.keep_memory`)
 
 All with the same network, batch, precision, optimizer and strengths of augmentation. Each measurement is a process of
-its own; the ways alternate, and medians over the rounds are given. ``usual`` keeps no average of the weights, ours does.
+its own; the ways alternate, and medians over the rounds are given. ``usual`` keeps no average of the weights, ours
+does.
 """
 
 from __future__ import annotations

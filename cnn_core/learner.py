@@ -170,15 +170,18 @@ class Learner:
         """A copy of what is to be shipped, on the CPU."""
         return {key: value.detach().cpu().clone().contiguous() for key, value in self.averaged.state_dict().items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
+    def state_dict(self, *, optimizer: bool = True) -> dict[str, Any]:
+        """Without the optimizer it is for a training that is at its end: half as large."""
+        parts: dict[str, Any] = {"network": self.network}
         parts |= {"averaged": self._averaged} if self._averaged is not None else {}
+        parts |= {"optimizer": self.optimizer, "schedule": self.schedule} if optimizer else {}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
 
@@ -203,6 +206,13 @@ def _parallel(network: nn.Module) -> DistributedDataParallel:
     with warnings.catch_warnings():  # torch 2.14 has another name for the switch, which 2.11 does not know
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(network, broadcast_buffers=False)
+
+
+def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What `Learner.weights` gave when ``state`` was taken by `Learner.state_dict`."""
+    if "averaged" not in state:
+        return dict(state["network"])
+    return {key.removeprefix("module."): value for key, value in state["averaged"].items() if key != "n_averaged"}
 
 
 def non_finite(losses: Tensor) -> int | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cnn_core import models
 from cnn_core.batches import Feed, Split, rank_and_world, steps_per_epoch, sum_over_ranks
 from cnn_core.devices import Precision, autocast_dtype
-from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps
+from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps, weights_of
 from cnn_core.params import bounded
 from cnn_core.seeds import generator, mixed_seed
 from cnn_core.transforms import Transform, augmentation_params
@@ -126,10 +126,11 @@ def train(
 
 def outcome(checkpoint: Checkpoint) -> Outcome:
     """What the checkpoint of a finished training holds."""
-    evaluated = checkpoint["best_weights"]
+    present = weights_of(checkpoint["learner"])
+    evaluated = checkpoint["best_weights"] or present
     refitted = checkpoint["phase"] == "refit"
     return Outcome(
-        shipped=checkpoint["weights"] if refitted else evaluated,
+        shipped=present if refitted else evaluated,
         evaluated=evaluated,
         best=checkpoint["best"],
         history=checkpoint["history"],
@@ -146,16 +147,17 @@ class _Run:
         self._resume = resume
         self.history: list[dict[str, Any]] = resume["history"] if resume else []
         self.best: dict[str, Any] = resume["best"] if resume else {}
-        self.best_weights: dict[str, Tensor] = resume["best_weights"] if resume else {}
+        self.best_weights: dict[str, Tensor] = (resume["best_weights"] or {}) if resume else {}
         self.phase, self.epoch, self.epochs = "select", 0, params.epochs
         self.learner: Learner
         self.rank, self.world = rank_and_world()
 
     def checkpoint(self) -> Checkpoint:
-        """All that is needed to go on, or to take the outcome from."""
-        held = {"phase": self.phase, "epoch": self.epoch, "history": self.history}
-        held |= {"best": self.best, "best_weights": self.best_weights, "weights": self.learner.weights()}
-        return {**held, "learner": self.learner.state_dict()}
+        """All that is needed to go on, or to take the outcome from; nothing twice, as AlexNet's weights are 228 MB."""
+        held = {"phase": self.phase, "epoch": self.epoch, "history": self.history, "best": self.best}
+        best_now = self.phase == "select" and self.best["epoch"] == self.epoch
+        held["best_weights"] = None if best_now else self.best_weights
+        return {**held, "learner": self.learner.state_dict(optimizer=self.epoch < self.epochs)}
 
     def fit(self, phase: str, feed: Feed, epochs: int) -> None:
         """Train one network for ``epochs`` (or until patience ends), unless the checkpoint says that it is done."""
@@ -167,6 +169,7 @@ class _Run:
         if resume:
             self.learner.load_state_dict(resume["learner"])
             self.epoch = resume["epoch"]
+            self.best_weights = self.best_weights or self.learner.weights()
         while self.epoch < epochs and not self._out_of_patience():
             started = time.perf_counter()
             record = {"phase": phase, "epoch": self.epoch + 1, **self._epoch(feed)}

@@ -79,7 +79,7 @@ def test_a_checkpoint_comes_back_and_a_pickle_that_would_run_code_does_not(tmp_p
     save_checkpoint(tmp_path / "c", kept[0])
     back = load_checkpoint(tmp_path / "c")
     assert back["history"] == kept[0]["history"]
-    assert torch.equal(back["weights"]["6.weight"], kept[0]["weights"]["6.weight"])
+    assert torch.equal(back["learner"]["network"]["6.weight"], kept[0]["learner"]["network"]["6.weight"])
 
     class Harmful:
         def __reduce__(self):

@@ -58,5 +58,5 @@ def test_an_image_becomes_its_middle_square():
 
 
 def test_an_empty_folder_is_told(tmp_path):
-    with pytest.raises(ValueError, match="has no files: name a folder or a .zip of images"):
+    with pytest.raises(ValueError, match=r"has no files: name a folder or a \.zip of images"):
         read_folder(tmp_path, (3, 16, 16))

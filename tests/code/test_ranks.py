@@ -70,3 +70,13 @@ def test_a_batch_smaller_than_the_ranks_is_told(monkeypatch):
     monkeypatch.setattr("cnn_core.training.rank_and_world", lambda: (0, 20))
     with pytest.raises(ValueError, match="batches of 14 images cannot be shared by 20 workers; lower num_workers"):
         train(params(), task())
+
+
+def test_the_global_batches_and_the_steps_do_not_depend_on_the_number_of_ranks():
+    call = {"draws": 0, "batch_size": 16, "seed": 0, "epoch": 1, "device": torch.device("cpu")}
+    alone = [labels for _, labels, _ in stripes(100).epoch(**call, rank=0, world=1)]
+    for world in (2, 3):
+        ranks = [list(stripes(100).epoch(**call, rank=rank, world=world)) for rank in range(world)]
+        for labels, shares in zip(alone, zip(*ranks, strict=True), strict=True):
+            assert torch.equal(torch.cat([share for _, share, _ in shares]), labels)
+            assert {whole for _, _, whole in shares} == {len(labels)}

@@ -6,9 +6,10 @@ import itertools
 import json
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from stages import curve, finish, small_set, start, write_params
+from stages import EPOCHS, curve, finish, small_set, start, wait_for, write_params
 
 from cnn_core.arrays import arrays_writer
 from cnn_core.batches import Feed
@@ -150,3 +151,20 @@ def test_a_streamed_training_ends_like_a_mapped_one(tmp_path):
     last = [outcomes[feed][-1] for feed in ("mapped", "streamed")]
     assert last[0]["val_accuracy"] == pytest.approx(last[1]["val_accuracy"], abs=0.05)
     assert last[0]["train_loss"] == pytest.approx(last[1]["train_loss"], rel=0.2)
+
+
+@pytest.mark.slow
+def test_a_streamed_elastic_training_goes_on_without_a_worker_that_was_killed(tmp_path):
+    small_set(tmp_path)
+    write_params(tmp_path)
+    process = start(tmp_path, GRIDFLOW_FEED="streamed", GRIDFLOW_NUM_WORKERS="1-2")
+    before = wait_for(process, f"epoch 3/{EPOCHS}")
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+    assert f"training on {len(workers)} worker" in before
+    workers[0].kill()
+    output = finish(process)
+    assert "a training worker died" in output
+    assert "resuming at epoch" in output
+    assert [row["epoch"] for row in curve(tmp_path)] == list(range(1, EPOCHS + 1))
+    assert curve(tmp_path)[-1]["val_accuracy"] > 0.9

@@ -10,7 +10,7 @@ from learning import CPU, PLAIN, ROOT, linear, params, stripes, task
 from torch import nn
 
 from cnn_core import devices
-from cnn_core.learner import Learner
+from cnn_core.learner import Learner, weights_of
 from cnn_core.params import load_section
 from cnn_core.training import TrainParams, outcome, train
 from cnn_core.transforms import Glyph
@@ -39,7 +39,7 @@ def test_it_learns_and_keeps_the_best_epoch():
     best = max(done.history, key=lambda r: (r["val_accuracy"], r["epoch"]))
     assert done.best == {key: best[key] for key in ("epoch", "val_loss", "val_accuracy")}
     assert weights_equal(done.shipped, done.evaluated)
-    assert weights_equal(done.shipped, checkpoints[best["epoch"] - 1]["weights"])
+    assert weights_equal(done.shipped, weights_of(checkpoints[best["epoch"] - 1]["learner"]))
     assert [record["epoch"] for record in done.history] == list(range(1, 7))
 
 
@@ -59,7 +59,7 @@ def test_the_last_epoch_is_kept_on_demand_whatever_its_accuracy(select):
     accuracies = [record["val_accuracy"] for record in done.history]
     assert accuracies[-1] < max(accuracies)
     assert (done.best["epoch"] == 8) == (select == "last")
-    assert weights_equal(done.shipped, checkpoints[int(done.best["epoch"]) - 1]["weights"])
+    assert weights_equal(done.shipped, weights_of(checkpoints[int(done.best["epoch"]) - 1]["learner"]))
 
 
 @pytest.mark.parametrize("refit", ["none", "all"])
@@ -99,8 +99,8 @@ def test_refit_trains_a_second_network_on_everything_for_the_chosen_epochs():
     assert all("val_accuracy" not in record for record in refit)
     assert sum(seen) == 3 * 100 + 150 * len(refit)
     assert not weights_equal(done.shipped, done.evaluated)
-    assert weights_equal(done.shipped, checkpoints[-1]["weights"])
-    assert weights_equal(outcome(checkpoints[-1]).evaluated, checkpoints[done.best["epoch"] - 1]["weights"])
+    assert weights_equal(done.shipped, weights_of(checkpoints[-1]["learner"]))
+    assert weights_equal(outcome(checkpoints[-1]).evaluated, weights_of(checkpoints[done.best["epoch"] - 1]["learner"]))
 
 
 def test_patience_stops_when_accuracy_stops_rising():

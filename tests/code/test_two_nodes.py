@@ -39,13 +39,12 @@ def test_folders_that_a_node_does_not_see_are_named():
 def test_a_cluster_that_stays_too_small_is_told(monkeypatch):
     monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", "3-4")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr("tasks.cluster.node_cores", lambda: [4, 2])
-    wait_for_room(load_runtime(), 2)
+    monkeypatch.setattr("tasks.cluster.node_cores", lambda: [6, 3])
+    wait_for_room(load_runtime(), 3)
+    monkeypatch.setattr("tasks.cluster.node_cores", lambda: [6, 2])
     monkeypatch.setattr("tasks.cluster.WAIT_FOR_NODES_S", 0)
     monkeypatch.setattr("tasks.cluster.time.sleep", lambda _: None)
-    with pytest.raises(
-        StageError, match=r"cluster at 10\.0\.0\.1:6379 has room for 1 of the 3 workers of 3 cores; add nodes"
-    ):
+    with pytest.raises(StageError, match=r"at 10\.0\.0\.1:6379 has room for 2 of the 3 workers of 3 cores; add"):
         wait_for_room(load_runtime(), 3)
 
 

@@ -210,9 +210,8 @@ def _parallel(network: nn.Module) -> DistributedDataParallel:
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """What `Learner.weights` gave when ``state`` was taken by `Learner.state_dict`."""
-    if "averaged" not in state:
-        return dict(state["network"])
-    return {key.removeprefix("module."): value for key, value in state["averaged"].items() if key != "n_averaged"}
+    held = state.get("averaged", state["network"])
+    return {key.removeprefix("module."): value.contiguous() for key, value in held.items() if key != "n_averaged"}
 
 
 def non_finite(losses: Tensor) -> int | None:

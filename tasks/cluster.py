@@ -41,6 +41,13 @@ ENVIRONMENT = {
     # Threads that wait for each other by spinning long are many times as slow once other work shares the cores; a short
     # spin is the compromise with not spinning at all (figures: docs/benchmarks.md). GNU's OpenMP, which torch bundles.
     "GOMP_SPINCOUNT": "10000",
+    # Its workers are niced by 15 by default, so whatever else is awake goes before the training.
+    "RAY_worker_niceness": "0",
+    # As cnn_core.devices.keep_memory, which comes too late for a worker: its threads have their heaps by then.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**28),
 }
 
 

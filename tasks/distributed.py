@@ -12,6 +12,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.cluster import first_line, node_cores, wait_for_room
@@ -45,7 +46,7 @@ class Board:
 class Rank:
     """What a worker is given: where it stands, what to go on from, and whom to tell."""
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, board: Any, folder: str) -> None:
         from ray import train
         from ray.train.torch import get_device
 
@@ -53,6 +54,7 @@ class Rank:
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = get_device()
         self._board = board
+        self._folder = folder  # of the run
 
     def send(self, **message: Any) -> None:
         """Tell the driver; it does not wait. Only rank 0 is heard."""
@@ -80,9 +82,20 @@ class Rank:
         if self.rank != 0:
             train.report(metrics)
             return
-        with tempfile.TemporaryDirectory() as folder:
+        local = "://" not in self._folder
+        # Where the run's folder is, a checkpoint is moved into it: AlexNet's has 0.9 GB, to be written once.
+        place = {"dir": self._folder, "prefix": ".partial-", "ignore_cleanup_errors": True} if local else {}
+        with tempfile.TemporaryDirectory(**place) as folder:
             save_checkpoint(folder, make())
-            train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder))
+            checkpoint = train.Checkpoint.from_directory(folder)
+            train.report(metrics, checkpoint=checkpoint, checkpoint_upload_fn=self._move if local else None)
+
+    def _move(self, checkpoint: Any, name: str) -> Any:
+        from ray import train
+
+        target = Path(self._folder, name)
+        Path(checkpoint.path).rename(target)
+        return train.Checkpoint.from_directory(target)
 
 
 def fit(
@@ -205,11 +218,8 @@ def _on_rank(given: dict[str, Any]) -> None:
     """Runs in the worker: its failure becomes a StageError there, where its traceback still is."""
     import torch
 
-    from cnn_core.devices import keep_memory
-
     torch.set_num_threads(given["threads"])
-    keep_memory()
-    rank = Rank(given["board"])
+    rank = Rank(given["board"], given["config"]["folder"])
     if given["tell"]:
         rank.send(said=f"training on {rank.world} worker{'s' * (rank.world > 1)}")
     try:

@@ -32,8 +32,8 @@ ui: $(READY) ## Start the Prefect UI and serve the deployments
 test: $(READY) ## The tests: unit, data, model, flows (under 10 minutes on 2 cores)
 	@python -m pytest -m "not slow" $(ARGS)
 
-test-unit: $(READY) ## The unit part of the tests (under a minute)
-	@python -m pytest -m "not slow" tests/code tests/data tests/model $(ARGS)
+test-unit: $(READY) ## The unit part of the tests (about a minute)
+	@python -m pytest -m "not slow" tests/code $(ARGS)
 
 test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs
 	@python -m pytest -m slow $(ARGS)

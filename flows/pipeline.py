@@ -19,12 +19,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import wait
 from prefect.runtime import flow_run
+from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.graph import StageNode, find_root, missing_inputs, read_graph
 from flows.processes import Slots
-from flows.stage import Run, run_stage
+from flows.stage import Outcome, Run, run_stage
 from flows.workspace import check_params, parameters_naming, patch_params
 
 KEPT_RUNS = 20
@@ -111,6 +112,13 @@ def new_run_folder(root: Path) -> Path:
     return folder
 
 
+def nothing_to_do(nodes: Sequence[StageNode], root: Path) -> Run:
+    """The outcome of a run of stages that are all up to date."""
+    run = Run(root=root, folder=root / ".gridflow" / "runs", slots=Slots(1))
+    run.outcomes.update({node.name: Outcome(cached=True) for node in nodes})
+    return run
+
+
 def counts(run: Run) -> str:
     cached = sum(outcome.cached for outcome in run.outcomes.values())
     return f"{len(run.outcomes) - cached} stages ran, {cached} were up to date"
@@ -187,11 +195,15 @@ def main() -> int:
     try:
         root = find_root()
         os.chdir(root)
-        prepare(root, tuple(arguments.stages), arguments.recipe, tuple(arguments.overrides))
+        nodes = prepare(root, tuple(arguments.stages), arguments.recipe, tuple(arguments.overrides))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.check:
+        return 0
+    if not any(node.stale for node in nodes) and get_current_settings().api.url is None:
+        # To record that nothing was to be done, a temporary server would start for nobody to look at.
+        print(summary(nodes, nothing_to_do(nodes, root)))
         return 0
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -38,6 +38,7 @@ def agrees(folder: Path, model: Path) -> None:
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["m.pt2", "m.pt2.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("builder", ["alexnet", "resnet18", "mobilenet_v3_small"])
 def test_a_torchvision_network(folder, builder):
     agrees(folder, photo_model(folder / "model", builder))

@@ -189,3 +189,25 @@ def test_predict_labels_the_test_part_when_there_is_no_unlabelled_one(workplace)
     table = pd.read_csv(workplace / "data/predictions/digits/predictions.csv")
     assert table["file"].tolist() == read_raw("data/raw/digits", "test").ids
     assert json.loads((workplace / "data/metrics/predict-digits.json").read_text())["unlabelled"] == 0
+
+
+def test_predict_labels_any_folder_of_images_and_names_what_it_cannot_read(workplace):
+    folder = workplace / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for name, size in [("b.png", (28, 28)), ("more/a.jpg", (90, 60))]:
+        Image.new("RGB", size, (200, 10, 10)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
+    content = yaml.safe_load((workplace / "params.yaml").read_text())
+    content["predict"]["digits"]["source"] = "pictures"
+    (workplace / "params.yaml").write_text(yaml.safe_dump(content))
+    model(workplace)
+    predict.main("digits")
+    made = workplace / "data/predictions/digits"
+    assert pd.read_csv(made / "predictions.csv")["file"].tolist() == ["b.png", "more/a.jpg"]
+    assert pd.read_csv(made / "refused.csv")["id"].tolist() == ["broken.jpg"]
+    assert not (made / "submission.csv").exists()
+    for picture in folder.rglob("*.*"):
+        picture.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no image of pictures could be read: b\.png: 0 bytes"):
+        predict.main("digits")
+    assert pd.read_csv(made / "predictions.csv")["file"].tolist() == ["b.png", "more/a.jpg"]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-STAGES = 7
+STAGES = 14
 
 
 @pytest.fixture
@@ -39,6 +39,9 @@ def is_clean(checkout: Path, run: Callable) -> bool:
 def test_after_dvc_repro_the_flow_finds_nothing_to_do(checkout: Path, run: Callable, flow: Callable) -> None:
     assert set(states(flow()).values()) == {"cached"}
     assert is_clean(checkout, run)
+    alone = run("python", "-m", "flows.pipeline", cwd=checkout)  # no server is named, and none is started
+    assert set(states(alone.stdout).values()) == {"cached"}
+    assert "server" not in alone.stdout + alone.stderr
     tracked = run("git", "status", "--porcelain", cwd=checkout).stdout.split()
     assert tracked == ["??", "dvc.lock"]  # a run leaves nothing else for git to see
 

@@ -20,6 +20,7 @@ from cnn_core.transforms import transform
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS, SIDE = list(SCENES), 48
+pytestmark = pytest.mark.slow
 
 
 def scenes(count, seed):

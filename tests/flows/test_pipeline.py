@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -123,8 +124,9 @@ def wait_for_sleepers(pid: int) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         family = psutil.Process(pid).children(recursive=True)
-        if sum("987" in " ".join(process.cmdline()) for process in family) == 1:
-            return family
+        with contextlib.suppress(psutil.NoSuchProcess):  # one of them has just ended (a zombie is such a one too)
+            if sum("987" in " ".join(process.cmdline()) for process in family) == 1:
+                return family
         time.sleep(0.2)
     raise AssertionError("the stage did not start")
 

@@ -205,7 +205,8 @@ class Learner:
 def _parallel(network: nn.Module) -> DistributedDataParallel:
     with warnings.catch_warnings():  # torch 2.14 has another name for the switch, which 2.11 does not know
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        # Gradients as views of what is exchanged: AlexNet's 228 MB are not copied to and fro.
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:

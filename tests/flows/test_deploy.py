@@ -25,7 +25,7 @@ def served(small: Path, environment: dict[str, str], repository: Path) -> Iterat
     """The small repository with its pipeline served; ended by Ctrl-C, as a person does."""
     env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": API}
     process = subprocess.Popen([sys.executable, "-m", "flows.deploy", "--port", "4287"], cwd=small, env=env)
-    wait_until(lambda: bool(deployments()), 120)
+    wait_until(lambda: bool(deployments()), 300)
     yield small
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
@@ -36,16 +36,16 @@ def test_a_run_from_the_server_works_and_can_be_cancelled(served: Path, run: Cal
     assert {"stages", "recipe", "overrides"} == set(parameters)
 
     done = start({"stages": ["first"]})
-    wait_until(lambda: state(done)["type"] in ("COMPLETED", "FAILED", "CRASHED"), 120)
+    wait_until(lambda: state(done)["type"] in ("COMPLETED", "FAILED", "CRASHED"), 300)
     assert state(done)["type"] == "COMPLETED", state(done)
     assert (served / "first.txt").exists()
 
     (served / "append.py").write_text(SLEEP)
     (served / "source.txt").write_text("changed")
     running = start({"stages": ["first"]})
-    wait_until(lambda: bool(sleepers()), 120)
+    wait_until(lambda: bool(sleepers()), 300)
     ask(f"flow_runs/{running}/set_state", {"state": {"type": "CANCELLING"}})
-    wait_until(lambda: state(running)["type"] == "CANCELLED", 120)
+    wait_until(lambda: state(running)["type"] == "CANCELLED", 300)
     wait_until(lambda: not sleepers(), 20)
     assert (served / "first.txt").exists()  # what the earlier run made is back
 

@@ -42,7 +42,8 @@ def write_params(folder, **changes):
         "refit": "none",
     }
     small["weights"] = "none"
-    model = {**content["train"]["digits"]["model"], "width": 4, "depth": 2}
+    # Wide enough that an epoch outlasts the moment between its line on the terminal and a test's kill.
+    model = {**content["train"]["digits"]["model"], "width": 16, "depth": 2}
     content["train"]["digits"] |= small | {"model": model} | changes
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 

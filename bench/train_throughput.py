@@ -1,10 +1,11 @@
 """Images per second of training, three ways side by side, and what a second Ray worker brings:
-``python -m bench.train_throughput [--source FOLDER] [--builder alexnet] [--size 128] [--batch 128] [--ray]``.
+``python -m bench.train_throughput [--source FOLDER] [--builder alexnet] [--size 128] [--batch 128] [--workers also|only]``.
 
     ceiling   the network's steps on one batch that is there already: no data, no augmentation
     gridflow  this project's training loop: stored arrays, augmentation of whole batches on the device
     usual     ImageFolder, DataLoader workers, torchvision v2 transforms image by image, a plain loop
-    usual+    the same with this project's setting of the memory allocator (`cnn_core.devices.keep_memory`)
+    usual+    the same with this project's settings of the memory allocator (`cnn_core.devices.keep_memory`) and of the
+              threads, which every stage has (`GOMP_SPINCOUNT` in tasks/cluster.py)
 
 All with the same network, batch, precision, optimizer and strengths of augmentation. Each measurement is a process of
 its own; the ways alternate, and medians over the rounds are given. ``usual`` keeps no average of the weights, ours
@@ -40,8 +41,10 @@ from cnn_core.params import from_mapping
 from cnn_core.seeds import generator
 from cnn_core.training import TrainParams
 from cnn_core.transforms import transform
+from tasks.cluster import ENVIRONMENT
 
 WAYS = ("ceiling", "gridflow", "usual", "usual+")
+SPINNING = "GOMP_SPINCOUNT"
 WARM = 4  # steps before the clock starts; of the usual way also the batches that its workers have ready
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,7 +57,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ray", action="store_true", help="also 1 against 2 Ray workers of one thread each")
+    parser.add_argument("--workers", choices=("also", "only"), help="1 against 2 Ray workers of one thread each")
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -62,8 +65,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         arguments.source = arguments.source or generated(Path(folder))
-        compare(arguments)
-        if arguments.ray:
+        if arguments.workers != "only":
+            compare(arguments)
+        if arguments.workers:
             workers(arguments, Path(folder))
 
 
@@ -74,7 +78,7 @@ def compare(arguments: argparse.Namespace) -> None:
             options = ["--only", way, "--source", arguments.source, "--builder", arguments.builder]
             numbers = [f"--{key}={getattr(arguments, key)}" for key in ("size", "batch", "steps")]
             command = [sys.executable, "-m", "bench.train_throughput", *options, *numbers]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, cwd=ROOT, env=environment(way), capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(f"{way} failed:\n{done.stderr}")
             result = json.loads(done.stdout.splitlines()[-1])
@@ -85,6 +89,12 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"{'way':9} {'images/s':>9}  {'of the ceiling':>14}  {'gridflow is':>12}")
     for way, speed in middle.items():
         print(f"{way:9} {speed:9.0f}  {speed / middle['ceiling']:13.0%}   {middle['gridflow'] / speed:10.2f} x")
+
+
+def environment(way: str) -> dict[str, str]:
+    """As a stage of ours has it; of the usual way, as a shell has it that knows nothing of this project."""
+    plain = {key: value for key, value in os.environ.items() if key != SPINNING}
+    return plain if way == "usual" else {**plain, SPINNING: ENVIRONMENT[SPINNING]}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

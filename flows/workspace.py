@@ -72,13 +72,22 @@ def recipes(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
 
 
-def _recipe_overrides(root: Path, recipe: str | None) -> list[str]:
-    if not recipe:
-        return []
-    path = root / "recipes" / f"{recipe}.yaml"
+def recipe_values(root: Path, recipe: str) -> dict[str, Any]:
+    """What a recipe sets, by the keys' full names (``train.digits.epochs``): its own, over those of the recipe that its
+    ``extends`` names.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
     if recipe not in recipes(root):
         raise ValueError(f"there is no recipe {recipe!r}; recipes/ holds {', '.join(recipes(root))}")
-    return [f"{key}={json.dumps(value)}" for key, value in _flatten(read_yaml(path))]
+    content = dict(read_yaml(root / "recipes" / f"{recipe}.yaml"))
+    base = content.pop("extends", None)
+    return (recipe_values(root, base) if base else {}) | dict(_flatten(content))
+
+
+def _recipe_overrides(root: Path, recipe: str | None) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in recipe_values(root, recipe).items()] if recipe else []
 
 
 def _checked(override: str, known: Mapping[str, Any]) -> str:

@@ -74,16 +74,6 @@ def test_params_and_dataclasses_agree() -> None:
     assert list(faults(ROOT / "params.yaml")) == []
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_value_of_a_recipe_is_a_parameter(recipe: Path) -> None:
-    def keys(node: object, prefix: str = "") -> set[str]:
-        if not isinstance(node, dict):
-            return {prefix}
-        return set().union(*(keys(value, f"{prefix}.{key}") for key, value in node.items()))
-
-    assert keys(yaml.safe_load(recipe.read_text())) <= keys(PARAMS)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [

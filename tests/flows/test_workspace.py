@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.workspace import parameters_naming, patch_params, recipes
+from flows.workspace import parameters_naming, patch_params, recipe_values, recipes
 
 
 @pytest.fixture
@@ -63,5 +63,22 @@ def test_a_recipe_goes_first_and_an_override_wins(root: Path) -> None:
 
 def test_an_unknown_recipe_lists_the_known(root: Path) -> None:
     assert {"tiny", "real", "gpu"} <= set(recipes(root))
-    with pytest.raises(ValueError, match="recipes/ holds gpu, real, tiny"):
+    with pytest.raises(ValueError, match="recipes/ holds gpu, real, resnet18, tiny"):
         patch_params(root, "tin", [])
+
+
+def test_a_recipe_sets_parameters_only_and_leaves_nothing_of_another_behind(repository: Path, root: Path) -> None:
+    """It is written over params.yaml as it stands, perhaps with another recipe's values."""
+    set_by = {name: set(recipe_values(repository, name)) for name in recipes(repository)}
+    every = set.union(*set_by.values())
+    assert {name: sorted(every - found) for name, found in set_by.items()} == {name: [] for name in set_by}
+    for name in set_by:
+        patch_params(root, name, [])  # a key that does not exist, or a bad value, would raise
+
+
+def test_a_recipe_may_extend_another(root: Path) -> None:
+    base, more = recipe_values(root, "real"), recipe_values(root, "resnet18")
+    assert base["train.scenes.model.builder"] == "alexnet"
+    assert more["train.scenes.model.builder"] == "resnet18"
+    assert more.keys() == base.keys()
+    assert more["train.digits.epochs"] == base["train.digits.epochs"]

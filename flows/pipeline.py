@@ -31,6 +31,7 @@ from flows.workspace import check_params, parameters_naming, patch_params
 KEPT_RUNS = 20
 # What a person wants to find, of all outputs.
 RESULTS = {"data/reports": "report", "data/models": "model", "data/predictions": "predictions"}
+WEIGHTS = (".pt", ".pth")  # endings of files of weights
 SHOWN_FILES = 3
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 
@@ -166,6 +167,13 @@ def _missing(root: Path, stage: str, path: str) -> str:
     if path == "none":  # DVC wants a path to depend on, so a start from nothing is one too
         return (
             f"{stage} starts from random weights with data/weights/none{named}, not none. Nothing was run or deleted."
+        )
+    if Path(path).suffix in WEIGHTS:
+        put = f"data/weights/{Path(path).name}"
+        return (
+            f"{stage} needs the weights {path}{named}, which do not exist. `python -m flows.fetch {Path(path).name}` gets "
+            f"official weights by that name; without a network put the file at {put}. Then name it with "
+            f"`--set {keys[0] if keys else f'{stage}.weights'}={put}`. Nothing was run or deleted."
         )
     correct = f" or name another with `--set {keys[0]}=PATH`" if keys else ""
     return (

@@ -6,13 +6,17 @@ import base64
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cnn_core.params import Params, read_yaml
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TEMPLATE = "report.html.j2"
 STAGES = ("ingest", "augment", "pretrain", "train", "evaluate", "predict")  # of a data set, in the order of the page
@@ -20,6 +24,10 @@ SAMPLES = {
     "digits": "The images are the sample: 5,000 real handwritten digits of MNIST.",
     "scenes": "The images are the sample: generated, drawn by a program. They are no photographs.",
 }
+DETECTION = ("compose", "train_detector", "evaluate_detector", "detect")
+BACKGROUND = "background"  # in the confusion: a box on nothing, or an object that was missed
+MOST_NAMED = 21  # curves that a legend names
+COMPOSED = "The pictures are composed: real handwritten digits on walls drawn by a program, so every box is exact."
 BLUE, ORANGE, GREY = "#2563eb", "#d97706", "#6b7280"
 
 
@@ -42,7 +50,9 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
     environment = Environment(loader=PackageLoader("cnn_core", "."), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"percent": percent, "count": count, "words": words}
     parameters = dict(flatten({key: value for key, value in values.items() if key != "report"}))
-    page = environment.get_template(TEMPLATE).render(title=params.title, sets=sets, parameters=parameters)
+    page = environment.get_template(TEMPLATE).render(
+        title=params.title, sets=sets, detection=detection(root, values), parameters=parameters
+    )
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     Path(output).write_text(page, encoding="utf-8")
 
@@ -65,6 +75,27 @@ def section(root: Path, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def detection(root: Path, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page shows of the detector; None in a run that has none, and then the page has no such section."""
+    metrics = {stage: read_metrics(root / f"data/metrics/{stage}.json") for stage in DETECTION}
+    plots = root / "data/plots"
+    if not any(metrics.values()):
+        return None
+    source = values.get("evaluate_detector", {}).get("source", "")
+    return {
+        "metrics": metrics,
+        "origin": COMPOSED if source == "data/composed/numbers" else f"The images come from {source}.",
+        "composed": picture(plots / "compose.png"),
+        "seen": picture(plots / "train_detector-seen.png"),
+        "training": detector_curves(plots / "train_detector.csv"),
+        "curves": precision_recall(plots / "evaluate_detector-pr.csv"),
+        "confusion": confusion(plots / "evaluate_detector-confusion.csv", last=BACKGROUND),
+        "grid": picture(plots / "evaluate_detector-grid.png"),
+        "examples": picture(plots / "evaluate_detector-examples.png"),
+        "seconds": {stage: found["seconds"] for stage, found in metrics.items() if found and "seconds" in found},
+    }
+
+
 def origin(name: str, values: Mapping[str, Any]) -> str:
     """Where the images come from, in one sentence: a sample is called so."""
     source = values.get("ingest", {}).get(name, {}).get("source", "")
@@ -82,15 +113,16 @@ def picture(path: Path) -> str | None:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def confusion(path: Path) -> dict[str, Any] | None:
+def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
     """The counts of ``actual, predicted`` rows: ``{"classes": [...], "rows": [[n, ...], ...], "most": n}``.
 
-    ``most`` is the largest count off the diagonal: what the shade of a mistake is relative to.
+    ``most`` is the largest count off the diagonal: what the shade of a mistake is relative to. The class ``last`` comes
+    after the others.
     """
     if not path.is_file():
         return None
     table = pd.read_csv(path, dtype=str)
-    classes = sorted(set(table["actual"]) | set(table["predicted"]))
+    classes = sorted(set(table["actual"]) | set(table["predicted"]), key=lambda name: (name == last, name))
     counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
     rows = counts.to_numpy()
     off = [int(n) for i, row in enumerate(rows) for j, n in enumerate(row) if i != j]
@@ -101,15 +133,8 @@ def curves(path: Path, kept: int | None) -> str | None:
     """Loss and accuracy over the epochs, the epoch that was kept marked, as an inline SVG without a declaration."""
     if not path.is_file():
         return None
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     table = pd.read_csv(path)
-    # a fixed salt: the same curve gives the same bytes; text as text: small, and it can be searched
-    with mpl.rc_context(
-        {"svg.hashsalt": "gridflow", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
-    ):
-        figure = Figure(figsize=(9, 3), layout="constrained")
+    with drawing(9, 3) as (figure, text):
         loss, accuracy = figure.subplots(1, 2)
         loss.plot(table["epoch"], table["train_loss"], color=GREY, label="training")
         loss.plot(table["epoch"], table["val_loss"], color=BLUE, label="validation")
@@ -123,10 +148,67 @@ def curves(path: Path, kept: int | None) -> str | None:
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)
             axes.xaxis.get_major_locator().set_params(integer=True)
-        buffer = io.StringIO()
+    return text()
+
+
+def detector_curves(path: Path) -> str | None:
+    """A detector's loss (its parts summed) and mAP over the epochs; not every epoch was measured. An inline SVG."""
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    with drawing(9, 3) as (figure, text):
+        loss, measured = figure.subplots(1, 2)
+        for part, colour, label in (("train", GREY, "training"), ("val", BLUE, "validation")):
+            summed = table.filter(regex=f"^{part}_.*loss$").sum(axis=1, min_count=1).dropna()
+            loss.plot(table["epoch"][summed.index], summed, color=colour, marker=".", label=label)
+        loss.set(xlabel="epoch", ylabel="loss")
+        for name, colour in (("mAP50", ORANGE), ("mAP50-95", BLUE)):
+            rows = table.dropna(subset=[name]) if name in table else table.iloc[:0]
+            measured.plot(rows["epoch"], rows.get(name, []), color=colour, marker=".", label=f"{name}, validation")
+        measured.set(xlabel="epoch", ylabel="mAP", ylim=(0, 1.02))
+        for axes in (loss, measured):
+            axes.legend(frameon=False)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.25)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+    return text()
+
+
+def precision_recall(path: Path) -> str | None:
+    """Precision over recall at IoU 0.5: each class thin, their mean thick; an inline SVG."""
+    if not path.is_file() or (table := pd.read_csv(path, dtype={"class": str})).empty:
+        return None
+    with drawing(6.5, 4) as (figure, text):
+        axes = figure.subplots()
+        names = list(dict.fromkeys(table["class"]))
+        few = len(names) <= MOST_NAMED
+        for number, name in enumerate(names[1:]):
+            rows = table[table["class"] == name]
+            style = {"color": f"C{number}", "label": name} if few else {"color": GREY, "alpha": 0.4}
+            axes.plot(rows["recall"], rows["precision"], linewidth=1, **style)
+        rows = table[table["class"] == names[0]]  # the mean
+        axes.plot(rows["recall"], rows["precision"], color="black", linewidth=2.5, label=names[0])
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    return text()
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[], str]]]:
+    """A matplotlib figure (inches), and what gives it as an SVG without a declaration once the block has ended."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    # a fixed salt: the same curve gives the same bytes; text as text: small, and it can be searched
+    with mpl.rc_context(
+        {"svg.hashsalt": "gridflow", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
+    ):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, lambda: buffer.getvalue()[buffer.getvalue().index("<svg") :]
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

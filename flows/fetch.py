@@ -1,6 +1,6 @@
 """Gets data sets into ``data/sources/`` and weights into ``data/weights/`` by name, and tracks them with DVC.
 
-``python -m flows.fetch digits scenes alexnet``
+``python -m flows.fetch digits scenes alexnet yolo11n.pt``
 
 The only part of Gridflow that uses the network; a run never does.
 """
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.fetch_weights import fetch_weights
+from flows.fetch_weights import fetch_weights, how_to_run
 from flows.graph import find_root
 from flows.kaggle import KaggleSource, download
 
@@ -72,19 +72,28 @@ def track(path: Path, root: Path) -> None:
         raise ValueError(f"the data lies in {path}, but DVC does not track it: {done.stderr.strip()}")
 
 
+def run_with(name: str, path: Path) -> str:
+    """The command that uses what was fetched."""
+    if name in SOURCES:
+        return f"python -m flows.pipeline --recipe real --set {SOURCES[name].parameter}={path}"
+    return how_to_run(name, path)
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.fetch", description=__doc__)
     parser.add_argument(
-        "names", nargs="+", metavar="NAME", help=f"{', '.join(SOURCES)}, or a network of torchvision: its weights"
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help=f"{', '.join(SOURCES)}, a network of torchvision (its weights), or Ultralytics' yolo11n.pt and the like",
     )
     try:
         root = find_root()
         for name in parser.parse_args().names:
             path = fetch(name, root).relative_to(root)
             print(f"{name}: {path}, tracked by DVC ({path}.dvc: commit it to keep the version)")
-            parameter = SOURCES[name].parameter if name in SOURCES else "train.scenes.weights"
-            print(f"Run with it: python -m flows.pipeline --recipe real --set {parameter}={path}")
+            print(f"Run with it: {run_with(name, path)}")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,5 @@
-"""Gets torchvision's weights of a network by name into ``data/weights/`` and tracks them with DVC."""
+"""Gets official weights by name into ``data/weights/`` and tracks them with DVC: of torchvision by the name of their
+network, of Ultralytics by the name of their file (yolo11n.pt)."""
 
 from __future__ import annotations
 
@@ -7,32 +8,46 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+ULTRALYTICS = ".pt"  # what the names of its weights end in; torchvision's names have no ending
+
 
 def fetch_weights(name: str, root: Path, *, others: Iterable[str] = (), url: str | None = None) -> Path:
-    """``data/weights/<name>.pth``, tracked by DVC, with ``<name>.json`` beside it: its address and SHA-256.
+    """``data/weights/<name>.pth`` (of Ultralytics ``data/weights/<name>``), tracked by DVC, with a ``.json`` of the
+    same stem beside it: its origin and SHA-256.
 
     The download is a process of its own (flows must not import torch); its progress goes to standard error.
 
     Args:
-        others: what else ``flows.fetch`` gets by name, for the sentence when torchvision has no such network.
+        others: what else ``flows.fetch`` gets by name, for the sentence when nobody has such weights.
         url: another place to get the file from.
 
     Raises:
-        ValueError: torchvision has no network of this name, or the file could not be had: the sentence says which one
-            to put where. What was there before stays.
+        ValueError: there are no official weights of this name, or the file could not be had: the sentence says which
+            one to put where. What was there before stays.
     """
     from flows.fetch import track  # that module imports this one
 
-    folder = Path("data", "weights")
-    command = [sys.executable, "-m", "cnn_core.fetch_weights", name, str(folder), *(["--url", url] if url else [])]
+    folder, ours = Path("data", "weights"), name.endswith(ULTRALYTICS)
+    module = "cnn_core.fetch_yolo" if ours else "cnn_core.fetch_weights"
+    command = [sys.executable, "-m", module, name, str(folder), *(["--url", url] if url else [])]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 3:
         raise ValueError(done.stdout.strip())
     if done.returncode == 4:
-        known = [*others, "torchvision's weights by the name of their network"]
-        raise ValueError(f"python -m flows.fetch gets {', '.join(known)}, which {done.stdout.strip()}")
+        known = [*others, "Ultralytics' weights by the name of their file, such as yolo11n.pt"]
+        known += ["torchvision's weights by the name of their network"]
+        which = "and the weights" if ours else "which"
+        raise ValueError(f"python -m flows.fetch gets {', '.join(known)}, {which} {done.stdout.strip()}")
     if done.returncode:
         raise RuntimeError(f"the download of {name} broke (exit status {done.returncode}); its reason stands above")
-    target = root / folder / f"{name}.pth"
+    target = root / folder / (name if ours else f"{name}.pth")
     track(target, root)
     return target
+
+
+def how_to_run(name: str, path: Path) -> str:
+    """The command that uses weights just fetched."""
+    if not name.endswith(ULTRALYTICS):
+        return f"python -m flows.pipeline --recipe real --set train.scenes.weights={path}"
+    stage = "segment" if "sam" in name.lower() else "detect"
+    return f"python -m flows.pipeline --set {stage}.weights={path} --set {stage}.source=FOLDER {stage}"

@@ -24,6 +24,14 @@ EVALUATE = {
 }  # fmt: skip
 
 
+DETECTOR = {
+    "images": 500, "objects": 1503, "map50": 0.9123, "map50_95": 0.6789, "map75": 0.7, "map50_low": 0.9011,
+    "map50_high": 0.9222, "map50_95_by_size": {"small": 0.5}, "map50_95_by_coco_area": {"small": 0.6, "medium": 0.7},
+    "ap50": {"<7>": 0.9}, "ap50_95": {"<7>": 0.6}, "objects_by_class": {"<7>": 151}, "precision": 0.951,
+    "recall": 0.902, "f1": 0.92, "seconds": 9.5, "weights_sha256": "0",
+}  # fmt: skip
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     for folder in ("metrics", "plots"):
@@ -79,3 +87,50 @@ def test_a_sample_is_called_so_and_a_source_by_its_path(run: Path) -> None:
 def test_the_confusion_counts_every_row(run: Path) -> None:
     table = confusion(run / "data/plots/evaluate-digits-confusion.csv")
     assert table == {"classes": ["0", "1"], "rows": [[1, 0], [1, 1]], "most": 1}
+
+
+@pytest.fixture
+def with_detector(run: Path) -> Path:
+    with (run / "params.yaml").open("a") as file:
+        file.write("evaluate_detector:\n  source: data/composed/numbers\n")
+    (run / "data/metrics/evaluate_detector.json").write_text(json.dumps(DETECTOR))
+    (run / "data/metrics/compose.json").write_text(json.dumps({"seconds": 4.0}))
+    plots = run / "data/plots"
+    curves = "recall,precision,class\n0,1,mean of 1 classes\n1,.5,mean of 1 classes\n0,1,7\n1,.5,7\n"
+    (plots / "evaluate_detector-pr.csv").write_text(curves)
+    (plots / "evaluate_detector-confusion.csv").write_text("actual,predicted\n7,7\n7,background\nbackground,cat\n")
+    for name in ("compose", "evaluate_detector-grid", "evaluate_detector-examples"):
+        Image.new("L", (4, 4)).save(plots / f"{name}.png")
+    return run
+
+
+def test_without_a_detector_there_is_no_such_section(run: Path) -> None:
+    assert "Detection" not in page(run)
+
+
+def test_the_detectors_figures_are_shown(with_detector: Path) -> None:
+    html = page(with_detector)
+    figures = ("mAP50 0.912", "0.901 to\n0.922", "mAP50-95 0.679", "95.10 %", "small 0.500")
+    for words in (*figures, "&lt;7&gt;", "composed: real"):
+        assert words in html, words
+    assert "mean of 1 classes" in html  # the legend of the curves, as text
+    assert "This run has no" not in html[html.index("Detection</h2>") :]
+    assert html == page(with_detector)
+    links = [link for link in re.findall(r"""(?:src|href)=["']([^"'#]+)""", html) if not link.startswith("data:")]
+    assert links == []
+
+
+def test_the_background_comes_last(with_detector: Path) -> None:
+    path = with_detector / "data/plots/evaluate_detector-confusion.csv"
+    table = confusion(path, last="background")
+    assert table == {"classes": ["7", "cat", "background"], "rows": [[1, 0, 1], [0, 0, 0], [0, 1, 0]], "most": 1}
+
+
+def test_what_a_detector_lacks_is_said(with_detector: Path) -> None:
+    (with_detector / "data/metrics/evaluate_detector.json").unlink()
+    for name in ("pr.csv", "confusion.csv", "grid.png", "examples.png"):
+        (with_detector / f"data/plots/evaluate_detector-{name}").unlink()
+    (with_detector / "data/plots/compose.png").unlink()
+    html = page(with_detector)
+    part = html[html.index("Detection</h2>") :]
+    assert part.count("This run has no") == 6

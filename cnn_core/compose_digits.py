@@ -1,0 +1,168 @@
+"""Digits in a row, as a house number is hung: sizes, places, what of each stays visible, colours (compose.py)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from cnn_core.compose_walls import Place
+from cnn_core.scene_drawing import Rgb, chance, pick, rgb
+
+INK = 0.4  # of full ink: from here on a pixel belongs to the digit
+SPECK = 0.06  # of a digit's ink: smaller parts that stand alone are no stroke
+WIDEST = 1.4  # width of a digit, as share of its height; wider ones are narrowed
+MARGIN = 0.03  # of the side, between the row and the picture's edge
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+COLOURS: tuple[Rgb, ...] = (
+    (0.05, 0.05, 0.05), (0.95, 0.95, 0.95), (0.72, 0.58, 0.28), (0.10, 0.20, 0.52), (0.62, 0.10, 0.12),
+    (0.16, 0.36, 0.24), (0.40, 0.26, 0.16), (0.60, 0.62, 0.64),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowStyle:
+    """How rows are hung; what each number means stands in `cnn_core.compose.ComposeParams`, sizes are in pixels."""
+
+    height: tuple[float, float]
+    smallest: float
+    rotation: float
+    tilt: float
+    jitter: float
+    spacing: tuple[float, float]
+    overlap: float
+    overlap_rate: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """A digit as it lies in the picture: ``alpha`` float32 (h, w) in 0..1, its upper left pixel at (``x``, ``y``),
+    and ``visible`` bool (h, w), where it is seen: none of it lies outside the picture."""
+
+    x: int
+    y: int
+    alpha: np.ndarray
+    visible: np.ndarray
+
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture."""
+        height, width = self.alpha.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+
+def without_specks(ink: np.ndarray) -> np.ndarray:
+    """A digit without the separate dots that its scan brought along, which would widen its box.
+
+    Args:
+        ink: float32 (h, w) in 0..1, with a pixel of at least `INK`.
+    """
+    count, parts, stats, _ = cv2.connectedComponentsWithStats((ink >= INK).astype(np.uint8))
+    sizes = stats[:, cv2.CC_STAT_AREA]
+    specks = [number for number in range(1, count) if sizes[number] < SPECK * sizes[1:].sum()]
+    if not specks:
+        return ink
+    near = cv2.dilate(np.isin(parts, specks).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return np.where(near & (parts == 0) | np.isin(parts, specks), np.float32(0), ink)
+
+
+def lay_row(
+    rng: np.random.Generator, inks: Sequence[np.ndarray], side: int, style: RowStyle
+) -> tuple[Place, list[np.ndarray]]:
+    """Hang digits in a row, left to right, wholly inside a square picture.
+
+    Args:
+        inks: float32 (h, w) in 0..1 each, with a pixel of at least `INK`; one at least.
+
+    Returns:
+        The row's place, and a 2 x 3 matrix a digit from its pixels to the picture's.
+    """
+    tall = max(style.smallest, math.exp(rng.uniform(*np.log(style.height))))
+    turns = np.radians(rng.uniform(-style.rotation, style.rotation, len(inks)))
+    shapes = [_shape(ink, turn) for ink, turn in zip(inks, turns, strict=True)]  # in units of the height
+    spans = np.stack([span for _, span in shapes])  # (n, 4): left, top, right, bottom
+    widths = spans[:, 2] - spans[:, 0]
+    lefts = np.cumsum([0.0, *(widths[:-1] + _gaps(rng, widths, style))])
+    shifts = np.stack([lefts - spans[:, 0], rng.uniform(-style.jitter, style.jitter, len(inks))], axis=1)
+    tops, bottoms = spans[:, 1] + shifts[:, 1], spans[:, 3] + shifts[:, 1]
+    width, height = float((lefts + widths).max()), float(bottoms.max() - tops.min())
+    shifts -= (width / 2, (bottoms.max() + tops.min()) / 2)
+
+    tilt = rng.uniform(-style.tilt, style.tilt)
+    cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+    extent = np.array([width * cos + height * abs(sin), width * abs(sin) + height * cos])
+    room = side * (1 - 2 * MARGIN)
+    tall = min(tall, room / float(extent.max()))
+    free = np.maximum(room - extent * tall, 0) / 2
+    x, y = (side / 2 + rng.uniform(-free, free)).tolist()
+    turn = np.array([[cos, -sin], [sin, cos]]) * tall
+    matrices = []
+    for (matrix, _), shift in zip(shapes, shifts, strict=True):
+        placed = turn @ np.column_stack([matrix[:, :2], matrix[:, 2] + shift])
+        placed[:, 2] += (x, y)
+        matrices.append(placed)
+    return Place(x=x, y=y, width=width * tall, height=height * tall, tilt=tilt), matrices
+
+
+def _shape(ink: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix (2, 3) that turns a digit about its middle and makes its ink 1 high, and the span that this then has."""
+    rows, columns = np.nonzero(ink >= INK)
+    top, left = rows.min() - 0.5, columns.min() - 0.5
+    height, width = rows.max() + 0.5 - top, columns.max() + 0.5 - left
+    scale = np.array([min(1 / height, WIDEST / width), 1 / height])
+    matrix = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]) * scale
+    shift = -matrix @ (left + width / 2, top + height / 2)
+    points = matrix @ np.stack([columns, rows]) + shift[:, None]
+    reach = np.abs(matrix).sum(axis=1)  # of a pixel to each side: smoothed ink reaches as far
+    span = np.concatenate([points.min(axis=1) - reach, points.max(axis=1) + reach])
+    return np.column_stack([matrix, shift]), span
+
+
+def _gaps(rng: np.random.Generator, widths: np.ndarray, style: RowStyle) -> np.ndarray:
+    """Between neighbours, in units of the height; less than 0 where one covers a part of the other."""
+    common = rng.uniform(*style.spacing)
+    gaps = np.clip(common * rng.uniform(0.7, 1.3, len(widths) - 1), *style.spacing)
+    covers = rng.random(len(gaps)) < style.overlap_rate
+    over = style.overlap * rng.uniform(0.4, 1.0, len(gaps)) * np.minimum(widths[:-1], widths[1:])
+    return np.where(covers & (style.overlap > 0), -over, gaps)
+
+
+def stamp_row(inks: Sequence[np.ndarray], matrices: Sequence[np.ndarray], side: int) -> list[Stamp]:
+    """The digits as they lie; where two meet, the later one is seen."""
+    taken = np.zeros((side, side), bool)
+    stamps: list[Stamp] = []
+    for ink, matrix in zip(reversed(inks), reversed(matrices), strict=True):
+        x, y, alpha = _warp(ink, matrix, side)
+        rows, columns = slice(y, y + alpha.shape[0]), slice(x, x + alpha.shape[1])
+        own = alpha >= 0.5
+        stamps.append(Stamp(x=x, y=y, alpha=alpha, visible=own & ~taken[rows, columns]))
+        taken[rows, columns] |= own
+    return stamps[::-1]
+
+
+def _warp(ink: np.ndarray, matrix: np.ndarray, side: int) -> tuple[int, int, np.ndarray]:
+    height, width = ink.shape
+    corners = matrix @ np.array([[-1, width, width, -1], [-1, -1, height, height], [1, 1, 1, 1]], np.float64)
+    x, y = np.floor(corners.min(axis=1)).astype(int).clip(0, side - 1).tolist()
+    right, below = np.ceil(corners.max(axis=1)).astype(int).clip(1, side).tolist()
+    local = matrix - np.array([[0, 0, x], [0, 0, y]])
+    warped = cv2.warpAffine(ink, local, (right - x, below - y), flags=cv2.INTER_LINEAR)
+    sharp = max(1.5, 0.8 * math.sqrt(abs(np.linalg.det(matrix[:, :2]))))  # an enlarged digit keeps a crisp edge
+    return x, y, np.clip((warped - INK) * sharp + 0.5, 0, 1)
+
+
+def coloured(colour: Rgb, luma: float) -> np.ndarray:
+    """A colour of this hue whose luma is just ``luma``: darkened, or mixed with white. float32 (3,)"""
+    made = rgb(colour)
+    found = float(made @ LUMA)
+    return made * (luma / found) if found >= luma else made + (1 - made) * ((luma - found) / (1 - found))
+
+
+def digit_colours(rng: np.random.Generator, count: int) -> list[Rgb]:
+    """One colour for all of a row; in one row of ten each digit has its own."""
+    if chance(rng, 0.1):
+        return [pick(rng, COLOURS) for _ in range(count)]
+    return [pick(rng, COLOURS)] * count

@@ -1,0 +1,128 @@
+"""Brings one of Ultralytics' official weights files to a folder: ``python -m cnn_core.fetch_yolo yolo11n.pt FOLDER``.
+
+FOLDER/yolo11n.pt     as Ultralytics publishes it
+       yolo11n.json   where it came from, and its SHA-256; written last
+
+A process of its own for ``flows``, which must not import Ultralytics. It exits 3, with one sentence on its standard
+output, when the file cannot be had, and 4, with the end of one, when there is no such file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import inspect
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from cnn_core.files import write_json
+from cnn_core.yolo import file_sha256, quiet
+
+_STARTS = (b"PK", b"\x80\x02")  # of what torch.save writes, today and before torch 1.6; a log-in page starts otherwise
+
+
+def fetch_yolo(name: str, folder: str | Path, *, url: str | None = None) -> Path:
+    """Download official weights by the name of their file; those that were there are replaced in one move.
+
+    Args:
+        url: another place to get the same file from.
+
+    Raises:
+        ValueError: there is no such file, or it could not be had or is no weights file. What was there before stays.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / name
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as partial:
+        quiet(Path(partial))
+        if name not in official_names():
+            raise ValueError(f"the weights {unknown_name(name)}")
+        import ultralytics
+        from ultralytics.utils import downloads
+
+        try:
+            file = _download(name, Path(partial), url)
+        except (OSError, MemoryError) as error:  # what requests raises is an OSError too
+            raise ValueError(_by_hand(name, target, _reason(error))) from None
+        with file.open("rb") as opened:
+            if not opened.read(2).startswith(_STARTS):
+                raise ValueError(_by_hand(name, target, "what came is no weights file"))
+        release = inspect.signature(downloads.attempt_download_asset).parameters["release"].default
+        origin = {
+            "file": name,
+            "origin": url or f"release {release} of {downloads.GITHUB_ASSETS_REPO}",
+            "sha256": file_sha256(file),
+            "ultralytics": ultralytics.__version__,
+        }
+        file.rename(target)
+    write_json(target.with_suffix(".json"), origin)
+    return target
+
+
+def official_names() -> list[str]:
+    """The weights files that this version of Ultralytics knows; `quiet` goes before."""
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+    return sorted(name for name in GITHUB_ASSETS_NAMES if name.endswith(".pt"))
+
+
+def unknown_name(name: str) -> str:
+    """``of Ultralytics are not called 'yolo11z.pt'; did you mean yolo11x.pt?``"""
+    near = difflib.get_close_matches(name, official_names(), n=1)
+    return f"of Ultralytics are not called {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _download(name: str, folder: Path, url: str | None) -> Path:
+    from ultralytics.utils.downloads import attempt_download_asset, safe_download
+
+    os.environ["YOLO_OFFLINE"] = "false"  # this process alone may use the network
+    file = folder / name
+    if url:
+        safe_download(url, file=name, dir=folder, min_bytes=1e5)
+    else:
+        attempt_download_asset(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"Ultralytics brought no {name}")
+    return file
+
+
+def _reason(error: BaseException) -> str:
+    """In a word; Ultralytics takes every failure for a missing connection when its own probe of the network fails."""
+    status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+    return f"the server answered {status}" if status else " ".join(str(error).replace("❌", "").split()).rstrip(".")
+
+
+def _by_hand(name: str, target: Path, reason: str) -> str:
+    return (
+        f"Ultralytics' weights {name} could not be fetched ({reason}); download {name} by hand from the release assets "
+        f"of Ultralytics on GitHub and put it at {target}"
+    )
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m cnn_core.fetch_yolo", description=__doc__)
+    parser.add_argument("name", help="the file's name, such as yolo11n.pt")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--url", help="another place to get the file from")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as settings, contextlib.redirect_stdout(sys.stderr):
+        quiet(Path(settings))
+        known = arguments.name in official_names()
+    if not known:
+        print(unknown_name(arguments.name))
+        return 4
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Ultralytics tells what it does
+            fetch_yolo(arguments.name, arguments.folder, url=arguments.url)
+    except ValueError as error:
+        print(error)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""What a person calls "these images", part by part: a folder, a glob, a .zip, Parquet with image bytes, videos, a file.
+
+A `Media` lists names and numbers only; pixels are read by whoever works on a `Part` (media_reading.py). Parts follow
+from the listing and their size alone, so an interrupted run finds them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cnn_core.annotations import image_ids
+from cnn_core.images import BadImage
+from cnn_core.sources import open_files
+
+# Ultralytics' own formats, and what else Pillow or OpenCV read; a .gif counts as a video, as it does there.
+IMAGES = frozenset(
+    "avif bmp dng heic heif jp2 jpeg jpg mpo png tif tiff webp jfif jpe j2k pbm pgm pnm ppm".split()  # noqa: SIM905
+)
+VIDEOS = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv webm".split())  # noqa: SIM905
+ADVICE = "name a folder, a glob, a .zip, a .parquet file or a folder of them, a video, or an image"
+MAX_BYTES = 1 << 40  # of a .zip, unpacked; it is read entry by entry
+ID_COLUMNS = ("image_id", "id")
+IMAGE_COLUMNS = ("image", "img", "bytes", "image_bytes", "content", "jpg", "jpeg", "png")
+
+Kind = Literal["files", "zip", "parquet", "video"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some consecutive images of a source.
+
+    Attributes:
+        path: of kind files, the folder that ``names`` are below; else the file that holds the images.
+        names: of kinds files and zip.
+        ids: the images' ids; of a video, the one id that its frames' ids begin with; of Parquet, none.
+        start, stop: of kinds parquet and video: rows, or frames as they are read (with their stride).
+        first: how many images of the source come before it.
+    """
+
+    kind: Kind
+    path: str
+    start: int
+    stop: int
+    first: int
+    names: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One image to be decoded: a path, its encoded bytes, a video's frame (BGR), or why there is nothing.
+
+    ``number`` counts from 0 in the source; ``file`` is for people: where it was read, ``clip.mp4#000012`` of a frame.
+    """
+
+    image_id: str
+    file: str
+    number: int
+    content: Path | bytes | np.ndarray | BadImage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Media:
+    """A source's listing. ``count`` is what it should hold: a video may end before its header says."""
+
+    spans: tuple[Part, ...]
+    left_out: dict[str, int]  # files that are neither images nor videos, by their ending
+    signature: str  # changes with names, sizes and times of change
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.spans))
+
+    @property
+    def videos(self) -> list[Part]:
+        return [span for span in self.spans if span.kind == "video"]
+
+    def parts(self, size: int) -> list[Part]:
+        """The source in order, in parts of at most ``size`` images."""
+        return [
+            _cut(span, start, min(start + size, span.stop))
+            for span in self.spans
+            for start in range(span.start, span.stop, size)
+        ]
+
+
+def _cut(span: Part, start: int, stop: int) -> Part:
+    listed = span.kind in ("files", "zip")
+    return dataclasses.replace(
+        span,
+        start=start,
+        stop=stop,
+        first=span.first + start - span.start,
+        names=span.names[start:stop] if listed else (),
+        ids=span.ids[start:stop] if listed else span.ids,
+    )
+
+
+def list_media(source: str | Path, *, vid_stride: int = 1) -> Media:
+    """List the images below ``source``, at any depth, without reading one.
+
+    Args:
+        vid_stride: of a video every so manieth frame counts.
+
+    Raises:
+        ValueError: nothing is there, or nothing in it is an image; it says what can be named.
+    """
+    path = Path(source)
+    if not path.exists() and any(sign in str(source) for sign in "*?["):
+        found = sorted(name for name in glob.glob(str(source), recursive=True) if Path(name).is_file())  # noqa: PTH207
+        if not found:
+            raise ValueError(f"no file matches {source}: {ADVICE}")
+        base = Path(os.path.commonpath([Path(name).parent for name in found]))
+        return _of_files(base, [Path(name).relative_to(base).as_posix() for name in found], source, vid_stride)
+    if not path.exists():
+        raise ValueError(f"the source {source} does not exist: {ADVICE}")
+    suffix = _suffix(path.name)
+    if path.is_file() and suffix == "parquet":
+        return _of_parquet([path], path)
+    if path.is_file() and (suffix == "zip" or (suffix not in IMAGES | VIDEOS and zipfile.is_zipfile(path))):
+        return _of_zip(path)
+    if path.is_file():
+        return _of_files(path.parent, [path.name], source, vid_stride, strict=False)
+    with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
+        names = files.names
+    tables = [name for name in names if _suffix(name) == "parquet"]
+    if tables and not any(_suffix(name) in IMAGES | VIDEOS for name in names):
+        raw = (path / "manifest.json").is_file()  # data/raw/<set>: its quarantine holds no images
+        return _of_parquet([path / name for name in tables if not raw or Path(name).stem.startswith("part-")], path)
+    return _of_files(path, names, source, vid_stride)
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix[1:].lower()
+
+
+def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int, *, strict: bool = True) -> Media:
+    known = [name for name in names if not strict or _suffix(name) in IMAGES | VIDEOS]
+    left_out = Counter(f".{_suffix(name)}" for name in names if strict and _suffix(name) not in IMAGES | VIDEOS)
+    if not known:
+        found = ", ".join(sorted(left_out)) or "nothing"
+        raise ValueError(f"{source} holds no images (found: {found}): {ADVICE}")
+    ids = dict(zip(known, image_ids(known), strict=True))
+    pictures = [name for name in known if _suffix(name) not in VIDEOS]
+    digest = hashlib.sha256(repr((str(base), vid_stride)).encode())
+    for name in known:
+        stat = Path(base, name).stat()
+        digest.update(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+    spans, first = [], 0
+    if pictures:
+        own = tuple(ids[name] for name in pictures)
+        spans.append(
+            Part(kind="files", path=str(base), start=0, stop=len(pictures), first=0, names=tuple(pictures), ids=own)
+        )
+        first = len(pictures)
+    for name in known:
+        if _suffix(name) in VIDEOS:
+            frames = count_frames(Path(base, name), vid_stride)
+            path = str(Path(base, name))
+            spans.append(Part(kind="video", path=path, start=0, stop=frames, first=first, ids=(ids[name],)))
+            first += frames
+    return Media(spans=tuple(spans), left_out=dict(left_out), signature=digest.hexdigest())
+
+
+def count_frames(path: Path, vid_stride: int) -> int:
+    """Frames of a video that are read at this stride: what its header says, counted where it says nothing; at least 1,
+    so that a video which cannot be opened comes up as a bad one."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
+        if said <= 0:
+            said = 0
+            while capture.grab():
+                said += 1
+        return max(1, said // vid_stride)
+    finally:
+        capture.release()
+
+
+def _of_zip(path: Path) -> Media:
+    with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
+        names = [name for name in files.names if _suffix(name) in IMAGES]
+        left_out = Counter(f".{_suffix(name)}" for name in files.names if _suffix(name) not in IMAGES)
+    if not names:
+        raise ValueError(f"{path} holds no images (found: {', '.join(sorted(left_out)) or 'nothing'}): {ADVICE}")
+    span = Part(
+        kind="zip", path=str(path), start=0, stop=len(names), first=0, names=tuple(names), ids=tuple(image_ids(names))
+    )
+    return Media(spans=(span,), left_out=dict(left_out), signature=_signature([path]))
+
+
+def _of_parquet(paths: Sequence[Path], source: Path) -> Media:
+    spans, first, ids = [], 0, []
+    for path in paths:
+        try:
+            opened = pq.ParquetFile(path)
+            image_column(opened.schema_arrow, path)
+            count = opened.metadata.num_rows
+            if (column := id_column(opened.schema_arrow)) is not None:
+                ids.append(pq.read_table(path, columns=[column])[column].cast(pa.large_string()))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is no whole Parquet file ({error}): get it again") from None
+        if count:
+            spans.append(Part(kind="parquet", path=str(path), start=0, stop=count, first=first))
+        first += count
+    if not first:
+        raise ValueError(f"{source} holds no images: {ADVICE}")
+    named = [chunk for column in ids for chunk in column.chunks]
+    if named and len(pa.chunked_array(named).unique()) < sum(map(len, named)):
+        raise ValueError(f"{source} has an id twice: the ids of images must differ, or leave the column out")
+    return Media(spans=tuple(spans), left_out={}, signature=_signature(paths))
+
+
+def _signature(paths: Sequence[Path]) -> str:
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+
+def id_column(schema: pa.Schema) -> str | None:
+    return next((name for name in ID_COLUMNS if name in schema.names), None)
+
+
+def image_column(schema: pa.Schema, path: str | Path) -> str:
+    """The column with encoded images: bytes, or a struct with ``bytes`` as Hugging Face writes it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name in [*IMAGE_COLUMNS, *schema.names]:
+        kind = schema.field(name).type if name in schema.names else None
+        if kind is not None and (_is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)):
+            return name
+    raise ValueError(f"{path} has no column of image bytes; it has {', '.join(schema.names)}")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -1,0 +1,204 @@
+"""The images of a `cnn_core.media.Part`, one after the other, and their pixels.
+
+Images are decoded by the reader that is passed in (Ultralytics' own, for detection), and what it cannot read by
+`cnn_core.images.decode_rgb`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cnn_core.images import DAMAGED, EMPTY, NOT_AN_IMAGE, BadImage, decode_rgb
+from cnn_core.media import IMAGES, Entry, Part, id_column, image_column
+from cnn_core.sources import DAMAGE
+
+Imread = Callable[[str], "np.ndarray | None"]  # a path -> uint8 (H, W, C), BGR, or None
+UNREADABLE = "cannot be read"
+_MEMORY = Path("/dev/shm")
+
+
+class Reader:
+    """Gives the entries of parts. A video or a Parquet file is kept open, so that parts in order are read in one go."""
+
+    def __init__(self, *, vid_stride: int = 1) -> None:
+        self.vid_stride = vid_stride
+        self._open: tuple[str, int, Iterator[Any]] | None = None  # path, position, what follows
+
+    def __call__(self, part: Part) -> Iterator[Entry]:
+        """In order. What cannot be read at all comes as a `BadImage` in its entry's place."""
+        if part.kind == "files":
+            for number, (name, image_id) in enumerate(zip(part.names, part.ids, strict=True), part.first):
+                path = Path(part.path, name)
+                yield Entry(image_id=image_id, file=str(path), number=number, content=path)
+        elif part.kind == "zip":
+            yield from self._zip(part)
+        elif part.kind == "parquet":
+            for row, (image_id, name, data) in zip(range(part.start, part.stop), self._sequence(part), strict=False):
+                content = data if data is not None else BadImage(EMPTY, "no bytes")
+                number = part.first + row - part.start
+                yield Entry(image_id=image_id, file=name, number=number, content=content)
+        else:
+            yield from self._video(part)
+
+    def _zip(self, part: Part) -> Iterator[Entry]:
+        with zipfile.ZipFile(part.path) as archive:
+            for number, (name, image_id) in enumerate(zip(part.names, part.ids, strict=True), part.first):
+                content: bytes | BadImage
+                try:
+                    content = archive.read(name)
+                except (*DAMAGE, NotImplementedError, RuntimeError, OSError) as error:
+                    content = BadImage(DAMAGED, f"{type(error).__name__}: {error}")
+                yield Entry(image_id=image_id, file=f"{part.path}/{name}", number=number, content=content)
+
+    def _video(self, part: Part) -> Iterator[Entry]:
+        """Frames are numbered from 1 as they are read, like Ultralytics does."""
+        read = -1
+        for read, frame in enumerate(self._sequence(part)):
+            if read == len(part):
+                break
+            name = f"#{part.start + read + 1:06d}"
+            number = part.first + read
+            yield Entry(image_id=part.ids[0] + name, file=part.path + name, number=number, content=frame)
+            if read + 1 == len(part):
+                return
+        if read < 0 and part.start == 0:
+            fault = BadImage(UNREADABLE, "no frame of this video can be decoded")
+            yield Entry(image_id=part.ids[0] + "#000001", file=part.path, number=part.first, content=fault)
+
+    def _sequence(self, part: Part) -> Iterator[Any]:
+        """What follows from ``part.start`` on in its file; read on from where the last part ended, where it fits."""
+        if self._open is None or self._open[0] != part.path or self._open[1] > part.start:
+            follow = frames(part.path, self.vid_stride) if part.kind == "video" else rows(part.path)
+            self._open = (part.path, 0, follow)
+        path, position, follow = self._open
+        for _ in range(part.start - position):
+            next(follow, None)
+        position = part.start
+        while position < part.stop and (found := next(follow, None)) is not None:
+            position += 1
+            self._open = (path, position, follow)
+            yield found
+
+
+def frames(path: str, vid_stride: int) -> Iterator[np.ndarray]:
+    """A video's frames, uint8 (H, W, 3) BGR: those that Ultralytics' loader gives at this stride."""
+    capture = cv2.VideoCapture(path)
+    try:
+        while all(capture.grab() for _ in range(vid_stride)):
+            good, frame = capture.retrieve()
+            if good and frame is not None:
+                yield frame
+    finally:
+        capture.release()
+
+
+def rows(path: str) -> Iterator[tuple[str, str, bytes | None]]:
+    """(id, name, bytes) of each row of a Parquet file, in pieces: a row group may be larger than the memory."""
+    opened = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    image, ids = image_column(opened.schema_arrow, path), id_column(opened.schema_arrow)
+    row, stem = 0, Path(path).stem
+    for batch in opened.iter_batches(batch_size=32, columns=[image, *([ids] if ids else [])], use_threads=False):
+        images, names = batch.column(image), batch.column(ids).to_pylist() if ids else [None] * len(batch)
+        paths: Sequence[str | None] = [None] * len(batch)
+        if pa.types.is_struct(images.type):
+            if images.type.get_field_index("path") >= 0:
+                paths = images.field("path").to_pylist()
+            images = images.field("bytes")
+        for name, inner, data in zip(names, paths, images.to_pylist(), strict=True):
+            image_id = str(name) if name is not None else f"{stem}:{row}"
+            yield image_id, f"{path}/{inner or image_id}", data
+            row += 1
+
+
+def pixels(entry: Entry, imread: Imread) -> np.ndarray:
+    """The entry decoded: uint8 (H, W, C) in OpenCV's order (BGR).
+
+    ``imread`` reads whatever it can, so that the result is its own; only what is cut short is refused all the same:
+    decoders fill up with grey what is missing.
+
+    Raises:
+        BadImage: empty, no image, damaged or cut short.
+    """
+    content = entry.content
+    if isinstance(content, np.ndarray):
+        return content
+    if isinstance(content, BadImage):
+        raise content
+    if isinstance(content, Path):
+        return _read(content, imread)
+    if not content:
+        raise BadImage(EMPTY, "0 bytes")
+    # Through a file in memory: readers choose their way by a file's ending.
+    where = _MEMORY if _MEMORY.is_dir() else None
+    with tempfile.NamedTemporaryFile(suffix=_ending(entry.file, content), dir=where) as file:
+        file.write(content)
+        file.flush()
+        return _read(Path(file.name), imread)
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix[1:].lower()
+
+
+def _ending(name: str, data: bytes) -> str:
+    if _suffix(name) in IMAGES:
+        return f".{_suffix(name)}"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return ".tif"
+    return ".heic" if data[4:8] == b"ftyp" else ""
+
+
+def _read(path: Path, imread: Imread) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 16))
+            tail = file.read()
+    except OSError as error:
+        raise BadImage(UNREADABLE, str(error.strerror)) from None
+    if not size:
+        raise BadImage(EMPTY, "0 bytes")
+    if _seems_cut(head, tail):
+        _refuse_damaged(path)
+    try:
+        image = imread(str(path))
+    except (cv2.error, OSError, ValueError, SyntaxError) as error:
+        raise BadImage(DAMAGED, " ".join(str(error).split())) from None
+    if image is not None:
+        return image
+    return np.ascontiguousarray(_decoded(path)[..., ::-1])
+
+
+def _seems_cut(head: bytes, tail: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end mark; some good files do, or carry more behind it."""
+    if head[:2] == b"\xff\xd8":
+        return not tail.rstrip(b"\0").endswith(b"\xff\xd9")
+    return head[:4] == b"\x89PNG" and b"IEND" not in tail
+
+
+def _refuse_damaged(path: Path) -> None:
+    try:
+        _decoded(path)
+    except BadImage as fault:
+        if fault.reason in (DAMAGED, NOT_AN_IMAGE):
+            raise
+
+
+def _decoded(path: Path) -> np.ndarray:
+    try:
+        return decode_rgb(path.read_bytes())
+    except BadImage as fault:
+        if "pi_heif" in fault.detail:  # Ultralytics' Image.open wants to install that when it meets what is no image
+            raise BadImage(NOT_AN_IMAGE, "not in a format that can be read") from None
+        raise

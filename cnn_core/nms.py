@@ -1,0 +1,79 @@
+"""Non-maximum suppression, written out: of the many boxes that a detector puts on one object, keep the best.
+
+A detector scores every cell of its grid, so neighbouring cells find the same object, each with a box of its own. The
+greedy rule that nearly all detectors use (Felzenszwalb et al., "Object Detection with Discriminatively Trained
+Part-Based Models", 2010, section 6.2; for a network's boxes class by class: Girshick et al., R-CNN, 2014, section 2.2;
+YOLO: Redmon et al., 2016, section 2.3):
+
+    1. Take the box with the highest score of those left, and keep it.
+    2. Drop every box left that overlaps it by more than a threshold: it shows the same object.
+    3. Again from 1, until none is left.
+
+How much two boxes overlap is their intersection over union, IoU(A, B) = |A ∩ B| / |A ∪ B|, from 0 (apart) to 1 (the
+same box).
+
+This is for reading and for the report; batches use the compiled one of torchvision, which a test holds it against.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    """Of boxes (N, 4), xyxy: (N,), width times height; 0 where a box has no extent."""
+    return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of every box with every other.
+
+    Args:
+        first: float (N, 4), xyxy: left, top, right, bottom. second: float (M, 4).
+
+    Returns:
+        float (N, M), 0..1; 0 for two boxes without an area.
+    """
+    left_top = np.maximum(first[:, None, :2], second[None, :, :2])  # (N, M, 2)
+    right_bottom = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    width, height = np.moveaxis(np.maximum(right_bottom - left_top, 0), -1, 0)  # 0 where the boxes lie apart
+    intersection = width * height
+    union = area(first)[:, None] + area(second)[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection, dtype=float), where=union > 0)
+
+
+def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Which boxes to keep, whatever their class.
+
+    Args:
+        boxes: float (N, 4), xyxy. scores: float (N,); of equal scores the earlier box counts as the better.
+        threshold: 0..1; a box whose IoU with a kept one is greater goes.
+
+    Returns:
+        int (K,): their positions, the best first.
+    """
+    left = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(left):
+        best, rest = left[0], left[1:]
+        kept.append(best)
+        overlap = iou(boxes[best : best + 1], boxes[rest])[0]
+        left = rest[overlap <= threshold]
+    return np.array(kept, dtype=np.int64)
+
+
+def class_nms(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, threshold: float) -> np.ndarray:
+    """`nms` among the boxes of each class on its own: a 3 in front of an 8 is two objects.
+
+    Args:
+        classes: int (N,).
+
+    Returns:
+        int (K,): the positions of the boxes kept, of all classes, the best first.
+    """
+    kept = np.zeros(len(boxes), dtype=bool)
+    for number in np.unique(classes):
+        members = np.flatnonzero(classes == number)
+        kept[members[nms(boxes[members], scores[members], threshold)]] = True
+    positions = np.flatnonzero(kept)
+    return positions[np.argsort(-scores[positions], kind="stable")]

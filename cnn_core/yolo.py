@@ -1,0 +1,202 @@
+"""Ultralytics behind a few adapters: its settings kept away from the user's, weights read, predictions before NMS.
+
+Ultralytics is AGPL-3.0. It is imported only here, in the ``yolo_*`` modules beside and in ``engines``, and only after
+`quiet`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from cnn_core.files import read_json
+from cnn_core.initial_weights import is_none
+
+TASKS = ("detect", "segment")
+TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+ENGINES = (".pt", ".onnx", ".engine", ".torchscript", ".xml")  # files that a weights path may name
+OWN = "model.pt"  # of a model folder
+
+_ENVIRONMENT = {
+    "YOLO_AUTOINSTALL": "false",  # or a missing package is installed in the middle of a run
+    "YOLO_OFFLINE": "true",
+    "YOLO_VERBOSE": "false",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedYolo:
+    """A detector in float32, in evaluation mode, on the CPU, its normalisations not fused into the convolutions."""
+
+    network: nn.Module
+    names: dict[int, str]
+    stride: int  # the sides of an input are multiples of it
+    task: Literal["detect", "segment"]
+    sha256: str  # of the file
+    imgsz: int | None  # the side that it was trained with, where the file says so
+
+
+def quiet(folder: str | Path) -> None:
+    """Make Ultralytics keep its settings in ``folder``, install nothing, ask no network, tell nobody and print nothing.
+
+    To be called before anything imports Ultralytics; again in the same process it changes nothing. Weights are read
+    without executing what they hold, unless ``ULTRALYTICS_SAFE_LOAD=false`` is in the environment.
+    """
+    first = "ultralytics" not in sys.modules
+    if first:
+        own = Path(folder).absolute() / f"ultralytics-{os.getpid()}"  # its file of settings is not safe to share
+        own.mkdir(parents=True, exist_ok=True)
+        os.environ.update(_ENVIRONMENT, YOLO_CONFIG_DIR=str(own))
+        os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    import ultralytics
+
+    if first and not threads:  # its import says 1, which every process started from here would take over
+        os.environ.pop("OMP_NUM_THREADS", None)
+    logging.getLogger("ultralytics").setLevel(logging.ERROR)
+    wanted = {"sync": False, "vscode_msg": False, "openvino_msg": False, **dict.fromkeys(TRACKERS, False)}
+    if any(ultralytics.settings[key] != value for key, value in wanted.items()):
+        if first:
+            ultralytics.settings.update(wanted)  # in the file too, for processes that Ultralytics itself starts
+        else:
+            dict.update(ultralytics.settings, wanted)
+
+
+def weights_file(path: str | Path) -> Path:
+    """The file (of OpenVINO: the folder) that a weights parameter names: a model folder of ours or the file itself.
+
+    Raises:
+        ValueError: nothing is there or it is no detector; it says what to put there.
+    """
+    path = Path(path)
+    if is_none(path):
+        raise ValueError(f"{path} stands for no weights at all: name a model folder or a file such as yolo11n.pt")
+    if path.is_file():
+        if path.suffix not in ENGINES:
+            raise ValueError(f"{path} is no weights file: its name must end in {', '.join(ENGINES)}")
+        return path
+    if (path / "model.json").is_file():
+        if not (path / OWN).is_file():
+            raise ValueError(f"{path} holds no {OWN}: it is no model folder of the stage train_detector")
+        return path / OWN
+    if path.is_dir() and any(path.glob("*.xml")):
+        return path
+    if path.is_dir():
+        raise ValueError(f"{path} holds neither {OWN} and model.json nor an OpenVINO model")
+    raise ValueError(_absent(path))
+
+
+def load_network(path: str | Path) -> LoadedYolo:
+    """The network of a model folder or a ``.pt`` file of Ultralytics.
+
+    Raises:
+        ValueError: there is none, it cannot be read, it holds foreign code, or it neither detects nor segments.
+    """
+    file = weights_file(path)
+    if file.suffix != ".pt":
+        raise ValueError(f"{file} is an exported engine; here Ultralytics' own weights (.pt) are needed")
+    network = _read(file)
+    task = getattr(network, "task", None)
+    if task not in TASKS:
+        raise ValueError(f"{file} is a model for the task {task!r}; detectors are for {' or '.join(TASKS)}")
+    side = network.args.get("imgsz") if isinstance(getattr(network, "args", None), dict) else None
+    return LoadedYolo(
+        network=network,
+        names={int(number): str(name) for number, name in _named(network.names).items()},
+        stride=int(network.stride.max()),
+        task=cast(Literal["detect", "segment"], task),
+        sha256=file_sha256(file),
+        imgsz=int(max(side)) if isinstance(side, list | tuple) else int(side) if side else _card_side(path),
+    )
+
+
+@torch.no_grad()
+def raw(loaded: LoadedYolo, images: Tensor) -> Tensor:
+    """All that the network predicts, before non-maximum suppression.
+
+    Args:
+        images: float32 (N, 3, H, W) in 0..1, RGB; H and W multiples of ``loaded.stride``.
+
+    Returns:
+        (N, anchors, 4 + classes): boxes xyxy in pixels of the input, and a probability a class; the anchors row by row
+        of one grid after the other, as `grid_sizes` gives them.
+    """
+    head: Any = loaded.network.model[-1]  # type: ignore[index]
+    decoded, predictions = loaded.network(images)
+    if head.end2end:  # it gives its chosen boxes only; what they are chosen from stands beside
+        decoded = head._inference(predictions["one2one"])
+    elif isinstance(decoded, tuple):  # of a segmenter: with the prototypes of its masks
+        decoded = decoded[0]
+    decoded = decoded[:, : 4 + len(loaded.names)].transpose(1, 2)
+    if head.end2end or head.xyxy:
+        return decoded
+    centres, sides = decoded[..., :2], decoded[..., 2:4]
+    return torch.cat((centres - sides / 2, centres + sides / 2, decoded[..., 4:]), -1)
+
+
+def grid_sizes(loaded: LoadedYolo, height: int, width: int) -> list[tuple[int, int]]:
+    """(rows, columns) of each grid that an input of this size is predicted on, the finest first."""
+    strides = [int(stride) for stride in loaded.network.model[-1].stride]  # type: ignore[index]
+    return [(height // stride, width // stride) for stride in strides]
+
+
+def file_sha256(file: str | Path) -> str:
+    with Path(file).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read(file: Path) -> Any:
+    """Under a name of its own: Ultralytics takes a ``yolov5s.pt`` for a typing error and drops quotes from paths."""
+    from ultralytics.nn.tasks import load_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "weights.pt")
+        link.symlink_to(file.absolute())
+        try:
+            network, _ = load_checkpoint(link)
+        except Exception as error:
+            raise ValueError(_unreadable(file, error)) from None
+    return network
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if zipfile.is_zipfile(file) and "outside the supported" in text:
+        return (
+            f"{file} holds more than Ultralytics' own networks and is not read, because that could execute foreign "
+            "code; if you trust who made it, set ULTRALYTICS_SAFE_LOAD=false in the environment"
+        )
+    if "YOLOv5" in text:
+        return f"{file} was trained with the old YOLOv5 code, which Ultralytics cannot load; use yolov5nu.pt or newer"
+    return f"{file} cannot be read as weights of Ultralytics ({type(error).__name__}): cut short, or of another kind"
+
+
+def _absent(path: Path) -> str:
+    if Path(f"{path}.dvc").is_file():
+        return f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`"
+    name = path.name if path.suffix == ".pt" else "yolo11n.pt"
+    return (
+        f"{path} does not exist: `python -m flows.fetch {name}` puts Ultralytics' official weights of that name at "
+        f"data/weights/{name}; the stage train_detector writes model folders; your own file may lie anywhere"
+    )
+
+
+def _named(names: Any) -> dict[int, str]:
+    return dict(enumerate(names)) if isinstance(names, list | tuple) else names
+
+
+def _card_side(path: str | Path) -> int | None:
+    if not (Path(path) / "model.json").is_file():
+        return None
+    return read_json(Path(path) / "model.json", made_by="train_detector").get("imgsz")

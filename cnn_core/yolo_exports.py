@@ -1,0 +1,110 @@
+"""Exports of YOLO networks, made once by Ultralytics' exporter and kept: OpenVINO, ONNX, TensorRT.
+
+<cache>/<sha of the weights>-<library and version>-<precision>/   the export, with Ultralytics' metadata
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnn_core.files import whole_folder
+from cnn_core.yolo import LoadedYolo
+
+Calibration = Callable[[int], Sequence[np.ndarray]]  # a side -> letterboxed images, uint8 (H, W, C) BGR
+
+PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "tensorrt": "tensorrt"}
+_FORMATS = {"openvino": "openvino", "onnx": "onnx", "tensorrt": "engine"}  # Ultralytics' names
+_TENSORRT_BATCH = 32  # the most images of a forward pass, which TensorRT wants to know
+
+
+def exported(
+    loaded: LoadedYolo,
+    backend: str,
+    precision: str,
+    *,
+    cache: Path,
+    max_side: int,
+    calibration: Calibration | None = None,
+) -> Path:
+    """The folder with the export, made if it is not there: by one process, while others that want it wait."""
+    images = list(calibration(max_side)) if precision == "int8" and calibration else []
+    if precision == "int8" and not images:
+        raise ValueError("int8 needs images to be calibrated with, and there is none that can be read")
+    library = PACKAGES[backend]
+    parts = [loaded.sha256[:16], f"{library}-{importlib.metadata.version(library)}"]
+    parts += [f"ultralytics-{importlib.metadata.version('ultralytics')}", precision]
+    if images:
+        parts.append(hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest()[:8])
+    if backend == "tensorrt":  # planned for one kind of GPU and for sizes up to this
+        parts += [str(max_side), torch.cuda.get_device_name().replace(" ", "")]
+    folder = cache / "-".join(parts)
+    with _held(cache / f"{folder.name}.lock"):
+        if not folder.is_dir():
+            with whole_folder(folder) as partial:
+                _export(loaded, backend, precision, partial, max_side, images)
+    return folder
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:  # let go with the file, so also when this process is killed
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _export(
+    loaded: LoadedYolo, backend: str, precision: str, folder: Path, max_side: int, images: list[np.ndarray]
+) -> None:
+    from ultralytics.engine.exporter import Exporter
+
+    class Calibrated(Exporter):
+        """Takes the images that it is given, not a data set of Ultralytics'."""
+
+        def get_int8_calibration_dataloader(self, prefix: str = "") -> list[Tensor]:  # noqa: ARG002
+            turned = (np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)) for image in images)
+            return [torch.from_numpy(image) for image in turned]
+
+    settings: dict[str, Any] = {"format": _FORMATS[backend], "dynamic": True, "imgsz": max_side, "verbose": False}
+    if precision == "int8":
+        settings |= {"quantize": 8, "data": "calibration.yaml"}  # a name only: the images are here
+    if backend == "tensorrt":
+        settings |= {"batch": _TENSORRT_BATCH, "quantize": 16 if precision == "half" else 32, "device": 0}
+    network: Any = loaded.network
+    network.pt_path = str(folder / "model.pt")  # it exports beside that
+    with warnings.catch_warnings(), _quiet_telemetry():
+        warnings.simplefilter("ignore")
+        Calibrated(overrides=settings)(model=network)
+    for inner in [path for path in folder.iterdir() if path.is_dir()]:
+        for file in inner.iterdir():
+            shutil.move(file, folder / file.name)
+        inner.rmdir()
+
+
+@contextmanager
+def _quiet_telemetry() -> Iterator[None]:
+    """OpenVINO's converter and NNCF tell Intel of each use, through this one class."""
+    try:
+        import openvino_telemetry as told
+    except ImportError:
+        yield
+        return
+    sent = told.Telemetry.send_event, told.Telemetry.start_session, told.Telemetry.end_session
+    silent = lambda *_, **__: None  # noqa: E731
+    told.Telemetry.send_event = told.Telemetry.start_session = told.Telemetry.end_session = silent
+    try:
+        yield
+    finally:
+        told.Telemetry.send_event, told.Telemetry.start_session, told.Telemetry.end_session = sent

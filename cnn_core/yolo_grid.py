@@ -1,0 +1,88 @@
+"""A detector's grid made visible: what each cell says, all boxes before non-maximum suppression, and what is left.
+
+YOLO (Redmon et al., "You Only Look Once", 2016, figure 2) cuts the image into S x S cells; each predicts boxes, and
+which class an object has whose middle lies in it: one pass, no search. Today's YOLOs do so on several grids at once,
+fine ones for small objects and coarse ones for large, with one box a cell and the class's probability as its score.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from cnn_core.nms import class_nms
+from cnn_core.yolo import LoadedYolo, grid_sizes, raw
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Level:
+    """One grid: of every cell the class that it holds most probable, int (rows, columns), and how probable, float
+    (rows, columns) in 0..1."""
+
+    classes: np.ndarray
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridView:
+    """All that happens to one image.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB, letterboxed: what the network is given.
+        levels: its grids, the finest first.
+        boxes, scores, classes: float (n, 4) xyxy in pixels of ``image``, float (n,), int (n,): what the cells say with
+            a score of at least ``conf``.
+        cells: int (n, 3): level, row and column of the cell that says it.
+        kept: positions of the boxes that `nms.class_nms` keeps at ``iou``, the best first.
+    """
+
+    image: np.ndarray
+    names: dict[int, str]
+    levels: list[Level]
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    cells: np.ndarray
+    kept: np.ndarray
+    conf: float
+    iou: float
+
+
+def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, iou: float) -> GridView:
+    """
+    Args:
+        image: uint8 (H, W, 3) RGB of any size.
+        imgsz: the longer side of what the network is given.
+        conf, iou: Ultralytics' names: the least score of a box; the IoU beyond which two boxes are of one object.
+    """
+    from ultralytics.data.augment import LetterBox
+
+    letterbox = LetterBox((imgsz, imgsz), auto=True, stride=loaded.stride)
+    boxed = np.ascontiguousarray(letterbox(image=image))
+    height, width = boxed.shape[:2]
+    device = next(loaded.network.parameters()).device
+    values = torch.from_numpy(boxed).permute(2, 0, 1)[None].float().div(255).to(device)
+    predicted = raw(loaded, values)[0].cpu().numpy()  # (anchors, 4 + classes)
+    scores, classes = predicted[:, 4:].max(1), predicted[:, 4:].argmax(1)
+    sizes = grid_sizes(loaded, height, width)
+    parts = np.cumsum([0, *(rows * columns for rows, columns in sizes)])
+    levels = [
+        Level(classes=classes[start:end].reshape(size), scores=scores[start:end].reshape(size))
+        for start, end, size in zip(parts, parts[1:], sizes, strict=False)
+    ]
+    cells = np.array([(n, *place) for n, size in enumerate(sizes) for place in np.ndindex(size)])
+    sure = np.flatnonzero(scores >= conf)
+    return GridView(
+        image=boxed,
+        names=loaded.names,
+        levels=levels,
+        boxes=predicted[sure, :4],
+        scores=scores[sure],
+        classes=classes[sure],
+        cells=cells[sure],
+        kept=class_nms(predicted[sure, :4], scores[sure], classes[sure], iou),
+        conf=conf,
+        iou=iou,
+    )

@@ -1,0 +1,142 @@
+"""The steps of Ultralytics' own prediction that ours consists of: reading, letterbox, suppression, scaling, drawing.
+
+Each is Ultralytics' function with Ultralytics' arguments, as its `DetectionPredictor`, `SegmentationPredictor` and
+`trackers.track` call them. Imported after `cnn_core.yolo.quiet`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from ultralytics.data.augment import LetterBox
+from ultralytics.engine.results import Results
+from ultralytics.utils import YAML, IterableSimpleNamespace, nms, ops
+from ultralytics.utils.checks import check_imgsz, check_yaml
+from ultralytics.utils.patches import imread
+
+from cnn_core.annotations import decode_mask
+
+if TYPE_CHECKING:
+    from cnn_core.detection import DetectorParams, Found
+    from cnn_core.engines import About
+
+_NO_LIMIT_S = 3600.0  # an image; Ultralytics' own limit silently drops boxes when the machine is busy
+
+
+def reader(channels: int) -> Callable[[str], np.ndarray | None]:
+    """What Ultralytics reads an image file with: path -> uint8 (H, W, channels), BGR, or None."""
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
+    return functools.partial(imread, flags=flags)
+
+
+def letterbox(about: About, imgsz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Image -> the smallest rectangle of whole strides whose longer side is ``imgsz``; a static export's one shape."""
+    if about.fixed:
+        box = LetterBox(about.fixed, auto=False, stride=about.stride)
+    else:
+        box = LetterBox(check_imgsz(imgsz, stride=about.stride, min_dim=2), auto=True, stride=about.stride)
+    return lambda image: box(image=image)
+
+
+def squares(images: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
+    """Letterboxed to (side, side)."""
+    return [LetterBox((side, side), auto=False)(image=image) for image in images]
+
+
+def suppress(raw: Tensor, params: DetectorParams, about: About) -> list[Tensor]:
+    """Raw predictions -> of each image the rows kept: xyxy in pixels of the input, score, class, mask coefficients."""
+    return nms.non_max_suppression(
+        raw,
+        params.conf,
+        params.iou,
+        list(params.classes) or None,
+        params.agnostic_nms,
+        max_det=params.max_det,
+        nc=0 if about.task == "detect" else len(about.names),
+        end2end=about.end2end,
+        max_time_img=_NO_LIMIT_S,
+    )
+
+
+def in_original(
+    rows: Tensor, protos: Tensor | None, shape: tuple[int, int], original: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows of `suppress` as float32 (n, 6) in the original image's pixels, and its masks uint8 (n, H, W).
+
+    Args:
+        shape: of the letterboxed image, (height, width).
+    """
+    rows = rows.float()
+    rows[:, :4] = ops.scale_boxes(shape, rows[:, :4], original)
+    if protos is None:
+        return rows[:, :6].cpu().numpy(), None
+    masks = ops.process_mask_native(protos, rows[:, 6:], rows[:, :4], original[:2])
+    if len(rows):
+        keep = masks.amax((-2, -1)) > 0  # as Ultralytics: a box with an empty mask goes
+        rows, masks = rows[keep], masks[keep]
+    return rows[:, :6].cpu().numpy(), masks.cpu().numpy()
+
+
+def write_picture(path: Path, image: np.ndarray, found: Found, names: dict[int, str]) -> None:
+    """A JPEG of the image (BGR) with its boxes and masks, drawn by Ultralytics."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = np.ascontiguousarray(_results(image, found, names).plot())
+    good, data = cv2.imencode(".jpg", drawn)
+    assert good
+    path.write_bytes(data.tobytes())  # not by OpenCV, which cannot write to every name
+
+
+def write_labels(path: Path, image: np.ndarray, found: Found, names: dict[int, str]) -> None:
+    """Ultralytics' text: class, centre and size as shares of the image (a segmenter: the outline), score, track."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    _results(image, found, names).save_txt(path, save_conf=True)
+
+
+def _results(image: np.ndarray, found: Found, names: dict[int, str]) -> Results:
+    columns = [found.boxes, found.scores[:, None], found.classes[:, None]]
+    if found.tracks is not None and len(found.boxes):
+        columns.insert(1, found.tracks[:, None])
+    boxes = torch.from_numpy(np.concatenate(columns, 1).astype(np.float32))
+    masks = None
+    if found.masks:
+        masks = torch.from_numpy(np.stack([decode_mask(rle, found.height, found.width) for rle in found.masks]))
+    return Results(image, path="", names=names, boxes=boxes, masks=masks)
+
+
+class Tracker:
+    """Follows objects through one video's frames, in order: Ultralytics' tracker of this name with its own settings."""
+
+    def __init__(self, name: str) -> None:
+        from ultralytics.trackers.track import TRACKER_MAP
+
+        settings = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
+        settings.device = torch.device("cpu")
+        self.tracker: Any = TRACKER_MAP[name](args=settings)
+        self.tracker.reset()
+
+    def __call__(self, table: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """What `trackers.track.on_predict_postprocess_end` does of a frame.
+
+        Args:
+            table: float32 (n, 6): xyxy, score, class.
+            frame: uint8 (H, W, 3), BGR.
+
+        Returns:
+            Which rows stay, and float32 (m, 7) in their place: xyxy, track, score, class; None = as they were.
+        """
+        boxes = Results(frame, path="", names={}, boxes=torch.from_numpy(table)).boxes.cpu().numpy()
+        tracks = self.tracker.update(boxes, frame, feats=None)
+        if len(tracks) == 0:
+            hidden = any(not track.is_activated for track in self.tracker.tracked_stracks)  # until it is confirmed
+            return np.arange(0 if hidden else len(table)), None
+        kept = np.asarray(tracks[:, :-1], np.float32)
+        kept[:, :4] = ops.clip_boxes(kept[:, :4], frame.shape)  # as `Results.update` does
+        return tracks[:, -1].astype(int), kept

@@ -1,0 +1,77 @@
+"""Stage ``compose``: lay ingested digits on generated scenes: data/raw/digits -> data/composed/numbers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cnn_core.annotations import BOX, Annotations, read_annotations
+from cnn_core.compose import ComposeParams, compose
+from cnn_core.figures import contact_sheet
+from cnn_core.params import load_section
+from cnn_core.yolo_labels import SPLITS
+from tasks import events
+
+PARAMS = ComposeParams
+FOLDER = "data/composed/numbers"
+ACROSS = 6  # pictures in a row of the sheet
+ROWS = {"train": 2, "val": 1, "test": 1}
+SHOWN = 240  # pixels of a picture's side in the sheet
+GREEN = (0, 230, 60)
+
+
+def main() -> None:
+    params = load_section(PARAMS, "compose")
+    cv2.setNumThreads(1)  # the pictures are small: more threads wait for each other
+    start = time.monotonic()
+    total = sum(getattr(params, split) for split in SPLITS)
+    with events.progress("compose", total) as bar:
+        manifest = compose(params, FOLDER, on_progress=bar.update)
+    minutes = (time.monotonic() - start) / 60
+    show(Path("data/plots/compose.png"))
+    images, objects, _ = read_annotations(FOLDER)
+    metrics = {
+        "counts": manifest["counts"],
+        "objects": manifest["objects"],
+        "digits_per_image": round(len(objects) / len(images), 3),
+        "mean_height_pixels": round(float((objects["y2"] - objects["y1"]).mean()), 1),
+        "images_per_minute": round(total / minutes),
+    }
+    events.write_metrics("data/metrics/compose.json", metrics)
+    events.log(
+        f"{total:,} pictures with {len(objects):,} digits in {FOLDER}, {metrics['images_per_minute']:,} a minute"
+    )
+
+
+def show(path: Path) -> None:
+    """A contact sheet with every object's box and the number below; two rows of train, one of val and test each."""
+    rows, captions = [], []
+    for split, count in ROWS.items():
+        found = read_annotations(FOLDER, split)
+        for row in range(count):
+            part = found[0].iloc[row * ACROSS : (row + 1) * ACROSS]
+            if len(part):
+                rows.append(
+                    np.stack([boxed(file, image_id, found) for file, image_id in part[["file", "image_id"]].values])
+                )
+                captions.append([f"{text or 'no digit'}  ({split})" for text in part["text"]])
+    title = "Composed scenes: house numbers of ingested digits on generated walls, with their exact boxes"
+    contact_sheet(path, rows, title=title, captions=captions, side=SHOWN)
+
+
+def boxed(file: str, image_id: str, annotations: Annotations) -> np.ndarray:
+    """uint8 (3, SHOWN, SHOWN): a picture with the boxes of its objects."""
+    picture = cv2.imread(file)[..., ::-1]
+    scale = SHOWN / len(picture)
+    picture = cv2.resize(picture, (SHOWN, SHOWN), interpolation=cv2.INTER_LINEAR)
+    objects = annotations[1]
+    for x1, y1, x2, y2 in (objects.loc[objects["image_id"] == image_id, BOX] * scale).round().astype(int).values:
+        cv2.rectangle(picture, (int(x1) - 1, int(y1) - 1), (int(x2), int(y2)), GREEN, 1)
+    return picture.transpose(2, 0, 1)
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

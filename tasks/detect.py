@@ -1,0 +1,289 @@
+"""Find objects in any images: a folder, glob, .zip, Parquet or video, and weights -> data/predictions/detect.
+
+part-00000.parquet …   one row an object: `cnn_core.annotations.OBJECTS`, file, model_sha256
+images.parquet         one row an image that could be read, also where nothing was found
+coco.json              COCO's results format, with file names
+bad.parquet, bad.csv   images that could not be read: image_id, file, reason, detail
+pictures/, labels/     annotated pictures, and Ultralytics' text labels, as asked for
+manifest.json          classes, model, counts; written last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from cnn_core.annotations import read_images, read_objects
+from cnn_core.coco import coco_results
+from cnn_core.files import sha256_files, whole_folder, write_json
+from cnn_core.media import Media, Part, list_media
+from cnn_core.params import Params, bounded, load_section
+from tasks import events
+from tasks.cluster import ray_cluster
+from tasks.parts import Room, part_folder, room, run_parts
+from tasks.runtime import Runtime, load_runtime, main_checkout
+from tasks.state import key_of, run_in_progress
+
+PART = 128  # images; what a killed run loses at most, for each actor
+TARGET = "data/predictions/detect"
+CALIBRATED = 128  # images of the source that int8 is calibrated with
+# What the parts depend on and only the actors load.
+_CODE = ("detection", "engines", "images", "media", "media_reading", "yolo", "yolo_exports", "yolo_inference")
+CODE = [f"cnn_core/{name}.py" for name in _CODE]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectParams(Params):
+    """The section ``detect``; Ultralytics' own names."""
+
+    weights: str  # a model folder, an Ultralytics .pt, or an exported engine
+    source: str
+    imgsz: int = bounded(0, 8192)
+    conf: float = bounded(0, 1)
+    iou: float = bounded(0, 1)
+    max_det: int = bounded(1)
+    classes: tuple[int, ...]
+    agnostic_nms: bool
+    half: Literal["auto", True, False]
+    int8: bool
+    backend: Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
+    vid_stride: int = bounded(1)
+    tracker: Literal["none", "bytetrack", "botsort"]
+    save_txt: bool
+    pictures: int = bounded(-1)
+
+
+PARAMS = DetectParams
+
+
+def main() -> None:
+    params, runtime = load_section(PARAMS, "detect"), load_runtime()
+    check_weights(params.weights)
+    media = list_media(params.source, vid_stride=params.vid_stride)
+    if params.tracker != "none" and not media.videos:
+        raise ValueError(f"tracker {params.tracker} follows objects through a video, but {params.source} has none")
+    tell_left_out(media, params.source)
+    key = key_of(
+        params=dataclasses.asdict(params),
+        weights=weights_sha256(params.weights),
+        source=media.signature,
+        code=sha256_files(events.ROOT, CODE),
+    )
+    with run_in_progress(runtime, f"detect-{key}") as run:
+        state = local(run.folder)
+        parts = media.parts(PART)
+        with ray_cluster(runtime):
+            where = room(runtime)
+            some = calibration_parts(media) if params.int8 else []
+            make = functools.partial(DetectWorker, params, runtime, where, str(state), some)
+            run_parts(parts, make, state / "parts", where, label="detect")
+        folders = [part_folder(state / "parts", number) for number in range(len(parts))]
+        if params.tracker != "none":
+            from tasks.tracking import follow  # imports torch, which the driver needs for nothing else
+
+            follow(media, parts, folders, params, state / "settings")
+        summary = collect(folders, params)
+    events.write_metrics("data/metrics/detect.json", summary)
+    if summary["bad"]:
+        events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {TARGET}/bad.csv")
+    events.log(f"{TARGET}: {summary['objects']:,} objects in {summary['images']:,} images")
+
+
+def check_weights(weights: str) -> None:
+    """Before anything else is done: what is missing is said at once."""
+    if not Path(weights).exists() or Path(weights).name == "none":
+        from cnn_core.yolo import weights_file
+
+        weights_file(weights)
+
+
+def weights_sha256(path: str) -> str:
+    """Of a file, or of all files of a folder, without loading what would read them."""
+    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
+    digest = hashlib.sha256()
+    for file in filter(Path.is_file, files):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def local(folder: str) -> Path:
+    if "://" in folder:
+        raise ValueError("detect keeps its parts in a local or shared folder: set `state` in runtime.yaml to one")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+def tell_left_out(media: Media, source: str) -> None:
+    if media.left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(media.left_out.items()))
+        events.log(f"{source} also has files that are no images: {kinds}")
+
+
+class DetectWorker:
+    """A `tasks.parts.Worker`: loads the network once, and writes a part's tables, pictures and labels. Made in its
+    actor: only there is torch imported."""
+
+    def __init__(self, params: DetectParams, runtime: Runtime, where: Room, state: str, some: list[Part]) -> None:
+        import torch
+
+        from cnn_core.detection import Detector, DetectorParams
+        from cnn_core.media_reading import Reader
+
+        names = [field.name for field in dataclasses.fields(DetectorParams)]
+        if not where.gpus:
+            torch.set_num_threads(where.cpus)
+        self.params, self.reader = params, Reader(vid_stride=params.vid_stride)
+        self.detector = Detector(
+            params.weights,
+            DetectorParams(**{name: getattr(params, name) for name in names}),
+            backend=params.backend,
+            device=torch.device("cuda" if where.gpus else "cpu"),
+            threads=where.cpus,
+            cache=main_checkout() / ".gridflow/engines",
+            settings=Path(state) / "settings",
+            batch=runtime.micro_batch,
+            calibration=functools.partial(calibration_images, some, params.vid_stride) if some else None,
+        )
+
+    def __call__(self, part: Part, folder: Path) -> dict[str, int]:
+        from cnn_core.images import BadImage
+        from cnn_core.yolo_inference import write_labels, write_picture
+
+        about = self.detector.about
+        objects, images, bad = [], [], []
+        for entry, image, found in self.detector.stream(self.reader(part)):
+            named = {"image_id": entry.image_id, "file": entry.file}
+            if isinstance(found, BadImage):
+                bad.append({**named, "reason": found.reason, "detail": found.detail})
+                continue
+            images.append({**named, "width": found.width, "height": found.height})
+            objects += [{**named, **row, "model_sha256": about.sha256} for row in rows(found, about.names)]
+            tracked = self.params.tracker != "none" and part.kind == "video"  # drawn when the tracks are known
+            if not tracked and (self.params.pictures < 0 or entry.number < self.params.pictures):
+                write_picture(folder / "pictures" / f"{entry.image_id}.jpg", image, found, about.names)
+            if not tracked and self.params.save_txt:
+                write_labels(folder / "labels" / f"{entry.image_id}.txt", image, found, about.names)
+        write_part(folder, objects, images, bad)
+        write_json(
+            folder / "model.json",
+            {
+                "names": list(about.names.values()),
+                "sha256": about.sha256,
+                "task": about.task,
+                "engine": self.detector.engine.name,
+            },
+        )
+        return {"images": len(images), "bad": len(bad)}
+
+
+def rows(found: Any, names: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """One image's objects as rows of `OBJECTS`, without the image."""
+    for place, (box, score, class_id) in enumerate(zip(found.boxes, found.scores, found.classes, strict=True)):
+        x1, y1, x2, y2 = map(float, box)
+        yield {
+            "class_id": int(class_id),
+            "class_name": names[int(class_id)],
+            "x1": x1,
+            "y1": y1,
+            "x2": x2,
+            "y2": y2,
+            "score": float(score),
+            "rle": found.masks[place] if found.masks is not None else None,
+        }
+
+
+EXTRA = ("file", "model_sha256")
+BAD = ("image_id", "file", "reason", "detail")
+
+
+def write_part(folder: Path, objects: list[dict[str, Any]], images: list[dict[str, Any]], bad: list[dict]) -> None:
+    from cnn_core.annotations import images_table, objects_table, write_images, write_objects
+
+    table = objects_table(objects)
+    for name in EXTRA:
+        table[name] = table[name].astype("str") if name in table else pd.Series([], dtype="str")
+    write_objects(folder / "objects.parquet", table)
+    write_images(folder / "images.parquet", images_table(images))
+    pd.DataFrame(bad, columns=BAD, dtype="str").to_parquet(folder / "bad.parquet", index=False)
+
+
+def calibration_parts(media: Media) -> list[Part]:
+    """Single images spread evenly over the source."""
+    return media.parts(1)[:: max(1, media.count // CALIBRATED)][:CALIBRATED]
+
+
+def calibration_images(some: list[Part], vid_stride: int) -> Iterator[Any]:
+    """Their pixels, as far as they can be read."""
+    from cnn_core.images import BadImage
+    from cnn_core.media_reading import Reader, pixels
+    from cnn_core.yolo_inference import reader as imread
+
+    reader, read = Reader(vid_stride=vid_stride), imread(3)
+    for part in some:
+        for entry in reader(part):
+            with contextlib.suppress(BadImage):
+                yield pixels(entry, read)
+
+
+def collect(folders: list[Path], params: DetectParams) -> dict[str, Any]:
+    """The parts as the stage's output, read one after the other; gives the metrics.
+
+    Raises:
+        ValueError: not one image could be read.
+    """
+    counts = {"images": 0, "objects": 0, "bad": 0}
+    classes: dict[str, int] = {}
+    bad: list[pd.DataFrame] = []
+    model: dict[str, Any] = {}
+    with whole_folder(TARGET) as target:
+        writer = None
+        with (target / "coco.json").open("w", encoding="utf-8") as coco:
+            coco.write("[")
+            for number, part in enumerate(folders):
+                model = json.loads((part / "model.json").read_text())
+                found = part / "tracked.parquet" if (part / "tracked.parquet").is_file() else part / "objects.parquet"
+                images, objects = read_images(part / "images.parquet"), read_objects(found)
+                for entry in coco_results(images, objects):
+                    entry["image_id"] += counts["images"]
+                    coco.write(("" if coco.tell() == 1 else ",\n") + json.dumps(entry))
+                table = pq.read_table(part / "images.parquet")
+                writer = writer or pq.ParquetWriter(target / "images.parquet", table.schema)
+                writer.write_table(table)
+                bad.append(pd.read_parquet(part / "bad.parquet"))
+                shutil.copyfile(found, target / f"part-{number:05d}.parquet")
+                for name in ("pictures", "labels"):
+                    if (part / name).is_dir():
+                        shutil.copytree(part / name, target / name, dirs_exist_ok=True)
+                counts["images"] += len(images)
+                counts["objects"] += len(objects)
+                counts["bad"] += len(bad[-1])
+                for name, count in objects["class_name"].value_counts().items():
+                    classes[str(name)] = classes.get(str(name), 0) + int(count)
+            coco.write("]\n")
+        if writer:
+            writer.close()
+        refused = pd.concat(bad, ignore_index=True)
+        if not counts["images"]:
+            first = refused.iloc[0]
+            raise ValueError(f"no image of {params.source} could be read: {first.file}: {first.reason}: {first.detail}")
+        refused.to_parquet(target / "bad.parquet", index=False)
+        refused.to_csv(target / "bad.csv", index=False, lineterminator="\n")
+        known = {"classes": model["names"], "model_sha256": model["sha256"], "task": model["task"]}
+        write_json(target / "manifest.json", {"schema_version": 1, **known, "source": params.source, "counts": counts})
+    return {**counts, "engine": model["engine"], "found": dict(sorted(classes.items()))}
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

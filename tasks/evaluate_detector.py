@@ -1,0 +1,211 @@
+"""Measure a detector on the held-out split of a set: average precision, confusion, examples, its grid made visible."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from pycocotools.cocoeval import COCOeval
+
+from cnn_core.annotations import write_objects
+from cnn_core.detection import Detector, DetectorParams
+from cnn_core.detection_metrics import (
+    COCO_AREAS,
+    average_precision,
+    evaluate_boxes,
+    map50_interval,
+    mean,
+    outcomes,
+    precision_recall,
+    rates,
+    relative_areas,
+)
+from cnn_core.detection_pictures import examples, mistakes_by_image, shown_images
+from cnn_core.detection_truth import class_numbers, detections, joined, read_truth
+from cnn_core.devices import pick_device
+from cnn_core.params import Params, bounded, load_section
+from cnn_core.yolo import load_network, weights_file
+from cnn_core.yolo_grid import look_at
+from cnn_core.yolo_grid_picture import draw_grid
+from tasks import events
+from tasks.runtime import available_cores, load_runtime, state_folder
+
+FIRST = 6  # images that are shown as they come
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateDetectorParams(Params):
+    """The section ``evaluate_detector``. ``imgsz``, ``conf``, ``iou`` and ``max_det`` are Ultralytics' names."""
+
+    weights: str  # a model folder or a weights file
+    source: str  # a folder with a data.yaml, a data.yaml or a COCO JSON
+    split: str
+    imgsz: int = bounded(0, 8192)  # 0 = what the weights were trained with
+    conf: float = bounded(0, 1)  # low: a curve needs the unsure boxes too
+    iou: float = bounded(0, 1)  # of non-maximum suppression
+    max_det: int = bounded(1)
+    confidence: float = bounded(0, 1)  # from which a box counts in the confusion and in the pictures
+    match_iou: float = bounded(0, 1)  # above which a box and an object belong together there
+    small: float = bounded(0, 1)  # sizes, as shares of the image's side
+    large: float = bounded(0, 1)
+    resamples: int = bounded(0)  # of the images, for mAP50's interval
+    worst: int = bounded(0, 200)  # images shown
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.small > self.large:
+            raise ValueError(f"small must be at most large, {self.large}, not {self.small}")
+        if self.confidence < self.conf:
+            raise ValueError(f"confidence must be at least conf, {self.conf}, not {self.confidence}")
+
+
+PARAMS = EvaluateDetectorParams
+
+
+def main() -> None:
+    params = load_section(PARAMS, "evaluate_detector")
+    weights_file(params.weights)  # says what is missing before anything is read
+    images, truth, classes = read_truth(params.source, params.split)
+    detector = make_detector(params)
+    found = detect(detector, images, classes)
+    table = outcomes(images, truth, found, confidence=params.confidence, least_iou=params.match_iou)
+    plots = Path("data/plots")
+    plots.mkdir(parents=True, exist_ok=True)
+    metrics, evaluation = measure(params, images, truth, found, classes)
+    write_csv(plots / "evaluate_detector-pr.csv", precision_recall(evaluation, classes))
+    write_csv(plots / "evaluate_detector-confusion.csv", table[["actual", "predicted"]])
+    Path("data/predictions").mkdir(parents=True, exist_ok=True)
+    write_objects("data/predictions/detector-test.parquet", found)
+    show(params, plots, images, truth, found, table)
+    metrics |= rates(table) | {"weights_sha256": detector.about.sha256}
+    events.write_metrics("data/metrics/evaluate_detector.json", metrics)
+    events.log(
+        f"mAP50 {metrics['map50']:.3f}, mAP50-95 {metrics['map50_95']:.3f} on {len(images):,} unseen images with "
+        f"{len(truth):,} objects"
+    )
+
+
+def make_detector(params: EvaluateDetectorParams) -> Detector:
+    """In plain torch and float32, whatever there is: the figure is the weights', not an engine's."""
+    runtime = load_runtime()
+    state = Path(state_folder(runtime)) / "evaluate_detector"
+    cores = runtime.cpus_per_worker or available_cores()
+    torch.set_num_threads(cores)
+    return Detector(
+        params.weights,
+        DetectorParams(
+            imgsz=params.imgsz,
+            conf=params.conf,
+            iou=params.iou,
+            max_det=params.max_det,
+            classes=(),
+            agnostic_nms=False,
+            half=False,
+            int8=False,
+        ),
+        backend="torch",
+        device=pick_device(runtime.use_gpu),
+        threads=cores,
+        cache=state / "engines",
+        settings=state / "settings",
+        batch=runtime.micro_batch,
+    )
+
+
+def detect(detector: Detector, images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Every box above ``conf`` in every image, as a table of objects."""
+    numbers = class_numbers(detector.about.names, classes)
+    parts = []
+    with events.progress("detect", len(images), "images") as bar:
+        for _, rows in detections(detector, images, numbers, classes):
+            parts.append(rows)
+            bar.update()
+    return joined(parts)
+
+
+def measure(
+    params: EvaluateDetectorParams, images: pd.DataFrame, truth: pd.DataFrame, found: pd.DataFrame, classes: list[str]
+) -> tuple[dict[str, Any], COCOeval]:
+    """The metrics, and pycocotools' evaluation that they come from.
+
+    Raises:
+        ValueError: the split holds no object.
+    """
+    if truth.empty:
+        raise ValueError(f"the split {params.split} of {params.source} holds no object: there is nothing to measure on")
+    tables = (images, truth, found, classes)
+    sizes = relative_areas(params.small, params.large)
+    by_share = evaluate_boxes(*tables, max_det=params.max_det, areas=sizes, relative=True)
+    by_pixels = evaluate_boxes(*tables, max_det=params.max_det, areas=COCO_AREAS, relative=False)
+    ap, ap50 = average_precision(by_share), average_precision(by_share, at=0.5)
+    interval = map50_interval(by_share, resamples=params.resamples, seed=params.seed)
+    return {
+        "images": len(images),
+        "objects": len(truth),
+        "map50": mean(ap50),
+        "map50_95": mean(ap),
+        "map75": mean(average_precision(by_share, at=0.75)),
+        **(dict(zip(("map50_low", "map50_high"), interval, strict=True)) if interval else {}),
+        "map50_95_by_size": by_size(by_share),
+        "map50_95_by_coco_area": by_size(by_pixels),
+        "ap50": by_class(ap50, classes),
+        "ap50_95": by_class(ap, classes),
+        "objects_by_class": {name: int((truth["class_name"] == name).sum()) for name in by_class(ap, classes)},
+    }, by_share
+
+
+def by_size(evaluation: COCOeval) -> dict[str, float]:
+    """mAP50-95 of the sizes that occur."""
+    means = {size: mean(average_precision(evaluation, size=size)) for size in ("small", "medium", "large")}
+    return {size: value for size, value in means.items() if value is not None}
+
+
+def by_class(values: np.ndarray, classes: list[str]) -> dict[str, float]:
+    """Of the classes that occur."""
+    return {name: float(value) for name, value in zip(classes, values, strict=True) if not np.isnan(value)}
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def show(
+    params: EvaluateDetectorParams,
+    plots: Path,
+    images: pd.DataFrame,
+    truth: pd.DataFrame,
+    found: pd.DataFrame,
+    table: pd.DataFrame,
+) -> None:
+    """The examples, and the grid of an image that most was found in without a mistake."""
+    files = dict(zip(images["image_id"], images["file"], strict=True))
+    names = shown_images(images, table, first=FIRST, worst=params.worst)
+    examples(plots / "evaluate_detector-examples.png", {n: pixels(files[n]) for n in names}, truth, found, table)
+    mistakes = mistakes_by_image(images, table)
+    objects = truth.groupby("image_id").size().reindex(mistakes.index, fill_value=0)
+    best = (objects - 100 * mistakes).idxmax()
+    weights = weights_file(params.weights)
+    if weights.suffix != ".pt":  # an exported engine shows no grid
+        Image.new("RGB", (1, 1)).save(plots / "evaluate_detector-grid.png")
+        return
+    loaded = load_network(params.weights)
+    side = params.imgsz or loaded.imgsz or max(pixels(files[best]).shape)
+    draw_grid(
+        plots / "evaluate_detector-grid.png",
+        look_at(loaded, pixels(files[best]), imgsz=side, conf=params.confidence, iou=params.iou),
+    )
+
+
+def pixels(file: str) -> np.ndarray:
+    """uint8 (H, W, 3) RGB."""
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

@@ -1,0 +1,88 @@
+"""Objects followed through a video: its frames were searched in parts, in any order; here they come in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cnn_core.annotations import BOX, objects_table, read_images, read_objects, write_objects
+from cnn_core.media import Media, Part
+from cnn_core.media_reading import Reader
+from tasks import events
+
+if TYPE_CHECKING:
+    from tasks.detect import DetectParams
+
+
+def follow(media: Media, parts: Sequence[Part], folders: Sequence[Path], params: DetectParams, settings: Path) -> None:
+    """Give the objects of every video's parts their ``track_id``, and the boxes that its tracker gives them.
+
+    A part's objects are replaced in ``tracked.parquet`` beside them, so that a run killed here begins here again.
+    """
+    from cnn_core.yolo import quiet
+
+    quiet(settings)
+    from cnn_core.yolo_inference import Tracker
+
+    total = sum(map(len, media.videos))
+    with events.progress("track", total, "frames") as bar:
+        for video in media.videos:
+            tracker, reader = Tracker(params.tracker), Reader(vid_stride=params.vid_stride)
+            own = [place for place, part in enumerate(parts) if part.kind == "video" and part.path == video.path]
+            for place in own:
+                part, folder = parts[place], folders[place]
+                tables = list(_followed(part, folder, tracker, reader, params))
+                write_objects(folder / "tracked.parquet", pd.concat(tables) if tables else read_objects(_of(folder)))
+                bar.update(len(part))
+
+
+def _of(folder: Path) -> Path:
+    return folder / "objects.parquet"
+
+
+def _followed(part: Part, folder: Path, tracker: Any, reader: Reader, params: DetectParams) -> Iterator[pd.DataFrame]:
+    from cnn_core.detection import Found
+    from cnn_core.yolo_inference import write_labels, write_picture
+
+    objects, images = read_objects(_of(folder)), read_images(folder / "images.parquet")
+    names = dict(enumerate(json.loads((folder / "model.json").read_text())["names"]))
+    of_image = dict(tuple(objects.groupby("image_id", sort=False)))
+    known = set(images["image_id"])
+    for entry in reader(part):
+        if entry.image_id not in known or not isinstance(entry.content, np.ndarray):
+            continue
+        rows = of_image.get(entry.image_id, objects.iloc[:0])
+        rows = _tracked(rows, tracker, entry.content, names)
+        found = Found(
+            height=entry.content.shape[0],
+            width=entry.content.shape[1],
+            boxes=rows[BOX].to_numpy(np.float32),
+            scores=rows["score"].to_numpy(np.float32),
+            classes=rows["class_id"].to_numpy(np.int64),
+            masks=list(rows["rle"]) if rows["rle"].notna().any() else None,
+            tracks=rows["track_id"].to_numpy(np.int64) if rows["track_id"].notna().all() and len(rows) else None,
+        )
+        if params.pictures < 0 or entry.number < params.pictures:
+            write_picture(folder / "pictures" / f"{entry.image_id}.jpg", entry.content, found, names)
+        if params.save_txt:
+            write_labels(folder / "labels" / f"{entry.image_id}.txt", entry.content, found, names)
+        yield rows
+
+
+def _tracked(rows: pd.DataFrame, tracker: Any, frame: np.ndarray, names: dict[int, str]) -> pd.DataFrame:
+    """One frame's objects as its tracker leaves them."""
+    table = rows[[*BOX, "score", "class_id"]].to_numpy(np.float32).reshape(-1, 6)
+    kept, tracks = tracker(table, frame)
+    rows = rows.iloc[kept].copy()
+    if tracks is not None:
+        rows[BOX] = tracks[:, :4].astype(np.float64)
+        rows["track_id"] = pd.array(tracks[:, 4].astype(np.int64), dtype="Int64")
+        rows["score"] = tracks[:, 5].astype(np.float64)
+        rows["class_id"] = tracks[:, 6].astype(np.int64)
+        rows["class_name"] = [names[number] for number in rows["class_id"]]
+    return objects_table(rows)

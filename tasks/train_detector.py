@@ -1,0 +1,252 @@
+"""Train a YOLO detector or segmenter in a Ray worker: any data.yaml, or a COCO JSON -> data/models/detector.
+
+One worker, on its CPUs or one GPU. An interrupted run goes on from its last finished epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnn_core import yolo
+from cnn_core.figures import contact_sheet
+from cnn_core.files import whole_folder, write_json
+from cnn_core.initial_weights import is_none
+from cnn_core.params import from_mapping, load_section
+from cnn_core.yolo_data import DetectionData, content_sha256, open_source
+from cnn_core.yolo_training import (
+    DetectorParams,
+    Job,
+    architecture,
+    check_start,
+    kept_weights,
+    save_network,
+    seen,
+    train,
+)
+from tasks import distributed, events
+from tasks.cluster import ray_cluster
+from tasks.runtime import Runtime, load_runtime
+from tasks.state import Run, key_of, run_in_progress
+
+PARAMS = DetectorParams
+FOLDER = "data/models/detector"
+SCHEMA_VERSION = 1
+LOADERS = 8  # processes that prepare images for a GPU, at most
+
+
+def main() -> None:
+    params = load_section(PARAMS, "train_detector")
+    runtime = dataclasses.replace(load_runtime(), num_workers=(1, 1))
+    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
+        yolo.quiet(scratch)
+        job = make_job(params, Path(scratch))
+        digest = content_sha256(job.data)
+        say_start(params, job)
+        key = key_of(
+            params={**dataclasses.asdict(params), "source": "", "weights": ""},  # what they hold counts, not where
+            architecture=job.architecture,
+            data=digest,
+            start="none" if is_none(params.weights) else yolo.file_sha256(yolo.weights_file(params.weights)),
+            torch=torch.__version__,
+        )
+        with run_in_progress(runtime, f"train_detector-{key}") as run:
+            checkpoint, resumed_at = fit(params, job, runtime, run)
+            network = save(params, job, checkpoint, digest)
+            write_curve("data/plots/train_detector.csv", checkpoint["history"])
+            show_seen("data/plots/train_detector-seen.png", params, job)
+            events.write_metrics("data/metrics/train_detector.json", metrics(network, checkpoint, resumed_at))
+
+
+def make_job(params: DetectorParams, scratch: Path) -> Job:
+    return Job(
+        data=open_source(params.source, scratch / "coco"),
+        architecture=architecture(params.model, params.weights),
+        start="none" if is_none(params.weights) else str(yolo.weights_file(params.weights).absolute()),
+        folder=scratch / "run",
+        device=torch.device("cpu"),
+        workers=0,
+    )
+
+
+def say_start(params: DetectorParams, job: Job) -> None:
+    """Before Ray starts: so that weights that do not fit are told at once."""
+    taken, every = check_start(params, job)
+    if taken:
+        events.log(f"starting from {params.weights}: {taken} of {every} tensors taken over")
+
+
+def fit(params: DetectorParams, job: Job, runtime: Runtime, run: Run) -> tuple[dict[str, Any], int]:
+    """The last checkpoint, and the finished epochs that it went on from."""
+    config = {
+        "params": dataclasses.asdict(params),
+        "data": dataclasses.asdict(job.data),
+        "architecture": job.architecture,
+        "start": job.start,
+        "loaders": min(LOADERS, runtime.cpus()),
+        "folder": run.folder,
+    }
+    with story(params) as tell, ray_cluster(runtime):
+        checkpoint = distributed.fit(work, config, runtime, run, on_message=tell)
+    return checkpoint, tell.resumed_at
+
+
+def work(config: dict[str, Any], rank: distributed.Rank) -> None:
+    """What the training worker does."""
+    params = from_mapping(DetectorParams, config["params"], "train_detector")
+    resume = rank.restored()
+    if resume:
+        rank.send(resumed=resume["epoch"], finished=resume["finished"], folder=config["folder"])
+    with own_folder(config["folder"]) as folder:
+        yolo.quiet(folder)
+        job = Job(
+            data=DetectionData(**config["data"]),
+            architecture=config["architecture"],
+            start=config["start"],
+            folder=folder / "run",
+            device=rank.device,
+            workers=0 if rank.device.type == "cpu" else config["loaders"],
+        )
+
+        def report(record: dict[str, Any], make: Any) -> None:
+            rank.report({"epoch": record["epoch"]}, make)
+            rank.send(record=record)
+
+        train(params, job, resume=resume, on_step=lambda numbers: rank.send(step=numbers), on_epoch=report)
+
+
+@contextlib.contextmanager
+def own_folder(run_folder: str) -> Iterator[Path]:
+    """Where Ultralytics keeps its settings and its notes: in the run's folder, or of a remote one in this machine's."""
+    place = Path(run_folder) if "://" not in run_folder else None
+    with tempfile.TemporaryDirectory(dir=place, prefix=".ultralytics-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+class Story:
+    """Tells the worker's messages: a bar over all epochs, a line an epoch, where an interrupted run goes on."""
+
+    def __init__(self, params: DetectorParams) -> None:
+        self.epochs, self.resumed_at = params.epochs, 0
+        self._bar: events.Progress | None = None
+        self._measured: dict[str, float] = {}
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        if "traceback" in message:
+            events.log(message["traceback"])
+        elif "resumed" in message:
+            self._resume(message)
+        elif "step" in message:
+            self._step(message["step"])
+        elif "record" in message:
+            self._epoch(message["record"])
+
+    def _resume(self, message: dict[str, Any]) -> None:
+        self.resumed_at = message["resumed"]
+        what = f"resuming at epoch {self.resumed_at + 1} of {self.epochs}"
+        said = "nothing is left to train" if message["finished"] else what
+        events.log(f"{said}: found the finished epochs of an interrupted run in {message['folder']}")
+
+    def _step(self, numbers: dict[str, Any]) -> None:
+        if self._bar is None:
+            self._bar = events.Progress("train_detector", self.epochs * numbers["total"], "images")
+            self._bar.skip(self.resumed_at * numbers["total"])
+        done = (numbers["epoch"] - 1) * numbers["total"] + numbers["done"]
+        shown = {"epoch": numbers["epoch"], "loss": numbers["loss"], **self._measured}
+        self._bar.update(max(0, done - self._bar.done), **shown, images_per_s=numbers["images_per_s"])
+
+    def _epoch(self, record: dict[str, Any]) -> None:
+        self._measured |= {name: record[name] for name in ("mAP50", "mAP50-95") if name in record}
+        losses = {name: value for name, value in record.items() if name.startswith("train_")}
+        measured = {name: record[name] for name in ("mAP50", "mAP50-95") if name in record}
+        shown = {**losses, **measured, "images_per_s": record["images_per_s"]}
+        events.log(events.progress_line("epoch", record["epoch"], self.epochs, "", None, shown))
+
+
+@contextlib.contextmanager
+def story(params: DetectorParams) -> Iterator[Story]:
+    tell = Story(params)
+    try:
+        yield tell
+    finally:
+        tell.close()
+
+
+def save(params: DetectorParams, job: Job, checkpoint: Mapping[str, Any], digest: str) -> torch.nn.Module:
+    """The model folder; model.json comes last."""
+    with whole_folder(FOLDER) as folder:
+        weights = kept_weights(params, checkpoint)
+        network = save_network(folder / yolo.OWN, params, job, weights, imgsz=checkpoint["imgsz"])
+        card = {
+            "schema_version": SCHEMA_VERSION,
+            "architecture": job.architecture["yaml_file"],
+            "task": job.task,
+            "classes": job.data.names,
+            "imgsz": checkpoint["imgsz"],
+            "stride": int(network.stride.max()),
+            "metrics": checkpoint["best"],
+            "params": dataclasses.asdict(params),
+            "model": job.architecture,
+            "data_sha256": digest,
+            "git_commit": git_commit(),
+            "epochs": len(checkpoint["history"]),
+        }
+        write_json(folder / "model.json", card)
+    return network
+
+
+def write_curve(path: str | Path, history: list[dict[str, Any]]) -> None:
+    """One row an epoch; what was not measured after it is left empty."""
+    columns = list(dict.fromkeys(name for record in history for name in record))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        rounded = [{k: round(v, 6) if isinstance(v, float) else v for k, v in record.items()} for record in history]
+        writer.writerows(rounded)
+
+
+def metrics(network: torch.nn.Module, checkpoint: Mapping[str, Any], resumed_at: int) -> dict[str, Any]:
+    history, best = checkpoint["history"], checkpoint["best"]
+    seconds = sum(record["seconds"] for record in history)
+    trained = [record["images_per_s"] for record in history]
+    found = {f"best_{key}" if key == "epoch" else key: value for key, value in best.items()}
+    for shown in ("seconds", "lr", "images_per_s"):
+        found.pop(shown)
+    return {
+        **found,
+        "epochs": len(history),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "images_per_s": round(len(trained) / sum(1 / speed for speed in trained), 1),
+        "training_seconds": round(seconds, 1),
+        "resumed_at": resumed_at,
+    }
+
+
+def show_seen(path: str, params: DetectorParams, job: Job) -> None:
+    """A picture of what the network is shown: images as training draws them, with their boxes."""
+    rows, captions = seen(params, job)
+    contact_sheet(path, rows, title="images as training draws them, with their boxes", captions=captions, side=160)
+
+
+def git_commit() -> str:
+    """The commit that the code is of, or an empty text outside git."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=events.ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

@@ -1,0 +1,151 @@
+"""What a source is: every kind lists the same images, in parts that lose none and repeat none."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cnn_core.images import BadImage
+from cnn_core.media import list_media
+from cnn_core.media_reading import Reader, pixels
+
+SIDE = 24
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (SIDE + number, SIDE), (number * 9, 20, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def imread(path: str) -> np.ndarray | None:
+    return cv2.imread(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images/deep").mkdir(parents=True)
+    for number in range(7):
+        (tmp_path / "images" / ("deep" if number % 2 else "") / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "images/notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+def widths(source: object, size: int = 3) -> list[int]:
+    read = Reader()
+    entries = [entry for part in list_media(str(source)).parts(size) for entry in read(part)]
+    assert [entry.number for entry in entries] == list(range(len(entries)))
+    assert len({entry.image_id for entry in entries}) == len(entries)
+    return sorted(pixels(entry, imread).shape[1] - SIDE for entry in entries)
+
+
+def test_a_folder_a_glob_a_zip_and_parquet_list_the_same_images(folder: Path, tmp_path: Path) -> None:
+    files = sorted(folder.rglob("*.png"))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(folder).as_posix())
+    table = pd.DataFrame({"id": [str(file) for file in files], "image": [file.read_bytes() for file in files]})
+    (tmp_path / "tables").mkdir()
+    table[:4].to_parquet(tmp_path / "tables/a.parquet")
+    table[4:].to_parquet(tmp_path / "tables/b.parquet")
+    table.drop(columns="id").to_parquet(tmp_path / "one.parquet")
+    nested = pd.DataFrame({"image": [{"bytes": file.read_bytes(), "path": file.name} for file in files]})
+    nested.to_parquet(tmp_path / "nested.parquet")
+    for name in ("images", "images/**/*.png", "all.zip", "tables", "one.parquet", "nested.parquet"):
+        for size in (1, 3, 100):
+            assert widths(tmp_path / name, size) == list(range(7)), name
+
+
+def test_files_that_are_no_images_are_left_out_and_counted(folder: Path) -> None:
+    media = list_media(folder)
+    assert media.count == 7
+    assert media.left_out == {".txt": 1}
+
+
+def test_the_signature_changes_with_a_file(folder: Path) -> None:
+    before = list_media(folder).signature
+    assert list_media(folder).signature == before
+    (folder / "0.png").write_bytes(png(3))
+    assert list_media(folder).signature != before
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "*.nothing"])
+def test_nothing_there_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="name a folder, a glob"):
+        list_media(tmp_path / name)
+
+
+def write_video(path: Path, count: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(count):
+        writer.write(np.full((48, 64, 3), number * 10, np.uint8))
+    writer.release()
+
+
+@pytest.mark.parametrize(("stride", "values"), [(1, range(0, 200, 10)), (3, range(20, 180, 30))])
+def test_a_videos_frames_are_read_in_parts_and_after_a_resumption(tmp_path: Path, stride: int, values: range) -> None:
+    write_video(tmp_path / "clip.avi", 20)
+    media = list_media(tmp_path / "clip.avi", vid_stride=stride)
+    parts = media.parts(4)
+    for skipped in (0, 1):
+        read = Reader(vid_stride=stride)
+        entries = [entry for part in parts[skipped:] for entry in read(part)]
+        seen = [round(float(pixels(entry, imread).mean())) for entry in entries]
+        assert np.allclose(seen, list(values)[4 * skipped :], atol=2)
+        assert entries[0].image_id == f"clip#{4 * skipped + 1:06d}"
+
+
+def test_a_video_that_cannot_be_opened_is_one_bad_image(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"no video at all")
+    (part,) = list_media(tmp_path).parts(10)
+    (entry,) = Reader()(part)
+    with pytest.raises(BadImage, match="no frame"):
+        pixels(entry, imread)
+
+
+def broken(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"hello, I am no image", "not an image"),
+        (broken("JPEG")[:1000], "damaged image"),
+        (broken("PNG")[:1000], "damaged image"),
+    ],
+)
+def test_a_bad_image_is_refused_with_its_reason_by_path_and_by_bytes(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(data)
+    pd.DataFrame({"image": [data]}).to_parquet(tmp_path / "a.parquet")
+    for source in (tmp_path / "a.jpg", tmp_path / "a.parquet"):
+        (part,) = list_media(source).parts(1)
+        (entry,) = Reader()(part)
+        with pytest.raises(BadImage) as fault:
+            pixels(entry, imread)
+        assert fault.value.reason == reason
+
+
+def test_a_good_jpeg_with_something_behind_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(broken("JPEG") + b"a camera's own data")
+    (part,) = list_media(tmp_path).parts(1)
+    (entry,) = Reader()(part)
+    assert pixels(entry, imread).shape == (64, 64, 3)
+
+
+def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"id": ["a", "a"], "image": [png(0), png(1)]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="an id twice"):
+        list_media(tmp_path / "a.parquet")

@@ -1,0 +1,351 @@
+"""Training by Ultralytics' trainers in our way: exact resume, bfloat16, metrics, any source, errors in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+from detection_sets import CLASSES, detector_params, rectangles
+
+from cnn_core import yolo
+from cnn_core.coco import to_coco
+from cnn_core.params import from_mapping
+from cnn_core.yolo_data import content_sha256, open_source
+from cnn_core.yolo_labels import read_yolo
+from cnn_core.yolo_training import (
+    DetectorParams,
+    Job,
+    architecture,
+    build,
+    check_start,
+    kept_weights,
+    save_network,
+    seen,
+    train,
+)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet(tmp_path_factory):
+    yolo.quiet(tmp_path_factory.mktemp("ultralytics"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return rectangles(tmp_path_factory.mktemp("set"))
+
+
+def params_of(**changes):
+    return from_mapping(DetectorParams, detector_params(**changes), "train_detector")
+
+
+def job_of(params, folder, source):
+    return Job(
+        data=open_source(source, folder / "coco"),
+        architecture=architecture(params.model, params.weights),
+        start=params.weights,
+        folder=folder / "run",
+        device=torch.device("cpu"),
+        workers=0,
+    )
+
+
+def trained(params, job, resume=None):
+    """Every checkpoint, copied as a file would hold it."""
+    found = []
+    train(
+        params, job, resume=resume, on_step=lambda _: None, on_epoch=lambda _, make: found.append(copy.deepcopy(make()))
+    )
+    return found
+
+
+def test_a_resumed_training_ends_with_the_same_weights_and_history(tmp_path, data):
+    params = params_of(precision="bfloat16", ema_decay=0.9)
+    job = job_of(params, tmp_path, data)
+    whole = trained(params, job)
+    rest = trained(params, job, resume=whole[0])
+    assert [record["epoch"] for record in rest[-1]["history"]] == [1, 2, 3]
+    assert len(rest) == 2
+    for name, tensor in whole[-1]["ema"].items():
+        assert torch.allclose(tensor, rest[-1]["ema"][name], atol=1e-6), name
+    times = ("images_per_s", "seconds")
+    for one, other in zip(whole[-1]["history"], rest[-1]["history"], strict=True):
+        assert {k: v for k, v in one.items() if k not in times} == pytest.approx(
+            {k: v for k, v in other.items() if k not in times}, abs=1e-5
+        )
+    assert not whole[0]["finished"]
+    assert whole[-1]["finished"]
+    assert trained(params, job, resume=whole[-1]) == []
+
+
+def test_the_rate_goes_down_at_every_step_and_validation_comes_when_asked(tmp_path, data):
+    params = params_of(val_every=2, warmup_epochs=0.0, lrf=0.0)
+    job = job_of(params, tmp_path, data)
+    history = trained(params, job)[-1]["history"]
+    # 3 batches an epoch: the last one of epoch e starts at e - 1/3 of 3 epochs, on a cosine from lr0 to 0
+    expected = [params.lr0 * (1 + torch.cos(torch.tensor((e - 1 / 3) / 3 * torch.pi)).item()) / 2 for e in (1, 2, 3)]
+    assert [record["lr"] for record in history] == pytest.approx(expected)
+    assert ["mAP50" in record for record in history] == [False, True, True]
+
+
+def test_the_metrics_are_those_of_ultralytics_validator_on_the_saved_model(tmp_path, data):
+    params = params_of(epochs=12, precision="bfloat16", mosaic=0.0, lr0=0.01)
+    job = job_of(params, tmp_path, data)
+    last = trained(params, job)[-1]
+    save_network(tmp_path / "model.pt", params, job, kept_weights(params, last), imgsz=last["imgsz"])
+    from ultralytics import YOLO
+
+    model = YOLO(tmp_path / "model.pt")
+    measured = model.val(data=str(data / "data.yaml"), plots=False, verbose=False, workers=0, project=str(tmp_path))
+    assert measured.results_dict["metrics/mAP50-95(B)"] == pytest.approx(last["best"]["mAP50-95"], abs=1e-4)
+    assert measured.results_dict["metrics/mAP50(B)"] == pytest.approx(last["best"]["mAP50"], abs=1e-4)
+    assert last["best"]["mAP50"] > 0.1  # or it would be no comparison
+    loaded = yolo.load_network(tmp_path / "model.pt")
+    assert (list(loaded.names.values()), loaded.imgsz, loaded.task) == (list(CLASSES), 64, "detect")
+
+
+def test_best_keeps_the_best_epoch_and_last_the_last(tmp_path, data):
+    params = params_of(select="best", epochs=6, lr0=0.01, mosaic=0.0)
+    last = trained(params, job_of(params, tmp_path, data))[-1]
+    best = max(last["history"], key=lambda record: record["mAP50-95"])
+    assert last["best"]["mAP50-95"] == best["mAP50-95"]
+    weights = kept_weights(params, last)
+    assert weights is last["best_weights"]
+    if last["best"]["epoch"] < 6:
+        assert any(not torch.equal(tensor, last["ema"][name]) for name, tensor in weights.items())
+
+
+def test_bfloat16_is_computed_in_on_a_cpu_and_the_losses_in_float32():
+    from cnn_core.yolo_trainer import compute_in
+
+    network = build(architecture("cnn_core/yolo_models/small.yaml", "none"), 2).train()
+    types, judged = [], []
+    network.model[2].conv.register_forward_hook(lambda _, __, output: types.append(output.dtype))
+    network.loss = lambda _, predictions: judged.extend(
+        value.dtype for value in predictions.values() if hasattr(value, "dtype")
+    )
+    images = torch.rand(2, 3, 64, 64)
+    compute_in(network, torch.bfloat16, torch.device("cpu"))
+    network({"img": images})
+    assert types == [torch.bfloat16]
+    assert set(judged) == {torch.float32}
+    network(images)  # a plain prediction, as the validation makes it
+    assert types[1] == torch.float32
+
+
+def test_precision_reaches_the_training(tmp_path, data, monkeypatch):
+    from cnn_core import yolo_trainer
+
+    asked = []
+    monkeypatch.setattr(yolo_trainer, "compute_in", lambda _, dtype, __: asked.append(dtype))
+    for precision in ("bfloat16", "float32"):
+        params = params_of(epochs=1, precision=precision)
+        trained(params, job_of(params, tmp_path, data))
+    assert asked == [torch.bfloat16, None]
+
+
+def test_weights_are_taken_over_and_the_architecture_with_them(tmp_path, data):
+    params = params_of(epochs=1)
+    job = job_of(params, tmp_path, data)
+    last = trained(params, job)[-1]
+    save_network(tmp_path / "a.pt", params, job, last["ema"], imgsz=64)
+    again = params_of(epochs=1, model="weights", weights=str(tmp_path / "a.pt"))
+    job = job_of(again, tmp_path, data)
+    taken, every = check_start(again, job)
+    assert taken == every == len(last["ema"])
+    other = params_of(model="yolo11n.yaml", weights=str(tmp_path / "a.pt"))
+    with pytest.raises(ValueError, match="set model to weights"):
+        check_start(other, job_of(other, tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("yolo11q.yaml", "there is no model yolo11q.yaml"),
+        ("yolo11n.pt", "name a yaml such as yolo11n.yaml"),
+        ("https://example.com/a.yaml", "name a yaml"),
+        ("yolo11n-cls.yaml", "is for the task 'classify'"),
+        ("weights", "model is weights, but weights is"),
+    ],
+)
+def test_a_model_that_cannot_be_learned_is_said(model, words):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
+        architecture(model, "data/weights/none")
+    assert words in str(raised.value)
+
+
+def test_a_size_letter_chooses_the_size():
+    small, large = (
+        sum(p.numel() for p in build(architecture(f"yolo11{s}.yaml", "none"), 80).parameters()) for s in "ns"
+    )
+    assert (small, large) == (2624080, 9458752)  # as Ultralytics' yaml says
+
+
+def test_a_source_may_be_a_folder_its_data_yaml_or_a_coco_json(tmp_path, data):
+    folder, file = open_source(data, tmp_path), open_source(data / "data.yaml", tmp_path)
+    assert folder == file
+    assert (len(folder.train), len(folder.val), folder.names) == (12, 4, list(CLASSES))
+    images, objects, classes = read_yolo(data / "data.yaml", "train")
+    images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
+    (tmp_path / "all.json").write_text(json.dumps(to_coco(images, objects, classes)))
+    found = open_source(tmp_path / "all.json", tmp_path / "coco")
+    assert found.names == list(CLASSES)
+    assert len(found.val) == 2  # of 12, a tenth, rounded up
+    real = {str(Path(name).resolve()) for name in found.train + found.val}
+    assert real == {str(Path(name).resolve()) for name in folder.train}
+    label = Path(found.train[0].replace("/images/", "/labels/")).with_suffix(".txt").read_text().split()
+    true = Path(str(Path(found.train[0]).resolve()).replace("/images/", "/labels/")).with_suffix(".txt").read_text()
+    assert [float(v) for v in label] == pytest.approx([float(v) for v in true.split()], abs=1e-5)
+    again = open_source(tmp_path / "all.json", tmp_path / "coco")
+    assert content_sha256(again) == content_sha256(found)
+
+
+def test_of_two_coco_files_the_second_validates(tmp_path, data):
+    for split in ("train", "val"):
+        images, objects, classes = read_yolo(data / "data.yaml", split)
+        images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
+        (tmp_path / f"instances_{split}.json").write_text(json.dumps(to_coco(images, objects, classes)))
+    found = open_source(tmp_path / "instances_train.json", tmp_path / "coco")
+    assert (len(found.train), len(found.val)) == (12, 4)
+
+
+def test_a_changed_label_changes_the_hash(tmp_path):
+    folder = rectangles(tmp_path / "a")
+    before = content_sha256(open_source(folder, tmp_path))
+    label = folder / "labels/train/3.txt"
+    label.write_text(label.read_text().replace("0", "1", 1))
+    assert content_sha256(open_source(folder, tmp_path)) != before
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder / "nothing", "does not exist: the stage compose writes"),
+        (lambda folder: folder, "has no data.yaml"),
+        (lambda folder: edited(folder, val="images/elsewhere"), "images/elsewhere does not exist"),
+        (lambda folder: edited(folder, train=None), "has no split train; it has val"),
+        (lambda folder: unlabelled(folder), "none of its training images has labels"),
+        (lambda folder: folder / "a.json", "does not exist: name a COCO JSON file"),
+    ],
+)
+def test_a_source_that_cannot_be_learned_from_is_said_in_one_sentence(tmp_path, make, words):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
+        open_source(make(tmp_path), tmp_path / "coco")
+    assert words in str(raised.value)
+
+
+def edited(folder, **changes):
+    file = rectangles(folder / "set") / "data.yaml"
+    content = yaml.safe_load(file.read_text()) | changes
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return file
+
+
+def unlabelled(folder):
+    file = rectangles(folder / "set") / "data.yaml"
+    for label in (folder / "set/labels/train").iterdir():
+        label.unlink()
+    return file
+
+
+def test_a_diverged_training_says_so(tmp_path, data):
+    params = params_of(box=1e38, warmup_epochs=0.0)
+    with pytest.raises(ValueError, match=r"of epoch 1: training has diverged; lower lr0 \(now 0\.005\)"):
+        trained(params, job_of(params, tmp_path, data))
+
+
+def test_what_training_sees_is_shown_without_a_word(tmp_path, data, capfd):
+    params = params_of()
+    rows, captions = seen(params, job_of(params, tmp_path, data), across=4, down=2)
+    assert [row.shape for row in rows] == [(4, 3, 64, 64)] * 2
+    assert {word for row in captions for text in row for word in text.split(", ")} <= {*CLASSES, ""}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_segmenter_learns_from_polygons(tmp_path):
+    source = rectangles(tmp_path / "set", polygons=True)
+    params = params_of(model="yolo11n-seg.yaml", epochs=2)
+    last = trained(params, job_of(params, tmp_path, source))[-1]
+    assert {"mask_mAP50", "mask_mAP50-95", "train_seg_loss"} <= last["history"][-1].keys()
+    job = job_of(params, tmp_path, source)
+    save_network(tmp_path / "model.pt", params, job, kept_weights(params, last), imgsz=64)
+    assert yolo.load_network(tmp_path / "model.pt").task == "segment"
+
+
+def start(folder, **changes):
+    """The stage as a process, in ``folder``, with small parameters."""
+    (folder / "run").mkdir(exist_ok=True)
+    params = detector_params(source="set", epochs=8, **changes)
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train_detector": params}))
+    more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / ".gridflow/state"), "GRIDFLOW_CPUS_PER_WORKER": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "tasks.train_detector"],
+        cwd=folder,
+        env=os.environ | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_happened(tmp_path):
+    source = rectangles(tmp_path / "set", train=96, val=8)
+    (tmp_path / "whole").mkdir()
+    params = params_of(epochs=8, source=str(source), model="yolo11n.yaml")
+    whole = trained(params, job_of(params, tmp_path / "whole", source))[-1]
+    process = start(tmp_path, model="yolo11n.yaml")
+    assert any("epoch 3/8" in line for line in process.stdout)
+    everything = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in everything:  # at once, as when the machine goes down
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+    assert list((tmp_path / ".gridflow/state").iterdir())
+    process = start(tmp_path, model="yolo11n.yaml")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    found = json.loads((tmp_path / "data/metrics/train_detector.json").read_text())
+    assert 2 <= found["resumed_at"] < 8
+    assert f"resuming at epoch {found['resumed_at'] + 1} of 8" in output
+    with (tmp_path / "data/plots/train_detector.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(number) for number in range(1, 9)]
+    losses = [float(row["train_box_loss"]) for row in rows]
+    assert losses == pytest.approx([record["train_box_loss"] for record in whole["history"]], abs=1e-2)
+    card = json.loads((tmp_path / "data/models/detector/model.json").read_text())
+    assert (card["classes"], card["imgsz"], card["task"]) == (list(CLASSES), 64, "detect")
+    assert yolo.load_network(tmp_path / "data/models/detector").imgsz == 64
+    assert list((tmp_path / ".gridflow/state").iterdir()) == []
+    assert list(source.rglob("*.cache")) == []
+    assert "Ultralytics" not in output
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
+    rectangles(tmp_path / "set", train=96, val=8)
+    process = start(tmp_path, model="yolo11n.yaml")
+    assert any("epoch 3/8" in line for line in process.stdout)
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+    assert len(workers) == 1
+    workers[0].kill()
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    assert "a training worker died" in output
+    assert "resuming at epoch" in output

@@ -1,5 +1,6 @@
-"""Images per second of training, three ways side by side, and what a second Ray worker brings:
-``python -m bench.train_throughput [--source FOLDER] [--builder alexnet] [--size 128] [--batch 128] [--workers also|only]``.
+"""Images per second of training, three ways side by side, and what a second Ray worker brings.
+
+    python -m bench.train_throughput [--source FOLDER] [--builder alexnet] [--size 128] [--batch 128] [--workers also]
 
     ceiling   the network's steps on one batch that is there already: no data, no augmentation
     gridflow  this project's training loop: stored arrays, augmentation of whole batches on the device

@@ -171,8 +171,8 @@ def _missing(root: Path, stage: str, path: str) -> str:
     if Path(path).suffix in WEIGHTS:
         put = f"data/weights/{Path(path).name}"
         return (
-            f"{stage} needs the weights {path}{named}, which do not exist. `python -m flows.fetch {Path(path).name}` gets "
-            f"official weights by that name; without a network put the file at {put}. Then name it with "
+            f"{stage} needs the weights {path}{named}, which do not exist. `python -m flows.fetch {Path(path).name}` "
+            f"gets official weights by that name; without a network put the file at {put}. Then name it with "
             f"`--set {keys[0] if keys else f'{stage}.weights'}={put}`. Nothing was run or deleted."
         )
     correct = f" or name another with `--set {keys[0]}=PATH`" if keys else ""

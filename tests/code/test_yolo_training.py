@@ -34,7 +34,6 @@ from cnn_core.yolo_training import (
     train,
 )
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

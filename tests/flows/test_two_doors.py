@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-STAGES = 14
+STAGES = 18
 
 
 @pytest.fixture
@@ -91,6 +91,14 @@ def test_a_missing_source_is_said_before_anything_is_deleted(checkout: Path, run
     assert is_clean(checkout, run)
 
 
+def test_missing_weights_are_told_by_the_name_that_fetch_knows(checkout: Path, run: Callable, flow: Callable) -> None:
+    said = flow("--set", "detect.weights=yolo11n.pt", "detect", code=2)
+    run("git", "checkout", "params.yaml", cwd=checkout)
+    assert "python -m flows.fetch yolo11n.pt" in said
+    assert "--set detect.weights=data/weights/yolo11n.pt" in said
+    assert is_clean(checkout, run)
+
+
 def test_files_of_ones_own_where_the_sample_goes_are_not_deleted(checkout: Path, run: Callable, flow: Callable) -> None:
     mine = checkout / "data/sources/digits/train.csv"
     sample = mine.read_bytes()
@@ -127,6 +135,18 @@ def test_ones_own_source_needs_no_sample(checkout: Path, run: Callable) -> None:
     run("git", "checkout", "params.yaml", cwd=checkout)
     shutil.rmtree(source)
     assert names == ["ingest@digits", "augment@digits", "train@digits", "predict@digits"]
+
+
+def test_detection_with_ones_own_weights_and_images_trains_nothing(checkout: Path, run: Callable) -> None:
+    from flows.graph import read_graph
+
+    shutil.copy(checkout / "data/models/detector/model.pt", checkout / "mine.pt")
+    changes = ("--set", f"detect.weights={checkout}/mine.pt", "--set", "detect.source=docs")
+    run("python", "-m", "flows.pipeline", *changes, "--check", cwd=checkout)
+    names = [node.name for node in read_graph(checkout, ["detect"])]
+    (checkout / "mine.pt").unlink()
+    run("git", "checkout", "params.yaml", cwd=checkout)
+    assert names == ["detect"]
 
 
 def test_a_worktree_runs_its_own_code(checkout: Path, run: Callable, tmp_path: Path) -> None:

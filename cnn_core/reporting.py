@@ -167,6 +167,7 @@ def detector_curves(path: Path) -> str | None:
             measured.plot(rows["epoch"], rows.get(name, []), color=colour, marker=".", label=f"{name}, validation")
         measured.set(xlabel="epoch", ylabel="mAP", ylim=(0, 1.02))
         for axes in (loss, measured):
+            axes.set_xlim(0, table["epoch"].max() + 0.5)
             axes.legend(frameon=False)
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)

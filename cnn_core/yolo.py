@@ -61,7 +61,11 @@ def quiet(folder: str | Path) -> None:
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
     threads = os.environ.get("OMP_NUM_THREADS")
     import ultralytics
+    from PIL import Image
+    from ultralytics.utils import patches
 
+    # Its Image.open, put in everywhere, turns "this is no image" into a search for a package that reads HEIC.
+    Image.open = patches._image_open
     if first and not threads:  # its import says 1, which every process started from here would take over
         os.environ.pop("OMP_NUM_THREADS", None)
     logging.getLogger("ultralytics").setLevel(logging.ERROR)

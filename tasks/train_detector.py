@@ -45,7 +45,10 @@ LOADERS = 8  # processes that prepare images for a GPU, at most
 
 def main() -> None:
     params = load_section(PARAMS, "train_detector")
-    runtime = dataclasses.replace(load_runtime(), num_workers=(1, 1))
+    runtime = load_runtime()
+    if runtime.num_workers[1] > 1:
+        events.log("a detector is trained by one worker: num_workers in runtime.yaml is not followed here")
+    runtime = dataclasses.replace(runtime, num_workers=(1, 1))
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         yolo.quiet(scratch)
         job = make_job(params, Path(scratch))

@@ -98,6 +98,8 @@ def with_detector(run: Path) -> Path:
     plots = run / "data/plots"
     curves = "recall,precision,class\n0,1,mean of 1 classes\n1,.5,mean of 1 classes\n0,1,7\n1,.5,7\n"
     (plots / "evaluate_detector-pr.csv").write_text(curves)
+    learning = "epoch,train_box_loss,val_box_loss,mAP50,mAP50-95\n1,3.5,,,\n2,2.5,2.25,0.75,0.5\n"
+    (plots / "train_detector.csv").write_text(learning)
     (plots / "evaluate_detector-confusion.csv").write_text("actual,predicted\n7,7\n7,background\nbackground,cat\n")
     for name in ("compose", "evaluate_detector-grid", "evaluate_detector-examples"):
         Image.new("L", (4, 4)).save(plots / f"{name}.png")
@@ -114,6 +116,7 @@ def test_the_detectors_figures_are_shown(with_detector: Path) -> None:
     for words in (*figures, "&lt;7&gt;", "composed: real"):
         assert words in html, words
     assert "mean of 1 classes" in html  # the legend of the curves, as text
+    assert "mAP50-95, validation" in html
     assert "This run has no" not in html[html.index("Detection</h2>") :]
     assert html == page(with_detector)
     links = [link for link in re.findall(r"""(?:src|href)=["']([^"'#]+)""", html) if not link.startswith("data:")]
@@ -130,7 +133,8 @@ def test_what_a_detector_lacks_is_said(with_detector: Path) -> None:
     (with_detector / "data/metrics/evaluate_detector.json").unlink()
     for name in ("pr.csv", "confusion.csv", "grid.png", "examples.png"):
         (with_detector / f"data/plots/evaluate_detector-{name}").unlink()
+    (with_detector / "data/plots/train_detector.csv").unlink()
     (with_detector / "data/plots/compose.png").unlink()
     html = page(with_detector)
     part = html[html.index("Detection</h2>") :]
-    assert part.count("This run has no") == 6
+    assert part.count("This run has no") == 7

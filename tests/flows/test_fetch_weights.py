@@ -105,9 +105,16 @@ def test_another_file_than_promised_is_refused_and_what_was_there_stays(
     assert (tmp_path / "alexnet.pth").read_text() == "kept"
 
 
+class RunsCode:
+    """When it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return print, ("code from a file of weights",)
+
+
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path, server: ThreadingHTTPServer) -> None:
     buffer = io.BytesIO()
-    torch.save(torch.nn.Linear(2, 2), buffer)
+    torch.save(RunsCode(), buffer)
     server.content = buffer.getvalue()
     with pytest.raises(ValueError, match="could not be fetched"):
         download("alexnet", tmp_path, url=url_of(server))

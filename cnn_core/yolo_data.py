@@ -12,10 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.coco import from_coco
-from cnn_core.yolo_labels import _classes as class_names
-from cnn_core.yolo_labels import _content as read_data_yaml
-from cnn_core.yolo_labels import _files as image_files
-from cnn_core.yolo_labels import label_file, write_yolo
+from cnn_core.yolo_labels import class_names, image_files, label_file, read_data_yaml, write_yolo
 
 VAL_SHARE = 0.1  # of the images of a COCO JSON that has no second one for validation
 

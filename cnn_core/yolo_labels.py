@@ -136,9 +136,9 @@ def read_yolo(data_yaml: str | Path, split: str) -> Annotations:
     Raises:
         ValueError: there is no such file, split or image, or a label file has a line that is no label.
     """
-    path, content = Path(data_yaml), _content(data_yaml)
-    classes = _classes(path, content)
-    files = sorted(_files(path, content, split))
+    path, content = Path(data_yaml), read_data_yaml(data_yaml)
+    classes = class_names(path, content)
+    files = sorted(image_files(path, content, split))
     if not files:
         raise ValueError(f"{path}: the split {split} has no images")
     rows, objects = [], []
@@ -155,7 +155,7 @@ def label_file(image_file: str) -> Path:
     return Path("/labels/".join(Path(image_file).as_posix().rsplit("/images/", 1))).with_suffix(".txt")
 
 
-def _content(data_yaml: str | Path) -> dict[str, Any]:
+def read_data_yaml(data_yaml: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(data_yaml).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
@@ -167,7 +167,7 @@ def _content(data_yaml: str | Path) -> dict[str, Any]:
     return content
 
 
-def _classes(path: Path, content: dict[str, Any]) -> list[str]:
+def class_names(path: Path, content: dict[str, Any]) -> list[str]:
     names = content.get("names")
     if names is None and content.get("nc"):
         names = [f"class_{number}" for number in range(int(content["nc"]))]
@@ -179,7 +179,7 @@ def _classes(path: Path, content: dict[str, Any]) -> list[str]:
     return [numbers[number] for number in range(len(numbers))]
 
 
-def _files(path: Path, content: dict[str, Any], split: str) -> Iterator[str]:
+def image_files(path: Path, content: dict[str, Any], split: str) -> Iterator[str]:
     """The image files of a split, which is a folder, a .txt that lists files, an image, or a list of such."""
     value = content.get(split) or (content.get("validation") if split == "val" else None)
     if not value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tempfile
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
+from ultralytics.data import utils
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -41,7 +43,7 @@ class MemoryDataset(YOLODataset):
         return list(img_path)
 
     def _load_or_scan_cache(self, *_: Any) -> tuple[dict[str, Any], bool]:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _files_left_alone():
             return self.cache_labels(Path(folder) / "labels.cache"), False
 
     def get_labels(self) -> list[dict[str, Any]]:
@@ -51,6 +53,18 @@ class MemoryDataset(YOLODataset):
             for label in labels:
                 label["segments"] = []
         return labels
+
+
+@contextlib.contextmanager
+def _files_left_alone() -> Iterator[None]:
+    """Ultralytics writes JPEG files anew, in their place, whose last bytes are not the format's. But they are the
+    user's, and a dependency of the stage. Here they are only read: one that is cut short is left out, as there."""
+    theirs = utils._replace_image
+    utils._replace_image = lambda file, _: utils._exif_jpeg(file).load()
+    try:
+        yield
+    finally:
+        utils._replace_image = theirs
 
 
 class EpochOrder(Sampler[int]):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import psutil
 import pytest
 import torch
@@ -272,6 +273,21 @@ def test_what_training_sees_is_shown_without_a_word(tmp_path, data, capfd):
     assert [row.shape for row in rows] == [(4, 3, 64, 64)] * 2
     assert {word for row in captions for text in row for word in text.split(", ")} <= {*CLASSES, ""}
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_users_damaged_file_stays_as_it_is(tmp_path):
+    source = rectangles(tmp_path / "set")
+    whole = source / "images/train/0.png"
+    cut = whole.with_suffix(".jpg")
+    cv2.imwrite(str(cut), cv2.imread(str(whole)))
+    whole.unlink()
+    before = cut.read_bytes() + b"what a camera put behind"
+    params = params_of()
+    for content, learned in ((before, 12), (before[:300], 11)):
+        cut.write_bytes(content)
+        rows, _ = seen(params, job_of(params, tmp_path, source), across=12, down=1)
+        assert rows[0].shape == (learned, 3, 64, 64)
+        assert cut.read_bytes() == content
 
 
 @pytest.mark.slow

@@ -1,0 +1,170 @@
+"""Ultralytics' SAM and SAM 2 behind adapters: networks for checkpoints, its predictor's steps.
+
+The reference is `ultralytics.SAM(path)(image, bboxes=…)`; each step here is Ultralytics' own function with the
+arguments that its predictor gives it, but without the predictor's state between them. Only the inner part of the mask
+decoder is written anew, for speed (sam_decoder.py).
+
+Kirillov et al., "Segment Anything" (ICCV 2023); Zhang et al., "Faster Segment Anything" (MobileSAM, 2023); Ravi et al.,
+"SAM 2: Segment Anything in Images and Videos" (2024).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnn_core.sam_decoder import predict_masks
+from cnn_core.sam_weights import SamWeights, read_weights
+
+if TYPE_CHECKING:
+    pass
+
+Features = Tensor | dict[str, Any]  # of one image, as Ultralytics' predictors hold them
+IMGSZ = 1024  # pixels of a side that the official networks were trained with
+STRIDE = 32  # the sides of an input are multiples of it
+PIECE = 1 << 24  # logits that are scaled at a time (64 MB)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedSam:
+    """A network in float32, in evaluation mode, on the CPU."""
+
+    network: nn.Module  # of Ultralytics: SAMModel or SAM2Model
+    name: str  # sam_b, mobile_sam, sam2.1_t, …
+    family: Literal["sam", "sam2"]
+    sha256: str  # of the file
+    imgsz: int  # the side that it was trained with
+
+
+def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
+    """The network of a checkpoint; `cnn_core.yolo.quiet` goes before.
+
+    Raises:
+        ValueError: as `sam_weights.read_weights`; or a tensor is missing or does not fit.
+    """
+    weights = read_weights(path, trusted=trusted)
+    network = build(weights.name)
+    _fill(network, weights, path)
+    return LoadedSam(
+        network=network,
+        name=weights.name,
+        family="sam2" if weights.name.startswith("sam2") else "sam",
+        sha256=weights.sha256,
+        imgsz=IMGSZ,
+    )
+
+
+def build(name: str) -> nn.Module:
+    """The network of this name with random weights, in evaluation mode: Ultralytics' builder of it.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    from ultralytics.models.sam.build import sam_model_map
+
+    if f"{name}.pt" not in sam_model_map:
+        raise ValueError(f"there is no SAM called {name!r}; there are {', '.join(key[:-3] for key in sam_model_map)}")
+    network = sam_model_map[f"{name}.pt"]()
+    if name.startswith("sam2.1"):
+        _make_2_1(network)
+    return network.eval()
+
+
+def _make_2_1(network: Any) -> None:
+    """What SAM 2.1 has over SAM 2. Ultralytics' builder decides it by the checkpoint's path, which it then unpickles
+    without care; so without a path it builds SAM 2. A test holds this against Ultralytics' own network."""
+    network.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, network.mem_dim))
+    network.proj_tpos_enc_in_obj_ptrs = network.use_signed_tpos_enc_to_obj_ptrs = True
+    network.obj_ptr_tpos_proj = nn.Linear(network.hidden_dim, network.mem_dim)
+
+
+def _fill(network: nn.Module, weights: SamWeights, path: str | Path) -> None:
+    own = network.state_dict()
+    for key, value in weights.state.items():
+        if key in own and own[key].shape != value.shape:
+            shapes = f"{tuple(value.shape)}, not {tuple(own[key].shape)}"
+            raise ValueError(f"{path} is not a {weights.name}, which it looks like: {key} has the shape {shapes}")
+    for what, keys in (("lacks", own.keys() - weights.state.keys()), ("also has", weights.state.keys() - own.keys())):
+        if keys:
+            raise ValueError(f"{path} is not a {weights.name}, which it looks like: it {what} {min(keys)}")
+    network.load_state_dict(weights.state)
+
+
+class Steps:
+    """A SAM's prediction in steps. None keeps anything, so they may be called for several images in turn.
+
+    Args:
+        imgsz: side of the input; 0 = what the network was trained with. Made a multiple of `STRIDE`.
+        half: float16, on a GPU only.
+    """
+
+    def __init__(self, loaded: LoadedSam, *, imgsz: int, device: torch.device, half: bool) -> None:
+        from ultralytics.models.sam.predict import Predictor, SAM2Predictor
+        from ultralytics.utils.checks import check_imgsz
+
+        kind = SAM2Predictor if loaded.family == "sam2" else Predictor
+        settings = {"device": str(device), "save": False, "verbose": False, "quantize": 16 if half else None}
+        predictor: Any = kind(overrides=settings)
+        predictor.setup_model(loaded.network, verbose=False)
+        predictor.imgsz = check_imgsz(imgsz or loaded.imgsz, stride=STRIDE, min_dim=2)
+        predictor.model.set_imgsz(predictor.imgsz)
+        if loaded.family == "sam2":  # as its setup_source does
+            predictor._bb_feat_sizes = [[side // share for side in predictor.imgsz] for share in (4, 8, 16)]
+        model = predictor.model
+        decoder = model.sam_mask_decoder if loaded.family == "sam2" else model.mask_decoder
+        decoder.predict_masks = functools.partial(predict_masks, decoder)
+        self.predictor, self.side = predictor, int(predictor.imgsz[0])
+        self.threshold = float(predictor.model.mask_threshold)
+
+    def pixels(self, image: np.ndarray) -> Tensor:
+        """uint8 (H, W, 3), BGR -> (1, 3, side, side): scaled to fit, in the upper left corner, normalised."""
+        return self.predictor.preprocess([image])
+
+    def features(self, pixels: Tensor) -> Features:
+        """What the image encoder makes of `pixels`."""
+        return self.predictor.get_im_features(pixels)
+
+    def decode(
+        self,
+        features: Features,
+        shape: tuple[int, int],
+        *,
+        boxes: np.ndarray | None,
+        points: np.ndarray | None,
+        labels: np.ndarray | None,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts -> mask logits (N, M, side / 4, side / 4) and predicted IoUs (N, M); M is 3 with ``multimask``, or 1.
+
+        Args:
+            shape: (height, width) of the image whose pixels the prompts are in.
+            boxes: (N, 4), xyxy. points: (N, P, 2). labels: (N, P), 1 = inside, 0 = outside.
+        """
+        prompts = self.predictor._prepare_prompts(self.predictor.imgsz, shape, boxes, points, labels)
+        logits, scores = self.predictor._inference_features(features, *prompts, multimask)
+        count = 3 if multimask else 1
+        return logits.unflatten(0, (-1, count)).float(), scores.unflatten(0, (-1, count)).float()
+
+    def stability(self, logits: Tensor, offset: float) -> float:
+        """Of a mask's logits (H, W) the IoU of what is above and below the threshold by ``offset``: 0..1, NaN
+        of nothing (SAM paper, appendix B)."""
+        from ultralytics.models.sam.amg import calculate_stability_score
+
+        return float(calculate_stability_score(logits[None], self.threshold, offset)[0])
+
+    def in_original(self, masks: Tensor, shape: tuple[int, int]) -> Iterator[Tensor]:
+        """Of masks or logits (N, h, w) of the whole input, the image's part in its own pixels: float32 (height, width)
+        one after the other, so that the masks of large images are not all in memory."""
+        from ultralytics.utils import ops
+
+        gain = min(self.side / side for side in shape)
+        ratio = tuple(round(o * gain) * m / self.side / o for o, m in zip(shape, masks.shape[1:], strict=True))
+        for piece in masks.split(max(1, PIECE // (shape[0] * shape[1]))):
+            yield from ops.scale_masks(piece[None].float(), shape, (ratio, (0, 0)), padding=False)[0]

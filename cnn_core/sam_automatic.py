@@ -1,0 +1,184 @@
+"""Automatic masks: everything in an image, from a grid of points, as the SAM paper does it (appendix B)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnn_core.annotations import decode_mask, encode_mask
+from cnn_core.sam import PIECE
+
+if TYPE_CHECKING:
+    from cnn_core.sam import Features, Steps
+    from cnn_core.segmentation import EverythingParams
+
+
+class Automatic:
+    """Masks of all there is in an image, prompted by a grid of points (SAM paper, section 4 and appendix B):
+    Ultralytics' `Predictor.generate`, made of its own parts, but with bounded memory and the encoded image shared.
+
+    Where Ultralytics keeps every candidate as a whole array, and scales three masks of every point at a time, here they
+    are run lengths, and few are scaled at a time.
+    """
+
+    def __init__(self, steps: Steps, params: EverythingParams, *, conf: float, batch: int) -> None:
+        from ultralytics.models.sam import amg
+
+        self.steps, self.params, self.conf, self.batch, self.amg = steps, params, conf, batch, amg
+
+    def __call__(
+        self, pixels: Tensor, features: Features, shape: tuple[int, int]
+    ) -> Iterator[tuple[int, float, float, Tensor]]:
+        """Of each mask the number of its point, predicted IoU, stability, and bool (height, width); best first.
+
+        Args:
+            pixels, features: as of `Steps`. shape: (height, width) of the original image.
+        """
+        from torchvision.ops import nms
+
+        params, side = self.params, self.steps.side
+        regions, layers = self.amg.generate_crop_boxes((side, side), params.crop_n_layers, params.crop_overlap_ratio)
+        grids = self.amg.build_all_layer_point_grids(
+            params.points_stride, params.crop_n_layers, params.crop_downscale_factor
+        )
+        found, first = [], 0
+        for region, layer in zip(regions, layers, strict=True):
+            found.append(self._region(region, grids[layer], first, pixels, features, shape))
+            first += len(grids[layer])
+        best = _Candidates.joined(found)
+        if len(regions) > 1:  # of a mask seen in several crops, that of the smallest one
+            areas = torch.tensor([float((x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in best.regions])
+            best = best.only(nms(best.boxes, 1 / areas, params.crop_nms_thresh))
+        best = best.only(torch.nonzero(best.scores > self.conf)[:, 0])
+        if params.min_mask_region_area:
+            best = self._cleaned(best, shape)
+        for place, number in enumerate(best.prompts):
+            (mask,) = self.steps.in_original(self._whole(best, place)[None], shape)
+            yield number, float(best.scores[place]), float(best.stability[place]), mask > self.steps.threshold
+
+    @torch.inference_mode()
+    def _region(
+        self,
+        region: list[int],
+        grid: np.ndarray,
+        first: int,
+        pixels: Tensor,
+        features: Features,
+        shape: tuple[int, int],
+    ) -> _Candidates:
+        """The candidates in one crop, those that show the same object suppressed."""
+        from torchvision.ops import nms
+
+        side, (x1, y1, x2, y2) = self.steps.side, region
+        size = np.array([x2 - x1, y2 - y1])
+        gain = side / max(shape)
+        fill = np.minimum(np.array(shape[::-1]) * gain - [x1, y1], size) / size  # the image's share, not the padding's
+        if (fill <= 0).any():
+            return _Candidates.joined([])
+        if (x1, y1, x2, y2) != (0, 0, side, side):
+            crop = pixels[..., y1:y2, x1:x2]
+            crop = torch.nn.functional.interpolate(crop, (side, side), mode="bilinear", align_corners=False)
+            features = self.steps.features(crop)
+        points = grid * fill * side
+        parts = []
+        for start in range(0, len(points), self.batch):
+            some = points[start : start + self.batch, None]
+            logits, scores = self.steps.decode(
+                features, (side, side), boxes=None, points=some, labels=None, multimask=True
+            )
+            numbers = torch.arange(first + start, first + start + len(some)).repeat_interleave(3)
+            good = (scores.flatten() > self.params.conf_thres).cpu()
+            parts += self._stable(logits.flatten(0, 1)[good], scores.flatten().cpu()[good], numbers[good], region)
+        found = _Candidates.joined(parts)
+        found = found.only(nms(found.boxes, found.scores, self.params.iou))
+        return dataclasses.replace(found, boxes=self.amg.uncrop_boxes_xyxy(found.boxes, region))
+
+    def _stable(self, logits: Tensor, scores: Tensor, numbers: Tensor, region: list[int]) -> Iterator[_Candidates]:
+        """Those whose mask hardly depends on the threshold and does not end at the crop's edge."""
+        params, side, (x1, y1, x2, y2) = self.params, self.steps.side, region
+        size = max(1, PIECE // ((x2 - x1) * (y2 - y1)))
+        for piece, score, number in zip(logits.split(size), scores.split(size), numbers.split(size), strict=True):
+            if not len(piece):
+                continue
+            scaled = torch.nn.functional.interpolate(
+                piece[None], (y2 - y1, x2 - x1), mode="bilinear", align_corners=False
+            )[0]
+            stability = self.amg.calculate_stability_score(
+                scaled, self.steps.threshold, params.stability_score_offset
+            ).cpu()
+            masks = (scaled > self.steps.threshold).cpu()
+            boxes = self.amg.batched_mask_to_box(masks).float()
+            near_edge = self.amg.is_box_near_crop_edge(boxes, region, [0, 0, side, side])
+            keep = torch.nonzero((stability > params.stability_score_thresh) & ~near_edge)[:, 0]
+            yield _Candidates(
+                boxes=boxes[keep],
+                scores=score[keep],
+                stability=stability[keep],
+                prompts=number[keep].tolist(),
+                masks=[encode_mask(masks[place].numpy()) for place in keep.tolist()],
+                regions=[region] * len(keep),
+            )
+
+    def _whole(self, found: _Candidates, place: int) -> Tensor:
+        """A candidate's mask in the whole input, bool (side, side)."""
+        x1, y1, x2, y2 = region = found.regions[place]
+        mask = torch.from_numpy(decode_mask(found.masks[place], y2 - y1, x2 - x1))
+        return self.amg.uncrop_masks(mask[None], region, self.steps.side, self.steps.side)[0]
+
+    def _cleaned(self, found: _Candidates, shape: tuple[int, int]) -> _Candidates:
+        """Without small holes and islands, and without what has become the same by that."""
+        from torchvision.ops import nms
+
+        side = self.steps.side
+        least = self.params.min_mask_region_area * (side / max(shape)) ** 2  # in pixels of the input
+        boxes, masks, unchanged = [torch.zeros(0, 4)], [], []
+        for place in range(len(found.masks)):
+            mask, filled = self.amg.remove_small_regions(self._whole(found, place).numpy(), least, mode="holes")
+            mask, removed = self.amg.remove_small_regions(mask, least, mode="islands")
+            boxes.append(self.amg.batched_mask_to_box(torch.from_numpy(mask)[None]).float())
+            masks.append(encode_mask(mask))
+            unchanged.append(float(not (filled or removed)))
+        whole = [[0, 0, side, side]] * len(masks)
+        cleaned = dataclasses.replace(found, boxes=torch.cat(boxes), masks=masks, regions=whole)
+        limit = max(self.params.iou, self.params.crop_nms_thresh)
+        return cleaned.only(nms(cleaned.boxes, torch.tensor(unchanged), limit))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Candidates:
+    """Masks in an input's pixels: boxes float32 (n, 4), scores and stability float32 (n,), and lists of n: the prompt's
+    number, the run lengths in the crop, and the crop (xyxy)."""
+
+    boxes: Tensor
+    scores: Tensor
+    stability: Tensor
+    prompts: list[int]
+    masks: list[str]
+    regions: list[list[int]]
+
+    @classmethod
+    def joined(cls, parts: list[_Candidates]) -> _Candidates:
+        return cls(
+            boxes=torch.cat([torch.zeros(0, 4), *(part.boxes for part in parts)]),
+            scores=torch.cat([torch.zeros(0), *(part.scores for part in parts)]),
+            stability=torch.cat([torch.zeros(0), *(part.stability for part in parts)]),
+            prompts=[prompt for part in parts for prompt in part.prompts],
+            masks=[mask for part in parts for mask in part.masks],
+            regions=[region for part in parts for region in part.regions],
+        )
+
+    def only(self, keep: Tensor) -> _Candidates:
+        places = keep.tolist()
+        return _Candidates(
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            stability=self.stability[keep],
+            prompts=[self.prompts[place] for place in places],
+            masks=[self.masks[place] for place in places],
+            regions=[self.regions[place] for place in places],
+        )

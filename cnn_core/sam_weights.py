@@ -1,0 +1,202 @@
+"""Checkpoints of SAM, MobileSAM, SAM 2 and SAM 2.1, read without executing what they hold.
+
+Which network a file is for follows from the names and shapes of its tensors, so Meta's own file names, Ultralytics'
+and yours do alike. FastSAM and YOLO ``-seg`` are Ultralytics networks (`cnn_core.yolo`): `family` tells them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cnn_core.initial_weights import is_none
+from cnn_core.yolo import ENGINES, OWN, file_sha256
+
+Family = Literal["sam", "sam2", "yolo"]
+TRUSTED = "GRIDFLOW_TRUSTED_WEIGHTS"  # in the environment: SHA-256 values, with commas between them
+
+# The width of the first layer of SAM's image encoder, by the name that Ultralytics gives the file.
+_VIT = {768: "sam_b", 1024: "sam_l", 1280: "sam_h"}
+_VIT_KEY = "image_encoder.patch_embed.proj.weight"
+_TINY_VIT_KEY, _TINY_VIT_WIDTH = "image_encoder.patch_embed.seq.0.c.weight", 32
+# The width and the number of blocks of SAM 2's.
+_HIERA = {(96, 12): "t", (96, 16): "s", (112, 24): "b", (144, 48): "l"}
+_HIERA_KEY = "image_encoder.trunk.patch_embed.proj.weight"
+_ONLY_SAM_2_1 = "no_obj_embed_spatial"
+
+_PICKLE = b"\x80"  # what torch.save began with before torch 1.6; today it writes a zip
+_LOOKED_FOR = (
+    "SAM (sam_b, sam_l, sam_h), MobileSAM (mobile_sam), SAM 2 and SAM 2.1 (sam2_t, _s, _b, _l, sam2.1_t, _s, _b, _l)"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamWeights:
+    """What a checkpoint holds.
+
+    Attributes:
+        name: of the network, as Ultralytics calls its file: mobile_sam, sam2.1_t, …
+        state: its tensors by their official names, float32 mostly; memory-mapped where the format allows.
+        sha256: of the file.
+    """
+
+    name: str
+    state: dict[str, Tensor]
+    sha256: str
+
+
+def weights_file(path: str | Path) -> Path:
+    """The file that a weights parameter names: a checkpoint, or the one in a model folder of ours.
+
+    Raises:
+        ValueError: nothing is there; it says what to fetch or put where.
+    """
+    path = Path(path)
+    if is_none(path):
+        raise ValueError(f"{path} stands for no weights at all: name a checkpoint such as data/weights/sam2.1_t.pt")
+    if path.is_file():
+        return path
+    if (path / "model.json").is_file() and (path / OWN).is_file():
+        return path / OWN
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder without {OWN} and model.json: no model folder of a training stage")
+    if Path(f"{path}.dvc").is_file():
+        raise ValueError(f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`")
+    name = path.name if path.suffix == ".pt" else "sam2.1_t.pt"
+    raise ValueError(
+        f"{path} does not exist: `python -m flows.fetch {name}` puts the official weights of that name at "
+        f"data/weights/{name} (also sam_b.pt, sam_l.pt, mobile_sam.pt, sam2.1_s.pt, sam2.1_b.pt, sam2.1_l.pt, "
+        "FastSAM-s.pt, yolo11n-seg.pt); your own file may lie anywhere"
+    )
+
+
+def family(path: str | Path) -> Family:
+    """Which code a checkpoint is for, by its content: `cnn_core.segmentation` or (yolo) `cnn_core.detection`.
+
+    Raises:
+        ValueError: as `weights_file` and `read_weights`.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not (folder / OWN).is_file() and any(folder.glob("*.xml")):  # OpenVINO's
+        return "yolo"
+    file = weights_file(path)
+    if file.suffix in ENGINES and file.suffix != ".pt":
+        return "yolo"
+    if _is_ultralytics(file):
+        return "yolo"
+    return "sam2" if identify(_state(file, _read(file, ())), file).startswith("sam2") else "sam"
+
+
+def read_weights(path: str | Path, *, trusted: Collection[str] = ()) -> SamWeights:
+    """The tensors of a checkpoint, and which network they are for.
+
+    A file that ``torch.load(weights_only=True)`` refuses is read only when its SHA-256 is in ``trusted`` or in the
+    environment's `TRUSTED`: reading it executes whatever its maker put there, with all rights of the user. Of a file
+    that `flows.fetch` brought, the SHA-256 must be the one noted then.
+
+    Raises:
+        ValueError: it is missing, damaged, changed since it was fetched, not to be trusted, or of another network.
+    """
+    file = weights_file(path)
+    if _is_ultralytics(file):
+        raise ValueError(f"{file} is a YOLO or FastSAM network of Ultralytics: those are run by the detector")
+    sha256 = file_sha256(file)
+    _check_origin(file, sha256)
+    state = _state(file, _read(file, trusted, sha256))
+    return SamWeights(name=identify(state, file), state=state, sha256=sha256)
+
+
+def identify(state: Mapping[str, Tensor], file: str | Path) -> str:
+    """Ultralytics' name of the network that has tensors of these names and shapes.
+
+    Raises:
+        ValueError: none has; ``file`` is named.
+    """
+    name = None
+    if _VIT_KEY in state:
+        name = _VIT.get(state[_VIT_KEY].shape[0])
+    elif _TINY_VIT_KEY in state and state[_TINY_VIT_KEY].shape[0] == _TINY_VIT_WIDTH:
+        name = "mobile_sam"
+    elif _HIERA_KEY in state:
+        size = _HIERA.get((state[_HIERA_KEY].shape[0], _blocks(state)))
+        name = size and f"sam2{'.1' if _ONLY_SAM_2_1 in state else ''}_{size}"
+    if name is None:
+        raise ValueError(f"{file} holds none of the networks looked for: {_LOOKED_FOR}")
+    return name
+
+
+def _blocks(state: Mapping[str, Tensor]) -> int:
+    numbers = (re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", key) for key in state)
+    return 1 + max((int(found[1]) for found in numbers if found), default=-1)
+
+
+def _read(file: Path, trusted: Collection[str], sha256: str | None = None) -> Any:
+    zipped = zipfile.is_zipfile(file)
+    if not zipped and not (beginning := _beginning(file)).startswith(_PICKLE):
+        said = f"begins with {beginning!r}" if beginning else "is empty"
+        raise ValueError(f"{file} is no file of weights, or only the beginning of one: it {said}")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError:
+        pass
+    except Exception as error:  # on damaged bytes torch raises anything: RuntimeError, EOFError, OSError
+        raise ValueError(f"{file} cannot be read as weights ({type(error).__name__}): cut short or damaged") from None
+    sha256 = sha256 or file_sha256(file)
+    if sha256 not in {*trusted, *filter(None, os.environ.get(TRUSTED, "").replace(" ", "").split(","))}:
+        raise ValueError(
+            f"{file} holds more than tensors and is not read, because that would execute code which whoever made the "
+            "file may have put there, with all your rights; if you trust its maker, put its SHA-256 into the "
+            f"environment: {TRUSTED}={sha256}"
+        )
+    try:
+        return torch.load(file, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be read as weights ({type(error).__name__}: {error})") from None
+
+
+def _state(file: Path, content: Any) -> dict[str, Tensor]:
+    """Meta's SAM is the tensors themselves, its SAM 2 has them under ``model``."""
+    inner = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(inner, Mapping) or not inner or not all(isinstance(value, Tensor) for value in inner.values()):
+        raise ValueError(f"{file} holds no tensors by their names, at its top or under 'model': {_LOOKED_FOR} do")
+    return dict(inner)
+
+
+def _is_ultralytics(file: Path) -> bool:
+    """Whether a checkpoint holds an object of Ultralytics' classes, told without making it."""
+    if not zipfile.is_zipfile(file):
+        return False
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception:  # damaged, or no checkpoint: said when it is read
+        return False
+    return any(name.startswith("ultralytics.") for name in names)
+
+
+def _check_origin(file: Path, sha256: str) -> None:
+    """Against what `flows.fetch` noted beside it, if that is where it comes from."""
+    note = file.with_suffix(".json")
+    try:
+        noted = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return
+    if isinstance(noted, dict) and noted.get("file") == file.name and noted.get("sha256", sha256) != sha256:
+        raise ValueError(
+            f"{file} has the SHA-256 {sha256}, but {noted['sha256']} was fetched (noted in {note.name}): fetch it "
+            f"again (`python -m flows.fetch {file.name}`), or delete {note.name} if this file is yours"
+        )
+
+
+def _beginning(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(8)

@@ -29,10 +29,10 @@ repro: $(READY) ## Run the same pipeline by DVC alone (dvc repro)
 ui: $(READY) ## Start the Prefect UI and serve the deployments
 	@python -m flows.deploy
 
-test: $(READY) ## The tests: unit, data, model, flows (under 10 minutes on 2 cores)
+test: $(READY) ## The tests: unit, data, model, flows (about 11 minutes on 2 cores)
 	@python -m pytest -m "not slow" $(ARGS)
 
-test-unit: $(READY) ## The unit part of the tests (about a minute)
+test-unit: $(READY) ## The unit part of the tests (about two minutes)
 	@python -m pytest -m "not slow" tests/code $(ARGS)
 
 test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import signal
 import subprocess
@@ -110,10 +109,7 @@ def test_a_stopped_flow_leaves_no_process(
     )
     env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": server}
     command = [sys.executable, "-m", "flows.pipeline"]
-    hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-    flow = subprocess.Popen(
-        command, cwd=small, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear
-    )
+    flow = subprocess.Popen(command, cwd=small, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     family = wait_for_sleepers(flow.pid)
     flow.send_signal(number)
     flow.wait(timeout=60)

@@ -1,0 +1,93 @@
+"""Classifiers that know nothing of images, beside a convolutional network: scikit-learn's, on the pixels in a row.
+
+They take each pixel for a feature of its own: exchanging all pixels in the same way in all images would change nothing
+for them. What the network gains is its inductive bias: neighbours belong together, and what is worth seeing here is
+worth seeing there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import ClassifierMixin
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+
+from cnn_core.metrics import wilson
+
+# By name: the classifier for a seed, and how many numbers it keeps after it was fitted.
+BASELINES: Mapping[str, tuple[Callable[[int], ClassifierMixin], Callable[[Any], int]]] = {
+    "logistic regression": (
+        lambda seed: LogisticRegression(C=0.02, max_iter=200, random_state=seed),
+        lambda model: model.coef_.size + model.intercept_.size,
+    ),
+    "k nearest neighbours": (
+        lambda _seed: KNeighborsClassifier(n_neighbors=3, weights="distance"),
+        lambda model: model._fit_X.size,
+    ),
+    "SVM, RBF kernel": (
+        lambda seed: SVC(C=5.0, gamma="scale", random_state=seed),
+        lambda model: model.support_vectors_.size + model.dual_coef_.size + model.intercept_.size,
+    ),
+    "random forest": (
+        lambda seed: RandomForestClassifier(n_estimators=300, n_jobs=-1, random_state=seed),
+        lambda model: sum(tree.tree_.node_count * (2 + tree.tree_.max_n_classes) for tree in model.estimators_),
+    ),
+    "MLP, 256 hidden units": (
+        lambda seed: MLPClassifier((256,), alpha=1e-3, batch_size=128, max_iter=40, random_state=seed),
+        lambda model: sum(part.size for part in (*model.coefs_, *model.intercepts_)),
+    ),
+}
+
+
+def compare(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    *,
+    seed: int,
+    on_done: Callable[[str], None] = lambda _name: None,
+) -> pd.DataFrame:
+    """Fit each of `BASELINES` and measure it: one row each, with the columns of `row`.
+
+    Args:
+        train, test: images uint8 (N, C, H, W) and labels int64 (N,).
+        on_done: is told the name of each that is finished.
+    """
+    (x, y), (x_test, y_test) = ((_flat(images), labels) for images, labels in (train, test))
+    rows = []
+    for name, (make, kept) in BASELINES.items():
+        began = time.perf_counter()
+        model = make(seed).fit(x, y)
+        fitted = time.perf_counter()
+        right = int((model.predict(x_test) == y_test).sum())
+        seconds = time.perf_counter() - fitted
+        rows.append(row(name, right, len(y_test), kept(model), fitted - began, seconds, len(y)))
+        on_done(name)
+    return pd.DataFrame(rows)
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) / np.float32(255)
+
+
+def row(name: str, right: int, n: int, parameters: int, fit_s: float, predict_s: float, images: int) -> dict[str, Any]:
+    """model, accuracy with its 95 % interval, parameters (numbers that it keeps), seconds of fitting (NaN =
+    not measured here), milliseconds an image of predicting, and the images that it was fitted on."""
+    low, high = wilson(right, n)
+    return {
+        "model": name,
+        "accuracy": right / n,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "parameters": parameters,
+        "fit_seconds": round(fit_s, 2),
+        "predict_ms": round(1000 * predict_s / n, 3),
+        "images": images,
+    }

@@ -1,0 +1,122 @@
+"""How much of the input an output sees, and at which distance its neighbour sees: for any network, by watching it run.
+
+Each convolution and pool widens the field by (kernel - 1) dilation of its input's steps, and multiplies the step by its
+stride (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill 2019). Where
+paths join, as around a residual block, the widest counts. The operations are seen as torch runs them, so it makes no
+difference which modules they stand in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """``size``: pixels of the input's side that one output sees; ``step``: pixels from one output to the next.
+
+    The size counts beyond the image's border: the padding is seen too. ``whole``: each output sees all places, as
+    behind a global pool, attention, or in front of a fully connected layer; the size is then that of the kernels
+    before.
+    """
+
+    size: int
+    step: int
+    whole: bool = False
+
+    def through(self, kernel: int, stride: int, dilation: int = 1) -> Field:
+        return Field(self.size + dilation * (kernel - 1) * self.step, self.step * stride, self.whole)
+
+
+class ReceptiveFields(TorchDispatchMode):
+    """While it is entered, it follows the field of each tensor that comes of ``inputs``, (N, C, H, W) or (N, C, T).
+
+    ``fields[id(tensor)]`` is there as long as this object is. Only the last axis is followed: kernels are square,
+    mostly.
+    """
+
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()
+        self.fields = {id(inputs): Field(1, 1)}
+        self._alive: list[Tensor] = [inputs]  # an id may be given again once its tensor is gone
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        known = [each for each in tree_flatten(args)[0] if isinstance(each, Tensor) and id(each) in self.fields]
+        if known:
+            widest = max((self.fields[id(each)] for each in known), key=lambda field: (field.size, field.whole))
+            field = _through(func.overloadpacket._qualified_op_name.removeprefix("aten::"), widest, known[0], args)
+            for output in tree_flatten(outputs)[0]:
+                if isinstance(output, Tensor):
+                    self.fields[id(output)] = field
+                    self._alive.append(output)
+        return outputs
+
+
+def _through(name: str, field: Field, seen: Tensor, args: Sequence[Any]) -> Field:
+    """The field behind one operation on ``seen``."""
+    if name in _MOVING:
+        return field.through(*_MOVING[name](args))
+    if name in _ADAPTIVE and (parts := args[1][-1]) > 1:
+        return field.through(-(-seen.shape[-1] // parts), max(1, seen.shape[-1] // parts))
+    flattens = name == "flatten" or (name in _RESHAPING and seen.ndim > 2 and len(args[1]) == 2)
+    return dataclasses.replace(field, whole=True) if flattens or name in _WHOLE else field
+
+
+def _convolution(args: Sequence[Any]) -> tuple[int, int, int]:
+    weight, stride, dilation, transposed = args[1], args[3], args[5], args[6]
+    if transposed:  # each output is stamped by inputs that lie a stride apart: no wider, and finer than they
+        return 1, 1, 1
+    return weight.shape[-1], stride[-1], dilation[-1]
+
+
+def _pool(args: Sequence[Any]) -> tuple[int, int]:
+    kernel = args[1][-1]
+    return kernel, args[2][-1] if len(args) > 2 and args[2] else kernel
+
+
+_MOVING: dict[str, Callable[[Sequence[Any]], tuple[int, ...]]] = {
+    "convolution": _convolution,
+    "mkldnn_convolution": lambda args: (args[1].shape[-1], args[4][-1], args[5][-1]),
+    "max_pool2d_with_indices": _pool,
+    "max_pool2d": _pool,
+    "avg_pool2d": _pool,
+    "max_pool1d": _pool,
+}
+# Each output sees all places: pooled over all of them, or by attention.
+_ADAPTIVE = {"_adaptive_avg_pool2d", "adaptive_avg_pool2d"}
+_WHOLE = {*_ADAPTIVE, "mean", "bmm", "_softmax"}
+_WHOLE |= {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention"}
+_WHOLE |= {"_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
+_RESHAPING = {"view", "_unsafe_view", "reshape"}  # of places and channels into one axis: before a fully connected layer
+
+
+def output_fields(network: torch.nn.Module, inputs: Tensor) -> dict[str, Field]:
+    """Of each module that is called, by its name, the field of (the last call's) output; run in evaluation mode."""
+    found: dict[str, Field] = {}
+    follower = ReceptiveFields(inputs)
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and id(output) in follower.fields:
+                found[name] = follower.fields[id(output)]
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules()]
+    try:
+        with torch.no_grad(), follower:
+            network.eval()(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,143 @@
+"""The study's tables as figures. Drawn with Matplotlib, without its global state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cnn_core.figures import contact_sheet
+from cnn_core.study_shifts import SHIFTS
+
+_COLOURS = {
+    "CNN": "#1f77b4",
+    "MLP": "#ff7f0e",
+    "linear": "#2ca02c",
+    "ReLU": "#1f77b4",
+    "tanh": "#ff7f0e",
+    "sigmoid": "#d62728",
+    "maxout, as many parameters": "#9467bd",
+    "maxout, as many units": "#8c564b",
+}
+
+
+def _lines(axes: Axes, table: pd.DataFrame, x: str, y: str, by: str, style: str = "o-", label: str = "{}") -> None:
+    """A line for each value of ``by``: the mean over the repeats, and from the least to the greatest as a shade."""
+    for name, rows in table.groupby(by, sort=False):
+        found = rows.groupby(x)[y].agg(["mean", "min", "max"])
+        colour = _COLOURS.get(str(name), "#333333")
+        axes.plot(found.index, found["mean"], style, color=colour, markersize=4, label=label.format(name))
+        axes.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.15, linewidth=0)
+
+
+def _panels(count: int, *, across: int = 3, height: float = 3.4) -> tuple[Figure, Sequence[Axes]]:
+    rows = -(-count // across)
+    figure = Figure(figsize=(4.0 * min(count, across), height * rows), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(rows, min(count, across))).ravel())
+    for each in axes:
+        each.grid(alpha=0.25)
+        each.spines[["top", "right"]].set_visible(False)
+        each.tick_params(labelsize=8)
+    return figure, axes
+
+
+def _learning_curves(table: pd.DataFrame) -> Figure:
+    figure, panels = _panels(2)
+    for axes, (pixels, rows) in zip(panels, table.groupby("pixels", sort=False), strict=True):
+        _lines(axes, rows, "images", "accuracy", "model")
+        axes.set(xscale="log", ylim=(0, 1), title=f"pixels {pixels}", xlabel="training images", ylabel="accuracy")
+        axes.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def _depth(table: pd.DataFrame) -> Figure:
+    figure, (axes,) = _panels(1)
+    _lines(axes, table.assign(model="CNN"), "convolutions", "accuracy", "model")
+    title = f"about {table['parameters'].mean():,.0f} parameters each"
+    axes.set(title=title, xlabel="convolutions", ylabel="accuracy")
+    return figure
+
+
+def _dropout(table: pd.DataFrame) -> Figure:
+    figure, (axes,) = _panels(1)
+    means = table.groupby("kind", sort=False)[["train_accuracy", "accuracy"]].mean()
+    places = np.arange(len(means))
+    axes.bar(places - 0.2, means["train_accuracy"], 0.38, color="#cbd5e1", label="on what it learned from")
+    axes.bar(places + 0.2, means["accuracy"], 0.38, color="#1f77b4", label="on unseen digits")
+    axes.set_xticks(places, list(means.index), fontsize=8)
+    axes.set(ylim=(max(0.0, means["accuracy"].min() - 0.1), 1.005), ylabel="accuracy")
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def _activations(table: pd.DataFrame) -> Figure:
+    figure, (axes,) = _panels(1)
+    _lines(axes, table, "tenth", "loss", "activation")
+    axes.set(xlabel="tenths of the training", ylabel="loss", ylim=(0, None))
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _maxout(table: pd.DataFrame) -> Figure:
+    figure, (axes,) = _panels(1)
+    _lines(axes, table, "angle", "accuracy", "kind")
+    axes.set(xlabel="degrees that the digits are turned by", ylabel="accuracy")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _invariance(table: pd.DataFrame) -> Figure:
+    figure, panels = _panels(len(SHIFTS))
+    for axes, (change, rows) in zip(panels, table.groupby("change", sort=False), strict=True):
+        for augmented, style, label in ((False, "o-", "{}"), (True, "s--", "{}, learned with distortions")):
+            _lines(axes, rows[rows["augmented"] == augmented], "strength", "accuracy", "model", style, label)
+        axes.set(title=change, xlabel=SHIFTS[str(change)].unit, ylim=(0, 1.02))
+        if SHIFTS[str(change)].strengths[0] > SHIFTS[str(change)].strengths[-1]:
+            axes.invert_xaxis()
+    panels[0].set_ylabel("accuracy")
+    panels[0].legend(fontsize=6, loc="lower left")
+    return figure
+
+
+def _series(table: pd.DataFrame) -> Figure:
+    figure, (left, right) = _panels(2)
+    means = table.groupby("model", sort=False)[["accuracy", "error_periods", "error_of_the_mean"]].mean()
+    colours = ["#1f77b4", "#ff7f0e"]
+    left.bar(list(means.index), means["accuracy"], 0.5, color=colours)
+    left.set(title="which wave: accuracy", ylim=(0, 1))
+    right.bar(list(means.index), means["error_periods"], 0.5, color=colours)
+    right.axhline(means["error_of_the_mean"].iloc[0], color="#6b7280", linestyle="--", label="always saying the mean")
+    right.set(title="how many periods: mean absolute error")
+    right.legend(fontsize=8)
+    return figure
+
+
+DRAWN: Mapping[str, Callable[[pd.DataFrame], Figure]] = {
+    "learning_curves": _learning_curves,
+    "depth": _depth,
+    "dropout": _dropout,
+    "activations": _activations,
+    "maxout": _maxout,
+    "invariance": _invariance,
+    "series": _series,
+}
+
+
+def draw(name: str, table: pd.DataFrame, path: str | Path) -> None:
+    """Write the experiment's figure as a PNG."""
+    figure = DRAWN[name](table)
+    FigureCanvasAgg(figure)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def draw_upsampling(path: str | Path, images: Mapping[str, np.ndarray]) -> None:
+    """Digits in rows by what was done to them: float (N, 1, 28, 28) in 0..1."""
+    rows = [(255 * each.clip(0, 1)).astype(np.uint8) for each in images.values()]
+    captions = [[name] + [""] * (len(row) - 1) for name, row in zip(images, rows, strict=True)]
+    contact_sheet(path, rows, title="Digits given back from their spoilt images", captions=captions, side=72)

@@ -134,8 +134,8 @@ def activations(train: Digits, test: Digits, params: ExperimentParams) -> Iterat
 def maxout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
     """Pooling over kernels: with maxout a unit may answer to the same stroke in several directions.
 
-    ReLU networks, and maxout networks with as many parameters and with as many units, learn from digits turned by up to 90
-    degrees, and are measured at every angle.
+    ReLU networks, and maxout networks with as many parameters and with as many units, learn from digits turned by up to
+    90 degrees, and are measured at every angle.
     """
     turned = dataclasses.replace(UNDISTORTED, degrees=90.0)
     units = width_for(PARAMETERS, lambda wide: cnn(width=wide))

@@ -13,7 +13,7 @@ export YOLO_OFFLINE := true
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro ui test test-unit test-all test-slow lint format install clean
+.PHONY: help run repro study ui test test-unit test-all test-slow lint format install clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -25,6 +25,10 @@ run: $(READY) ## Run the pipeline (the main job): data in, model, predictions an
 
 repro: $(READY) ## Run the same pipeline by DVC alone (dvc repro)
 	@python -m flows.pipeline --check && dvc repro $(ARGS)
+
+study: $(READY) ## Measure the lecture's claims on small networks -> data/reports/study.html (about five minutes)
+	@cmp -s study/pipeline.yaml study/dvc.yaml || cp study/pipeline.yaml study/dvc.yaml
+	@python -m flows.pipeline study/dvc.yaml:study_page $(ARGS)
 
 ui: $(READY) ## Start the Prefect UI and serve the deployments
 	@python -m flows.deploy

@@ -25,7 +25,7 @@ COLOURS: tuple[Rgb, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowStyle:
-    """How rows are hung; what each number means stands in `cnn_core.compose.ComposeParams`, sizes are in pixels."""
+    """How rows are hung, in pixels; what each number means stands in `cnn_core.compose_picture.ComposeParams`."""
 
     height: tuple[float, float]
     smallest: float

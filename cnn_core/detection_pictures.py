@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,14 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from cnn_core.annotations import BOX
+from cnn_core.colours import Colour, ink_on
 from cnn_core.detection_metrics import BACKGROUND
 from cnn_core.figures import contact_sheet
 
-Colour = tuple[int, int, int]
 RIGHT, WRONG, MISSED, TRUTH = (22, 163, 74), (220, 38, 38), (234, 140, 0), (37, 99, 235)
 ACROSS = 6
 MOST_NAMED = 15  # boxes in an image; the texts of more would hide it
 _SIDE = 224  # pixels that an example's longer side is drawn at
-# Ten colours that are told apart best; more are made around the circle of hues.
-_TEN = ("1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "5b6470", "bcbd22", "17becf")
-
-
-def class_colour(number: int) -> Colour:
-    """The same class, the same colour, in every picture."""
-    if number < len(_TEN):
-        red, green, blue = bytes.fromhex(_TEN[number])
-        return red, green, blue
-    share = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.85 if number % 2 else 0.65)
-    red, green, blue = (round(255 * value) for value in share)
-    return red, green, blue
-
-
-def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever is read more easily on it."""
-    return (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 150 else (255, 255, 255)
 
 
 def enlarged(image: np.ndarray, side: int) -> tuple[Image.Image, float]:

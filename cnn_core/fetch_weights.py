@@ -9,18 +9,15 @@ when the file cannot be had, and 4, with the end of one, when there is no such n
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import hashlib
 import http.client
 import pickle
 import socket
 import sys
-import tempfile
 import urllib.error
 from pathlib import Path
 
-from cnn_core.files import write_json
+from cnn_core.fetching import beside, command_line, put
 from cnn_core.torchvision_model import builders, unknown_builder
 
 _SILENCE_S = 60.0  # a server that says nothing for so long has gone
@@ -41,12 +38,10 @@ def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -
     import torchvision
 
     weights = torchvision.models.get_model_weights(builder).DEFAULT
-    url, folder = url or weights.url, Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{builder}.pth"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{builder}-") as partial:
+    url, target = url or weights.url, Path(folder) / f"{builder}.pth"
+    with beside(target) as partial:
         try:
-            file = _download(url, Path(partial))
+            file = _download(url, partial)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, http.client.HTTPException) as error:
             raise ValueError(
                 f"torchvision's weights of {builder} could not be fetched ({_reason(error)}); download {url} by hand "
@@ -61,9 +56,7 @@ def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -
             "sha256": sha256,
             "torchvision": torchvision.__version__,
         }
-        file.rename(target)
-    write_json(folder / f"{builder}.json", origin)
-    return target
+        return put(file, target, origin)
 
 
 def _download(url: str, folder: Path) -> Path:
@@ -85,22 +78,15 @@ def _reason(error: Exception) -> str:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m cnn_core.fetch_weights", description=__doc__)
-    parser.add_argument("builder", help="the name of a torchvision network, such as alexnet")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--url", help="another place to get the file from; its name must stay")
-    arguments = parser.parse_args()
-    if arguments.builder not in builders():
-        print(unknown_builder(arguments.builder))
-        return 4
     socket.setdefaulttimeout(_SILENCE_S)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # torch.hub tells what it does
-            fetch_weights(arguments.builder, arguments.folder, url=arguments.url)
-    except ValueError as error:
-        print(error)
-        return 3
-    return 0
+    return command_line(
+        "cnn_core.fetch_weights",
+        __doc__,
+        name="the name of a torchvision network, such as alexnet",
+        url="another place to get the file from; its name must stay",
+        unknown=lambda name: None if name in builders() else unknown_builder(name),
+        fetch=fetch_weights,
+    )
 
 
 if __name__ == "__main__":

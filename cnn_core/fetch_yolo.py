@@ -9,8 +9,6 @@ output, when the file cannot be had, and 4, with the end of one, when there is n
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import difflib
 import inspect
 import os
@@ -18,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cnn_core.files import write_json
+from cnn_core.fetching import beside, command_line, put
 from cnn_core.yolo import file_sha256, quiet
 
 _STARTS = (b"PK", b"\x80\x02")  # of what torch.save writes, today and before torch 1.6; a log-in page starts otherwise
@@ -33,18 +31,16 @@ def fetch_yolo(name: str, folder: str | Path, *, url: str | None = None) -> Path
     Raises:
         ValueError: there is no such file, or it could not be had or is no weights file. What was there before stays.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / name
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as partial:
-        quiet(Path(partial))
+    target = Path(folder) / name
+    with beside(target) as partial:
+        quiet(partial)
         if name not in official_names():
             raise ValueError(f"the weights {unknown_name(name)}")
         import ultralytics
         from ultralytics.utils import downloads
 
         try:
-            file = _download(name, Path(partial), url)
+            file = _download(name, partial, url)
         except (OSError, MemoryError) as error:  # what requests raises is an OSError too
             raise ValueError(_by_hand(name, target, _reason(error))) from None
         with file.open("rb") as opened:
@@ -57,9 +53,7 @@ def fetch_yolo(name: str, folder: str | Path, *, url: str | None = None) -> Path
             "sha256": file_sha256(file),
             "ultralytics": ultralytics.__version__,
         }
-        file.rename(target)
-    write_json(target.with_suffix(".json"), origin)
-    return target
+        return put(file, target, origin)
 
 
 def official_names() -> list[str]:
@@ -102,26 +96,22 @@ def _by_hand(name: str, target: Path, reason: str) -> str:
     )
 
 
+def _unknown(name: str) -> str | None:
+    with tempfile.TemporaryDirectory() as settings:
+        quiet(settings)
+        return None if name in official_names() else unknown_name(name)
+
+
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m cnn_core.fetch_yolo", description=__doc__)
-    parser.add_argument("name", help="the file's name, such as yolo11n.pt")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--url", help="another place to get the file from")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as settings, contextlib.redirect_stdout(sys.stderr):
-        quiet(Path(settings))
-        known = arguments.name in official_names()
-    if not known:
-        print(unknown_name(arguments.name))
-        return 4
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Ultralytics tells what it does
-            fetch_yolo(arguments.name, arguments.folder, url=arguments.url)
-    except ValueError as error:
-        print(error)
-        return 3
-    return 0
+    return command_line(
+        "cnn_core.fetch_yolo",
+        __doc__,
+        name="the file's name, such as yolo11n.pt",
+        url="another place to get the file from",
+        unknown=_unknown,
+        fetch=fetch_yolo,
+    )
 
 
 if __name__ == "__main__":

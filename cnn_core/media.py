@@ -1,4 +1,4 @@
-"""What a person calls "these images", part by part: a folder, a glob, a .zip, Parquet with image bytes, videos, a file.
+"""What a person calls "these images", part by part: a folder, a .zip, Parquet with image bytes, videos, a file.
 
 A `Media` lists names and numbers only; pixels are read by whoever works on a `Part` (media_reading.py). Parts follow
 from the listing and their size alone, so an interrupted run finds them again.
@@ -7,13 +7,11 @@ from the listing and their size alone, so an interrupted run finds them again.
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import cv2
@@ -30,7 +28,7 @@ IMAGES = frozenset(
     "avif bmp dng heic heif jp2 jpeg jpg mpo png tif tiff webp jfif jpe j2k pbm pgm pnm ppm".split()  # noqa: SIM905
 )
 VIDEOS = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv webm".split())  # noqa: SIM905
-ADVICE = "name a folder, a glob, a .zip, a .parquet file or a folder of them, a video, or an image"
+ADVICE = "name a folder, a .zip, a .parquet file or a folder of them, a video, or an image"
 MAX_BYTES = 1 << 40  # of a .zip, unpacked; it is read entry by entry
 ID_COLUMNS = ("image_id", "id")
 IMAGE_COLUMNS = ("image", "img", "bytes", "image_bytes", "content", "jpg", "jpeg", "png")
@@ -60,6 +58,14 @@ class Part:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    def __str__(self) -> str:
+        """For people: which images they are."""
+        if self.names:
+            which = self.names[0] if len(self) == 1 else f"{self.names[0]} to {self.names[-1]} ({len(self):,} images)"
+            return f"{self.path}/{which}"
+        unit = "frames" if self.kind == "video" else "rows"
+        return f"{self.path}, {unit} {self.start:,} to {self.stop - 1:,}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,38 +118,58 @@ def _cut(span: Part, start: int, stop: int) -> Part:
     )
 
 
-def list_media(source: str | Path, *, vid_stride: int = 1) -> Media:
+def check_source(source: str | Path) -> None:
+    """Whether it is a place, which DVC can depend on.
+
+    Raises:
+        ValueError: it is a pattern; the sentence says what to name instead.
+    """
+    parts = Path(source).parts
+    first = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), None)
+    if first is None or Path(source).exists():
+        return
+    folder, pattern = Path(*parts[:first]), PurePosixPath(*[part for part in parts[first:] if part != "**"])
+    raise ValueError(
+        f"source must be a folder or a file, not the pattern {str(source)!r}: name the folder {str(folder)!r} and let "
+        f"match choose files in it, at any depth: {str(pattern)!r}"
+    )
+
+
+def list_media(source: str | Path, *, match: str = "*", vid_stride: int = 1) -> Media:
     """List the images below ``source``, at any depth, without reading one.
 
     Args:
+        match: which of the files in a folder or .zip count, as `PurePath.match` has it: ``*.jpg``, ``2024-*/*.png``.
         vid_stride: of a video every so manieth frame counts.
 
     Raises:
         ValueError: nothing is there, or nothing in it is an image; it says what can be named.
     """
     path = Path(source)
-    if not path.exists() and any(sign in str(source) for sign in "*?["):
-        found = sorted(name for name in glob.glob(str(source), recursive=True) if Path(name).is_file())  # noqa: PTH207
-        if not found:
-            raise ValueError(f"no file matches {source}: {ADVICE}")
-        base = Path(os.path.commonpath([Path(name).parent for name in found]))
-        return _of_files(base, [Path(name).relative_to(base).as_posix() for name in found], source, vid_stride)
+    check_source(source)
     if not path.exists():
         raise ValueError(f"the source {source} does not exist: {ADVICE}")
     suffix = _suffix(path.name)
     if path.is_file() and suffix == "parquet":
         return _of_parquet([path], path)
     if path.is_file() and (suffix == "zip" or (suffix not in IMAGES | VIDEOS and zipfile.is_zipfile(path))):
-        return _of_zip(path)
+        return _of_zip(path, match)
     if path.is_file():
         return _of_files(path.parent, [path.name], source, vid_stride, strict=False)
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        names = files.names
+        names = _matching(files.names, match, source)
     tables = [name for name in names if _suffix(name) == "parquet"]
     if tables and not any(_suffix(name) in IMAGES | VIDEOS for name in names):
         raw = (path / "manifest.json").is_file()  # data/raw/<set>: its quarantine holds no images
         return _of_parquet([path / name for name in tables if not raw or Path(name).stem.startswith("part-")], path)
     return _of_files(path, names, source, vid_stride)
+
+
+def _matching(names: Sequence[str], match: str, source: object) -> list[str]:
+    found = [name for name in names if PurePosixPath(name).match(match)]
+    if names and not found:
+        raise ValueError(f"no file in {source} matches {match!r}")
+    return found
 
 
 def _suffix(name: str) -> str:
@@ -193,10 +219,11 @@ def count_frames(path: Path, vid_stride: int) -> int:
         capture.release()
 
 
-def _of_zip(path: Path) -> Media:
+def _of_zip(path: Path, match: str) -> Media:
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        names = [name for name in files.names if _suffix(name) in IMAGES]
-        left_out = Counter(f".{_suffix(name)}" for name in files.names if _suffix(name) not in IMAGES)
+        matching = _matching(files.names, match, path)
+    names = [name for name in matching if _suffix(name) in IMAGES]
+    left_out = Counter(f".{_suffix(name)}" for name in matching if _suffix(name) not in IMAGES)
     if not names:
         raise ValueError(f"{path} holds no images (found: {', '.join(sorted(left_out)) or 'nothing'}): {ADVICE}")
     span = Part(

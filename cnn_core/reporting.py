@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from cnn_core import report_parts
 from cnn_core.params import Params, read_yaml
 
 if TYPE_CHECKING:
@@ -51,7 +52,13 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
     environment.filters |= {"percent": percent, "count": count, "words": words}
     parameters = dict(flatten({key: value for key, value in values.items() if key != "report"}))
     page = environment.get_template(TEMPLATE).render(
-        title=params.title, sets=sets, detection=detection(root, values), parameters=parameters
+        title=params.title,
+        sets=sets,
+        detection=detection(root, values),
+        segmentation=report_parts.segmentation(root),
+        anatomy=report_parts.anatomy(root, list(values.get("anatomy", {}))),
+        baselines=report_parts.baselines(root),
+        parameters=parameters,
     )
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     Path(output).write_text(page, encoding="utf-8")

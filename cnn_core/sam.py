@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnn_core.params import from_mapping
 from cnn_core.sam_decoder import predict_masks
-from cnn_core.sam_weights import SamWeights, read_weights
+from cnn_core.sam_small import SmallSamParams, build_small_sam
+from cnn_core.sam_weights import SMALL, SamWeights, read_weights
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 Features = Tensor | dict[str, Any]  # of one image, as Ultralytics' predictors hold them
 IMGSZ = 1024  # pixels of a side that the official networks were trained with
 STRIDE = 32  # the sides of an input are multiples of it
-PIECE = 1 << 24  # logits that are scaled at a time (64 MB)
+PIECE = 1 << 22  # logits that are scaled at a time (16 MB)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,10 +39,11 @@ class LoadedSam:
     """A network in float32, in evaluation mode, on the CPU."""
 
     network: nn.Module  # of Ultralytics: SAMModel or SAM2Model
-    name: str  # sam_b, mobile_sam, sam2.1_t, …
+    name: str  # sam_b, mobile_sam, sam2.1_t, small_sam, …
     family: Literal["sam", "sam2"]
     sha256: str  # of the file
     imgsz: int  # the side that it was trained with
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)  # of small_sam: its sizes
 
 
 def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
@@ -50,15 +53,27 @@ def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
         ValueError: as `sam_weights.read_weights`; or a tensor is missing or does not fit.
     """
     weights = read_weights(path, trusted=trusted)
-    network = build(weights.name)
+    imgsz = int(weights.card.get("imgsz", IMGSZ))
+    model = _sizes(weights, path) if weights.name == SMALL else {}
+    network = build_small_sam(from_mapping(SmallSamParams, model, "model"), imgsz) if model else build(weights.name)
     _fill(network, weights, path)
     return LoadedSam(
         network=network,
         name=weights.name,
         family="sam2" if weights.name.startswith("sam2") else "sam",
         sha256=weights.sha256,
-        imgsz=IMGSZ,
+        imgsz=imgsz,
+        model=model,
     )
+
+
+def _sizes(weights: SamWeights, path: str | Path) -> dict[str, Any]:
+    model = weights.card.get("model")
+    if not isinstance(model, dict):
+        raise ValueError(
+            f"{path} is a small SAM of train_segmenter, whose sizes stand in model.json beside it: name the folder"
+        )
+    return {name: value for name, value in model.items() if name != "architecture"}
 
 
 def build(name: str) -> nn.Module:
@@ -97,12 +112,22 @@ def _fill(network: nn.Module, weights: SamWeights, path: str | Path) -> None:
     network.load_state_dict(weights.state)
 
 
+def reference_predictor(loaded: LoadedSam, imgsz: int) -> Any:
+    """Ultralytics' own predictor with this network, on the CPU: what `Steps` is held against."""
+    from ultralytics.models.sam.predict import Predictor, SAM2Predictor
+
+    settings = {"imgsz": imgsz, "conf": 0.0, "device": "cpu", "save": False, "verbose": False}
+    predictor: Any = (SAM2Predictor if loaded.family == "sam2" else Predictor)(overrides=settings)
+    predictor.setup_model(loaded.network, verbose=False)
+    return predictor
+
+
 class Steps:
     """A SAM's prediction in steps. None keeps anything, so they may be called for several images in turn.
 
     Args:
         imgsz: side of the input; 0 = what the network was trained with. Made a multiple of `STRIDE`.
-        half: float16, on a GPU only.
+        half: float16 on a GPU; on a CPU bfloat16 where PyTorch's autocast has it.
     """
 
     def __init__(self, loaded: LoadedSam, *, imgsz: int, device: torch.device, half: bool) -> None:
@@ -110,7 +135,14 @@ class Steps:
         from ultralytics.utils.checks import check_imgsz
 
         kind = SAM2Predictor if loaded.family == "sam2" else Predictor
-        settings = {"device": str(device), "save": False, "verbose": False, "quantize": 16 if half else None}
+        settings = {
+            "device": str(device),
+            "save": False,
+            "verbose": False,
+            "quantize": 16 if half and device.type == "cuda" else None,
+        }
+        cpu = half and device.type == "cpu"
+        self.autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=cpu)
         predictor: Any = kind(overrides=settings)
         predictor.setup_model(loaded.network, verbose=False)
         predictor.imgsz = check_imgsz(imgsz or loaded.imgsz, stride=STRIDE, min_dim=2)
@@ -129,7 +161,8 @@ class Steps:
 
     def features(self, pixels: Tensor) -> Features:
         """What the image encoder makes of `pixels`."""
-        return self.predictor.get_im_features(pixels)
+        with self.autocast():
+            return self.predictor.get_im_features(pixels)
 
     def decode(
         self,
@@ -148,7 +181,8 @@ class Steps:
             boxes: (N, 4), xyxy. points: (N, P, 2). labels: (N, P), 1 = inside, 0 = outside.
         """
         prompts = self.predictor._prepare_prompts(self.predictor.imgsz, shape, boxes, points, labels)
-        logits, scores = self.predictor._inference_features(features, *prompts, multimask)
+        with self.autocast():
+            logits, scores = self.predictor._inference_features(features, *prompts, multimask)
         count = 3 if multimask else 1
         return logits.unflatten(0, (-1, count)).float(), scores.unflatten(0, (-1, count)).float()
 

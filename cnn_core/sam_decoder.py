@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+PIECE = 1 << 22  # numbers in the largest tensor (16 MB)
+
 
 def predict_masks(
     decoder: Any,
@@ -30,13 +32,15 @@ def predict_masks(
     of one prompt there are about 8 tokens and of the image 4096 places, and a product of products may be bracketed
     anew: here the projections are multiplied into the tokens, q · (W k) = (Wᵀ q) · k. In the first layer the image is
     still the same for all prompts and is not copied. Channels stay the last dimension, where an upsampling by strided
-    transposed convolution is a matrix product.
+    transposed convolution is a matrix product. On a CPU few prompts are worked on at a time, so that the next ones find
+    memory to reuse: new memory costs as much as the sums.
 
     Args:
-        image_embeddings, image_pe: (1, C, H, W).
-        sparse_prompt_embeddings: (N, P, C).
+        image_embeddings: (B, C, H, W), of B images that have as many prompts each.
+        image_pe: (1, C, H, W).
+        sparse_prompt_embeddings: (N, P, C), N a multiple of B: the first image's prompts, the second's …
         dense_prompt_embeddings: (N, C, H, W), the same for all prompts: none of them is a mask.
-        high_res_features: of SAM 2: (1, C / 8, 4H, 4W) and (1, C / 4, 2H, 2W).
+        high_res_features: of SAM 2: (B, C / 8, 4H, 4W) and (B, C / 4, 2H, 2W).
     """
     side = image_embeddings.shape[-1]
     own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -47,21 +51,74 @@ def predict_masks(
     tokens = torch.cat([torch.cat(own).expand(count, -1, -1), sparse_prompt_embeddings], 1)
     image = (image_embeddings + dense_prompt_embeddings[:1]).flatten(2).transpose(1, 2).contiguous()
     places = image_pe.flatten(2).transpose(1, 2).contiguous()
-    tokens, image = _two_way(decoder.transformer, image, places, tokens)
-    outputs = tokens[:, first + 1 : first + 1 + decoder.num_mask_tokens]
-    heads = decoder.output_hypernetworks_mlps
-    weights = torch.stack([head(outputs[:, place]) for place, head in enumerate(heads)], 2)  # (N, C / 8, masks)
-    logits = _upscaled(decoder, image, side, high_res_features).flatten(1, 3) @ weights
-    # Rows are places of the image, in each the quarters, in each their quarters: y x, y x, y x.
-    logits = logits.view(count, side, side, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)
-    masks, scores = logits.reshape(count, -1, 4 * side, 4 * side), decoder.iou_prediction_head(tokens[:, first])
+    seen = _Seen.once(decoder.transformer, image, places, tokens)
+    parts = [
+        _decoded(decoder, image, places, some, side, first, high_res_features, seen)
+        for some in tokens.split(_piece(image, count))
+    ]
+    masks, outputs, tokens = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
+    scores = decoder.iou_prediction_head(tokens[:, first])
     if not sam_2:
         return masks, scores
     present = decoder.pred_obj_score_head(tokens[:, 0]) if first else scores.new_full((count, 1), 10.0)
     return masks, scores, outputs, present
 
 
-def _two_way(transformer: Any, image: Tensor, places: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+def _piece(image: Tensor, count: int) -> int:
+    """How many of ``count`` prompts are worked on at a time; all of them where gradients or a GPU want it so."""
+    if image.is_cuda or torch.is_grad_enabled() or len(image) > 1:
+        return max(1, count)
+    return max(1, PIECE // (2 * image.numel()))
+
+
+def _decoded(
+    decoder: Any,
+    image: Tensor,
+    places: Tensor,
+    tokens: Tensor,
+    side: int,
+    first: int,
+    finer: Sequence[Tensor] | None,
+    seen: _Seen | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all tokens."""
+    tokens, image = _two_way(decoder.transformer, image, places, tokens, seen)
+    outputs = tokens[:, first + 1 : first + 1 + decoder.num_mask_tokens]
+    heads = decoder.output_hypernetworks_mlps
+    weights = torch.stack([head(outputs[:, place]) for place, head in enumerate(heads)], 2)  # (N, C / 8, masks)
+    logits = _upscaled(decoder, image, side, finer).flatten(1, 3) @ weights
+    # Rows are places of the image, in each the quarters, in each their quarters: y x, y x, y x.
+    logits = logits.view(len(tokens), side, side, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)
+    return logits.reshape(len(tokens), -1, 4 * side, 4 * side), outputs, tokens
+
+
+class _Seen:
+    """What the tokens see of the image in the first layer, which is the same for all prompts: its keys and values."""
+
+    def __init__(self, attention: Any, key: Tensor, value: Tensor) -> None:
+        self.attention = attention
+        self.key, self.value = (
+            projection(of).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for projection, of in ((attention.k_proj, key), (attention.v_proj, value))
+        )
+
+    @classmethod
+    def once(cls, transformer: Any, image: Tensor, places: Tensor, tokens: Tensor) -> _Seen | None:
+        """None where there are so few tokens that it is less work to multiply the projections into them."""
+        attention = transformer.layers[0].cross_attn_token_to_image
+        few = tokens.shape[0] * tokens.shape[1] * attention.num_heads < attention.k_proj.out_features
+        return None if few or len(image) > 1 else cls(attention, image + places, image)
+
+    def __call__(self, query: Tensor) -> Tensor:
+        """Tokens (N, T, C) attend to it."""
+        rows = self.attention.q_proj(query).flatten(0, 1)[None].unflatten(-1, (self.attention.num_heads, -1))
+        seen = nn.functional.scaled_dot_product_attention(rows.transpose(1, 2), self.key, self.value)
+        return self.attention.out_proj(seen.transpose(1, 2).flatten(2)).view(query.shape)
+
+
+def _two_way(
+    transformer: Any, image: Tensor, places: Tensor, prompts: Tensor, seen: _Seen | None
+) -> tuple[Tensor, Tensor]:
     """SAM's two-way transformer: image and places (1, HW, C), prompts (N, T, C) -> (N, T, C) and (N, HW, C)."""
     tokens = prompts
     for layer in transformer.layers:
@@ -72,11 +129,14 @@ def _two_way(transformer: Any, image: Tensor, places: Tensor, prompts: Tensor) -
             tokens = tokens + layer.self_attn(q=placed, k=placed, v=tokens)
         tokens = layer.norm1(tokens)
         key = image + places
-        tokens = layer.norm2(tokens + _to_image(layer.cross_attn_token_to_image, tokens + prompts, key, image))
+        if seen is not None:
+            tokens, seen = layer.norm2(tokens + seen(tokens + prompts)), None
+        else:
+            tokens = layer.norm2(tokens + _to_image(layer.cross_attn_token_to_image, tokens + prompts, key, image))
         tokens = layer.norm3(tokens + layer.mlp(tokens))
         image = layer.norm4(_from_tokens(layer.cross_attn_image_to_token, key, tokens + prompts, tokens, image))
-    seen = _to_image(transformer.final_attn_token_to_image, tokens + prompts, image + places, image)
-    return transformer.norm_final_attn(tokens + seen), image
+    taken = _to_image(transformer.final_attn_token_to_image, tokens + prompts, image + places, image)
+    return transformer.norm_final_attn(tokens + taken), image
 
 
 def _to_image(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -102,12 +162,20 @@ def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, imag
     bias = torch.einsum("nthd,hd->nth", key, attention.q_proj.bias.unflatten(0, (heads, -1))).reshape(count, -1, 1)
     into_query = attention.q_proj.weight.unflatten(0, (heads, -1))
     key = torch.einsum("nthd,hdc->nthc", key, into_query).flatten(1, 2)  # (N, T * heads, C)
-    weights = torch.baddbmm(bias, key, query.transpose(1, 2).expand(count, -1, -1))
+    weights = torch.baddbmm(bias, key, _per_prompt(query.transpose(1, 2), count))
     weights = torch.softmax(weights.view(count, number, -1), 1)  # places last: a softmax of 8 in a row is slow
     weights = weights.view(count, number * heads, -1).transpose(1, 2)
     into_image = attention.out_proj.weight.unflatten(1, (heads, -1))
     value = torch.einsum("nthd,chd->nthc", value, into_image).flatten(1, 2)
-    return torch.baddbmm((image + attention.out_proj.bias).expand(count, -1, -1), weights, value)
+    value = value + attention.out_proj.bias / heads  # a head's weights sum to 1
+    return torch.baddbmm(_per_prompt(image, count), weights, value)
+
+
+def _per_prompt(image: Tensor, count: int) -> Tensor:
+    """What belongs to images (B, …), for each of their prompts (count, …)."""
+    if len(image) == 1:
+        return image.expand(count, *image.shape[1:])
+    return image.repeat_interleave(count // len(image), 0) if len(image) < count else image
 
 
 def _upscaled(decoder: Any, image: Tensor, side: int, finer: Sequence[Tensor] | None) -> Tensor:
@@ -116,12 +184,13 @@ def _upscaled(decoder: Any, image: Tensor, side: int, finer: Sequence[Tensor] | 
     image = _quartered(first, image)
     if finer is not None:
         fine = finer[1].unflatten(3, (side, 2)).unflatten(2, (side, 2))  # (1, C, y, y, x, x)
-        image = image + fine.permute(0, 2, 4, 3, 5, 1).reshape(1, side * side, 4, -1)
+        image = image + _per_prompt(fine.permute(0, 2, 4, 3, 5, 1).reshape(len(fine), side * side, 4, -1), len(image))
     image = activation(nn.functional.layer_norm(image, image.shape[-1:], norm.weight, norm.bias, norm.eps))
     image = _quartered(second, image)
     if finer is not None:
         fine = finer[0].unflatten(3, (side, 2, 2)).unflatten(2, (side, 2, 2))
-        image = image + fine.permute(0, 2, 5, 3, 6, 4, 7, 1).reshape(1, side * side, 4, 4, -1)
+        fine = fine.permute(0, 2, 5, 3, 6, 4, 7, 1).reshape(len(fine), side * side, 4, 4, -1)
+        image = image + _per_prompt(fine, len(image))
     return last(image)
 
 

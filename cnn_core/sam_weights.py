@@ -1,4 +1,4 @@
-"""Checkpoints of SAM, MobileSAM, SAM 2 and SAM 2.1, read without executing what they hold.
+"""Checkpoints of SAM, MobileSAM, SAM 2, SAM 2.1 and our small SAM, read without executing what they hold.
 
 Which network a file is for follows from the names and shapes of its tensors, so Meta's own file names, Ultralytics'
 and yours do alike. FastSAM and YOLO ``-seg`` are Ultralytics networks (`cnn_core.yolo`): `family` tells them apart.
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cnn_core.files import read_json
 from cnn_core.initial_weights import is_none
 from cnn_core.yolo import ENGINES, OWN, file_sha256
 
@@ -29,6 +30,8 @@ TRUSTED = "GRIDFLOW_TRUSTED_WEIGHTS"  # in the environment: SHA-256 values, with
 _VIT = {768: "sam_b", 1024: "sam_l", 1280: "sam_h"}
 _VIT_KEY = "image_encoder.patch_embed.proj.weight"
 _TINY_VIT_KEY, _TINY_VIT_WIDTH = "image_encoder.patch_embed.seq.0.c.weight", 32
+# Only our small SAM has it (sam_small.py); its widths are free.
+_SMALL_KEY, SMALL = "image_encoder.fine.0.weight", "small_sam"
 # The width and the number of blocks of SAM 2's.
 _HIERA = {(96, 12): "t", (96, 16): "s", (112, 24): "b", (144, 48): "l"}
 _HIERA_KEY = "image_encoder.trunk.patch_embed.proj.weight"
@@ -48,11 +51,13 @@ class SamWeights:
         name: of the network, as Ultralytics calls its file: mobile_sam, sam2.1_t, …
         state: its tensors by their official names, float32 mostly; memory-mapped where the format allows.
         sha256: of the file.
+        card: the content of model.json where it lies in a model folder of ours, else empty.
     """
 
     name: str
     state: dict[str, Tensor]
     sha256: str
+    card: dict[str, Any]
 
 
 def weights_file(path: str | Path) -> Path:
@@ -113,7 +118,12 @@ def read_weights(path: str | Path, *, trusted: Collection[str] = ()) -> SamWeigh
     sha256 = file_sha256(file)
     _check_origin(file, sha256)
     state = _state(file, _read(file, trusted, sha256))
-    return SamWeights(name=identify(state, file), state=state, sha256=sha256)
+    return SamWeights(name=identify(state, file), state=state, sha256=sha256, card=_card(file))
+
+
+def _card(file: Path) -> dict[str, Any]:
+    path = file.with_name("model.json")
+    return read_json(path, made_by="train_segmenter") if file.name == OWN and path.is_file() else {}
 
 
 def identify(state: Mapping[str, Tensor], file: str | Path) -> str:
@@ -123,7 +133,9 @@ def identify(state: Mapping[str, Tensor], file: str | Path) -> str:
         ValueError: none has; ``file`` is named.
     """
     name = None
-    if _VIT_KEY in state:
+    if _SMALL_KEY in state:
+        name = SMALL
+    elif _VIT_KEY in state:
         name = _VIT.get(state[_VIT_KEY].shape[0])
     elif _TINY_VIT_KEY in state and state[_TINY_VIT_KEY].shape[0] == _TINY_VIT_WIDTH:
         name = "mobile_sam"
@@ -177,10 +189,20 @@ def _is_ultralytics(file: Path) -> bool:
     if not zipfile.is_zipfile(file):
         return False
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+        names = _foreign_names(file)
     except Exception:  # damaged, or no checkpoint: said when it is read
         return False
     return any(name.startswith("ultralytics.") for name in names)
+
+
+def _foreign_names(file: Path) -> list[str]:
+    """What a checkpoint needs to be imported, also what Ultralytics has declared safe since it read weights."""
+    declared = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    finally:
+        torch.serialization.add_safe_globals(declared)
 
 
 def _check_origin(file: Path, sha256: str) -> None:

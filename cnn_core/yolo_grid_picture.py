@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cnn_core.detection_pictures import class_colour, draw_box, enlarged, ink_on
+from cnn_core.colours import class_colour, ink_on
+from cnn_core.detection_pictures import draw_box, enlarged
 from cnn_core.yolo_grid import GridView, Level
 
 _PANEL, _GAP, _ACROSS = 400, 24, 3  # pixels, pixels, panels in a row

@@ -247,7 +247,7 @@ def seen(
     params: DetectorParams, job: Job, *, across: int = 8, down: int = 3
 ) -> tuple[list[np.ndarray], list[list[str]]]:
     """Images as training draws them, their boxes drawn in: uint8 rows (across, 3, imgsz, imgsz), and their classes."""
-    from cnn_core.yolo_trainer import drawn
+    from cnn_core.yolo_dataset import drawn
 
     few = dataclasses.replace(job, data=dataclasses.replace(job.data, train=job.data.train[: across * down]))
     images, labels = drawn(params, few)

@@ -1,4 +1,4 @@
-"""The graph of ``dvc.yaml`` and what of it is stale: with workspace.py the only place that imports DVC.
+"""The graph of ``dvc.yaml`` and what of it is stale; besides it only parameters.py and workspace.py import DVC.
 
 DVC's Python API is not public: pyproject.toml pins DVC, and everything that leans on it stands here.
 """
@@ -23,7 +23,7 @@ class StageNode:
     name: str  # train@digits
     description: str
     upstream: tuple[str, ...]  # names of the stages that it waits for
-    inputs: tuple[str, ...]  # dependencies that no stage makes: sources, weights, code
+    inputs: tuple[str, ...]  # dependencies that no stage makes: sources (behind a .dvc pointer too), weights, code
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     retries: int
@@ -103,7 +103,7 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
             str(path.relative_to(root) if path.is_relative_to(root) else path) for path in map(Path, map(str, paths))
         )
 
-    made = {out.fs_path for other in graph.successors(stage) for out in other.outs}
+    made = {out.fs_path for other in graph.successors(stage) if other.cmd for out in other.outs}
     meta = stage.meta or {}
     inputs = [dep.fs_path for dep in stage.deps if not hasattr(dep, "params") and not _is_made(dep.fs_path, made)]
     changed = stage.changed()

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
@@ -21,7 +21,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Failed
 
+from flows.failures import can_heal, kind_of_failure, smaller_batch
 from flows.graph import StageNode
+from flows.leftovers import end_stage
 from flows.processes import ProcessGroups, Slots
 from tasks.events import progress_line
 
@@ -41,9 +43,11 @@ class Run:
     root: Path
     folder: Path  # of this run: events, failures and logs, a folder a stage
     slots: Slots
+    isolated: bool = False  # the root is a worktree that goes with the run
     groups: ProcessGroups = field(default_factory=ProcessGroups)
     executed: set[str] = field(default_factory=set)  # stages that made new outputs in this run
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    batches: dict[str, int] = field(default_factory=dict)  # micro-batches of stages that ran out of memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +60,11 @@ class Outcome:
     message: str = ""
 
 
-def can_heal(_task: Any, _run: Any, state: State) -> bool:
-    """Whether a second attempt may go better: not after what a person or a programmer has to mend."""
-    return state.name == "Failed" and (state.message or "").startswith(("transient: ", "oom: "))
+def nothing_to_do(nodes: Sequence[StageNode], root: Path) -> Run:
+    """The outcome of a run of stages that are all up to date."""
+    run = Run(root=root, folder=root / ".gridflow" / "runs", slots=Slots(1))
+    run.outcomes.update({node.name: Outcome(cached=True) for node in nodes})
+    return run
 
 
 @task(
@@ -73,7 +79,10 @@ def run_stage(node: StageNode, run: Run) -> State:
         outcome = execute(node, run)
     run.outcomes[node.name] = outcome
     if outcome.kind:
-        restore(node, run)
+        if outcome.kind == "oom" and (smaller := smaller_batch(run.root, node, run.batches.get(node.name))):
+            run.batches[node.name] = smaller
+        if not run.isolated:
+            restore(node, run)
         return Failed(message=f"{outcome.kind}: {outcome.message}")
     publish_metrics(node, run.root)
     if outcome.cached:
@@ -91,20 +100,27 @@ def execute(node: StageNode, run: Run) -> Outcome:
     start = time.monotonic()
     # --wait-for-lock: without it stages that end at the same time fail on the repository's lock
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", node.name]
+    env = stage_environment(folder)
+    if batch := run.batches.get(node.name):
+        get_run_logger().info("%s is tried again with a micro-batch of %d", node.name, batch)
+        env["GRIDFLOW_MICRO_BATCH"] = str(batch)
     try:
-        process = run.groups.start(command, cwd=run.root, env=stage_environment(folder))
+        process = run.groups.start(command, cwd=run.root, env=env)
     except InterruptedError as error:
         return Outcome(kind="cancelled", message=str(error))
     try:
         tail, unchanged = _follow(process, node, folder)
     finally:
         run.groups.forget(process)
+        if process.poll() != 0:
+            end_stage(folder)  # DVC was killed alone, perhaps: a second copy must not meet the first
     seconds = time.monotonic() - start
     if process.returncode == 0:
         return Outcome(cached=unchanged, seconds=seconds)
     if run.groups.ended:
         return Outcome(kind="cancelled", message="the run was cancelled; run it again to go on", seconds=seconds)
-    return _failure(folder, process.returncode, tail, seconds)
+    kind, message = kind_of_failure(folder, process.returncode, tail)
+    return Outcome(kind=kind, message=message, seconds=seconds)
 
 
 def stage_environment(folder: Path) -> dict[str, str]:
@@ -214,17 +230,3 @@ class _Events:
             self._artifact = create_progress_artifact(percent, key=key, description=line)
         else:
             update_progress_artifact(self._artifact, percent, description=line)
-
-
-def _failure(folder: Path, returncode: int, tail: list[str], seconds: float) -> Outcome:
-    try:
-        told = json.loads((folder / "failure.json").read_text())
-        return Outcome(kind=told["kind"], message=told["message"], seconds=seconds)
-    except FileNotFoundError:
-        pass
-    if any("killed" in line.lower() or "exited with -9" in line for line in tail):
-        message = "the process was killed, most likely because memory ran out"
-        return Outcome(kind="oom", message=message, seconds=seconds)
-    errors = [line.removeprefix("ERROR: ") for line in tail if line.startswith("ERROR")] or tail[-1:]
-    message = ": ".join(errors) or f"DVC exited with {returncode}"
-    return Outcome(kind="bug", message=message, seconds=seconds)

@@ -1,118 +1,244 @@
-"""Parameters patched as ``dvc exp run -S`` does it; with graph.py the only place that imports DVC."""
+"""A throw-away git worktree for each isolated run: its own files and parameters, DVC's cache shared by link.
+
+Such a run changes nothing of the user's checkout but what all share by design: DVC's cache, the state folder of
+unfinished stages, and git's objects with one new reference, the experiment.
+"""
 
 from __future__ import annotations
 
-import difflib
-import json
+import contextlib
+import os
+import re
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-from dvc.exceptions import DvcException
-from dvc.utils.hydra import apply_overrides
+import yaml
+from dvc.config import Config
+from dvc.config import merge as merge_config
+from dvc.repo.experiments.refs import ExpRefInfo
 
 from cnn_core.params import read_yaml
+from flows.git import commit_tree, git, resolve, update_refs
+from flows.graph import StageNode, missing_inputs
+from flows.leftovers import end_orphans
+from flows.parameters import text_parameters
+from tasks.state import try_lock
+
+LINKS = "reflink,hardlink,symlink"  # what the file system can, in this order; never copies
+LOCKS = ("dvc.lock", "*/dvc.lock")
 
 
-def patch_params(root: Path, recipe: str | None, overrides: Sequence[str]) -> list[str]:
-    """Apply a recipe, then overrides (``train.digits.epochs=3``), to ``params.yaml``; comments stay.
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """A detached worktree of ``checkout`` at the commit ``rev``."""
 
-    The new file is checked whole before it takes the old one's place, so a bad value changes nothing.
+    root: Path
+    checkout: Path
+    rev: str
+    name: str
+    lent_lock: bool  # dvc.lock is the checkout's own, uncommitted: it only says what DVC's cache has already
 
-    Returns:
-        one line for each value that changed: ``train.digits.epochs: 16 -> 3``.
+    def save(self, name: str | None = None, stages: Sequence[str] | None = None) -> str:
+        """Keep what the worktree holds as a DVC experiment of its commit; the experiment's commit.
 
-    Raises:
-        ValueError: the recipe or a key is unknown, or a value is not allowed.
-    """
-    params = root / "params.yaml"
-    before = dict(_flatten(read_yaml(params)))
-    wanted = [_checked(override, before) for override in [*_recipe_overrides(root, recipe), *overrides]]
-    with tempfile.TemporaryDirectory(dir=root, prefix=".params-") as folder:
-        candidate = Path(folder) / "params.yaml"
-        candidate.write_text(params.read_text())
-        try:
-            apply_overrides(candidate, list(wanted))
-        except DvcException as error:
-            raise ValueError(f"--set {' '.join(overrides)}: {_first_line(error)}") from error
-        after = dict(_flatten(read_yaml(candidate)))
-        changes = [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
-        if changes:
-            check_params(root, candidate)
-            candidate.replace(params)
-    return changes
+        Args:
+            name: of the experiment.
+            stages: of the run; what the checkout's uncommitted dvc.lock says of others is no result of it.
 
-
-def check_params(root: Path, params: Path | None = None) -> None:
-    """Check every section against its stage's dataclass, in a process of its own (flows must not import torch).
-
-    Raises:
-        ValueError: a key is unknown or missing, or a value is not allowed; every fault is listed.
-    """
-    command = [sys.executable, "-m", "tasks.check", str(params or root / "params.yaml")]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode == 3:
-        raise ValueError(done.stdout.strip())
-    if done.returncode:
-        raise RuntimeError(f"the check of the parameters broke:\n{done.stderr}")
+        Its name is ``name`` (default: the workspace's), with ``-2`` and so on where the commit has such an experiment.
+        The result is that of ``dvc exp save``: a commit under ``refs/exps``. That command itself notes where it is in
+        references that all worktrees share, so two at once, or one beside a ``dvc exp run``, spoil each other. This
+        writes one reference, at once or not at all.
+        """
+        if self.lent_lock and stages is not None:
+            _keep_stages(self.root / "dvc.lock", stages)
+        git(self.root, "add", "--update")
+        if locks := git(self.root, "ls-files", "--others", "--cached", "-z", "--", *LOCKS).split("\0")[:-1]:
+            git(self.root, "add", "--force", "--", *locks)
+        tree, wanted = git(self.root, "write-tree"), safe_name(name or self.name)
+        commit = commit_tree(self.root, tree, [self.rev], f"dvc: commit experiment {wanted}\n")
+        held, number = wanted, 1
+        while True:
+            try:
+                update_refs(self.checkout, [f"create {experiment_ref(self.rev, held)} {commit}"])
+                return commit
+            except ValueError:
+                if not has_experiment(self.checkout, self.rev, held):  # it was something else
+                    raise
+            number += 1
+            held = f"{wanted}-{number}"
 
 
-def parameters_naming(root: Path, path: str) -> list[str]:
-    """The keys of ``params.yaml`` whose value is this path, such as ``ingest.digits.source``."""
-    wanted = (root / path).resolve()
-    flat = _flatten(read_yaml(root / "params.yaml"))
-    return [key for key, value in flat if isinstance(value, str) and value and (root / value).resolve() == wanted]
+@contextmanager
+def workspace(root: Path, *, name: str, revision: str = "HEAD") -> Iterator[Workspace]:
+    """A worktree of the checkout ``root`` at ``revision``, under ``.gridflow/worktrees``; gone when the block ends.
 
-
-def recipes(root: Path) -> list[str]:
-    """The names of the recipes there are."""
-    return sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
-
-
-def recipe_values(root: Path, recipe: str) -> dict[str, Any]:
-    """What a recipe sets, by the keys' full names (``train.digits.epochs``): its own, over those of the recipe that its
-    ``extends`` names.
+    Those that killed runs have left are removed first.
 
     Raises:
-        ValueError: there is no such recipe.
+        ValueError: there is no such revision, or it holds no pipeline.
     """
-    if recipe not in recipes(root):
-        raise ValueError(f"there is no recipe {recipe!r}; recipes/ holds {', '.join(recipes(root))}")
-    content = dict(read_yaml(root / "recipes" / f"{recipe}.yaml"))
-    base = content.pop("extends", None)
-    return (recipe_values(root, base) if base else {}) | dict(_flatten(content))
+    sweep_workspaces(root)
+    rev = resolve(root, revision)
+    place, lock = _claim(root / ".gridflow" / "worktrees", safe_name(name))
+    try:
+        with contextlib.ExitStack() as ended:
+            ended.callback(_remove, root, place)
+            # no hooks: a post-checkout hook of DVC would check out data before the cache is shared
+            git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", "--quiet", str(place), rev)
+            if not (place / "dvc.yaml").is_file() or not (place / ".dvc").is_dir():
+                raise ValueError(f"the revision {revision} holds no pipeline (dvc.yaml with a .dvc folder beside it)")
+            share_cache(root, place)
+            lent = _lend_lock(root, place)
+            _checkout_data(place)
+            yield Workspace(root=place, checkout=root, rev=rev, name=place.name, lent_lock=lent)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(lock.name).unlink()
+        lock.close()
 
 
-def _recipe_overrides(root: Path, recipe: str | None) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in recipe_values(root, recipe).items()] if recipe else []
+def sweep_workspaces(root: Path) -> list[str]:
+    """Remove the worktrees whose run was killed, and end what of it still works there; their names."""
+    swept = []
+    folder = root / ".gridflow" / "worktrees"
+    names = {path.name.removesuffix(".lock") for path in folder.iterdir()} if folder.is_dir() else set()
+    for place in sorted(folder / name for name in names):
+        lock = try_lock(_lock_file(place))
+        if lock is None:
+            continue  # its run lives
+        with lock:
+            end_orphans(root)
+            if place.exists():
+                swept.append(place.name)
+            _remove(root, place)
+            Path(lock.name).unlink()
+    return swept
 
 
-def _checked(override: str, known: Mapping[str, Any]) -> str:
-    """The override with its key checked; a text is quoted, so that a path may hold any character."""
-    key, sign, value = override.partition("=")
-    if not sign:
-        raise ValueError(f"--set {override}: write key=value, for example train.digits.epochs=3")
-    if key.startswith(("+", "~")):
-        raise ValueError(f"--set {override}: a parameter can be changed, not added or removed")
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-        raise ValueError(f"{key} is not a parameter" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    if isinstance(known[key], str) and not value.startswith(('"', "'")):
-        return f"{key}={json.dumps(value, ensure_ascii=False)}"
-    return override
+def share_cache(checkout: Path, place: Path) -> None:
+    """Give ``place`` the cache, the remotes and the local settings (credentials) of ``checkout``.
+
+    Relative paths in ``.dvc/config`` mean the checkout. DVC's notes on hashes go with the worktree.
+    """
+    mine = Config(str(checkout / ".dvc"), validate=False)
+    local = {key: value for key, value in mine.load_one("local").items() if value}
+    cache = str(mine["cache"].get("dir") or checkout / ".dvc" / "cache")
+    with Config(str(place / ".dvc"), validate=False).edit("local") as settings:
+        merge_config(settings, {"remote": dict(mine["remote"])})
+        merge_config(settings, local)
+        merge_config(settings, {"cache": {"dir": cache, "type": LINKS}})
+        merge_config(settings, {"core": {"site_cache_dir": str(place / ".dvc" / "tmp" / "site")}})
+    (place / ".dvc" / "config.local").chmod(0o600)
 
 
-def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
+def sources_of_checkout(place: Workspace, nodes: Sequence[StageNode]) -> list[str]:
+    """Overrides that make relative paths mean the user's checkout, where only that has what they name.
+
+    Taken are inputs of stages that are missing, paths that lead out of the checkout, and files that git does not know;
+    not what stages make.
+    """
+    missing = {(place.root / path).resolve() for _, path in missing_inputs(place.root, nodes)}
+    overrides = []
+    for key, value in text_parameters(place.root).items():
+        here, there = (Path(os.path.normpath(base / value)) for base in (place.root, place.checkout))
+        outside = not here.is_relative_to(place.root)
+        if Path(value).is_absolute() or not there.exists() or (here.exists() and not outside):
+            continue
+        if outside or here.resolve() in missing or (_is_path(value) and _is_untracked(place.checkout, value)):
+            overrides.append(f"{key}={there}")
+    return overrides
 
 
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return str(cause).strip().splitlines()[0]
+def uncommitted(root: Path) -> list[str]:
+    """Files of the checkout that differ from its commit, the new ones included (but for dvc.lock, which runs write)."""
+    lines = git(root, "status", "--porcelain", "-z").split("\0")
+    return [line[3:] for line in lines if re.match(r"[ MTADRCU?]{2} ", line) and line != "?? dvc.lock"]
+
+
+def experiment_ref(rev: str, name: str) -> str:
+    """Git's reference of the experiment ``name`` that starts from the commit ``rev``."""
+    return str(ExpRefInfo(rev, name))
+
+
+def experiment_name(root: Path, commit: str) -> str:
+    """The name of the experiment that is this commit."""
+    refs = git(root, "for-each-ref", "--points-at", commit, "--format=%(refname)", "refs/exps").splitlines()
+    return next(ref.rpartition("/")[2] for ref in refs if ref.count("/") == 4)  # refs/exps/ab/cdef…/NAME
+
+
+def has_experiment(root: Path, rev: str, name: str) -> bool:
+    """Whether the commit has an experiment of that name."""
+    return bool(git(root, "for-each-ref", experiment_ref(rev, name)))
+
+
+def safe_name(name: str) -> str:
+    """A name that a folder and a git reference may bear: letters, digits, dashes, dots within."""
+    safe = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip(".-")
+    return safe.removesuffix(".lock")[:80].strip(".-") or "run"
+
+
+def _claim(folder: Path, name: str) -> tuple[Path, IO[str]]:
+    """A path for a worktree, and the lock that tells the living from the dead: freed however its process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        place = folder / (name if number == 1 else f"{name}-{number}")
+        lock = try_lock(_lock_file(place))
+        if lock is not None and not place.exists():
+            return place, lock
+        if lock is not None:
+            lock.close()
+        number += 1
+
+
+def _lock_file(place: Path) -> Path:
+    return place.with_name(f"{place.name}.lock")
+
+
+def _lend_lock(root: Path, place: Path) -> bool:
+    """Where the commit has no dvc.lock, the checkout's says what need not be computed again: DVC holds it against the
+    hashes of all that a stage depends on."""
+    mine, lent = root / "dvc.lock", place / "dvc.lock"
+    if lent.exists() or not mine.exists():
+        return False
+    with contextlib.suppress(ValueError):  # a dvc repro beside us just writes it
+        if isinstance(read_yaml(mine).get("stages"), dict):
+            shutil.copyfile(mine, lent)
+            return True
+    return False
+
+
+def _keep_stages(lock: Path, stages: Sequence[str]) -> None:
+    content = read_yaml(lock)
+    content["stages"] = {name: entry for name, entry in content["stages"].items() if name in stages}
+    lock.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def _checkout_data(place: Path) -> None:
+    """Link what the commit's ``dvc.lock`` and ``.dvc`` pointers name, as far as the shared cache has it."""
+    if not git(place, "ls-files", "--others", "--cached", "--exclude-standard", "--", *LOCKS, "*.dvc"):
+        return
+    command = [sys.executable, "-m", "dvc", "--quiet", "checkout", "--force", "--allow-missing"]
+    subprocess.run(command, cwd=place, check=False, capture_output=True, stdin=subprocess.DEVNULL)
+
+
+def _remove(root: Path, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(ValueError):  # twice: also when it was killed while git made it
+        git(root, "worktree", "remove", "--force", "--force", str(place))
+
+
+def _is_path(value: str) -> bool:
+    """Not merely a word that happens to be a file's name too."""
+    return "/" in value or bool(Path(value).suffix)
+
+
+def _is_untracked(checkout: Path, path: str) -> bool:
+    return bool(git(checkout, "ls-files", "--others", "--exclude-standard", "--", f":(literal){path}"))

@@ -11,8 +11,9 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from cnn_core.params import load_section, read_yaml
+from cnn_core.params import from_mapping, read_yaml
 
 TASKS = Path(__file__).parent
 
@@ -32,16 +33,16 @@ def faults(path: str | Path) -> Iterator[str]:
             near = difflib.get_close_matches(str(stage), [file.stem for file in TASKS.glob("*.py")], n=1)
             yield f"{stage} is not a stage" + (f"; did you mean {near[0]}?" if near else "")
             continue
-        yield from _stage_faults(stage, section, path)
+        yield from _stage_faults(stage, section)
 
 
-def _stage_faults(stage: str, section: object, path: str | Path) -> Iterator[str]:
+def _stage_faults(stage: str, section: Any) -> Iterator[str]:
     module = importlib.import_module(f"tasks.{stage}")
     per_set = bool(inspect.signature(module.main).parameters)
     if per_set and not isinstance(section, dict):
         yield f"{stage} must hold one section for each data set"
         return
-    for key in section if per_set else [None]:  # type: ignore[attr-defined]
+    for key in section if per_set else [None]:
         name, cls = f"{stage}.{key}" if per_set else stage, module.PARAMS
         if isinstance(cls, dict):  # parameters of its own for each data set
             if key not in cls:
@@ -49,7 +50,7 @@ def _stage_faults(stage: str, section: object, path: str | Path) -> Iterator[str
                 continue
             cls = cls[key]
         try:
-            load_section(cls, name, path)
+            from_mapping(cls, section[key] if per_set else section, name)
         except ValueError as error:
             yield str(error)
 

@@ -1,4 +1,4 @@
-"""Find objects in any images: a folder, glob, .zip, Parquet or video, and weights -> data/predictions/detect.
+"""Find objects in any images: a folder, .zip, Parquet or video, and weights -> data/predictions/detect.
 
 part-00000.parquet …   one row an object: `cnn_core.annotations.OBJECTS`, file, model_sha256
 images.parquet         one row an image that could be read, also where nothing was found
@@ -13,23 +13,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-import pyarrow.parquet as pq
-
-from cnn_core.annotations import read_images, read_objects
-from cnn_core.coco import coco_results
 from cnn_core.files import sha256_files, whole_folder, write_json
-from cnn_core.media import Media, Part, list_media
+from cnn_core.media import Media, Part, check_source, list_media
 from cnn_core.params import Params, bounded, load_section
 from tasks import events
 from tasks.cluster import ray_cluster
+from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part
 from tasks.parts import Room, part_folder, room, run_parts
 from tasks.runtime import Runtime, load_runtime, main_checkout
 from tasks.state import key_of, run_in_progress
@@ -48,6 +41,7 @@ class DetectParams(Params):
 
     weights: str  # a model folder, an Ultralytics .pt, or an exported engine
     source: str
+    match: str  # which of its files
     imgsz: int = bounded(0, 8192)
     conf: float = bounded(0, 1)
     iou: float = bounded(0, 1)
@@ -62,6 +56,10 @@ class DetectParams(Params):
     save_txt: bool
     pictures: int = bounded(-1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_source(self.source)
+
 
 PARAMS = DetectParams
 
@@ -69,7 +67,7 @@ PARAMS = DetectParams
 def main() -> None:
     params, runtime = load_section(PARAMS, "detect"), load_runtime()
     check_weights(params.weights)
-    media = list_media(params.source, vid_stride=params.vid_stride)
+    media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
     if params.tracker != "none" and not media.videos:
         raise ValueError(f"tracker {params.tracker} follows objects through a video, but {params.source} has none")
     tell_left_out(media, params.source)
@@ -80,7 +78,7 @@ def main() -> None:
         code=sha256_files(events.ROOT, CODE),
     )
     with run_in_progress(runtime, f"detect-{key}") as run:
-        state = local(run.folder)
+        state = local(run.folder, "detect")
         parts = media.parts(PART)
         with ray_cluster(runtime):
             where = room(runtime)
@@ -105,30 +103,6 @@ def check_weights(weights: str) -> None:
         from cnn_core.yolo import weights_file
 
         weights_file(weights)
-
-
-def weights_sha256(path: str) -> str:
-    """Of a file, or of all files of a folder, without loading what would read them."""
-    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
-    digest = hashlib.sha256()
-    for file in filter(Path.is_file, files):
-        digest.update(file.name.encode())
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
-
-
-def local(folder: str) -> Path:
-    if "://" in folder:
-        raise ValueError("detect keeps its parts in a local or shared folder: set `state` in runtime.yaml to one")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder)
-
-
-def tell_left_out(media: Media, source: str) -> None:
-    if media.left_out:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(media.left_out.items()))
-        events.log(f"{source} also has files that are no images: {kinds}")
 
 
 class DetectWorker:
@@ -204,21 +178,6 @@ def rows(found: Any, names: dict[int, str]) -> Iterator[dict[str, Any]]:
         }
 
 
-EXTRA = ("file", "model_sha256")
-BAD = ("image_id", "file", "reason", "detail")
-
-
-def write_part(folder: Path, objects: list[dict[str, Any]], images: list[dict[str, Any]], bad: list[dict]) -> None:
-    from cnn_core.annotations import images_table, objects_table, write_images, write_objects
-
-    table = objects_table(objects)
-    for name in EXTRA:
-        table[name] = table[name].astype("str") if name in table else pd.Series([], dtype="str")
-    write_objects(folder / "objects.parquet", table)
-    write_images(folder / "images.parquet", images_table(images))
-    pd.DataFrame(bad, columns=BAD, dtype="str").to_parquet(folder / "bad.parquet", index=False)
-
-
 def calibration_parts(media: Media) -> list[Part]:
     """Single images spread evenly over the source."""
     return media.parts(1)[:: max(1, media.count // CALIBRATED)][:CALIBRATED]
@@ -238,51 +197,18 @@ def calibration_images(some: list[Part], vid_stride: int) -> Iterator[Any]:
 
 
 def collect(folders: list[Path], params: DetectParams) -> dict[str, Any]:
-    """The parts as the stage's output, read one after the other; gives the metrics.
+    """The parts as the stage's output; gives the metrics.
 
     Raises:
         ValueError: not one image could be read.
     """
-    counts = {"images": 0, "objects": 0, "bad": 0}
-    classes: dict[str, int] = {}
-    bad: list[pd.DataFrame] = []
-    model: dict[str, Any] = {}
     with whole_folder(TARGET) as target:
-        writer = None
-        with (target / "coco.json").open("w", encoding="utf-8") as coco:
-            coco.write("[")
-            for number, part in enumerate(folders):
-                model = json.loads((part / "model.json").read_text())
-                found = part / "tracked.parquet" if (part / "tracked.parquet").is_file() else part / "objects.parquet"
-                images, objects = read_images(part / "images.parquet"), read_objects(found)
-                for entry in coco_results(images, objects):
-                    entry["image_id"] += counts["images"]
-                    coco.write(("" if coco.tell() == 1 else ",\n") + json.dumps(entry))
-                table = pq.read_table(part / "images.parquet")
-                writer = writer or pq.ParquetWriter(target / "images.parquet", table.schema)
-                writer.write_table(table)
-                bad.append(pd.read_parquet(part / "bad.parquet"))
-                shutil.copyfile(found, target / f"part-{number:05d}.parquet")
-                for name in ("pictures", "labels"):
-                    if (part / name).is_dir():
-                        shutil.copytree(part / name, target / name, dirs_exist_ok=True)
-                counts["images"] += len(images)
-                counts["objects"] += len(objects)
-                counts["bad"] += len(bad[-1])
-                for name, count in objects["class_name"].value_counts().items():
-                    classes[str(name)] = classes.get(str(name), 0) + int(count)
-            coco.write("]\n")
-        if writer:
-            writer.close()
-        refused = pd.concat(bad, ignore_index=True)
-        if not counts["images"]:
-            first = refused.iloc[0]
-            raise ValueError(f"no image of {params.source} could be read: {first.file}: {first.reason}: {first.detail}")
-        refused.to_parquet(target / "bad.parquet", index=False)
-        refused.to_csv(target / "bad.csv", index=False, lineterminator="\n")
+        found = gather(folders, target, source=params.source, copied=("pictures", "labels"))
+        model = found.model
         known = {"classes": model["names"], "model_sha256": model["sha256"], "task": model["task"]}
-        write_json(target / "manifest.json", {"schema_version": 1, **known, "source": params.source, "counts": counts})
-    return {**counts, "engine": model["engine"], "found": dict(sorted(classes.items()))}
+        counts = {"source": params.source, "counts": found.counts}
+        write_json(target / "manifest.json", {"schema_version": 1, **known, **counts})
+    return {**found.counts, "engine": model["engine"], "found": found.classes}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import hashlib
 import math
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,12 @@ from cnn_core.training import Outcome, Task, TrainParams, outcome, parameter_cou
 from cnn_core.transforms import Transform, transform
 from tasks import distributed, events
 from tasks.cluster import check_shared, ray_cluster
-from tasks.runtime import load_runtime
+from tasks.runtime import git_commit, load_runtime
 from tasks.state import key_of, run_in_progress
 from tasks.story import Story
 
 CURVE = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "images_per_s")
+TOLD = ("train_loss", "val_loss", "val_accuracy", "images_per_s")  # in an epoch's line
 SEEN = 3  # draws of an image in the picture of what training sees
 COLOUR_IMAGES = 500  # that the principal colours of a set are taken from
 Work = Callable[[dict[str, Any], distributed.Rank], None]
@@ -75,7 +75,7 @@ def fit_set(
         "streamed": streamed,
     }
     with run_in_progress(runtime, f"{stage}-{name}-{key}") as run:
-        story = Story(f"{stage} {name}", dataset, params)
+        story = Story(f"{stage} {name}", params.epochs, told=TOLD)
         config["folder"] = run.folder
         with ray_cluster(runtime), story:
             if runtime.ray_address:
@@ -255,9 +255,3 @@ def show_seen(path: str, name: str, params: TrainParams) -> None:
     captions = [[word] * len(present) for word in ("stored", *["drawn"] * SEEN)]
     title = f"{name}: images as they are stored, and as training draws them anew each time"
     contact_sheet(path, rows, title=title, captions=captions, headings=[dataset["classes"][n] for n in present])
-
-
-def git_commit() -> str:
-    """The commit that the code is of, or an empty text outside git."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=events.ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,13 +1,17 @@
 """Long inference in parts on Ray Data: actors that load once, parts that are whole or absent, runs that can be resumed.
 
     folder/part-00000/…    what the worker wrote for the first part; there only when the part is finished
+    folder/part-00000.begun   a byte for each time that it was begun in this run, until it is finished
 
 A part that is there is not done again, so a killed run goes on with what is missing, and nothing is done twice. Only
 descriptions of parts (names, numbers) go through the driver; pixels are read, and results written, by the actors.
+Ray makes an actor that died anew and gives it the same part again, without end: a part at which one actor after the
+other dies is noticed by its bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import pickle
@@ -21,6 +25,7 @@ from tasks import events
 from tasks.cluster import first_line
 from tasks.runtime import Runtime, available_cores
 
+BEGINNINGS = 3  # of a part: an actor may die of what is not its fault, but not so often at the same images
 SPARE_CPUS = 0.5  # of an actor's cores that Ray does not count: it needs some to start the next task
 
 
@@ -72,15 +77,17 @@ def run_parts(
     """Work on every part that is not finished, with its results at ``part_folder(folder, its number)``.
 
     Args:
-        parts: each with a length (in units), small enough to be sent around.
+        parts: each with a length (in units) and a text that says which they are, small enough to be sent around.
         make: makes the worker, in its actor.
 
     Raises:
-        StageError: as the worker failed; or an actor died (transient).
+        StageError: as the worker failed; actors died of a part (user); or an actor was lost otherwise (transient).
     """
     import ray
 
     folder = folder.absolute()
+    for counted in folder.glob("part-*.begun"):  # by a run that was interrupted
+        counted.unlink()
     missing = [number for number in range(len(parts)) if not finished(folder, number)]
     total = sum(map(len, parts))
     with events.progress(label, total, unit) as bar:
@@ -136,10 +143,12 @@ class _Actor:
 
     def _one(self, number: int, work: bytes) -> dict[str, Any]:
         make, folder, part = pickle.loads(work)
+        target = part_folder(Path(folder), number)
         try:
-            self.worker = self.worker or make()
-            with whole_folder(part_folder(Path(folder), number)) as partial:
-                self.worker(part, partial)
+            with _counted(target, part):
+                self.worker = self.worker or make()
+                with whole_folder(target) as partial:
+                    self.worker(part, partial)
         except Exception as error:
             return self._told(error)
         return {"number": number, "size": len(part)}
@@ -152,3 +161,25 @@ class _Actor:
 
             message += f"\n{traceback.format_exc()}"
         return {"failure": message, "kind": kind}
+
+
+@contextlib.contextmanager
+def _counted(target: Path, part: Any) -> Iterator[None]:
+    """Notes that a part is begun, for whoever is given it when this process dies of it.
+
+    Raises:
+        StageError: it has been begun too often.
+    """
+    begun = target.with_name(f"{target.name}.begun")
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    times = begun.stat().st_size if begun.exists() else 0
+    if times >= BEGINNINGS:
+        raise events.StageError(
+            f"the process that works on {part} died {times} times: memory ran out, or one of these files crashes what "
+            "reads it. Take them out of the source, or halve them to find the one",
+            "user",
+        )
+    with begun.open("ab") as file:
+        file.write(b".")
+    yield
+    begun.unlink()

@@ -28,6 +28,7 @@ class Runtime(Params):
     use_gpu: Literal["auto", True, False]
     cpus_per_worker: int = bounded(0)
     micro_batch: int = bounded(0)
+    oom_smaller_batch: bool
     compile: bool
     feed: Literal["auto", "mapped", "streamed"]
     ray_address: str
@@ -121,6 +122,12 @@ def main_checkout() -> Path:
         return ROOT  # an unpacked archive
     common = Path(done.stdout.strip())
     return common.parent if common.name == ".git" else ROOT
+
+
+def git_commit() -> str:
+    """The commit that the code is of, or an empty text outside git."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def state_folder(runtime: Runtime) -> str:

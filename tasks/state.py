@@ -59,7 +59,7 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[Run]:
     number = 1
     while True:
         held = name if number == 1 else f"{name}-{number}"
-        lock = _lock(_locks(storage) / f"{held}.lock")
+        lock = try_lock(_locks(storage) / f"{held}.lock")
         if lock is not None:
             break
         number += 1
@@ -77,7 +77,7 @@ def _locks(storage: str) -> Path:
     return (main_checkout() / ".gridflow" if "://" in storage else Path(storage).parent) / "locks"
 
 
-def _lock(path: Path) -> IO[str] | None:
+def try_lock(path: Path) -> IO[str] | None:
     """The lock file, held until it is closed or this process ends, however it ends; None when another holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")

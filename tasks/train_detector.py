@@ -6,9 +6,8 @@ One worker, on its CPUs or one GPU. An interrupted run goes on from its last fin
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import subprocess
+import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,12 +33,17 @@ from cnn_core.yolo_training import (
 )
 from tasks import distributed, events
 from tasks.cluster import ray_cluster
-from tasks.runtime import Runtime, load_runtime
+from tasks.runtime import Runtime, git_commit, load_runtime
 from tasks.state import Run, key_of, run_in_progress
+from tasks.story import Story, write_curve
 
 PARAMS = DetectorParams
 FOLDER = "data/models/detector"
 SCHEMA_VERSION = 1
+SHOWN = 5  # images left out that are named
+MEASURED = ("mAP50", "mAP50-95")
+LOSSES = ("train_box_loss", "train_seg_loss", "train_cls_loss", "train_dfl_loss")
+TOLD = (*LOSSES, *MEASURED, "images_per_s")  # in an epoch's line
 LOADERS = 8  # processes that prepare images for a GPU, at most
 
 
@@ -63,6 +67,7 @@ def main() -> None:
         )
         with run_in_progress(runtime, f"train_detector-{key}") as run:
             checkpoint, resumed_at = fit(params, job, runtime, run)
+            tell_left_out(job, checkpoint["left_out"])
             network = save(params, job, checkpoint, digest)
             write_curve("data/plots/train_detector.csv", checkpoint["history"])
             show_seen("data/plots/train_detector-seen.png", params, job)
@@ -97,9 +102,9 @@ def fit(params: DetectorParams, job: Job, runtime: Runtime, run: Run) -> tuple[d
         "loaders": min(LOADERS, runtime.cpus()),
         "folder": run.folder,
     }
-    with story(params) as tell, ray_cluster(runtime):
-        checkpoint = distributed.fit(work, config, runtime, run, on_message=tell)
-    return checkpoint, tell.resumed_at
+    with Story("train_detector", params.epochs, told=TOLD, measured=MEASURED) as story, ray_cluster(runtime):
+        checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell)
+    return checkpoint, story.resumed_at
 
 
 def work(config: dict[str, Any], rank: distributed.Rank) -> None:
@@ -134,59 +139,6 @@ def own_folder(run_folder: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-class Story:
-    """Tells the worker's messages: a bar over all epochs, a line an epoch, where an interrupted run goes on."""
-
-    def __init__(self, params: DetectorParams) -> None:
-        self.epochs, self.resumed_at = params.epochs, 0
-        self._bar: events.Progress | None = None
-        self._measured: dict[str, float] = {}
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, message: dict[str, Any]) -> None:
-        if "traceback" in message:
-            events.log(message["traceback"])
-        elif "resumed" in message:
-            self._resume(message)
-        elif "step" in message:
-            self._step(message["step"])
-        elif "record" in message:
-            self._epoch(message["record"])
-
-    def _resume(self, message: dict[str, Any]) -> None:
-        self.resumed_at = message["resumed"]
-        what = f"resuming at epoch {self.resumed_at + 1} of {self.epochs}"
-        said = "nothing is left to train" if message["finished"] else what
-        events.log(f"{said}: found the finished epochs of an interrupted run in {message['folder']}")
-
-    def _step(self, numbers: dict[str, Any]) -> None:
-        if self._bar is None:
-            self._bar = events.Progress("train_detector", self.epochs * numbers["total"], "images")
-            self._bar.skip(self.resumed_at * numbers["total"])
-        done = (numbers["epoch"] - 1) * numbers["total"] + numbers["done"]
-        shown = {"epoch": numbers["epoch"], "loss": numbers["loss"], **self._measured}
-        self._bar.update(max(0, done - self._bar.done), **shown, images_per_s=numbers["images_per_s"])
-
-    def _epoch(self, record: dict[str, Any]) -> None:
-        self._measured |= {name: record[name] for name in ("mAP50", "mAP50-95") if name in record}
-        losses = {name: value for name, value in record.items() if name.startswith("train_")}
-        measured = {name: record[name] for name in ("mAP50", "mAP50-95") if name in record}
-        shown = {**losses, **measured, "images_per_s": record["images_per_s"]}
-        events.log(events.progress_line("epoch", record["epoch"], self.epochs, "", None, shown))
-
-
-@contextlib.contextmanager
-def story(params: DetectorParams) -> Iterator[Story]:
-    tell = Story(params)
-    try:
-        yield tell
-    finally:
-        tell.close()
-
-
 def save(params: DetectorParams, job: Job, checkpoint: Mapping[str, Any], digest: str) -> torch.nn.Module:
     """The model folder; model.json comes last."""
     with whole_folder(FOLDER) as folder:
@@ -210,18 +162,6 @@ def save(params: DetectorParams, job: Job, checkpoint: Mapping[str, Any], digest
     return network
 
 
-def write_curve(path: str | Path, history: list[dict[str, Any]]) -> None:
-    """One row an epoch; what was not measured after it is left empty."""
-    columns = list(dict.fromkeys(name for record in history for name in record))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        rounded = [{k: round(v, 6) if isinstance(v, float) else v for k, v in record.items()} for record in history]
-        writer.writerows(rounded)
-
-
 def metrics(network: torch.nn.Module, checkpoint: Mapping[str, Any], resumed_at: int) -> dict[str, Any]:
     history, best = checkpoint["history"], checkpoint["best"]
     seconds = sum(record["seconds"] for record in history)
@@ -236,19 +176,30 @@ def metrics(network: torch.nn.Module, checkpoint: Mapping[str, Any], resumed_at:
         "images_per_s": round(len(trained) / sum(1 / speed for speed in trained), 1),
         "training_seconds": round(seconds, 1),
         "resumed_at": resumed_at,
+        "left_out": len(checkpoint["left_out"]),  # images that could not be learned from, and the first of them
+        "left_out_files": list(shown_left_out(checkpoint["left_out"])),
     }
+
+
+def tell_left_out(job: Job, left_out: Mapping[str, str]) -> None:
+    if left_out:
+        shown = "; ".join(shown_left_out(left_out))
+        more = "; ..." if len(left_out) > SHOWN else ""
+        images = len(job.data.train) + len(job.data.val)
+        events.log(f"warning: {len(left_out):,} of {images:,} images are damaged and were left out: {shown}{more}")
+
+
+def shown_left_out(left_out: Mapping[str, str]) -> Iterator[str]:
+    for file, reason in itertools.islice(left_out.items(), SHOWN):
+        path = Path(file)
+        named = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        yield f"{named}: {reason}"
 
 
 def show_seen(path: str, params: DetectorParams, job: Job) -> None:
     """A picture of what the network is shown: images as training draws them, with their boxes."""
     rows, captions = seen(params, job)
     contact_sheet(path, rows, title="images as training draws them, with their boxes", captions=captions, side=160)
-
-
-def git_commit() -> str:
-    """The commit that the code is of, or an empty text outside git."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=events.ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":

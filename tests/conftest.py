@@ -14,6 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run by several processes (``-n 2 --dist loadgroup``), one of them has the tests of flows, which share a pipeline
+    and a server, and begins with them, for they take longest."""
+    if not hasattr(config, "workerinput"):
+        return
+    flows = {item for item in items if ROOT / "tests" / "flows" in item.path.parents}
+    for item in flows:
+        item.add_marker(pytest.mark.xdist_group("flows"))
+    items.sort(key=lambda item: item not in flows)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout under test."""

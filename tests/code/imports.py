@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 LAYERS = ("flows", "tasks", "cnn_core")
 
 
-def imported(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
+@functools.cache
+def imported(path: Path, *, top_level_only: bool = False) -> tuple[str, ...]:
     """The dotted names that a file imports, ``from a import b`` as both ``a`` and ``a.b``."""
-    tree = ast.parse(path.read_text())
+    return tuple(_imported(ast.parse(path.read_text()), top_level_only))
+
+
+def _imported(tree: ast.Module, top_level_only: bool) -> Iterator[str]:
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,7 +1,8 @@
-"""Shared by the tests that run the stage ``train`` as a process: a place to run it in, and what it leaves."""
+"""Shared by the tests that run stages as processes; for ``train`` also a place to run it in, and what it leaves."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import subprocess
@@ -9,12 +10,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
+import torch
 import yaml
 
 from cnn_core.arrays import arrays_writer
+from cnn_core.params import load_section
+from cnn_core.training import TrainParams, train
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 12
+CONFIG = {"start": "none", "micro_batch": 0, "compiled": False, "streamed": False}
 
 
 def small_set(folder):
@@ -48,11 +54,12 @@ def write_params(folder, **changes):
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
 
-def start(folder, tree=ROOT, **environment):
+def start(folder, tree=ROOT, stage="train digits", **environment):
+    """The stage as a process in ``folder``, of the code in ``tree``, in a group of its own; its output can be read."""
     more = {"PYTHONPATH": str(tree), "GRIDFLOW_STATE": str(folder / ".gridflow/state"), "GRIDFLOW_CPUS_PER_WORKER": "1"}
     (folder / "run").mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "tasks.train", "digits"],
+        [sys.executable, "-u", "-m", *f"tasks.{stage}".split()],
         cwd=folder,
         env=os.environ | more | environment,
         stdout=subprocess.PIPE,
@@ -63,7 +70,7 @@ def start(folder, tree=ROOT, **environment):
 
 
 def finish(process, code=0):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 
@@ -76,6 +83,31 @@ def wait_for(process, text):
         if text in line:
             return "".join(lines)
     raise AssertionError("".join(lines))
+
+
+def kill(process):
+    """The process and all its descendants at once, as when the machine goes down."""
+    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+
+
+def worker_processes(process):
+    """Ray's training workers of a stage."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+
+
+def plain(folder):
+    """The curve of the same training without Ray and without interruption."""
+    from tasks.train import load_task
+
+    params = load_section(TrainParams, "train.digits", folder / "params.yaml")
+    done = train(params, load_task(params, CONFIG | {"data": folder / "data/augmented/digits"}, torch.device("cpu")))
+    keys = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate")
+    selected = [record for record in done.history if record["phase"] == "select"]
+    return [{key: round(record[key], 6) for key in keys} for record in selected]
 
 
 def curve(folder):

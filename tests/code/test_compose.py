@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from cnn_core.annotations import mask_box
-from cnn_core.compose import ComposeParams, Digits, chosen_digits, compose_scene, draw_scene
+from cnn_core.compose import Digits, chosen_digits, compose_scene
 from cnn_core.compose_clutter import light
 from cnn_core.compose_digits import COLOURS, INK, LUMA, coloured, lay_row, stamp_row, without_specks
+from cnn_core.compose_picture import ComposeParams, draw_scene
 from cnn_core.compose_walls import WALLS
 from cnn_core.params import from_mapping
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,14 +12,16 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import stages
 import yaml
 from detector_files import agree, photograph, write_detector
+from stages import finish, kill
 
-ROOT = Path(__file__).resolve().parents[2]
 OUT = "data/predictions/detect"
 SECTION = {
     "weights": "weights.pt",
     "source": "photos",
+    "match": "*",
     "imgsz": 0,
     "conf": 0.25,
     "iou": 0.7,
@@ -43,22 +42,7 @@ pytestmark = pytest.mark.slow
 
 def start(folder: Path, **changes: object) -> subprocess.Popen[str]:
     (folder / "params.yaml").write_text(yaml.safe_dump({"detect": SECTION | changes}))
-    more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / ".gridflow/state"), "GRIDFLOW_USE_GPU": "false"}
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "tasks.detect"],
-        cwd=folder,
-        env=os.environ | more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == code, output
-    return output
+    return stages.start(folder, stage="detect", GRIDFLOW_USE_GPU="false", GRIDFLOW_CPUS_PER_WORKER="0")
 
 
 def results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -105,15 +89,6 @@ def test_the_stage_gives_what_ultralytics_gives_and_lists_the_broken(tmp_path: P
     assert len(list((tmp_path / OUT / "pictures").iterdir())) == 2
     assert len(list((tmp_path / OUT / "labels").iterdir())) == 38
     assert set(objects["model_sha256"]) == {json.loads((tmp_path / OUT / "manifest.json").read_text())["model_sha256"]}
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """All of it at once, as when the machine goes down: this process and the children that it started."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    for child in children:
-        child.kill()
-    process.wait()
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:

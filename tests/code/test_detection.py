@@ -17,8 +17,9 @@ from cnn_core.images import BadImage
 from cnn_core.media import list_media
 from cnn_core.media_reading import Reader
 
-SIDE = 160
-SHAPES = [(120, 160), (160, 120), (160, 160), (240, 320), (90, 160), (333, 200), (40, 400), (48, 64)]
+SIDE = 96
+SHAPES = [(72, 96), (96, 72), (96, 96), (144, 192), (54, 96), (200, 120), (24, 240), (32, 48)]
+NETWORK = "cnn_core/yolo_models/small.yaml"
 
 
 def parameters(**changes: object) -> DetectorParams:
@@ -32,7 +33,7 @@ def detector(weights: Path, backend: str = "torch", batch: int = 0, **changes: o
         parameters(**changes),
         backend=backend,
         device=torch.device("cpu"),
-        threads=2,
+        threads=1,
         cache=weights.parent / "engines",
         settings=weights.parent,
         batch=batch,
@@ -41,14 +42,22 @@ def detector(weights: Path, backend: str = "torch", batch: int = 0, **changes: o
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_detector(tmp_path_factory.mktemp("weights") / "small.pt", imgsz=SIDE)
+    return write_detector(tmp_path_factory.mktemp("weights") / "small.pt", NETWORK, imgsz=SIDE)
 
 
 @pytest.fixture(scope="module")
 def reference(weights: Path):
+    """What Ultralytics predicts; a model of its own for each set of options, which it would keep for the next call."""
     from ultralytics import YOLO
 
-    return lambda image, **options: YOLO(weights).predict(image, verbose=False, max_det=3000, **options)[0]
+    models: dict[str, YOLO] = {}
+
+    def call(image, **options):
+        if (key := str(options)) not in models:
+            models[key] = YOLO(weights)
+        return models[key].predict(image, verbose=False, max_det=3000, **options)[0]
+
+    return call
 
 
 def photographs(count: int) -> list[np.ndarray]:
@@ -59,7 +68,7 @@ def test_batches_change_nothing(weights: Path, reference) -> None:
     images = photographs(24)
     results = [reference(image) for image in images]
     assert sum(map(len, results)) > 100
-    for batch in (1, 3, 8):
+    for batch in (1, 5):
         for result, found in zip(results, detector(weights, batch=batch)(images), strict=True):
             assert agree(result, found.boxes, found.scores, found.classes)
             assert (found.height, found.width) == result.orig_shape

@@ -16,9 +16,10 @@ from PIL import Image
 
 from cnn_core.annotations import images_table, objects_table, read_objects
 from cnn_core.coco import to_coco
+from cnn_core.colours import class_colour
 from cnn_core.detection import Found
 from cnn_core.detection_metrics import outcomes
-from cnn_core.detection_pictures import class_colour, examples, mistakes_by_image, shown_images
+from cnn_core.detection_pictures import examples, mistakes_by_image, shown_images
 from cnn_core.detection_truth import class_numbers, detections, joined, read_truth
 from cnn_core.images import BadImage
 from cnn_core.yolo_labels import write_yolo

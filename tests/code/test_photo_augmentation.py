@@ -1,60 +1,11 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from torchvision.transforms.v2 import functional as tv
+from photographs import FULL, PRINCIPAL, augment, coordinates, params, photographs, seeded, steps
 
-from cnn_core.params import from_mapping
-from cnn_core.photo_augmentation import PhotoAugmentationParams, photo_augment, principal_colours
+from cnn_core.photo_augmentation import photo_augment
 from cnn_core.views import centre_view
-
-OFF = {
-    **{"flip": 0, "crop_scale": 1, "crop_ratio": 1, "degrees": 0, "brightness": 0, "contrast": 0, "saturation": 0},
-    **{"hue": 0, "grayscale": 0, "pca_colour": 0, "policy": "none", "rand_ops": 2, "rand_magnitude": 9, "erasing": 0},
-    **{"mixup": 0, "cutmix": 0, "mix_probability": 0},
-}
-FULL = {
-    **{"flip": 0.5, "crop_scale": 0.35, "crop_ratio": 4 / 3, "degrees": 8, "brightness": 0.3, "contrast": 0.3},
-    **{"saturation": 0.3, "hue": 0.05, "grayscale": 0.1, "pca_colour": 0.1, "erasing": 0.5},
-}
-PRINCIPAL = (torch.tensor([0.2, 0.02, 0.004]), torch.linalg.qr(torch.tensor([[1.0, 2, 3], [1, 0, 1], [1, 1, -5]])).Q)
-
-
-def params(**changes: float | str) -> PhotoAugmentationParams:
-    return from_mapping(PhotoAugmentationParams, {**OFF, **changes}, "augmentation")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def augment(images: torch.Tensor, seed: int = 0, size: int | None = None, **changes: float | str) -> torch.Tensor:
-    return photo_augment(images, params(**changes), seeded(seed), size=size or images.shape[3], principal=PRINCIPAL)
-
-
-def photographs(count: int = 4, side: int = 32, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-    """Smooth random colours, so that resampling changes them little."""
-    coarse = torch.rand(count, 3, 4, 4, generator=seeded(99)) * (high - low) + low
-    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
-
-
-def coordinates(count: int, side: int = 64) -> torch.Tensor:
-    """A pixel's value tells where it was read from: red is x, green is y, in 0..1."""
-    axis = (torch.arange(float(side)) + 0.5) / side
-    image = torch.stack([axis.expand(side, side), axis[:, None].expand(side, side), torch.zeros(side, side)])
-    return image.expand(count, 3, side, side).contiguous()
-
-
-def steps(out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of augmented coordinates: how far apart left and right (top and bottom) were read, as (N, 2) x, y vectors whose
-    lengths are the crop's sides."""
-    size = out.shape[3]
-    middle = slice(size // 2 - 4, size // 2 + 4)
-    x = (out[:, :2, middle, size // 2 + 4] - out[:, :2, middle, size // 2 - 4]).mean(2) * size / 8
-    y = (out[:, :2, size // 2 + 4, middle] - out[:, :2, size // 2 - 4, middle]).mean(2) * size / 8
-    return x, y
 
 
 @pytest.mark.parametrize("policy", ["none", "trivial", "rand"])
@@ -168,89 +119,6 @@ def test_only_resizing_is_what_the_evaluation_s_view_shows():
     assert torch.allclose(augment(images, size=48), centre_view(images, 48), atol=1e-4)
 
 
-COLOURS = {
-    "brightness": (tv.adjust_brightness, lambda image: image.mean()),
-    "contrast": (tv.adjust_contrast, lambda image: image[0, 0, 0] - image[0, 9, 9]),
-    "saturation": (tv.adjust_saturation, lambda image: image[0, 3, 3] - image[1, 3, 3]),
-}
-
-
-@pytest.mark.parametrize("name", COLOURS)
-def test_a_colour_change_is_torchvision_s(name: str):
-    change, measure = COLOURS[name]
-    images = photographs(1, low=0.3, high=0.6).repeat(200, 1, 1, 1)  # far enough from 0 and 1 that nothing is clamped
-    factors = []
-    for image, out in zip(images, augment(images, **{name: 0.4}), strict=True):
-        factors.append((measure(out) / measure(image)).item())
-        assert torch.allclose(out, change(image, factors[-1]), atol=1e-3)
-    assert min(factors) == pytest.approx(0.6, abs=0.02)
-    assert max(factors) == pytest.approx(1.4, abs=0.02)
-
-
-def test_bright_pixels_are_clamped_as_torchvision_clamps_them():
-    images = photographs(1).repeat(20, 1, 1, 1)
-    for image, out in zip(images, augment(images, brightness=0.9), strict=True):
-        factor = (out[:, 9, 9].sum() / image[:, 9, 9].sum()).item()
-        if out[:, 9, 9].max() < 1:
-            assert torch.allclose(out, tv.adjust_brightness(image, factor), atol=1e-3)
-    assert augment(images, brightness=0.9).max() == 1
-
-
-def test_grey_is_torchvision_s_grey_also_with_every_other_colour_change():
-    images = photographs(50)
-    grey = tv.rgb_to_grayscale(images, num_output_channels=3)
-    assert torch.allclose(augment(images, grayscale=1), grey, atol=1e-3)
-    out = augment(images, **{**FULL, "grayscale": 1, "erasing": 0})
-    assert torch.allclose(out[:, 0], out[:, 2], atol=1e-5)
-    kept = (augment(images, grayscale=0.5) - images).abs().amax((1, 2, 3)) < 1e-4
-    assert 15 <= kept.sum() <= 35
-
-
-def test_hue_turns_the_colour_circle_the_way_torchvision_does_and_keeps_the_luma():
-    red = torch.tensor([0.5, 0.3, 0.3]).view(1, 3, 1, 1).expand(400, 3, 4, 4).contiguous()
-    out = augment(red, hue=0.5)[:, :, 0, 0]
-    luma = torch.tensor([0.299, 0.587, 0.114])
-    assert torch.allclose(out @ luma, red[:, :, 0, 0] @ luma, atol=1e-3)
-    assert {0, 1, 2} == set(out.argmax(1).tolist())  # all the way round
-    chroma = lambda rgb: rgb @ torch.tensor([[0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).T  # noqa: E731
-    cosine = torch.cosine_similarity(chroma(augment(red, hue=0.1)[:, :, 0, 0]), chroma(red[:, :, 0, 0]))
-    assert torch.rad2deg(cosine.clamp(max=1).acos()).max().item() == pytest.approx(36, abs=0.5)  # a tenth of the circle
-    nearly = augment(red, hue=0.05)[:, :, 0, 0] - red[:, :, 0, 0]
-    turned = torch.stack([tv.adjust_hue(red[0], h)[:, 0, 0] for h in (-0.05, 0.05)]) - red[0, :, 0, 0]
-    sides = (nearly @ turned.T).argmax(1)
-    toward_green = nearly[:, 1] > nearly[:, 2]
-    assert torch.equal(sides == 1, toward_green)
-    hue = torch.rand(16, 400, generator=seeded())[9] * 2 - 1  # the row of the draws that the hue takes
-    assert torch.equal(toward_green, hue > 0)  # towards yellow and green for positive ones, as in HSV
-
-
-def test_the_pca_shift_has_the_paper_s_direction_and_size():
-    images = torch.full((4000, 3, 1, 1), 0.5)
-    shift = (augment(images, pca_colour=0.1) - images)[:, :, 0, 0]
-    along = shift @ PRINCIPAL[1]  # what each eigenvector took
-    assert torch.allclose(along.std(0), 0.1 * PRINCIPAL[0], rtol=0.05)
-    assert along.mean(0).abs().max() < 0.002
-    textured = photographs(3, low=0.4, high=0.6)
-    moved = augment(textured, pca_colour=0.1) - textured
-    assert torch.allclose(moved, moved[:, :, :1, :1].expand_as(moved), atol=1e-5)  # the same for every pixel
-
-
-def test_pca_colour_needs_the_principal_colours():
-    with pytest.raises(ValueError, match="principal colours"):
-        photo_augment(photographs(), params(pca_colour=0.1), seeded(), size=32, principal=None)
-
-
-def test_principal_colours_are_those_of_the_covariance():
-    deviations = torch.tensor([30.0, 10.0, 3.0])
-    pixels = 128 + (torch.randn(700, 900, 3, generator=seeded()) * deviations) @ PRINCIPAL[1].T
-    images = pixels.round().clamp(0, 255).byte().transpose(1, 2).reshape(700, 3, 30, 30)
-    values, vectors = principal_colours(images)
-    assert torch.allclose(values, (deviations / 255) ** 2, rtol=0.03)
-    assert torch.allclose((vectors * PRINCIPAL[1]).sum(0).abs(), torch.ones(3), atol=1e-3)
-    assert (vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) > 0).all()
-    assert all(torch.equal(a, b) for a, b in zip((values, vectors), principal_colours(images), strict=True))
-
-
 def test_erasing_fills_one_box_of_the_size_asked_for_as_often_as_asked():
     images = coordinates(500, side=32)
     out = augment(images, erasing=0.6)
@@ -333,30 +201,3 @@ def test_what_is_no_batch_of_square_colour_images_is_refused(shape: tuple[int, .
 def test_a_strength_out_of_bounds_is_refused_by_name(key: str, value: float | str):
     with pytest.raises(ValueError, match=f"augmentation.{key}"):
         params(**{key: value})
-
-
-def test_the_centre_view_shows_the_middle_and_mirrors_it():
-    images = coordinates(2)
-    assert torch.equal(centre_view(images, 64), images)
-    assert torch.equal(centre_view(images, 64, flip=True), images.flip(3))
-    zoomed = centre_view(images, 64, zoom=2)
-    assert zoomed.shape == (2, 3, 64, 64)
-    assert zoomed[0, 0].min().item() == pytest.approx(0.25, abs=0.02)
-    assert zoomed[0, 0].max().item() == pytest.approx(0.75, abs=0.02)
-    assert zoomed[:, :2].mean().item() == pytest.approx(0.5, abs=1e-4)  # neither to the left nor to the right
-
-
-def test_the_centre_view_shrinks_with_antialiasing():
-    stripes = (torch.arange(64) % 4 == 0).float().expand(1, 3, 64, 64)
-    assert (centre_view(stripes, 16)[..., 2:-2] - 0.25).abs().max() < 0.03
-
-
-def test_a_view_cannot_zoom_out():
-    with pytest.raises(ValueError, match="zoom"):
-        centre_view(coordinates(1), 64, zoom=0.5)
-
-
-def test_sides_of_a_crop_of_half_the_area():
-    x, y = steps(augment(coordinates(50), size=48, crop_scale=0.5))
-    assert torch.allclose(x[:, 0], y[:, 1], atol=0.01)  # ratio 1: a square
-    assert x[:, 0].min() > math.sqrt(0.5) - 0.01

@@ -59,6 +59,7 @@ def call(place, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_in_a_process_of_its_own_which_loads_no_pipeline(place):
     code = (
         "import runpy, sys\n"

@@ -44,6 +44,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_steps_and_the_measurements_are_those_of_one_process(folder):
     first, second = (torch.load(folder / f"{rank}.pt") for rank in range(2))
     alone = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1)))
@@ -58,6 +59,7 @@ def test_the_steps_and_the_measurements_are_those_of_one_process(folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder, decay):
     first, second = (torch.load(folder / f"norm{decay}-{rank}.pt") for rank in range(2))

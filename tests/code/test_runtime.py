@@ -64,6 +64,7 @@ def settings(**changes):
         "use_gpu": False,
         "cpus_per_worker": 0,
         "micro_batch": 0,
+        "oom_smaller_batch": True,
         "compile": False,
         "feed": "auto",
         "ray_address": "",
@@ -137,7 +138,7 @@ def test_a_run_that_failed_or_was_killed_is_found_again(checkout, tmp_path):
         (tmp_path / "kept").touch()
     holder = (
         "import sys, time; from pathlib import Path; import tasks.state as s\n"
-        "lock = s._lock(Path(sys.argv[1]) / 'locks/train.lock'); print('held', flush=True); time.sleep(60)"
+        "lock = s.try_lock(Path(sys.argv[1]) / 'locks/train.lock'); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout.readline() == b"held\n"

@@ -1,74 +1,24 @@
-"""The segmenter gives what Ultralytics' own predictor gives, encodes an image once, and answers any prompt clearly."""
+"""The segmenter gives what Ultralytics' own predictor gives, and encodes an image once."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from detector_files import photograph
 from sam_files import write_sam
+from segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, masks, predicted, reference, segmenter
 
 from cnn_core import segmentation
-from cnn_core.annotations import OBJECTS, decode_mask, mask_box, objects_table
-from cnn_core.images import BadImage
-from cnn_core.segmentation import EverythingParams, Segmenter, SegmenterParams, Segments
+from cnn_core.segmentation import Segmenter
 
-SIDE = 256
-HEIGHT, WIDTH = 120, 200
-BOXES = [[10, 12, 60, 50], [100.5, 20, 150, 90.25], [0, 0, 200, 120], [3, 70, 90, 119], [150, 5, 199, 40]]
 NAMES = [
     "mobile_sam",
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("sam2_t", "sam2.1_t", "sam_b")),
 ]
-
-
-def everything(**changes: Any) -> EverythingParams:
-    values = {"points_stride": 3, "conf_thres": 0.5, "stability_score_thresh": 0.1, "stability_score_offset": 0.95}
-    values |= {"iou": 1.0, "crop_n_layers": 0, "crop_overlap_ratio": 512 / 1500, "crop_downscale_factor": 1}
-    return EverythingParams(**{**values, "crop_nms_thresh": 1.0, "min_mask_region_area": 0, **changes})
-
-
-def segmenter(path: Path, *, batch: int = 0, automatic: EverythingParams | None = None, **changes: Any) -> Segmenter:
-    values = {"imgsz": SIDE, "conf": 0.0, "multimask_output": False, "half": "auto"}
-    params = SegmenterParams(**{**values, "everything": automatic or everything(), **changes})
-    return Segmenter(path, params, device=torch.device("cpu"), settings=path.parent, batch=batch)
-
-
-def reference(path: Path, image: np.ndarray, **options: Any) -> Any:
-    """Ultralytics' own result on the same file."""
-    from ultralytics import SAM
-
-    options = {"imgsz": SIDE, "conf": 0.0, "save": False, "verbose": False, **options}
-    return SAM(str(path)).predict(image, **options)[0]
-
-
-def predicted(path: Path, image: np.ndarray, settings: Any = None, **options: Any) -> Any:
-    """As `reference`, with the options that only its predictors take."""
-    from ultralytics.models.sam.predict import Predictor, SAM2Predictor
-
-    overrides = {"imgsz": SIDE, "conf": 0.0, "save": False, "verbose": False, "model": str(path), **(settings or {})}
-    predictor = (SAM2Predictor if "sam2" in path.name else Predictor)(overrides=overrides)
-    predictor.setup_model(verbose=False)
-    return next(iter(predictor(image, stream=True, **options)))
-
-
-def masks(found: Segments) -> np.ndarray:
-    return np.stack([decode_mask(rle, found.height, found.width) for rle in found.masks])
-
-
-def agrees(found: Segments, result: Any) -> bool:
-    """The same masks with the same scores, to 1e-4, in the same order."""
-    theirs, scores = result.masks.data.bool().numpy(), result.boxes.conf.numpy()
-    return (
-        len(found) == len(theirs)
-        and np.allclose(found.scores, scores, atol=1e-4)
-        and np.array_equal(masks(found), theirs)
-        and np.array_equal(found.areas, theirs.sum((1, 2)))
-    )
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +42,9 @@ def embedding(mobile, image) -> segmentation.Embedding:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_boxes_and_points_give_what_ultralytics_gives(tmp_path, image, name):
-    path = write_sam(tmp_path, name)
-    own = segmenter(path)
+def test_boxes_and_points_give_what_ultralytics_gives(tmp_path, weights, mobile, image, name):
+    path = weights if name == "mobile_sam" else write_sam(tmp_path, name)
+    own = mobile if name == "mobile_sam" else segmenter(path)
     encoded = own.embed(image)
     points = [[30, 30], [120, 60], [199, 119], [0, 0], [77.5, 11]]
     several = [[point, [point[1], point[0]]] for point in points[:2]]
@@ -137,8 +87,19 @@ def test_mask_logits_agree_at_the_official_size(tmp_path, name):
     assert agrees(segmenter(path, imgsz=0, batch=len(BOXES)).masks(encoded, boxes=BOXES), result)
 
 
-def test_of_three_masks_the_best_is_taken(weights, image):
-    own = segmenter(weights, multimask_output=True)
+def test_half_on_a_cpu_is_close(mobile, embedding, image):
+    """In bfloat16, which has 8 bits: the same shapes, but for their edges."""
+    half = segmenter(mobile.loaded, half=True)
+    found, exact = half.masks(half.embed(image), boxes=BOXES), mobile.masks(embedding, boxes=BOXES)
+    assert found.prompts.tolist() == exact.prompts.tolist()
+    assert np.allclose(found.scores, exact.scores, atol=0.02)
+    one, two = masks(found), masks(exact)
+    assert ((one & two).sum((1, 2)) / (one | two).sum((1, 2)) > 0.9).all()
+    assert found.masks != exact.masks
+
+
+def test_of_three_masks_the_best_is_taken(weights, mobile, image):
+    own = segmenter(mobile.loaded, multimask_output=True)
     found = own.masks(own.embed(image), points=[[30, 30], [120, 60]])
     result = predicted(weights, image, points=[[30, 30], [120, 60]], multimask_output=True)
     scores, theirs = (
@@ -154,7 +115,7 @@ def test_of_three_masks_the_best_is_taken(weights, image):
     "changes",
     [
         {},
-        {"iou": 0.7},
+        pytest.param({"iou": 0.7}, marks=pytest.mark.slow),
         {"min_mask_region_area": 200},
         {"conf_thres": 0.76},
         pytest.param({"crop_n_layers": 1}, marks=pytest.mark.slow),
@@ -165,9 +126,9 @@ def test_of_three_masks_the_best_is_taken(weights, image):
     ],
 )
 @pytest.mark.parametrize("name", ["mobile_sam", pytest.param("sam2.1_t", marks=pytest.mark.slow)])
-def test_automatic_masks_are_those_of_ultralytics(tmp_path, weights, image, name, changes):
+def test_automatic_masks_are_those_of_ultralytics(tmp_path, weights, mobile, image, name, changes):
     path = weights if name == "mobile_sam" else write_sam(tmp_path, name)
-    own = segmenter(path, automatic=everything(**changes), conf=0.25)
+    own = segmenter(mobile.loaded if name == "mobile_sam" else path, automatic=everything(**changes), conf=0.25)
     options = dataclasses.asdict(own.params.everything)
     result = predicted(path, image, {"conf": 0.25, "iou": options.pop("iou")}, **options)
     found = own.everything(own.embed(image))
@@ -188,12 +149,12 @@ def test_an_image_is_encoded_once(mobile, image, monkeypatch):
     assert len(calls) == 1
 
 
-def test_batches_are_bounded_and_change_nothing(weights, image, monkeypatch):
+def test_batches_are_bounded_and_change_nothing(mobile, image, monkeypatch):
     boxes = np.array(BOXES * 4, np.float64) + np.repeat(np.arange(4), 5)[:, None] % 2
     sizes = []
     results = []
     for batch in (1, 3, 20):
-        own = segmenter(weights, batch=batch)
+        own = segmenter(mobile.loaded, batch=batch)
         decode = own.steps.decode
 
         def counted(*given, decode=decode, **named):
@@ -219,115 +180,6 @@ def test_images_take_turns(mobile, image, embedding):
     assert first.scores.tolist() == again.scores.tolist()
     assert second.masks != first.masks
     assert mobile.masks(mobile.embed(image), boxes=BOXES).masks == first.masks
-
-
-def test_rows_are_those_of_the_shared_schema(mobile, embedding):
-    found = mobile.masks(embedding, boxes=[[500, 500, 600, 600], *BOXES])
-    prompts = [{"class_id": n, "class_name": f"c{n}", "track_id": n, "prompt_id": 10 + n} for n in range(6)]
-    rows = [{"image_id": "a", **row} for row in found.rows(prompts)]
-    table = objects_table(rows)
-    assert list(table)[: len(OBJECTS)] == list(OBJECTS)
-    assert list(table["class_id"]) == [1, 2, 3, 4, 5]
-    assert list(table["prompt_id"]) == [11, 12, 13, 14, 15]
-    assert {"area", "stability"} <= set(table)
-    for row in table.itertuples():
-        mask = decode_mask(row.rle, HEIGHT, WIDTH)
-        assert (row.x1, row.y1, row.x2, row.y2) == mask_box(mask)
-        assert row.area == mask.sum()
-        assert 0 <= row.stability <= 1
-    plain = list(found.rows())
-    assert [row["prompt_id"] for row in plain] == [1, 2, 3, 4, 5]
-    assert {row["class_name"] for row in plain} == {"object"}
-
-
-def test_prompts_without_a_mask_say_why(mobile, embedding):
-    boxes = [[10, 10, 50, 50], [-90, 3, -10, 30], [200, 0, 250, 50], [20, 20, 20, 60], [60, 60, 20, 20], [3, 3, 9, 9]]
-    found = mobile.masks(embedding, boxes=boxes)
-    assert found.prompts.tolist() == [0, 5]
-    assert found.dropped == {
-        1: segmentation.OUTSIDE,
-        2: segmentation.OUTSIDE,
-        3: segmentation.NO_AREA,
-        4: segmentation.NO_AREA,
-    }
-    assert found.masks == mobile.masks(embedding, boxes=[boxes[0], boxes[5]]).masks
-    points = mobile.masks(embedding, points=[[5, 5], [-1, 5], [5, 121]])
-    assert points.prompts.tolist() == [0]
-    assert set(points.dropped.values()) == {segmentation.OUTSIDE}
-
-
-def test_masks_that_are_empty_or_of_low_score_say_so(weights, image, monkeypatch):
-    own = segmenter(weights, conf=1.0)
-    assert own.masks(own.embed(image), boxes=BOXES[:2]).dropped == dict.fromkeys(range(2), segmentation.LOW_SCORE)
-    own = segmenter(weights)
-    nothing = (torch.full((2, 1, 64, 64), -3.0), torch.full((2, 1), 0.9))
-    monkeypatch.setattr(own.steps, "decode", lambda *_, **__: nothing)
-    found = own.masks(own.embed(image), boxes=BOXES[:2])
-    assert found.dropped == dict.fromkeys(range(2), segmentation.EMPTY_MASK)
-    assert len(found) == 0
-
-
-def test_a_box_over_the_edge_is_cut_off_there(mobile, embedding):
-    over, cut = [[-30, 20, 80, 500]], [[0, 20, 80, HEIGHT]]
-    assert mobile.masks(embedding, boxes=over).masks == mobile.masks(embedding, boxes=cut).masks
-
-
-@pytest.mark.parametrize("empty", [[], np.zeros((0, 4)), np.zeros((0, 2))])
-def test_no_prompts_give_no_masks(mobile, embedding, empty):
-    for name in ("boxes", "points"):
-        found = mobile.masks(embedding, **{name: empty})
-        assert len(found) == 0
-        assert found.boxes.shape == (0, 4)
-        assert list(found.rows([])) == []
-
-
-@pytest.mark.parametrize(
-    ("prompts", "said"),
-    [
-        ({}, r"call everything\(\)"),
-        ({"boxes": [[1, 2, 3]]}, "boxes must be finite numbers"),
-        ({"boxes": [[1, 2, 3, float("nan")]]}, "boxes must be finite numbers"),
-        ({"boxes": [[1, 2, 3, 4], [1]]}, "boxes must be finite numbers"),
-        ({"points": [[1, 2, 3]]}, "points must be finite numbers"),
-        ({"points": [[1, 2]], "labels": [2]}, "labels must be 1 or 0"),
-        ({"points": [[1, 2]], "labels": [1, 1]}, "labels must be 1 or 0, one for each of 1 x 1 points"),
-        ({"boxes": BOXES, "labels": [1]}, "labels belong to points"),
-        ({"boxes": BOXES, "points": [[1, 2]]}, "5 boxes and 1 points"),
-    ],
-)
-def test_wrong_prompts_are_refused(mobile, embedding, prompts, said):
-    with pytest.raises(ValueError, match=said):
-        mobile.masks(embedding, **prompts)
-
-
-def test_a_grey_image_is_its_own_colours(mobile, image):
-    grey = image[..., 0]
-    colour = mobile.masks(mobile.embed(np.stack([grey] * 3, axis=-1)), boxes=BOXES)
-    for same in (grey, grey[..., None]):
-        assert mobile.masks(mobile.embed(same), boxes=BOXES).masks == colour.masks
-
-
-def test_a_wide_image_keeps_its_pixels(weights, mobile):
-    wide = photograph(300, 10_000)
-    boxes = [[100, 20, 900, 200], [9000, 0, 10_000, 300]]
-    found = mobile.masks(mobile.embed(wide), boxes=boxes)
-    assert agrees(found, reference(weights, wide, bboxes=boxes))
-    assert found.boxes[:, 2].max() > 5000
-    with pytest.raises(BadImage, match="too long and narrow: 10000x8 pixels"):
-        mobile.embed(np.zeros((8, 10_000, 3), np.uint8))
-
-
-@pytest.mark.parametrize(
-    "image", [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros(8, np.uint8)]
-)
-def test_other_arrays_are_refused(mobile, image):
-    with pytest.raises(ValueError, match="an image must be uint8"):
-        mobile.embed(image)
-
-
-def test_a_grid_without_points_is_refused():
-    with pytest.raises(ValueError, match="leaves no point in crop layer 2"):
-        everything(crop_n_layers=2, crop_downscale_factor=2)
 
 
 def test_few_masks_are_in_memory_at_a_time(mobile, monkeypatch):

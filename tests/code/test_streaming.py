@@ -6,10 +6,9 @@ import itertools
 import json
 
 import numpy as np
-import psutil
 import pytest
 import torch
-from stages import EPOCHS, curve, finish, small_set, start, wait_for, write_params
+from stages import EPOCHS, curve, finish, plain, small_set, start, wait_for, worker_processes, write_params
 
 from cnn_core.arrays import arrays_writer
 from cnn_core.batches import Feed
@@ -136,19 +135,16 @@ def test_each_image_comes_exactly_once_an_epoch_over_all_ranks_shuffled_and_agai
 
 @pytest.mark.slow
 def test_a_streamed_training_ends_like_a_mapped_one(tmp_path):
-    outcomes = {}
-    for feed in ("mapped", "streamed"):
-        folder = tmp_path / feed
-        small_set(folder)
-        write_params(folder, refit="all" if feed == "streamed" else "none")
-        environment = {"GRIDFLOW_FEED": feed, "GRIDFLOW_NUM_WORKERS": "2"}
-        output = finish(start(folder, **environment))
-        outcomes[feed] = curve(folder)
-        assert json.loads((folder / "data/metrics/train-digits.json").read_text())["val_accuracy"] > 0.9, output
-    for one, other in zip(outcomes["mapped"], outcomes["streamed"], strict=True):
+    small_set(tmp_path)
+    write_params(tmp_path, refit="all")
+    output = finish(start(tmp_path, GRIDFLOW_FEED="streamed", GRIDFLOW_NUM_WORKERS="2"))
+    assert json.loads((tmp_path / "data/metrics/train-digits.json").read_text())["val_accuracy"] > 0.9, output
+    write_params(tmp_path)
+    mapped, streamed = plain(tmp_path), curve(tmp_path)
+    for one, other in zip(mapped, streamed, strict=True):
         assert one["epoch"] == other["epoch"]
-        assert one["learning_rate"] == pytest.approx(other["learning_rate"])
-    last = [outcomes[feed][-1] for feed in ("mapped", "streamed")]
+        assert one["learning_rate"] == pytest.approx(other["learning_rate"], abs=1e-6)
+    last = [mapped[-1], streamed[-1]]
     assert last[0]["val_accuracy"] == pytest.approx(last[1]["val_accuracy"], abs=0.05)
     assert last[0]["train_loss"] == pytest.approx(last[1]["train_loss"], rel=0.2)
 
@@ -159,8 +155,7 @@ def test_a_streamed_elastic_training_goes_on_without_a_worker_that_was_killed(tm
     write_params(tmp_path)
     process = start(tmp_path, GRIDFLOW_FEED="streamed", GRIDFLOW_NUM_WORKERS="1-2")
     before = wait_for(process, f"epoch 3/{EPOCHS}")
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+    workers = worker_processes(process)
     assert f"training on {len(workers)} worker" in before
     workers[0].kill()
     output = finish(process)

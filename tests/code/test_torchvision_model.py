@@ -63,9 +63,10 @@ def test_images_of_64_pixels_become_logits(builder: str):
     assert logits.isfinite().all()
 
 
-def test_every_builder_makes_a_head_for_our_classes_and_falls_into_groups():
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_every_builder_makes_a_head_for_our_classes_and_falls_into_groups(few: bool):
     assert len(builders()) >= 80
-    for builder in builders():
+    for builder in EIGHT if few else builders():
         network = on_meta(builder)
         groups = layer_groups(network)
         assert 3 <= len(groups) <= 12, builder

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
 
-import psutil
 import pytest
-import torch
-from stages import EPOCHS, ROOT, curve, finish, small_set, start, wait_for, write_params
+from stages import (
+    EPOCHS,
+    ROOT,
+    curve,
+    finish,
+    kill,
+    plain,
+    small_set,
+    start,
+    wait_for,
+    worker_processes,
+    write_params,
+)
 
 from cnn_core.checkpoints import load_model
-from cnn_core.params import load_section
-from cnn_core.training import TrainParams, train
-from tasks.train import load_task
 
-CONFIG = {"start": "none", "micro_batch": 0, "compiled": False, "streamed": False}
 pytestmark = pytest.mark.slow
 
 
@@ -29,15 +34,6 @@ def workplace(tmp_path):
     return tmp_path
 
 
-def plain(folder):
-    """The curve of the same training without Ray and without interruption."""
-    params = load_section(TrainParams, "train.digits", folder / "params.yaml")
-    done = train(params, load_task(params, CONFIG | {"data": folder / "data/augmented/digits"}, torch.device("cpu")))
-    keys = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate")
-    selected = [record for record in done.history if record["phase"] == "select"]
-    return [{key: round(record[key], 6) for key in keys} for record in selected]
-
-
 def assert_same_curve(found, expected):
     assert [row["epoch"] for row in found] == [row["epoch"] for row in expected]
     for one, other in zip(found, expected, strict=True):
@@ -47,11 +43,7 @@ def assert_same_curve(found, expected):
 def test_a_killed_stage_goes_on_from_its_last_epoch_and_a_finished_one_starts_anew(workplace):
     process = start(workplace)
     wait_for(process, f"epoch 3/{EPOCHS}")
-    everything = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for one in everything:  # at once, as when the machine goes down: an orphaned worker would train to the end
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
+    kill(process)  # with its workers: an orphaned one would train to the end
     assert list((workplace / ".gridflow/state").iterdir())
     output = finish(start(workplace))
     assert f"of {EPOCHS}: found the finished epochs of an interrupted run in {workplace}" in output
@@ -62,22 +54,17 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_a_finished_one_starts_an
     assert_same_curve(curve(workplace), plain(workplace))
     load_model(workplace / "data/models/digits")
     assert not list((workplace / ".gridflow/state").iterdir())
-    again = finish(start(workplace))
-    assert "resuming" not in again
-    assert f"epoch 1/{EPOCHS}" in again
+    again = start(workplace)
+    assert "resuming" not in wait_for(again, f"epoch 1/{EPOCHS}")
+    kill(again)
 
 
 def test_a_killed_worker_is_replaced_and_goes_on(workplace):
     write_params(workplace, refit="all")
     process = start(workplace)
-    before = wait_for(process, f"epoch 3/{EPOCHS}")
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in " ".join(child.cmdline())
-    ]
-    assert len(workers) == 1, before
-    workers[0].kill()
+    wait_for(process, f"epoch 3/{EPOCHS}")
+    (worker,) = worker_processes(process)
+    worker.kill()
     output = finish(process)
     assert "a training worker died" in output
     assert "resuming at epoch" in output

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stages import EPOCHS, curve, finish, small_set, start, wait_for, write_params
+from stages import EPOCHS, curve, finish, plain, small_set, start, wait_for, write_params
 
 from tasks.cluster import judge_shared, wait_for_room
 from tasks.events import StageError
@@ -125,8 +125,6 @@ def begin(workplace, nodes, workers):
 
 
 def assert_whole(workplace, output):
-    from test_train_stage import plain
-
     found, expected = curve(workplace), plain(workplace)
     assert [row["epoch"] for row in found] == [row["epoch"] for row in expected] == list(range(1, EPOCHS + 1))
     for one, other in zip(found, expected, strict=True):

@@ -1,41 +1,17 @@
-"""Training by Ultralytics' trainers in our way: exact resume, bfloat16, metrics, any source, errors in one sentence."""
+"""Training by Ultralytics' trainers in our way: exact resume, bfloat16, metrics, errors in one sentence."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import csv
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
-import psutil
 import pytest
 import torch
-import yaml
-from detection_sets import CLASSES, detector_params, rectangles
+from detection_sets import CLASSES, rectangles
+from detector_training import job_of, params_of, trained
 
 from cnn_core import yolo
-from cnn_core.coco import to_coco
-from cnn_core.params import from_mapping
-from cnn_core.yolo_data import content_sha256, open_source
-from cnn_core.yolo_labels import read_yolo
-from cnn_core.yolo_training import (
-    DetectorParams,
-    Job,
-    architecture,
-    build,
-    check_start,
-    kept_weights,
-    save_network,
-    seen,
-    train,
-)
-
-ROOT = Path(__file__).resolve().parents[2]
+from cnn_core.yolo_training import architecture, build, check_start, kept_weights, save_network, seen
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,30 +22,6 @@ def _quiet(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return rectangles(tmp_path_factory.mktemp("set"))
-
-
-def params_of(**changes):
-    return from_mapping(DetectorParams, detector_params(**changes), "train_detector")
-
-
-def job_of(params, folder, source):
-    return Job(
-        data=open_source(source, folder / "coco"),
-        architecture=architecture(params.model, params.weights),
-        start=params.weights,
-        folder=folder / "run",
-        device=torch.device("cpu"),
-        workers=0,
-    )
-
-
-def trained(params, job, resume=None):
-    """Every checkpoint, copied as a file would hold it."""
-    found = []
-    train(
-        params, job, resume=resume, on_step=lambda _: None, on_epoch=lambda _, make: found.append(copy.deepcopy(make()))
-    )
-    return found
 
 
 def test_a_resumed_training_ends_with_the_same_weights_and_history(tmp_path, data):
@@ -194,73 +146,6 @@ def test_a_size_letter_chooses_the_size():
     assert (small, large) == (2624080, 9458752)  # as Ultralytics' yaml says
 
 
-def test_a_source_may_be_a_folder_its_data_yaml_or_a_coco_json(tmp_path, data):
-    folder, file = open_source(data, tmp_path), open_source(data / "data.yaml", tmp_path)
-    assert folder == file
-    assert (len(folder.train), len(folder.val), folder.names) == (12, 4, list(CLASSES))
-    images, objects, classes = read_yolo(data / "data.yaml", "train")
-    images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
-    (tmp_path / "all.json").write_text(json.dumps(to_coco(images, objects, classes)))
-    found = open_source(tmp_path / "all.json", tmp_path / "coco")
-    assert found.names == list(CLASSES)
-    assert len(found.val) == 2  # of 12, a tenth, rounded up
-    real = {str(Path(name).resolve()) for name in found.train + found.val}
-    assert real == {str(Path(name).resolve()) for name in folder.train}
-    label = Path(found.train[0].replace("/images/", "/labels/")).with_suffix(".txt").read_text().split()
-    true = Path(str(Path(found.train[0]).resolve()).replace("/images/", "/labels/")).with_suffix(".txt").read_text()
-    assert [float(v) for v in label] == pytest.approx([float(v) for v in true.split()], abs=1e-5)
-    again = open_source(tmp_path / "all.json", tmp_path / "coco")
-    assert content_sha256(again) == content_sha256(found)
-
-
-def test_of_two_coco_files_the_second_validates(tmp_path, data):
-    for split in ("train", "val"):
-        images, objects, classes = read_yolo(data / "data.yaml", split)
-        images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
-        (tmp_path / f"instances_{split}.json").write_text(json.dumps(to_coco(images, objects, classes)))
-    found = open_source(tmp_path / "instances_train.json", tmp_path / "coco")
-    assert (len(found.train), len(found.val)) == (12, 4)
-
-
-def test_a_changed_label_changes_the_hash(tmp_path):
-    folder = rectangles(tmp_path / "a")
-    before = content_sha256(open_source(folder, tmp_path))
-    label = folder / "labels/train/3.txt"
-    label.write_text(label.read_text().replace("0", "1", 1))
-    assert content_sha256(open_source(folder, tmp_path)) != before
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda folder: folder / "nothing", "does not exist: the stage compose writes"),
-        (lambda folder: folder, "has no data.yaml"),
-        (lambda folder: edited(folder, val="images/elsewhere"), "images/elsewhere does not exist"),
-        (lambda folder: edited(folder, train=None), "has no split train; it has val"),
-        (lambda folder: unlabelled(folder), "none of its training images has labels"),
-        (lambda folder: folder / "a.json", "does not exist: name a COCO JSON file"),
-    ],
-)
-def test_a_source_that_cannot_be_learned_from_is_said_in_one_sentence(tmp_path, make, words):
-    with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
-        open_source(make(tmp_path), tmp_path / "coco")
-    assert words in str(raised.value)
-
-
-def edited(folder, **changes):
-    file = rectangles(folder / "set") / "data.yaml"
-    content = yaml.safe_load(file.read_text()) | changes
-    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
-    return file
-
-
-def unlabelled(folder):
-    file = rectangles(folder / "set") / "data.yaml"
-    for label in (folder / "set/labels/train").iterdir():
-        label.unlink()
-    return file
-
-
 def test_a_diverged_training_says_so(tmp_path, data):
     params = params_of(box=1e38, warmup_epochs=0.0)
     with pytest.raises(ValueError, match=r"of epoch 1: training has diverged; lower lr0 \(now 0\.005\)"):
@@ -290,6 +175,29 @@ def test_a_users_damaged_file_stays_as_it_is(tmp_path):
         assert cut.read_bytes() == content
 
 
+def test_images_that_are_left_out_are_told(tmp_path):
+    source = rectangles(tmp_path / "set")
+    damaged = [source / "images/train/2.png", source / "images/val/0.png"]
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:60])
+    (source / "labels/train/5.txt").write_text("7 0.5 0.5 0.1 0.1\n")
+    params = params_of(epochs=1)
+    job = job_of(params, tmp_path, source)
+    left_out = trained(params, job)[-1]["left_out"]
+    assert [Path(file).relative_to(source).as_posix() for file in left_out] == [
+        "images/train/2.png",
+        "images/train/5.png",
+        "images/val/0.png",
+    ]
+    assert all("ignoring" not in reason and ".png" not in reason for reason in left_out.values()), left_out
+    assert "Label class 7 exceeds dataset class count 2" in left_out[str(source / "images/train/5.png")]
+    (source / "images/val").rename(tmp_path / "elsewhere")
+    (source / "images/val").mkdir()
+    (source / "images/val/0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"^none of 1 images can be learned from; .*0\.png: cannot identify"):
+        trained(params, job_of(params, tmp_path, source))
+
+
 @pytest.mark.slow
 def test_a_segmenter_learns_from_polygons(tmp_path):
     source = rectangles(tmp_path / "set", polygons=True)
@@ -299,68 +207,3 @@ def test_a_segmenter_learns_from_polygons(tmp_path):
     job = job_of(params, tmp_path, source)
     save_network(tmp_path / "model.pt", params, job, kept_weights(params, last), imgsz=64)
     assert yolo.load_network(tmp_path / "model.pt").task == "segment"
-
-
-def start(folder, **changes):
-    """The stage as a process, in ``folder``, with small parameters."""
-    (folder / "run").mkdir(exist_ok=True)
-    params = detector_params(source="set", epochs=8, **changes)
-    (folder / "params.yaml").write_text(yaml.safe_dump({"train_detector": params}))
-    more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / ".gridflow/state"), "GRIDFLOW_CPUS_PER_WORKER": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "tasks.train_detector"],
-        cwd=folder,
-        env=os.environ | more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@pytest.mark.slow
-def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_happened(tmp_path):
-    source = rectangles(tmp_path / "set", train=96, val=8)
-    (tmp_path / "whole").mkdir()
-    params = params_of(epochs=8, source=str(source), model="yolo11n.yaml")
-    whole = trained(params, job_of(params, tmp_path / "whole", source))[-1]
-    process = start(tmp_path, model="yolo11n.yaml")
-    assert any("epoch 3/8" in line for line in process.stdout)
-    everything = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for one in everything:  # at once, as when the machine goes down
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
-    assert list((tmp_path / ".gridflow/state").iterdir())
-    process = start(tmp_path, model="yolo11n.yaml")
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-    found = json.loads((tmp_path / "data/metrics/train_detector.json").read_text())
-    assert 2 <= found["resumed_at"] < 8
-    assert f"resuming at epoch {found['resumed_at'] + 1} of 8" in output
-    with (tmp_path / "data/plots/train_detector.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == [str(number) for number in range(1, 9)]
-    losses = [float(row["train_box_loss"]) for row in rows]
-    assert losses == pytest.approx([record["train_box_loss"] for record in whole["history"]], abs=1e-2)
-    card = json.loads((tmp_path / "data/models/detector/model.json").read_text())
-    assert (card["classes"], card["imgsz"], card["task"]) == (list(CLASSES), 64, "detect")
-    assert yolo.load_network(tmp_path / "data/models/detector").imgsz == 64
-    assert list((tmp_path / ".gridflow/state").iterdir()) == []
-    assert list(source.rglob("*.cache")) == []
-    assert "Ultralytics" not in output
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
-    rectangles(tmp_path / "set", train=96, val=8)
-    process = start(tmp_path, model="yolo11n.yaml")
-    assert any("epoch 3/8" in line for line in process.stdout)
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
-    assert len(workers) == 1
-    workers[0].kill()
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-    assert "a training worker died" in output
-    assert "resuming at epoch" in output

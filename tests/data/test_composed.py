@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from cnn_core.annotations import BOX, decode_mask, mask_box, read_annotations
-from cnn_core.compose import ComposeParams, compose
+from cnn_core.compose import compose
+from cnn_core.compose_picture import ComposeParams
 from cnn_core.datasets import RawRow, encode_png, pixels_sha256, read_raw, write_raw
 from cnn_core.files import read_json
 from cnn_core.params import from_mapping

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.deploy import start_server
+from flows import deploy
 
 APPEND = (
     "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
@@ -84,9 +84,25 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository
 
 @pytest.fixture(scope="session")
 def server(environment: dict[str, str]) -> Iterator[str]:
-    """The API address of a real Prefect server with a home of its own."""
+    """The API address of a real Prefect server with a home of its own, or of the one that $GRIDFLOW_TEST_API names."""
+    if running := os.environ.get("GRIDFLOW_TEST_API"):
+        yield running
+        return
     os.environ["PREFECT_HOME"] = environment["PREFECT_HOME"]
-    process = start_server(port=4273)
+    deploy.START_S = 400.0  # a busy machine
+    process = deploy.start_server(port=4273)
     yield "http://127.0.0.1:4273/api"
     process.terminate()
     process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def faults(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str, int], None]]:
+    """``faults(what was injected, how the run recovered, results lost)``: told in a table when all tests have ended."""
+    rows: list[tuple[str, str, int]] = []
+    yield lambda fault, recovered, lost: rows.append((fault, recovered, lost))
+    lines = [f"{fault:<58}{recovered:<58}{lost:>4}" for fault, recovered, lost in rows]
+    head = f"{'fault injected':<58}{'recovered by':<58}lost"
+    foot = f"{len(rows)} faults injected, {len(rows)} runs recovered, {sum(lost for *_, lost in rows)} results lost"
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\n" + "\n".join(["", head, *lines, foot]))

@@ -34,12 +34,19 @@ def test_metrics_plots_and_params_are_shown(checkout: Path, run: Callable) -> No
     assert "augment.digits.copies" in diff
 
 
-@pytest.mark.parametrize("where", [[], ["--temp"], ["--queue"]], ids=["here", "temp", "queue"])
-def test_experiments_run(checkout: Path, run: Callable, where: list[str]) -> None:
-    name = f"two{''.join(where).strip('-')}"
+# A training once, where it has most to go wrong: in another folder, with Ray. Else the shortest stage.
+@pytest.mark.parametrize(
+    ("where", "parameter", "value"),
+    [([], "evaluate.digits.tta", 2), (["--temp"], "train.digits.epochs", 3), (["--queue"], "evaluate.digits.tta", 3)],
+    ids=["here", "temp", "queue"],
+)
+def test_experiments_run(checkout: Path, run: Callable, where: list[str], parameter: str, value: int) -> None:
+    name = f"changed{''.join(where).strip('-')}"
+    stage, key = parameter.split(".digits.")
+    before = json.loads((checkout / f"data/metrics/{stage}-digits.json").read_text())
     run("git", "add", "dvc.lock", cwd=checkout)
     run("git", "commit", "-qm", "lock", cwd=checkout, code=None)
-    run("dvc", "exp", "run", *where, "-n", name, "-S", "train.digits.epochs=3", cwd=checkout)
+    run("dvc", "exp", "run", *where, "-n", name, "-S", f"{parameter}={value}", cwd=checkout)
     if where == ["--queue"]:
         run("dvc", "queue", "start", cwd=checkout)
         run("dvc", "queue", "logs", "--follow", name, cwd=checkout, code=None)
@@ -48,8 +55,10 @@ def test_experiments_run(checkout: Path, run: Callable, where: list[str]) -> Non
     found = [one for rev in table for one in (rev["experiments"] or []) if one["name"] == name]
     assert found, table
     data = found[0]["revs"][0]["data"]
-    assert data["params"]["params.yaml"]["data"]["train"]["digits"]["epochs"] == 3
-    assert data["metrics"]["data/metrics/train-digits.json"]["data"]["epochs"] == 3
+    assert data["params"]["params.yaml"]["data"][stage]["digits"][key] == value
+    measured = data["metrics"][f"data/metrics/{stage}-digits.json"]["data"]
+    assert measured.get(key, value) == value
+    assert measured != before, "it was run"
     run("git", "checkout", ".", cwd=checkout)
     run("dvc", "checkout", cwd=checkout)
 
@@ -75,7 +84,11 @@ def test_another_clone_pulls_instead_of_computing(
     assert [line for line in ran.splitlines() if line.startswith("Running")] == ["Running stage 'evaluate@digits':"]
 
 
-@pytest.mark.parametrize("door", [["-m", "flows.pipeline"], ["-m", "dvc", "repro"]], ids=["flow", "dvc"])
+@pytest.mark.parametrize(
+    "door",
+    [["-m", "flows.pipeline", "train@digits"], ["-m", "dvc", "repro", "train@digits"]],
+    ids=["flow", "dvc"],
+)
 def test_a_killed_training_goes_on_where_it_was(
     checkout: Path,
     environment: dict[str, str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -100,11 +101,54 @@ def test_another_file_than_promised_is_refused_and_what_was_there_stays(
     assert (tmp_path / "yolo11n.pt").read_text() == "kept"
 
 
-@pytest.mark.parametrize(
-    "name", ["yolo11n.pt", "yolo11x-seg.pt", "yolov8s.pt", "sam_b.pt", "mobile_sam.pt", "sam2.1_t.pt", "FastSAM-s.pt"]
-)
-def test_official_names_are_known(tmp_path: Path, server: ThreadingHTTPServer, name: str) -> None:
-    assert download(name, tmp_path, url=url_of(server)).read_bytes() == WEIGHTS
+SEGMENTERS = [
+    *(f"sam_{size}.pt" for size in "bl"),
+    "mobile_sam.pt",
+    *(f"sam{version}_{size}.pt" for version in ("2", "2.1") for size in "tsbl"),
+    *(f"FastSAM-{size}.pt" for size in "sx"),
+]
+
+
+@pytest.mark.parametrize("name", ["yolo11n.pt", "yolo11x-seg.pt", "yolov8s.pt", *SEGMENTERS])
+def test_official_names_come_with_their_hash(tmp_path: Path, server: ThreadingHTTPServer, name: str) -> None:
+    file = download(name, tmp_path, url=url_of(server))
+    assert file.read_bytes() == WEIGHTS
+    note = json.loads(file.with_suffix(".json").read_text())
+    assert (note["file"], note["sha256"]) == (name, hashlib.sha256(WEIGHTS).hexdigest())
+    assert file.with_suffix(".json").name == f"{name.removesuffix('.pt')}.json"  # sam2.1_t.json, not sam2.json
+
+
+def test_fetched_weights_that_changed_are_refused(tmp_path: Path, server: ThreadingHTTPServer) -> None:
+    import torch
+
+    from cnn_core.sam_weights import read_weights
+
+    key = "image_encoder.patch_embed.seq.0.c.weight"  # by which a MobileSAM is known
+    content = io.BytesIO()
+    torch.save({key: torch.zeros(32, 3, 3, 3), "more": torch.zeros(30_000)}, content)
+    server.content = content.getvalue()
+    file = download("mobile_sam.pt", tmp_path, url=url_of(server))
+    assert read_weights(file).name == "mobile_sam"
+    torch.save({key: torch.ones(32, 3, 3, 3)}, file)
+    fetched = hashlib.sha256(server.content).hexdigest()
+    with pytest.raises(ValueError, match=rf"{fetched} was fetched .*flows.fetch mobile_sam.pt"):
+        read_weights(file)
+    download("mobile_sam.pt", tmp_path, url=url_of(server))
+    assert read_weights(file).name == "mobile_sam"
+
+
+def test_a_kill_between_file_and_note_leaves_no_note_of_another_file(
+    tmp_path: Path, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnn_core import fetching
+
+    download("sam_b.pt", tmp_path, url=url_of(server))
+    server.content = WEIGHTS + b"newer"
+    monkeypatch.setattr(fetching, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        download("sam_b.pt", tmp_path, url=url_of(server))
+    assert (tmp_path / "sam_b.pt").read_bytes() == server.content
+    assert not (tmp_path / "sam_b.json").exists()
 
 
 def test_an_unknown_name_suggests_a_near_one(tmp_path: Path, repository: Path) -> None:

@@ -7,17 +7,31 @@ from pathlib import Path
 
 import pytest
 
-from flows.workspace import parameters_naming, patch_params, recipe_values, recipes
+from flows.parameters import check_params, parameters_naming, patch_params, recipe_values, recipes
+from tasks.check import faults
 
 
 @pytest.fixture
-def root(tmp_path: Path, repository: Path) -> Path:
+def root(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with parameters; they are checked in this process, for one of its own takes seconds."""
+    monkeypatch.setattr("flows.parameters.check_params", check_here)
     for name in ("params.yaml", "recipes"):
         source = repository / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     for package in ("tasks", "cnn_core"):
         (tmp_path / package).symlink_to(repository / package)
     return tmp_path
+
+
+def check_here(root: Path, params: Path | None = None) -> None:
+    if found := list(faults(params or root / "params.yaml")):
+        raise ValueError("\n".join(found))
+
+
+def test_parameters_are_checked_by_a_process_of_its_own(root: Path) -> None:
+    (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("unlabelled: 500 ", "unlabelled: -1 "))
+    with pytest.raises(ValueError, match=r"^sample\.digits\.unlabelled must be at least 0"):
+        check_params(root)
 
 
 def test_an_override_changes_its_value_and_keeps_the_comments(root: Path) -> None:
@@ -73,7 +87,8 @@ def test_a_recipe_sets_parameters_only_and_leaves_nothing_of_another_behind(repo
     every = set.union(*set_by.values())
     assert {name: sorted(every - found) for name, found in set_by.items()} == {name: [] for name in set_by}
     for name in set_by:
-        patch_params(root, name, [])  # a key that does not exist, or a bad value, would raise
+        patch_params(root, name, [], check=False)  # a key that does not exist would raise
+        assert list(faults(root / "params.yaml")) == [], name
 
 
 def test_a_recipe_may_extend_another(root: Path) -> None:

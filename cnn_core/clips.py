@@ -1,0 +1,158 @@
+"""Clips: a video, or the frames in a folder, read forwards as often as need be, and backwards, never all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from cnn_core.images import BadImage
+from cnn_core.media import Media, Part
+from cnn_core.media_reading import Imread, Reader, pixels
+
+T = TypeVar("T")
+CHUNK = 32  # frames that are held when a clip is read backwards
+FPS = 25.0  # of a folder's frames, and of a video that does not say
+CUT_SHORT = "ends early"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A frame: its number in the clip from 0, and uint8 (H, W, 3) BGR or why there is nothing."""
+
+    number: int
+    image_id: str
+    file: str
+    image: np.ndarray | BadImage
+
+
+class Clip:
+    """Frames in order.
+
+    Args:
+        part: a whole video, or files; those are taken in the order that they are in.
+        imread: reads an image file; None of a video.
+    """
+
+    def __init__(self, part: Part, *, vid_stride: int = 1, imread: Imread | None = None) -> None:
+        self.part = dataclasses.replace(part, first=0)
+        self.vid_stride, self._imread = vid_stride, imread or (lambda _: None)
+
+    def __len__(self) -> int:
+        """What there should be: a video may end before its header says."""
+        return len(self.part)
+
+    @property
+    def name(self) -> str:
+        """What the ids of its frames have in common: of a video its own, of files the folder."""
+        if self.part.kind == "video":
+            return self.part.ids[0]
+        return str(PurePosixPath(self.part.ids[0]).parent) if "/" in self.part.ids[0] else Path(self.part.path).name
+
+    @property
+    def fps(self) -> float:
+        """Frames in a second, of those that are read."""
+        if self.part.kind != "video":
+            return FPS
+        capture = cv2.VideoCapture(self.part.path)
+        try:
+            said = capture.get(cv2.CAP_PROP_FPS)
+        finally:
+            capture.release()
+        return (said if 0 < said < 1000 else FPS) / self.vid_stride
+
+    @property
+    def image_ids(self) -> list[str]:
+        """Of its frames, in order."""
+        if self.part.kind == "video":
+            return [f"{self.part.ids[0]}#{number:06d}" for number in range(1, len(self) + 1)]
+        return list(self.part.ids)
+
+    @property
+    def names(self) -> set[str]:
+        """What a person may call it."""
+        path = Path(self.part.path)
+        if self.part.kind == "files":
+            path /= PurePosixPath(self.part.names[0]).parent
+        return {self.name, str(path), path.name, path.stem}
+
+    def __iter__(self) -> Iterator[Shot]:
+        return self._shots(self.part, Reader(vid_stride=self.vid_stride))
+
+    def backwards(self, last: int, keep: Callable[[Shot], T]) -> Iterator[T]:
+        """``keep(shot)`` of frame ``last`` down to frame 0, `CHUNK` of them in memory at a time.
+
+        A video is decoded from its beginning for every chunk: finding a place in it is not exact in all formats, and
+        decoding is quick beside what is done with the frames.
+        """
+        parts = Media(spans=(self.part,), left_out={}, signature="").parts(CHUNK)
+        for part in reversed(parts[: last // CHUNK + 1]):
+            shots = self._shots(part, Reader(vid_stride=self.vid_stride))
+            yield from reversed([keep(shot) for shot in shots if shot.number <= last])
+
+    def _shots(self, part: Part, reader: Reader) -> Iterator[Shot]:
+        for entry in reader(part):
+            image: np.ndarray | BadImage
+            try:
+                image = _coloured(pixels(entry, self._imread))
+            except BadImage as fault:
+                image = fault
+            yield Shot(number=entry.number, image_id=entry.image_id, file=entry.file, image=image)
+
+
+def _coloured(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 3 and image.shape[2] == 3:
+        return image
+    return np.repeat(image.reshape(*image.shape[:2], -1)[..., :1], 3, axis=2)
+
+
+def clip_parts(media: Media, *, folders: bool) -> list[Part]:
+    """A part for every video; with ``folders`` also one for every folder that images are in, its files sorted as
+    people number them (frame2 before frame10).
+
+    Raises:
+        ValueError: ``folders``, and images are in a .zip or Parquet file.
+    """
+    parts = []
+    for span in media.spans:
+        if span.kind == "video":
+            parts.append(span)
+        elif folders and span.kind == "files":
+            parts += _by_folder(span)
+        elif folders:
+            raise ValueError(
+                f"{span.path}: frames of a video are read from a folder or a video, not from a {span.kind}"
+            )
+    return parts
+
+
+def _by_folder(span: Part) -> list[Part]:
+    named: dict[str, list[tuple[str, str]]] = {}
+    for name, image_id in zip(span.names, span.ids, strict=True):
+        named.setdefault(str(PurePosixPath(name).parent), []).append((name, image_id))
+    parts, first = [], span.first
+    for files in named.values():
+        names, ids = zip(*sorted(files, key=lambda file: natural(file[0])), strict=True)
+        parts.append(dataclasses.replace(span, start=0, stop=len(names), first=first, names=names, ids=ids))
+        first += len(names)
+    return parts
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key for sorting: digits by their value, so that 2 comes before 10."""
+    pieces = re.split(r"(\d+)", name)
+    return [(int(piece), "") if place % 2 else (-1, piece) for place, piece in enumerate(pieces)]
+
+
+def shortfall(clip: Clip, read: int) -> BadImage | None:
+    """Why a video is not whole; headers are often wrong by a frame or two, or by a hundredth."""
+    missing = len(clip) - read
+    if clip.part.kind != "video" or read == 0 or missing <= max(2, len(clip) // 100):
+        return None
+    detail = f"its header says {len(clip):,} frames, and {read:,} can be read: it is cut short or damaged there"
+    return BadImage(CUT_SHORT, detail)

@@ -1,0 +1,26 @@
+"""Colours of classes and objects, and of text on them: the same in every picture."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+
+Colour = tuple[int, int, int]
+# Ten colours that are told apart best; more are made around the circle of hues.
+_TEN = ("1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "5b6470", "bcbd22", "17becf")
+
+
+def class_colour(number: int) -> Colour:
+    """The same class, the same colour, in every picture."""
+    if number < len(_TEN):
+        red, green, blue = bytes.fromhex(_TEN[number])
+        return red, green, blue
+    share = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.85 if number % 2 else 0.65)
+    red, green, blue = (round(255 * value) for value in share)
+    return red, green, blue
+
+
+def ink_on(colour: Colour) -> Colour:
+    """Black or white, whichever is read more easily on it."""
+    return (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 150 else (255, 255, 255)

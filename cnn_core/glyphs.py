@@ -1,0 +1,138 @@
+"""Digits cut out of photographs and made like those of MNIST: light ink on black, 28 x 28 pixels, in the middle.
+
+LeCun, Cortes and Burges, "The MNIST database of handwritten digits" (http://yann.lecun.com/exdb/mnist): "The original
+black and white images were size normalized to fit in a 20x20 pixel box while preserving their aspect ratio. … the
+images were centered in a 28x28 image by computing the center of mass of the pixels, and translating the image so as to
+position this point at the center of the 28x28 field."
+
+Ink is float32 (H, W), 0 = ground, 1 = full. How it is got decides how well a digit is read:
+
+    ink_of_mask      the mask's own shape
+    ink_by_contrast  the pixels in and near the mask, by how far their colour lies from the ground's to the digit's
+    ink_in_box       without a mask: the pixels of a box, parted in two by their colour
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from cnn_core.annotations import mask_box
+
+Ink = Literal["contrast", "mask"]
+SIDE, BOX = 28, 20  # pixels of MNIST's field, and of the longer side of a digit in it
+REACH = 0.12  # of a digit's height: how far around a mask its ink is looked for
+_LEAST, _FULL = 0.4, 0.8  # of the way from the ground's colour to the digit's: no ink below, full ink above
+_MORE = 0.03  # of its height, by which a box is widened, so that some ground is around the digit
+_EDGE = 0.12  # of a box's sides: what of it counts as its frame, where ground is likelier than ink
+
+
+def cut_out(image: np.ndarray, box: Sequence[float], mask: np.ndarray | None, ink: Ink = "contrast") -> np.ndarray:
+    """One digit of an image as MNIST would have it: uint8 (28, 28).
+
+    Args:
+        image: uint8 (H, W, 3). box: xyxy, in its pixels. mask: bool (H, W), or None: the box alone.
+    """
+    if mask is None or not mask.any():
+        return mnist_glyph(ink_in_box(image[window(box, image.shape, margin=_MORE)]))
+    part = window(mask_box(mask), image.shape, margin=4 * REACH)
+    return mnist_glyph(ink_of_mask(mask[part]) if ink == "mask" else ink_by_contrast(image[part], mask[part]))
+
+
+def mnist_glyph(ink: np.ndarray) -> np.ndarray:
+    """Ink (H, W) as uint8 (28, 28): its longer side made 20 pixels, its centre of mass put in the middle.
+
+    All black where there is no ink. The shift is of whole pixels, as in MNIST itself, whose images come back as they
+    were.
+    """
+    field = np.zeros((SIDE, SIDE), np.uint8)
+    if not ink.any():
+        return field
+    left, top, right, bottom = map(int, mask_box(ink > 0))
+    small = _resized(ink[top:bottom, left:right])
+    rows, columns = np.arange(small.shape[0]), np.arange(small.shape[1])
+    mass = small.sum()
+    middle = small.sum(1) @ rows / mass, small.sum(0) @ columns / mass
+    y, x = (
+        int(np.clip(round(SIDE / 2 - centre), 0, SIDE - length))
+        for centre, length in zip(middle, small.shape, strict=True)
+    )
+    field[y : y + small.shape[0], x : x + small.shape[1]] = np.rint(255 * small)
+    return field
+
+
+def _resized(ink: np.ndarray) -> np.ndarray:
+    """With the longer side `BOX`; made smaller by the mean of the pixels, which is what smooths MNIST's edges."""
+    scale = BOX / max(ink.shape)
+    if scale == 1:
+        return ink
+    height, width = (max(1, round(side * scale)) for side in ink.shape)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.resize(np.ascontiguousarray(ink, np.float32), (width, height), interpolation=how)
+    return small / max(float(small.max()), 1e-6)  # a thin stroke would come out grey
+
+
+def window(box: Sequence[float], shape: tuple[int, ...], *, margin: float) -> tuple[slice, slice]:
+    """Rows and columns of an image that a box (xyxy) covers, widened by ``margin`` of its height; at least a pixel."""
+    more = margin * (box[3] - box[1])
+    left, top = (max(0, int(np.floor(value - more))) for value in box[:2])
+    right, bottom = (int(np.ceil(value + more)) for value in box[2:])
+    top, left = min(top, shape[0] - 1), min(left, shape[1] - 1)
+    return slice(top, max(top + 1, min(bottom, shape[0]))), slice(left, max(left + 1, min(right, shape[1])))
+
+
+def ink_of_mask(mask: np.ndarray) -> np.ndarray:
+    """bool (H, W) -> its shape as ink."""
+    return mask.astype(np.float32)
+
+
+def ink_by_contrast(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The ink in and near a mask, by colour: sharper than the mask, whose edge lies up to some pixels off.
+
+    The digit's colour is the median inside the mask's inner half, the ground's that of a ring around it; a pixel's ink
+    is how far along the way from the one to the other its colour lies. So dark on light and light on dark come out
+    alike, and what is neither near the mask nor of the digit's colour is left out.
+
+    Args:
+        pixels: uint8 (H, W, 3), with some ground around the mask. mask: bool (H, W), not empty.
+    """
+    if mask.all():
+        return ink_of_mask(mask)
+    colours = pixels.astype(np.float32)
+    _, top, _, bottom = mask_box(mask)
+    reach = max(1.0, REACH * (bottom - top))
+    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    core = inside >= np.median(inside[mask])
+    ring = (outside > reach) & (outside <= 3 * reach)
+    if not ring.any():
+        return ink_of_mask(mask)
+    digit, ground = np.median(colours[core], axis=0), np.median(colours[ring], axis=0)
+    way = digit - ground
+    if (length := float(way @ way)) < 1:
+        return ink_of_mask(mask)
+    ink = ((colours - ground) @ way / length - _LEAST) / (_FULL - _LEAST)
+    return np.where(outside <= reach, ink.clip(0, 1), 0).astype(np.float32)
+
+
+def ink_in_box(pixels: np.ndarray) -> np.ndarray:
+    """The ink in a box: the pixels parted in two by their brightness (Otsu, 1979), the frame's side being the ground.
+
+    Args:
+        pixels: uint8 (H, W, 3), the box's.
+    """
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    _, light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    light = light.astype(bool)
+    if light.all() or not light.any():
+        return np.zeros(grey.shape, np.float32)
+    edge = max(1, round(_EDGE * min(grey.shape)))
+    frame = np.ones(grey.shape, bool)
+    frame[edge:-edge, edge:-edge] = False
+    digit = light if light[frame].mean() < 0.5 else ~light
+    high, low = float(grey[digit].mean()), float(grey[~digit].mean())
+    ink = (grey.astype(np.float32) - low) / (high - low)
+    return ((ink - _LEAST) / (_FULL - _LEAST)).clip(0, 1)

@@ -1,0 +1,121 @@
+"""Sources that grow: new images are added to a copy of all that there was, and GROWTHS says how, for each data set."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnn_core import digit_sources, scene_sources
+from cnn_core.datasets import decode, pixels_sha256
+from cnn_core.deliveries import ADVICE, MAX_BYTES, Delivery, Growth, Known, Labelled
+from cnn_core.digit_tables import PIXELS, SIDE, open_text, read_header
+from cnn_core.files import whole_folder
+from cnn_core.image_files import as_square
+from cnn_core.images import Picture, read_picture
+from cnn_core.scene_sources import TEST, TRAIN
+from cnn_core.sources import open_files
+
+
+def grow(
+    growth: Growth, source: str | Path, target: Path, deliveries: Iterable[tuple[str, Delivery]], known: Known
+) -> None:
+    """Write ``source`` and the deliveries, each under a name, into ``target``, which may be the source itself."""
+    with whole_folder(target) as partial:
+        _copy(Path(source), partial)
+        for name, delivery in deliveries:
+            tested = [dataclasses.replace(image, tested=image.tested and known.tested) for image in delivery.new]
+            growth.write(partial, Path(source), name, tested, known.classes)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The source's files, out of a .zip too."""
+    with open_files(source, advice=ADVICE, max_bytes=MAX_BYTES) as files:
+        for name in files.names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            with files.open(name) as opened, (target / name).open("wb") as file:
+                shutil.copyfileobj(opened, file, 1 << 20)
+
+
+def _write_digits(target: Path, source: Path, _name: str, new: Sequence[Labelled], _classes: Sequence[str]) -> None:
+    if not any(path.name.lower() == "train.csv" for path in target.rglob("*.csv")):
+        _tables_of_idx(target, source)
+    for part in ("train", "test"):
+        rows = [image for image in new if image.tested == (part == "test")]
+        if rows:
+            path = next(path for path in sorted(target.rglob("*.csv")) if path.name.lower() == f"{part}.csv")
+            _append(path, rows)
+
+
+def _append(path: Path, rows: Sequence[Labelled]) -> None:
+    with path.open("rb") as file:
+        columns = read_header(open_text(file), str(path), labelled=True)
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        ended = file.read(1) in b"\r\n"
+    order = [PIXELS if column == "label" else int(column.removeprefix("pixel")) for column in columns]
+    cells = np.column_stack([np.stack([row.image for row in rows]).reshape(len(rows), -1), [row.label for row in rows]])
+    with path.open("a", newline="") as file:
+        file.write("" if ended else "\n")
+        csv.writer(file, lineterminator="\n").writerows(cells[:, order].tolist())
+
+
+def _tables_of_idx(target: Path, source: Path) -> None:
+    """MNIST's files as Kaggle's tables, to which rows can be added."""
+    shutil.rmtree(target)
+    target.mkdir()
+    header = ["label", *(f"pixel{number}" for number in range(PIXELS))]
+    with digit_sources.open_digits(source) as opened:
+        for batch in opened.batches():
+            part = "train" if batch.part == "train" else "test"
+            labels = [] if batch.labels is None else [batch.labels]
+            with (target / f"{part}.csv").open("a", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if not file.tell():
+                    writer.writerow(header if labels else header[1:])
+                flat = np.asarray(batch.images).reshape(len(batch.ids), -1)
+                writer.writerows(np.column_stack([*labels, flat]).tolist())
+
+
+def _write_scenes(target: Path, _source: Path, name: str, new: Sequence[Labelled], classes: Sequence[str]) -> None:
+    train = next(path for path in sorted(target.glob("*")) + sorted(target.glob("*/*")) if path.name.lower() == TRAIN)
+    for number, image in enumerate(new, start=1):
+        part = next(path for path in train.parent.iterdir() if path.name.lower() == (TEST if image.tested else TRAIN))
+        letters = ".jpg" if image.image.image[:2] == b"\xff\xd8" else ".png"
+        file = part / classes[image.label] / f"{name}-{number:06d}{letters}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(image.image.image)
+
+
+def _digit_file(data: bytes) -> np.ndarray:
+    return as_square(data, (1, SIDE, SIDE))[0]
+
+
+def _digit_pixels(images: Sequence[np.ndarray], _side: int) -> np.ndarray:
+    return np.stack(images)
+
+
+def _scene_pixels(images: Sequence[Picture], side: int) -> np.ndarray:
+    return decode([picture.image for picture in images], "RGB", size=side).transpose(0, 2, 3, 1)
+
+
+GROWTHS: Mapping[str, Growth] = {
+    "digits": Growth(
+        open=digit_sources.open_digits,
+        read_file=_digit_file,
+        digest=pixels_sha256,
+        write=_write_digits,
+        pixels=_digit_pixels,
+    ),
+    "scenes": Growth(
+        open=scene_sources.open_scenes,
+        read_file=read_picture,
+        digest=lambda picture: picture.sha256,
+        write=_write_scenes,
+        pixels=_scene_pixels,
+    ),
+}

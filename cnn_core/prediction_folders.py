@@ -1,0 +1,108 @@
+"""What `detect` and `segment` wrote, read back, and its images found again among those of a truth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cnn_core.annotations import image_ids, read_images, read_objects
+from cnn_core.files import read_json
+
+MASKS, BOXES = "segment", "detect"  # the stages
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """An output folder of `detect` or `segment`.
+
+    Attributes:
+        images: rows of `annotations.IMAGES`, one an image that could be read.
+        objects: rows of `annotations.OBJECTS` with the stage's further columns, in the order of the parts.
+        bad: image_id and file of the images that could not be read.
+        classes: their names.
+        sha256: of the weights.
+    """
+
+    images: pd.DataFrame
+    objects: pd.DataFrame
+    bad: pd.DataFrame
+    classes: list[str]
+    sha256: str
+
+    @property
+    def seen(self) -> pd.DataFrame:
+        """image_id and file of every image of the source."""
+        names = ["image_id", "file"]
+        return pd.concat([self.images[names], self.bad[names]], ignore_index=True)
+
+
+def read_predictions(folder: str | Path, *, made_by: str) -> Predictions:
+    """
+    Args:
+        made_by: `MASKS` or `BOXES`.
+
+    Raises:
+        ValueError: the folder is missing or not whole, or objects without masks stand where masks are asked for.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / "manifest.json", made_by=made_by)
+    parts = [read_objects(part) for part in sorted(folder.glob("part-*.parquet"))]
+    filled = [part for part in parts if len(part)] or parts[:1]
+    if not filled:
+        raise ValueError(f"{folder} has no part-*.parquet: it is no output of the stage {made_by}")
+    objects = pd.concat(filled, ignore_index=True)
+    if made_by == MASKS and objects["rle"].isna().any():
+        raise ValueError(f"{folder} holds objects without masks: name an output of the stage {made_by}")
+    return Predictions(
+        images=read_images(folder / "images.parquet"),
+        objects=objects,
+        bad=pd.read_parquet(folder / "bad.parquet"),
+        classes=list(map(str, manifest["classes"])),
+        sha256=str(manifest["model_sha256"]),
+    )
+
+
+def same_images(others: pd.DataFrame, truth: pd.DataFrame, *, named: tuple[object, object]) -> dict[str, str]:
+    """The image_id that each image of ``others`` bears in ``truth``; images that are not there are left out.
+
+    Ids differ by what was named as the source (``000001`` of the folder images/test is ``test/000001`` of the set), so
+    the files are compared: their paths, else what follows the last folder ``images``, else their names where those tell
+    them apart.
+
+    Args:
+        others, truth: with the columns image_id and file.
+        named: what the two are called in the message.
+
+    Raises:
+        ValueError: they have no image in common.
+    """
+    for keys in (_paths, image_ids, _names):
+        ours, theirs = keys(list(others["file"])), keys(list(truth["file"]))
+        if len(set(theirs)) < len(theirs):
+            continue
+        known = dict(zip(theirs, truth["image_id"], strict=True))
+        pairs = zip(others["image_id"], ours, strict=True)
+        if found := {image_id: known[key] for image_id, key in pairs if key in known}:
+            return found
+    first, second = (table["file"].iloc[0] if len(table) else "no image" for table in (others, truth))
+    raise ValueError(
+        f"{named[0]} and {named[1]} have no image in common: the one is about {first}, the other about {second}; make "
+        "the one anew from the other's images"
+    )
+
+
+def _paths(files: Sequence[str]) -> list[str]:
+    return [str(Path(file).absolute()) for file in files]
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    return [Path(file).name for file in files]
+
+
+def in_other_ids(table: pd.DataFrame, same: dict[str, str]) -> pd.DataFrame:
+    """The rows of the images that ``same`` knows, with the ids that it gives them."""
+    kept = table[table["image_id"].isin(list(same))]
+    return kept.assign(image_id=kept["image_id"].map(same)).reset_index(drop=True)

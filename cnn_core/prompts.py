@@ -1,0 +1,164 @@
+"""Prompts for the images of a source as a table: what was detected there, or a file of the user's own.
+
+A user's file is a .parquet, .csv or .json (a list of records) with a row a prompt:
+
+    image_id or file     which image: its id, or its file as the source names it
+    x1 y1 x2 y2          a box, in pixels of the image; and/or
+    x y label            a point: label 1 (or none) inside the object, 0 outside
+    object               rows of an image with the same value are prompts of one object (several points)
+    class_name, class_id, track_id, score    optional: carried over
+
+A row without coordinates says that its image has no prompt. What comes of either is one Parquet file of `PROMPTS`, in
+which a part of the source finds its own rows without reading the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from cnn_core.annotations import BOX
+from cnn_core.files import read_json
+from cnn_core.media import Media
+from cnn_core.prompt_rows import POINT, PROMPTS, Kind, classed, prompt_rows, read_table
+from cnn_core.source_images import SourceImages
+
+ABOUT = ("prompt_id", "class_id", "class_name", "track_id", "prompt_score")
+_GROUP = 4096  # rows; what is read at a time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """``images`` with prompts in the source; ``elsewhere``: how many named images are not in it, and the first one."""
+
+    images: int
+    prompts: int
+    elsewhere: int
+    first_elsewhere: str
+    classes: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagePrompts:
+    """The prompts of one image, rows of `PROMPTS`."""
+
+    rows: pd.DataFrame
+
+    def groups(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, np.ndarray]]]:
+        """Those of one shape together: of each prompt its `ABOUT`, and the arrays that `Segmenter.masks` takes."""
+        prompts: dict[int, list[dict[str, Any]]] = {}
+        for row in self.rows.to_dict("records"):
+            prompts.setdefault(int(row["prompt_id"]), []).append(row)
+        shapes: dict[tuple[bool, int], list[list[dict[str, Any]]]] = {}
+        for rows in prompts.values():
+            points = sum(not math.isnan(row["x"]) for row in rows)
+            shapes.setdefault((not math.isnan(rows[0]["x1"]), points), []).append(rows)
+        for (boxed, points), some in shapes.items():
+            arrays = {}
+            if boxed:
+                arrays["boxes"] = np.array([[rows[0][name] for name in BOX] for rows in some])
+            if points:
+                arrays["points"] = np.array([[[row[name] for name in POINT] for row in rows] for rows in some])
+                arrays["labels"] = np.array([[row["label"] for row in rows] for rows in some])
+            yield [_about(rows[0]) for rows in some], arrays
+
+
+def _about(row: dict[str, Any]) -> dict[str, Any]:
+    track = None if pd.isna(row["track_id"]) else int(row["track_id"])
+    return {**{name: row[name] for name in ABOUT}, "track_id": track}
+
+
+class PromptTable:
+    """What `write_prompts` wrote, read as it is needed."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.table = ds.dataset(str(file), format="parquet")
+
+    def __call__(self, ids: Sequence[str]) -> dict[str, ImagePrompts]:
+        """By image; those that have none are left out."""
+        if not ids:
+            return {}
+        image = ds.field("image_id")  # the range lets whole pieces of the file be passed over
+        wanted = (image >= min(ids)) & (image <= max(ids)) & image.isin(list(ids))
+        rows = self.table.to_table(filter=wanted, use_threads=False).to_pandas()
+        return {str(name): ImagePrompts(rows=own) for name, own in rows.groupby("image_id", sort=False)}
+
+
+def check_prompts(path: str | Path) -> None:
+    """
+    Raises:
+        ValueError: nothing is there that could hold prompts; it says what to do.
+    """
+    path = Path(path)
+    if path.name == "none":
+        raise ValueError(
+            f"{path} stands for no prompts: name the output of detect or a .parquet, .csv or .json, or set prompt to "
+            "everything"
+        )
+    if not path.exists():
+        raise ValueError(
+            f"the prompts {path} do not exist: run `dvc repro detect`, name a .parquet, .csv or .json of your own, or "
+            "set prompt to everything"
+        )
+    if path.is_dir() and not any(path.glob("part-*.parquet")):
+        raise ValueError(f"{path} has no part-*.parquet: it is no output of the stage detect")
+    if path.is_file() and path.suffix.lower() not in (".parquet", ".csv", ".json"):
+        raise ValueError(f"{path} is no table of prompts: its name must end in .parquet, .csv or .json")
+
+
+def prompt_files(path: str | Path) -> list[Path]:
+    """The files that the prompts depend on."""
+    path = Path(path)
+    return [*sorted(path.glob("part-*.parquet")), path / "manifest.json"] if path.is_dir() else [path]
+
+
+def write_prompts(path: str | Path, target: str | Path, media: Media, kind: Kind, *, strict: bool = True) -> Written:
+    """The prompts at ``path`` for the images of ``media``, as one file of `PROMPTS`.
+
+    Args:
+        kind: boxes (with the points of the same object where there are some), or points alone; of a box without
+            points its centre.
+        strict: at least one image that it names is in the source.
+
+    Raises:
+        ValueError: a column or value is missing or wrong, or no image that it names is in the source.
+    """
+    check_prompts(path)
+    path, known = Path(path), SourceImages(media)
+    classes: list[str] = []
+    tables: Iterable[pd.DataFrame]
+    if path.is_dir():
+        classes = list(read_json(path / "manifest.json", made_by="detect")["classes"])
+        parts = prompt_files(path)[:-1]
+        tables = (known.resolved(pd.read_parquet(part), part) for part in parts)
+    else:
+        frame = known.resolved(read_table(path), path)
+        classes, frame = classed(frame, path)
+        tables = [frame.sort_values("image_id", kind="stable")]
+    images = prompts = 0
+    schema = pa.schema(list(PROMPTS.items()))
+    with pq.ParquetWriter(target, schema) as writer:
+        for frame in tables:
+            rows = prompt_rows(frame, path, kind)
+            images += rows["image_id"].nunique()
+            prompts += len(rows.drop_duplicates(["image_id", "prompt_id"]))
+            if len(rows):
+                writer.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), _GROUP)
+    if strict and known.elsewhere and not known.met:
+        raise ValueError(
+            f"{path} names no image of the source: {next(iter(known.elsewhere))} is not there, as are its "
+            f"{len(known.elsewhere):,} images; the source has {known.example}"
+        )
+    first = next(iter(known.elsewhere), "")
+    return Written(
+        images=images, prompts=prompts, elsewhere=len(known.elsewhere), first_elsewhere=first, classes=classes
+    )

@@ -1,0 +1,68 @@
+"""Pictures with the digits that were cut out of them, as the classifier saw them, and what it read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cnn_core.detection_pictures import MISSED, RIGHT, WRONG, Colour
+from cnn_core.figures import contact_sheet
+
+ACROSS = 6
+_SIDE = 224  # pixels that a picture's longer side is drawn at
+_STRIP = 5  # digits below a picture, at most
+_GLYPH = 44  # pixels that each is drawn at
+
+
+def example(
+    image: np.ndarray, masks: Sequence[np.ndarray | None], boxes: np.ndarray, glyphs: np.ndarray, colours: list[Colour]
+) -> np.ndarray:
+    """uint8 (3, 272, 224): the picture with its digits outlined, and below it what the classifier saw.
+
+    Args:
+        image: uint8 (H, W, 3). masks: bool (H, W), one a digit in reading order, or None: its box is drawn.
+        glyphs: uint8 (N, 28, 28). colours: of the outlines.
+    """
+    scale = _SIDE / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    canvas = np.full((_SIDE + _GLYPH + 4, _SIDE, 3), 255, np.uint8)
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    for mask, box, colour in zip(masks, boxes, colours, strict=True):
+        _outline(picture, mask, box * scale, colour)
+    canvas[: size[1], : size[0]] = picture
+    for place, glyph in enumerate(glyphs[:_STRIP]):
+        large = cv2.resize(glyph, (_GLYPH, _GLYPH), interpolation=cv2.INTER_NEAREST)
+        canvas[-_GLYPH:, _GLYPH * place : _GLYPH * (place + 1)] = large[..., None]
+    return canvas.transpose(2, 0, 1)
+
+
+def _outline(picture: np.ndarray, mask: np.ndarray | None, box: np.ndarray, colour: Colour) -> None:
+    if mask is None:
+        left, top, right, bottom = box.round().astype(int).tolist()
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, 2)
+        return
+    large = cv2.resize(mask.astype(np.float32), picture.shape[1::-1]) > 0.5
+    found, _ = cv2.findContours(large.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, found, -1, colour, 1, cv2.LINE_AA)
+
+
+def outline_colours(right: Sequence[bool | None]) -> list[Colour]:
+    """Of digits that are read right, wrong, or (None) that nobody knows the truth of."""
+    return [MISSED if known is None else RIGHT if known else WRONG for known in right]
+
+
+def examples(path: str | Path, pictures: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
+    """A PNG of `example`s with what was read and what is there below each."""
+    names = list(pictures)
+    rows = [names[start : start + ACROSS] for start in range(0, len(names), ACROSS)]
+    contact_sheet(
+        path,
+        [[pictures[name] for name in row] for row in rows],  # type: ignore[misc]
+        title="Digits found, as the classifier saw them, and the number read: green right, red wrong, orange without "
+        "a truth. First the images as they come, then mistakes.",
+        captions=[[captions[name] for name in row] for row in rows],
+        side=_SIDE + _GLYPH + 4,
+    )

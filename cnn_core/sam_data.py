@@ -1,0 +1,250 @@
+"""What a segmenter learns from: images in memory, their objects' boxes and masks, drawn as prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from torch import Tensor
+
+from cnn_core.annotations import BOX, Annotations, decode_mask, read_annotations
+from cnn_core.coco import from_coco
+from cnn_core.images import BadImage, decode_rgb
+from cnn_core.yolo_labels import read_yolo
+
+VAL_SHARE = 0.1  # of the images of a COCO JSON that has no second one for validation
+PADDING = 114  # grey value beside an image that is no square; Ultralytics'
+MEMORY_SHARE = 0.6  # of what is free: more than this the images may not take
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskSet:
+    """Images of one split that have objects with masks.
+
+    Attributes:
+        images: uint8 (N, 3, side, side), RGB, scaled to fit into the upper left corner.
+        ids: their image ids.
+        scales: float (N,), what an image's own pixels were multiplied by.
+        first: int64 (N + 1,): the objects of image n are ``first[n]`` … ``first[n + 1]`` - 1.
+        boxes: float32 (M, 4), xyxy in pixels of ``images``.
+        rles, shapes: of each object the mask's run lengths, and the image's own (height, width).
+        left_out: objects without a mask, in these images and in others.
+    """
+
+    images: np.ndarray
+    ids: list[str]
+    scales: np.ndarray
+    first: np.ndarray
+    boxes: np.ndarray
+    rles: list[str]
+    shapes: np.ndarray
+    left_out: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def side(self) -> int:
+        return self.images.shape[-1]
+
+    def masks(self, objects: Sequence[int]) -> np.ndarray:
+        """uint8 (n, side, side), 0 or 1, of the objects with these numbers."""
+        found = np.zeros((len(objects), self.side, self.side), np.uint8)
+        for row, number in enumerate(objects):
+            height, width = self.shapes[number]
+            mask = decode_mask(self.rles[number], height, width).view(np.uint8)
+            scale = self.scales[np.searchsorted(self.first, number, side="right") - 1]
+            if scale != 1:
+                size = (round(width * scale), round(height * scale))
+                mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+            found[row, : mask.shape[0], : mask.shape[1]] = mask
+        return found
+
+
+def read_masks(source: str | Path, split: str) -> Annotations:
+    """The split ``train`` or ``val`` of a set of ours, of a folder with a data.yaml, of a data.yaml, or of a COCO JSON
+    (whose validation images are those of the file beside it that says ``val`` where it says ``train``, else a tenth).
+
+    Raises:
+        ValueError: nothing is there, or it is none of these.
+    """
+    path = Path(source)
+    if path.suffix == ".json":
+        return _read_coco(path, split)
+    if (path / "objects.parquet").is_file():
+        return read_annotations(path, split)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: the stage compose writes data/composed/numbers")
+    if path.is_dir() and not (path / "data.yaml").is_file():
+        raise ValueError(f"{path} has no data.yaml: name a data set of Ultralytics, its data.yaml or a COCO JSON")
+    return read_yolo(path / "data.yaml" if path.is_dir() else path, split)
+
+
+def _read_coco(path: Path, split: str) -> Annotations:
+    other = path.with_name(path.name.replace("train", "val"))
+    if other != path and other.is_file():
+        return from_coco(other if split == "val" else path, split=split)
+    images, objects, classes = from_coco(path, split=split)
+    draws = images["file"].map(lambda file: hashlib.sha256(Path(file).name.encode()).hexdigest())
+    number = max(1, round(VAL_SHARE * len(images)))
+    in_val = draws.rank(method="first") <= number
+    images = images[in_val if split == "val" else ~in_val].reset_index(drop=True)
+    return images, objects[objects["image_id"].isin(images["image_id"])].reset_index(drop=True), classes
+
+
+def load_masks(source: str | Path, split: str, *, imgsz: int, most: int = 0) -> MaskSet:
+    """Decode a split into memory, each image no larger than ``imgsz`` pixels a side, and none scaled up for it.
+
+    Args:
+        most: how many images are taken, the first; 0 = all.
+
+    Raises:
+        ValueError: an image cannot be read, there is no object with a mask, or the images do not fit into memory.
+    """
+    images, objects, _ = read_masks(source, split)
+    masked = objects[[isinstance(rle, str) for rle in objects["rle"]]]
+    if "iscrowd" in masked:
+        masked = masked[masked["iscrowd"] != 1]
+    images = images[images["image_id"].isin(masked["image_id"])].reset_index(drop=True)[: most or None]
+    if not len(images):
+        raise ValueError(f"{source}: the split {split} has no object with a mask; a segmenter learns from masks")
+    side = min(imgsz, int(images[["width", "height"]].max().max()))
+    needed, free = len(images) * 3 * side * side, psutil.virtual_memory().available
+    if needed > MEMORY_SHARE * free:
+        raise ValueError(
+            f"{source}: {len(images):,} images of {side} pixels take {needed / 1e9:.1f} GB of memory, of which "
+            f"{free / 1e9:.1f} GB are free: choose a smaller imgsz, or a part of the set"
+        )
+    left_out = len(objects) - len(masked)
+    rows = masked.groupby("image_id", sort=False).indices
+    order = np.concatenate([rows[image_id] for image_id in images["image_id"]])
+    counts = [len(rows[image_id]) for image_id in images["image_id"]]
+    masked = masked.iloc[order]
+    scales = np.minimum(1.0, side / images[["width", "height"]].max(axis=1).to_numpy())
+    shapes = images[["height", "width"]].to_numpy()
+    return MaskSet(
+        images=_decoded(images, scales, side),
+        ids=list(images["image_id"]),
+        scales=scales,
+        first=np.concatenate([[0], np.cumsum(counts)]),
+        boxes=(masked[BOX].to_numpy() * np.repeat(scales, counts)[:, None]).astype(np.float32),
+        rles=list(masked["rle"]),
+        shapes=np.repeat(shapes, counts, axis=0),
+        left_out=left_out,
+    )
+
+
+def _decoded(images: pd.DataFrame, scales: np.ndarray, side: int) -> np.ndarray:
+    pixels = np.full((len(images), 3, side, side), PADDING, np.uint8)
+    for row, (file, scale) in enumerate(zip(images["file"], scales, strict=True)):
+        try:
+            picture = decode_rgb(Path(file).read_bytes())
+        except (BadImage, OSError) as error:
+            raise ValueError(f"{file} cannot be read ({error}): mend it or take it out of the set") from None
+        if scale != 1:
+            size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        pixels[row, :, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
+    return pixels
+
+
+def content_sha256(source: str | Path) -> str:
+    """One SHA-256 over boxes and masks, and the names and sizes of the images, of train and val."""
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        images, objects, classes = read_masks(source, split)
+        digest.update(repr((split, classes)).encode())
+        for file in images["file"]:
+            digest.update(f"{Path(file).name}:{Path(file).stat().st_size}\n".encode())
+        for row in objects[["image_id", *BOX, "rle"]].itertuples(index=False):
+            digest.update(repr(tuple(row)).encode())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompted:
+    """A batch: B images with K prompts each, all of one kind.
+
+    Attributes:
+        rows: int64 (B,), the images' numbers. images: uint8 (B, 3, side, side).
+        boxes: float32 (B * K, 4), or None; points: float32 (B * K, 1, 2), or None; in pixels of ``images``.
+        masks: uint8 (B * K, side, side), 0 or 1: the first image's K, the second's …
+    """
+
+    rows: np.ndarray
+    images: Tensor
+    boxes: Tensor | None
+    points: Tensor | None
+    masks: Tensor
+
+    def to(self, device: torch.device) -> Prompted:
+        parts = {name: getattr(self, name) for name in ("images", "boxes", "points", "masks")}
+        return dataclasses.replace(
+            self, **{name: part if part is None else part.to(device) for name, part in parts.items()}
+        )
+
+    def mirrored(self, which: Tensor) -> Prompted:
+        """With the images of ``which``, bool (B,), flipped left to right."""
+        count = len(self.masks) // len(self.images)
+        prompts = which.repeat_interleave(count)
+        side = self.images.shape[-1]
+        boxes, points = self.boxes, self.points
+        if boxes is not None:
+            flipped = torch.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], 1)
+            boxes = torch.where(prompts[:, None], flipped, boxes)
+        if points is not None:
+            flipped = torch.cat([side - points[..., :1], points[..., 1:]], -1)
+            points = torch.where(prompts[:, None, None], flipped, points)
+        images, masks = self.images.clone(), self.masks.clone()
+        images[which] = images[which].flip(3)
+        masks[prompts] = masks[prompts].flip(2)
+        return dataclasses.replace(self, images=images, boxes=boxes, points=points, masks=masks)
+
+
+def draw_prompts(
+    data: MaskSet, rows: np.ndarray, *, prompts: int, points: float, box_jitter: float, draws: np.random.Generator
+) -> Prompted:
+    """Draw ``prompts`` objects of each image, again and again where there are fewer, and a prompt for each.
+
+    Args:
+        points: share of the batches whose prompts are points, anywhere inside the mask; the others' are boxes.
+        box_jitter: each edge is moved by a normal draw of this standard deviation, in sides of the box, and by no more
+            than three of them: a detector's boxes are not exact either (SAM's: 0.1; appendix A).
+    """
+    chosen = np.concatenate(
+        [np.resize(draws.permutation(np.arange(data.first[row], data.first[row + 1])), prompts) for row in rows]
+    )
+    masks = data.masks(chosen)
+    by_point = draws.random() < points
+    return Prompted(
+        rows=rows,
+        images=torch.from_numpy(data.images[rows]),
+        boxes=None if by_point else torch.from_numpy(_moved(data.boxes[chosen], box_jitter, data.side, draws)),
+        points=torch.from_numpy(_inside(masks, draws)) if by_point else None,
+        masks=torch.from_numpy(masks),
+    )
+
+
+def _moved(boxes: np.ndarray, jitter: float, side: int, draws: np.random.Generator) -> np.ndarray:
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    moved = boxes + sides * np.clip(jitter * draws.standard_normal(boxes.shape), -3 * jitter, 3 * jitter)
+    moved[:, :2] = np.minimum(moved[:, :2], moved[:, 2:] - 1)
+    return moved.clip(0, side).astype(np.float32)
+
+
+def _inside(masks: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+    """A pixel of each mask, as the point in it that a click gives: float32 (n, 1, 2), x and y."""
+    found = np.zeros((len(masks), 1, 2), np.float32)
+    for row, mask in enumerate(masks):
+        places = np.flatnonzero(mask)
+        if len(places):  # a mask may have vanished when its image was made smaller
+            y, x = divmod(int(places[draws.integers(len(places))]), mask.shape[1])
+            found[row, 0] = x, y
+    return found

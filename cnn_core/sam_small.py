@@ -1,0 +1,152 @@
+"""A small SAM of SAM's own parts, to be trained from scratch: TinyViT, the prompt encoder, the two-way mask decoder.
+
+What is not as in MobileSAM: the widths and depths are free; the decoder is as narrow as one likes instead of 256 wide;
+and the masks get what the encoder saw at strides 4 and 8, as SAM 2's do, without which thin strokes are lost.
+
+Kirillov et al., "Segment Anything" (ICCV 2023); Wu et al., "TinyViT" (ECCV 2022); of the fine features Ravi et al.,
+"SAM 2" (2024), section 4 and appendix D.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor, nn
+
+from cnn_core.params import Params, bounded
+
+STRIDE = 16  # of the embedding; masks have a quarter of it
+IOU_HEAD = 256  # hidden width of the head that predicts the IoU; SAM's
+MULTIMASK = 3  # masks of an ambiguous prompt, beside the single one; SAM's
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmallSamParams(Params):
+    """The network's sizes."""
+
+    widths: tuple[int, int, int, int]  # of TinyViT's stages, at strides 4, 8, 16, 16
+    depths: tuple[int, int, int, int]  # their blocks: convolutions in the first, windowed attention in the others
+    windows: tuple[int, int, int]  # side of the attention's windows in the last three, in places
+    head_width: int = bounded(8, 128)  # channels of an attention head of the encoder
+    dim: int = bounded(16, 256)  # width of prompts and mask decoder; 256 in the official ones
+    layers: int = bounded(1, 8)  # of the decoder's transformer; 2 in the official ones
+    heads: int = bounded(1, 16)  # 8
+    mlp_dim: int = bounded(16, 4096)  # 2048
+    frequency: float = bounded(above=0)  # of the random waves that encode positions; 1 in the official ones
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(width % self.head_width for width in self.widths[1:]):
+            raise ValueError(f"widths must be multiples of head_width ({self.head_width}) but for the first")
+        if self.dim % 8 or self.dim // 2 % self.heads:
+            raise ValueError(f"dim must be a multiple of 8 and of 2 x heads ({self.heads}), not {self.dim}")
+        if min(self.depths) < 0 or min(self.widths) < 2 or min(self.windows) < 1:
+            raise ValueError("widths, depths and windows must be positive")
+
+
+def build_small_sam(params: SmallSamParams, imgsz: int) -> nn.Module:
+    """The network with random weights, in evaluation mode: an Ultralytics `SAMModel`.
+
+    Args:
+        imgsz: pixels of the input's side, a multiple of 32; an image is scaled to it. Other inputs do too
+            (``set_imgsz``).
+    """
+    from ultralytics.models.sam.modules.encoders import PromptEncoder
+    from ultralytics.models.sam.modules.sam import SAMModel
+    from ultralytics.models.sam.modules.transformer import TwoWayTransformer
+
+    side = imgsz // STRIDE
+    transformer = TwoWayTransformer(
+        depth=params.layers, embedding_dim=params.dim, num_heads=params.heads, mlp_dim=params.mlp_dim
+    )
+    network = SAMModel(
+        image_encoder=_encoder(params, imgsz),
+        prompt_encoder=PromptEncoder(
+            embed_dim=params.dim,
+            image_embedding_size=(side, side),
+            input_image_size=(imgsz, imgsz),
+            mask_in_chans=16,
+        ),
+        mask_decoder=_decoder(params, transformer),
+    )
+    waves = network.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    waves *= params.frequency  # SAM's are drawn for 64 x 64 places: with fewer, neighbours look alike only to slow ones
+    network.set_imgsz([imgsz, imgsz])
+    return network.eval()
+
+
+def _encoder(params: SmallSamParams, imgsz: int) -> nn.Module:
+    from ultralytics.models.sam.modules.tiny_encoder import LayerNorm2d, TinyViT
+
+    class Encoder(TinyViT):
+        """Images (N, 3, side, side) -> the embedding at stride 16, and what was seen at strides 4 and 8."""
+
+        def __init__(self) -> None:
+            heads = [max(1, width // params.head_width) for width in params.widths]
+            super().__init__(
+                img_size=imgsz,
+                num_classes=0,
+                embed_dims=params.widths,
+                depths=params.depths,
+                num_heads=heads,
+                window_sizes=(7, *params.windows),  # the first stage has none
+                drop_path_rate=0.0,
+            )
+            del self.norm_head, self.head
+            # Ultralytics tells the last stage, which keeps stride 16, by MobileSAM's widths (320, 448, 576): here all.
+            self.layers[2].downsample.conv2.c.stride = (1, 1)
+            first, second, _, last = params.widths
+            self.neck = nn.Sequential(
+                nn.Conv2d(last, params.dim, 1, bias=False),
+                LayerNorm2d(params.dim),
+                nn.Conv2d(params.dim, params.dim, 3, padding=1, bias=False),
+                LayerNorm2d(params.dim),
+            )
+            self.fine = nn.ModuleList([nn.Conv2d(first, params.dim // 8, 1), nn.Conv2d(second, params.dim // 4, 1)])
+
+        def set_layer_lr_decay(self, layer_lr_decay: float) -> None:
+            """Not used here."""
+
+        def forward_features(self, x: Tensor) -> dict[str, Any]:
+            x = self.patch_embed(x)
+            fine = []
+            for number, layer in enumerate(self.layers):
+                for block in layer.blocks:
+                    x = block(x)
+                if number < 2:
+                    fine.append(self.fine[number](_as_image(x, layer.input_resolution)))
+                if layer.downsample is not None:
+                    x = layer.downsample(x)
+            return {"image_embed": self.neck(_as_image(x, self.layers[3].input_resolution)), "high_res_feats": fine}
+
+    return Encoder()
+
+
+def _as_image(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(N, H * W, C) -> (N, C, H, W)"""
+    return x if x.ndim == 4 else x.transpose(1, 2).unflatten(2, tuple(shape))
+
+
+def _decoder(params: SmallSamParams, transformer: nn.Module) -> nn.Module:
+    from ultralytics.models.sam.modules.decoders import MaskDecoder
+
+    class Decoder(MaskDecoder):
+        """SAM's mask decoder, given the fine features too."""
+
+        def forward(self, image_embeddings: dict[str, Any], *, multimask_output: bool, **given: Tensor) -> Any:
+            masks, scores = self.predict_masks(
+                image_embeddings=image_embeddings["image_embed"],
+                high_res_features=image_embeddings["high_res_feats"],
+                **given,
+            )
+            kept = slice(1, None) if multimask_output else slice(0, 1)
+            return masks[:, kept], scores[:, kept]
+
+    return Decoder(
+        transformer_dim=params.dim,
+        transformer=transformer,
+        num_multimask_outputs=MULTIMASK,
+        iou_head_depth=3,
+        iou_head_hidden_dim=IOU_HEAD,
+    )

@@ -1,0 +1,247 @@
+"""Training of a promptable segmenter: the mask decoder of SAM, MobileSAM or SAM 2 on embeddings computed once, all of
+it, or a small SAM from scratch.
+
+Kirillov et al., "Segment Anything" (ICCV 2023), section 3 and appendix A: prompts drawn from the masks, moved boxes and
+points inside; the losses stand in sam_losses.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnn_core.devices import Precision, autocast_dtype
+from cnn_core.initial_weights import is_none
+from cnn_core.params import bounded
+from cnn_core.sam import STRIDE, LoadedSam, load_sam
+from cnn_core.sam_data import MaskSet, Prompted, draw_prompts, load_masks
+from cnn_core.sam_embeddings import Embeddings
+from cnn_core.sam_learner import Learner, LearnerParams
+from cnn_core.sam_losses import iou
+from cnn_core.sam_small import SmallSamParams, build_small_sam
+from cnn_core.sam_weights import SMALL
+from cnn_core.seeds import generator, mixed_seed
+
+STEP_EVERY_S = 0.5  # how often `on_step` is called
+CPU = torch.device("cpu")
+OnStep = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSegmenterParams(LearnerParams):
+    """The section ``train_segmenter``."""
+
+    source: str  # a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON
+    weights: str  # what it starts from: none, a checkpoint of SAM, MobileSAM or SAM 2, or a model folder
+    model: SmallSamParams  # of the network that is trained from scratch
+    imgsz: int = bounded(0, 4096)  # side of the network's input; 0 = what the weights were trained with
+    freeze: Literal["auto", "encoder", "none"]  # auto = the encoder, where there are weights to start from
+    epochs: int = bounded(1)
+    batch: int = bounded(1)  # images a step
+    prompts: int = bounded(1, 64)  # of each image
+    points: float = bounded(0, 1)  # share of the steps with points as prompts; the others have boxes
+    box_jitter: float = bounded(0, 0.5)
+    precision: Precision
+    val_every: int = bounded(1)
+    seed: int = bounded(0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.imgsz % STRIDE:
+            raise ValueError(f"imgsz must be a multiple of {STRIDE}, not {self.imgsz}")
+        if is_none(self.weights) and self.freeze == "encoder":
+            raise ValueError("freeze is encoder, but weights is none: an encoder of random weights learns nothing then")
+        if is_none(self.weights) and not self.imgsz:
+            raise ValueError("imgsz is 0, but weights is none: say how large the input is to be")
+
+    @property
+    def frozen(self) -> bool:
+        return self.freeze == "encoder" or (self.freeze == "auto" and not is_none(self.weights))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a training is given beside its parameters; paths are absolute."""
+
+    source: str
+    start: str
+    folder: Path  # of the run: for the embeddings
+    device: torch.device
+
+
+def start_network(params: TrainSegmenterParams, start: str) -> LoadedSam:
+    """The network that training begins with, in float32; ``cnn_core.yolo.quiet`` goes before.
+
+    Raises:
+        ValueError: as `load_sam`.
+    """
+    if not is_none(start):
+        loaded = load_sam(start)
+        return dataclasses.replace(loaded, imgsz=params.imgsz or loaded.imgsz)
+    torch.manual_seed(mixed_seed(params.seed, "weights"))
+    network = build_small_sam(params.model, params.imgsz)
+    model = dataclasses.asdict(params.model)
+    return LoadedSam(network=network, name=SMALL, family="sam", sha256="", imgsz=params.imgsz, model=model)
+
+
+def train(
+    params: TrainSegmenterParams,
+    job: Job,
+    *,
+    resume: Mapping[str, Any] | None = None,
+    on_step: OnStep = lambda _: None,
+    on_epoch: OnEpoch = lambda _record, _checkpoint: None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Train to the end, from the checkpoint ``resume`` on where there is one.
+
+    Args:
+        on_step: now and then, with epoch, done, total (images of the epoch), loss, iou, images_per_s.
+        on_epoch: after each, with its record and a function that makes the checkpoint, to be stored before it returns.
+        on_note: sentences for a person.
+
+    Raises:
+        ValueError: as `start_network` and `load_masks`; or the loss has become infinite or not a number.
+    """
+    if resume and resume["finished"]:
+        return
+    _Run(params, job, on_step, on_note).fit(resume, on_epoch)
+
+
+class _Run:
+    def __init__(self, params: TrainSegmenterParams, job: Job, on_step: OnStep, on_note: Callable[[str], None]) -> None:
+        self.params, self.job, self.on_step = params, job, on_step
+        loaded = start_network(params, job.start)
+        self.data = {split: load_masks(job.source, split, imgsz=loaded.imgsz) for split in ("train", "val")}
+        if left := sum(part.left_out for part in self.data.values()):
+            on_note(f"{left:,} objects without a mask are left out")
+        self.steps = -(-len(self.data["train"]) // params.batch)
+        self.learner = Learner(
+            loaded.network,
+            loaded.family,
+            params,
+            imgsz=loaded.imgsz,
+            frozen=params.frozen,
+            steps=params.epochs * self.steps,
+            device=job.device,
+            dtype=autocast_dtype(params.precision, job.device),
+        )
+        self.history: list[dict[str, Any]] = []
+        self.kept: dict[str, Embeddings] = {}
+        if params.frozen:
+            for split, part in self.data.items():
+                self.kept[split] = self._embedded(split, part, on_note)
+
+    def _embedded(self, split: str, part: MaskSet, on_note: Callable[[str], None]) -> Embeddings:
+        told = time.perf_counter()
+
+        def tell(done: int) -> None:
+            nonlocal told
+            if time.perf_counter() - told > 10 or done == len(part):
+                told = time.perf_counter()
+                on_note(f"embeddings of {split}: {done:,} of {len(part):,} images")
+
+        return Embeddings(self.job.folder / "embeddings", split, self.learner, part, on_image=tell)
+
+    def fit(self, resume: Mapping[str, Any] | None, on_epoch: OnEpoch) -> None:
+        if resume:
+            self.learner.load_state_dict(resume["learner"])
+            self.history = list(resume["history"])
+        for epoch in range(len(self.history), self.params.epochs):
+            started = time.perf_counter()
+            record = self._epoch(epoch)
+            if (epoch + 1) % self.params.val_every == 0 or epoch + 1 == self.params.epochs:
+                record |= self.measure()
+            record["seconds"] = time.perf_counter() - started
+            self.history.append(record)
+            on_epoch(record, self.checkpoint)
+
+    def checkpoint(self) -> dict[str, Any]:
+        finished = len(self.history) == self.params.epochs
+        return {
+            "epoch": len(self.history),
+            "finished": finished,
+            "history": self.history,
+            "learner": self.learner.state_dict(optimizer=not finished),
+        }
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        params, data = self.params, self.data["train"]
+        draws = np.random.default_rng(mixed_seed(params.seed, "prompts", epoch))
+        order = draws.permutation(len(data))
+        rate = float(self.learner.optimizer.param_groups[0]["lr"])
+        sums, started = torch.zeros(2, device=self.job.device), time.perf_counter()
+        shown, done = started, 0
+        for step in range(self.steps):
+            rows = np.sort(order[step * params.batch : (step + 1) * params.batch])
+            batch = drawn(params, data, rows, draws)
+            maps = self.kept["train"][rows] if self.kept else None
+            colours = generator(CPU, params.seed, "augment", epoch, step)
+            loss, found = self.learner.step(batch, maps, colours)
+            done += len(rows)
+            sums += torch.stack([loss, found]) * len(rows)
+            now = time.perf_counter()
+            if now - shown >= STEP_EVERY_S or step == self.steps - 1:
+                shown = now
+                self._check(sums[0], epoch)
+                mean_loss, mean_iou = (sums / done).tolist()
+                told = {"epoch": epoch + 1, "done": done, "total": len(data), "loss": mean_loss, "iou": mean_iou}
+                self.on_step({**told, "images_per_s": done / (now - started)})
+        loss, found = (sums / done).tolist()
+        speed = done / (time.perf_counter() - started)
+        return {"epoch": epoch + 1, "lr": rate, "train_loss": loss, "train_iou": found, "images_per_s": speed}
+
+    def _check(self, loss: Tensor, epoch: int) -> None:
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss.item()} in epoch {epoch + 1}: training has diverged; lower learning_rate (now "
+                f"{self.params.learning_rate:g}) or set a smaller grad_clip (now {self.params.grad_clip:g})"
+            )
+
+    def measure(self) -> dict[str, float]:
+        """The averaged network on the validation part, prompted by the true boxes: the mean over objects of the IoU,
+        and of how far the predicted IoU is from it."""
+        data, found, wrong = self.data["val"], [], []
+        with self.learner.averaged():
+            for start in range(0, len(data), self.params.batch):
+                rows = np.arange(start, min(start + self.params.batch, len(data)))
+                kept = self.kept.get("val")
+                maps = kept[rows] if kept else self.learner.maps(torch.from_numpy(data.images[rows]))
+                for place, row in enumerate(rows):
+                    objects = range(data.first[row], data.first[row + 1])
+                    own = [part[place : place + 1] for part in maps]
+                    logits, scores = self.learner.masks(own, torch.from_numpy(data.boxes[objects]), data.side)
+                    truth = torch.from_numpy(data.masks(objects)).to(logits.device) > 0
+                    real = iou(logits > 0, truth)
+                    found.append(real)
+                    wrong.append((scores - real).abs())
+        return {"val_iou": float(torch.cat(found).mean()), "val_iou_error": float(torch.cat(wrong).mean())}
+
+
+def drawn(
+    params: TrainSegmenterParams,
+    data: MaskSet,
+    rows: np.ndarray,
+    draws: np.random.Generator,
+    *,
+    points: float | None = None,
+) -> Prompted:
+    """A batch as training draws it, before it is mirrored and its colours change."""
+    share = params.points if points is None else points
+    return draw_prompts(data, rows, prompts=params.prompts, points=share, box_jitter=params.box_jitter, draws=draws)
+
+
+def final_state(params: TrainSegmenterParams, start: str, checkpoint: Mapping[str, Any]) -> tuple[LoadedSam, dict]:
+    """The trained network, and its tensors as a checkpoint of its kind has them."""
+    loaded = start_network(params, start)
+    loaded.network.load_state_dict(checkpoint["learner"]["average"], strict=False)
+    state = {name: value.clone().contiguous() for name, value in loaded.network.state_dict().items()}
+    return loaded, {"model": state} if loaded.family == "sam2" else state

@@ -1,0 +1,130 @@
+"""Boxes as prompts, from the truth and from a detector, and the masks that a segmenter and Ultralytics answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from cnn_core.annotations import BOX, encode_mask
+from cnn_core.detection_metrics import match
+from cnn_core.detection_truth import read_truth
+from cnn_core.images import BadImage
+from cnn_core.media import Entry
+from cnn_core.media_reading import pixels
+from cnn_core.sam import LoadedSam, reference_predictor
+from cnn_core.segmentation import Segmenter
+
+TRUTH, DETECTOR = "truth", "detector"  # where a prompt comes from
+PROMPTS = ("image_id", "prompted_by", "object", *BOX)
+
+
+def read_masks(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Images, objects and classes as `detection_truth.read_truth` gives them, crowds left out.
+
+    Raises:
+        ValueError: as there; or the split holds no object, or one without a mask.
+    """
+    images, truth, classes = read_truth(source, split)
+    if "iscrowd" in truth:
+        truth = truth[truth["iscrowd"] == 0].reset_index(drop=True)
+    if truth.empty:
+        raise ValueError(f"the split {split} of {source} holds no object: there is nothing to measure on")
+    if without := int(truth["rle"].isna().sum()):
+        raise ValueError(
+            f"{without:,} of the {len(truth):,} objects of {source} have a box but no mask: name a set with masks "
+            "(polygons in a data.yaml's labels, or segmentation in a COCO JSON)"
+        )
+    return images, truth, classes
+
+
+def true_prompts(truth: pd.DataFrame) -> pd.DataFrame:
+    """Each object's own box: rows of `PROMPTS`; ``object`` is the position in ``truth``."""
+    return truth[["image_id", *BOX]].assign(prompted_by=TRUTH, object=np.arange(len(truth)))[list(PROMPTS)]
+
+
+def detected_prompts(truth: pd.DataFrame, found: pd.DataFrame, least_iou: float) -> pd.DataFrame:
+    """The detector's boxes of the objects that it found, whatever it took them for: rows of `PROMPTS`.
+
+    Args:
+        found: objects in the truth's ids. least_iou: between a box and the object that it is of.
+    """
+    of_found = found.groupby("image_id", sort=False).indices
+    boxes, true_boxes, scores = found[BOX].to_numpy(), truth[BOX].to_numpy(), found["score"].to_numpy()
+    rows = []
+    for image_id, objects in truth.groupby("image_id", sort=False).indices.items():
+        own = of_found.get(image_id, np.empty(0, int))
+        for true, position in match(true_boxes[objects], boxes[own], scores[own], least_iou):
+            rows.append((image_id, DETECTOR, int(objects[true]), *boxes[own[position]]))
+    return pd.DataFrame(rows, columns=list(PROMPTS))
+
+
+def read_image(image_id: str, file: str) -> np.ndarray:
+    """uint8 (H, W, 3), BGR.
+
+    Raises:
+        ValueError: it cannot be read: figures without it would be of another set.
+    """
+    try:
+        entry = Entry(image_id=image_id, file=file, number=0, content=Path(file))
+        return pixels(entry, lambda path: cv2.imread(path, cv2.IMREAD_COLOR))
+    except BadImage as fault:
+        raise ValueError(f"{file} cannot be read ({fault}): mend it or take it out of the set") from None
+
+
+def answers(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Of one image after the other the prompts with their masks: columns ``rle`` (None = no mask), ``score`` (the
+    predicted IoU, NaN without a mask), the mask's tight box, ``stability``. All of an image share one embedding."""
+    of = prompts.reset_index(drop=True).groupby("image_id", sort=False).indices
+    for row in images.itertuples():
+        rows = prompts.iloc[of.get(row.image_id, np.empty(0, int))]
+        if rows.empty:
+            yield rows
+            continue
+        image = read_image(row.image_id, row.file)
+        if image.shape[:2] != (row.height, row.width):
+            raise ValueError(
+                f"{row.file} has {image.shape[1]} x {image.shape[0]} pixels, the set says {row.width} x {row.height}"
+            )
+        segments = segmenter.masks(segmenter.embed(image), boxes=rows[BOX].to_numpy())
+        yield _answered(rows, {int(found["prompt_id"]): found for found in segments.rows()})
+
+
+def _answered(rows: pd.DataFrame, found: dict[int, dict[str, Any]]) -> pd.DataFrame:
+    none = {"rle": None, "score": np.nan, "stability": np.nan, **dict.fromkeys(BOX, np.nan)}
+    answers = [found.get(number, none) for number in range(len(rows))]
+    columns = {name: [answer[name] for answer in answers] for name in none}
+    texts = pd.Series(columns.pop("rle"), dtype=object, index=rows.index)  # or pandas makes NaN of None
+    return rows.rename(columns={name: f"prompt_{name}" for name in BOX}).assign(rle=texts, **columns)
+
+
+def ultralytics_masks(
+    loaded: LoadedSam, imgsz: int, images: Iterable[Any], prompts: pd.DataFrame
+) -> Iterator[tuple[np.ndarray, list[str | None]]]:
+    """The same by Ultralytics' own predictor, of each image: the prompts' rows, and their masks.
+
+    Args:
+        loaded: not used by a `Segmenter`, which changes the network's decoder.
+        images: rows with image_id and file.
+    """
+    predictor = reference_predictor(loaded, imgsz)
+    for row in images:
+        positions = np.flatnonzero(prompts["image_id"].to_numpy() == row.image_id)
+        image = read_image(row.image_id, row.file)
+        boxes = prompts[BOX].to_numpy()[positions]
+        result = next(iter(predictor(image, stream=True, bboxes=boxes.tolist())))
+        masks: list[str | None] = [None] * len(positions)
+        if result.masks is not None:
+            numbers = result.boxes.cls.int().tolist()  # it leaves out those with a predicted IoU of 0
+            for number, mask in zip(numbers, result.masks.data.bool().cpu().numpy(), strict=True):
+                masks[number] = encode_mask(mask) if mask.any() else None
+        yield positions, masks
+
+
+def spread(images: pd.DataFrame, count: int) -> pd.DataFrame:
+    """So many images, evenly over the table."""
+    return images.iloc[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]

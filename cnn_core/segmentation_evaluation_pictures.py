@@ -1,0 +1,95 @@
+"""Masks beside the truth: the best, those in the middle, and the worst."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from cnn_core.annotations import BOX, decode_mask
+from cnn_core.detection_pictures import MISSED, RIGHT, TRUTH, WRONG, Colour
+from cnn_core.figures import contact_sheet
+from cnn_core.segmentation_evaluation import read_image
+
+SIDE = 140  # pixels of each of the three parts of an example
+ACROSS = 3
+_MARGIN = 0.35  # of the object's longer side, shown around it
+_FILL = 0.6
+
+
+def draw_examples(
+    path: str | Path, images: pd.DataFrame, truth: pd.DataFrame, found: pd.DataFrame, ious: pd.Series, count: int
+) -> None:
+    """A PNG of objects in three parts each: image, truth (blue), mask (green right, red too much, orange missing).
+
+    Args:
+        found: `segmentation_evaluation.answers` of one prompt an object. ious: by the object's position in ``truth``.
+        count: objects shown of the best, of the middling and of the worst.
+    """
+    order = np.argsort(-ious.to_numpy(), kind="stable")
+    middle = max(0, (len(order) - count) // 2)
+    groups = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+    by_id = images.set_index("image_id")
+    masks = found.set_index("object")["rle"]
+    scores = found.set_index("object")["score"]
+    rows, captions = [], []
+    for name, places in groups.items():
+        for start in range(0, len(places), ACROSS):
+            part = [int(place) for place in places[start : start + ACROSS]]
+            rows.append([_example(truth.iloc[place], by_id, masks.get(place)) for place in part])
+            captions.append(
+                [
+                    f"{name}: {truth['class_name'].iloc[place]}, IoU {ious.iloc[place]:.2f}, predicted "
+                    f"{scores.get(place, np.nan):.2f}"
+                    for place in part
+                ]
+            )
+    contact_sheet(
+        path,
+        rows,  # type: ignore[arg-type]
+        title="Image, truth, mask: green right, red too much, orange missing",
+        captions=captions,
+        side=3 * SIDE + 8,
+    )
+
+
+def _example(row: pd.Series, images: pd.DataFrame, rle: str | None) -> np.ndarray:
+    """uint8 (3, SIDE, 3 * SIDE + 8)"""
+    about = images.loc[row["image_id"]]
+    image = read_image(row["image_id"], about["file"])[..., ::-1]
+    shape = int(about["height"]), int(about["width"])
+    true = decode_mask(row["rle"], *shape)
+    mask = decode_mask(rle, *shape) if isinstance(rle, str) else np.zeros(shape, bool)
+    part = _part(row[BOX].to_numpy(float), shape)
+    image, true, mask = image[part], true[part], mask[part]
+    compared = [(true & mask, RIGHT), (mask & ~true, WRONG), (true & ~mask, MISSED)]
+    sides = [_enlarged(image), _painted(image, [(true, TRUTH)]), _painted(image, compared)]
+    gap = np.full((SIDE, 4, 3), 255, np.uint8)
+    return np.concatenate([sides[0], gap, sides[1], gap, sides[2]], axis=1).transpose(2, 0, 1)
+
+
+def _part(box: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """A square about the object, as far as the image reaches."""
+    half = (0.5 + _MARGIN) * max(box[2] - box[0], box[3] - box[1])
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    rows = slice(max(0, int(y - half)), min(shape[0], int(np.ceil(y + half))))
+    return rows, slice(max(0, int(x - half)), min(shape[1], int(np.ceil(x + half))))
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """uint8 (SIDE, SIDE, 3), the rest of the square white."""
+    scale = SIDE / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    canvas = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    large = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_NEAREST)
+    canvas[: size[1], : size[0]] = large
+    return canvas
+
+
+def _painted(image: np.ndarray, parts: list[tuple[np.ndarray, Colour]]) -> np.ndarray:
+    drawn = 0.7 * image.astype(np.float32)
+    for mask, colour in parts:
+        drawn[mask] = (1 - _FILL) * drawn[mask] + _FILL * np.array(colour, np.float32)
+    return _enlarged(drawn.astype(np.uint8))

@@ -1,0 +1,43 @@
+"""What a segmenter is asked for; without torch, so that whoever only reads parameters starts fast."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from cnn_core.params import Params, bounded
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EverythingParams(Params):
+    """Automatic masks; the names of Ultralytics' `Predictor.generate`, whose own values stand behind them."""
+
+    points_stride: int = bounded(1, 256)  # 32: points along each side of the image
+    conf_thres: float = bounded(0, 1)  # 0.88: masks with a greater predicted IoU are kept
+    stability_score_thresh: float = bounded(0, 1)  # 0.95
+    stability_score_offset: float = bounded(above=0)  # 0.95, in logits
+    iou: float = bounded(0, 1)  # 0.7: of two masks whose boxes overlap more, the better one is kept
+    crop_n_layers: int = bounded(0, 3)  # 0: 4 crops in the first layer, 16 in the second …, each encoded on its own
+    crop_overlap_ratio: float = bounded(0, 0.9)  # 0.341
+    crop_downscale_factor: int = bounded(1, 16)  # 1: fewer points a side in each further layer
+    crop_nms_thresh: float = bounded(0, 1)  # 0.7: as ``iou``, between crops
+    min_mask_region_area: int = bounded(0)  # 0: pixels; smaller holes and islands are removed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points_stride < self.crop_downscale_factor**self.crop_n_layers:
+            raise ValueError(
+                f"points_stride {self.points_stride} leaves no point in crop layer {self.crop_n_layers}, with "
+                f"{self.crop_downscale_factor} times fewer in each further one"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmenterParams(Params):
+    """Ultralytics' own names; `SAM.predict`'s own values are 1024 0.25 false."""
+
+    imgsz: int = bounded(0, 4096)  # 0 = what the weights were trained with
+    conf: float = bounded(0, 1)  # masks with a predicted IoU greater than this are kept
+    multimask_output: bool  # of each prompt the best of three masks: for single points, which mean many things
+    half: Literal["auto", True, False]  # auto = on an NVIDIA GPU; true on a CPU: bfloat16
+    everything: EverythingParams

@@ -1,0 +1,131 @@
+"""Masks drawn on their images, and objects cut out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from cnn_core.annotations import BOX, decode_mask
+from cnn_core.colours import Colour, class_colour, ink_on
+
+LEAST, MOST = 640, 1600  # pixels of a picture's longer side; small images are enlarged in whole steps
+MOST_NAMED = 40  # objects in an image; the texts of more would hide it
+_TEXT = 15
+_QUALITY = 92
+_DIM, _FILL = 0.55, 0.45  # how bright the ground stays, and how much of its colour a mask has
+_INSIDE, _OUTSIDE = (22, 163, 74), (220, 38, 38)  # points
+
+
+def overlay(
+    image: np.ndarray,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    by_class: bool,
+    prompts: pd.DataFrame | None = None,
+) -> Image.Image:
+    """The image, its ground dimmed, with every mask in its colour and outlined, and the prompts that were given.
+
+    Args:
+        image: uint8 (H, W, 3) BGR.
+        rows: as `cnn_core.segment_images.Answer`'s; smaller masks are drawn on top.
+        by_class: a colour a class, else a colour an object.
+        prompts: rows of `cnn_core.prompts.PROMPTS`; boxes are drawn dashed, points as dots (green inside, red outside).
+    """
+    size, scale = _size(image)
+    height, width = image.shape[:2]
+    interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    bright = cv2.resize(image, size, interpolation=interpolation)[..., ::-1].astype(np.float32)
+    grey = bright @ np.array([0.299, 0.587, 0.114], np.float32)
+    drawn = _DIM * (0.5 * bright + 0.5 * grey[..., None])
+    outlines = []
+    for row in sorted(rows, key=lambda row: -row["area"]):
+        colour = class_colour(int(row["class_id"] if by_class else row["prompt_id"]))
+        mask = cv2.resize(decode_mask(row["rle"], height, width).astype(np.float32), size) > 0.5
+        drawn[mask] = (1 - _FILL) * bright[mask] + _FILL * np.array(colour, np.float32)
+        found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        outlines.append((found, colour))
+    canvas = np.ascontiguousarray(drawn.clip(0, 255).astype(np.uint8))
+    for found, colour in outlines:  # light between dark and colour, so that it stands out from any ground
+        cv2.drawContours(canvas, found, -1, (255, 255, 255), 4, cv2.LINE_AA)
+        cv2.drawContours(canvas, found, -1, colour, 2, cv2.LINE_AA)
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    if prompts is not None:
+        _draw_prompts(draw, prompts, scale)
+    if len(rows) <= MOST_NAMED:
+        for row in rows:
+            _label(draw, row, scale, picture.size, by_class)
+    return picture
+
+
+def write_overlay(path: Path, picture: Image.Image) -> None:
+    """As a JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, format="JPEG", quality=_QUALITY, subsampling=0)
+
+
+def write_cutouts(folder: Path, image_id: str, image: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
+    """``<image_id>-<prompt_id>.png`` of each object: RGBA, cropped to its box, transparent (and black) around it.
+
+    Args:
+        image: uint8 (H, W, 3) BGR.
+    """
+    for row in rows:
+        x1, y1, x2, y2 = (int(row[name]) for name in BOX)
+        mask = decode_mask(row["rle"], *image.shape[:2])[y1:y2, x1:x2, None]
+        alpha = mask.astype(np.uint8) * 255
+        good, data = cv2.imencode(".png", np.concatenate([image[y1:y2, x1:x2] * mask, alpha], 2))
+        assert good
+        path = folder / f"{image_id}-{row['prompt_id']}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())  # not by OpenCV, which cannot write to every name
+
+
+def _size(image: np.ndarray) -> tuple[tuple[int, int], float]:
+    """(width, height) of the picture of an image, and the factor."""
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    scale = float(-(-LEAST // longer)) if longer < LEAST else min(1.0, MOST / longer)
+    return (max(1, round(width * scale)), max(1, round(height * scale))), scale
+
+
+def _label(
+    draw: ImageDraw.ImageDraw, row: Mapping[str, Any], scale: float, size: tuple[int, int], by_class: bool
+) -> None:
+    """Class (else the prompt's number) and score on a tab above the mask, or inside it at the upper edge."""
+    font = ImageFont.load_default(_TEXT)
+    name = row["class_name"] if by_class else str(row["prompt_id"])
+    text = f"{name} · {row['score']:.0%}"
+    colour = class_colour(int(row["class_id"] if by_class else row["prompt_id"]))
+    across = draw.textlength(text, font) + 8
+    left = min(max(0.0, row["x1"] * scale), max(0.0, size[0] - across))
+    top = row["y1"] * scale - _TEXT - 8
+    top = top if top >= 0 else row["y1"] * scale + 3
+    draw.rounded_rectangle((left, top, left + across, top + _TEXT + 5), 4, fill=colour)
+    draw.text((left + 4, top + 1), text, ink_on(colour), font)
+
+
+def _draw_prompts(draw: ImageDraw.ImageDraw, prompts: pd.DataFrame, scale: float) -> None:
+    for box in prompts[BOX].dropna().drop_duplicates().to_numpy() * scale:
+        for (x1, y1), (x2, y2) in zip(
+            box[[[0, 1], [2, 1], [2, 3], [0, 3]]], box[[[2, 1], [2, 3], [0, 3], [0, 1]]], strict=True
+        ):
+            _dashed(draw, (x1, y1), (x2, y2))
+    for row in prompts[prompts["x"].notna()].itertuples():
+        x, y, radius = row.x * scale, row.y * scale, 6
+        colour: Colour = _INSIDE if row.label == 1 else _OUTSIDE
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=(255, 255, 255), width=2)
+
+
+def _dashed(draw: ImageDraw.ImageDraw, start: Sequence[float], end: Sequence[float]) -> None:
+    begin, way = np.array(start), np.array(end) - start
+    length = float(np.hypot(*way))
+    for at in np.arange(0, length, 9):
+        points = [tuple(begin + way * share / length) for share in (at, min(at + 5, length))]
+        draw.line(points, fill=(255, 255, 255), width=1)

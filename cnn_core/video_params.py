@@ -1,0 +1,82 @@
+"""What is asked of a video: how objects are followed, and which, from which frame on. Without torch, to start fast."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from cnn_core.params import Params, bounded
+
+HIDDEN = "not visible in this frame"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingParams(Params):
+    """How objects are followed: the section ``segment.video``."""
+
+    folders: bool  # a folder of images is a video, its files are the frames
+    backwards: bool  # also through the frames before an object's first prompt
+    non_overlap_masks: bool  # of objects on the same pixel the surer one has it, as with Ultralytics
+    max_cond_frames_in_attn: int = bounded(1)  # frames with a prompt that an object's memory holds: the closest ones
+    memory_frames: int = bounded(1, 16)  # other frames: 8 as Ultralytics holds; 16 are all that SAM 2 looks at
+    patience: int = bounded(0)  # an object that was hidden for so many frames is given up; 0 = never
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoParams(TrackingParams):
+    """And how the network is asked, as `segmentation_params` says it."""
+
+    imgsz: int = bounded(0, 4096)
+    conf: float = bounded(0, 1)
+    half: Literal["auto", True, False]
+    stability_score_offset: float = bounded(above=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoPrompt:
+    """What and where an object is in one frame; each must say it by itself.
+
+    Attributes:
+        frame: its number, from 0.
+        box: xyxy in pixels of the frame. points: (x, y) of the same object, with labels 1 = inside, 0 = outside.
+        about: class_id, class_name, prompt_score: what the object's rows take over.
+    """
+
+    frame: int
+    object_id: int
+    box: tuple[float, ...] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] | None = None
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+Prompted = dict[int, dict[int, VideoPrompt]]  # by frame, then by object
+
+
+def by_frame(prompts: Iterable[VideoPrompt]) -> Prompted:
+    """Both in order.
+
+    Raises:
+        ValueError: a frame is negative, or an object has two prompts in one frame.
+    """
+    table: Prompted = {}
+    for prompt in sorted(prompts, key=lambda prompt: (prompt.frame, prompt.object_id)):
+        if prompt.frame < 0:
+            raise ValueError(f"a prompt is for frame {prompt.frame}: frames are numbered from 0")
+        own = table.setdefault(prompt.frame, {})
+        if prompt.object_id in own:
+            raise ValueError(f"object {prompt.object_id} has two prompts in frame {prompt.frame}: one must say it all")
+        own[prompt.object_id] = prompt
+    return table
+
+
+def firsts(table: Prompted) -> Prompted:
+    """Of each object its first prompt."""
+    known: set[int] = set()
+    begins: Prompted = {}
+    for number, own in table.items():
+        if new := {name: prompt for name, prompt in own.items() if name not in known}:
+            begins[number] = new
+            known |= new.keys()
+    return begins

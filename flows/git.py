@@ -1,0 +1,119 @@
+"""Git's command line, as far as flows need it: no checkout and no branch of a person's is touched from here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # that we run in: they would go before -C
+NO_COMMIT = "0" * 40
+EXPERIMENT_TRASH = ".dvc/tmp"  # `dvc exp save` commits a file of its own there
+
+
+def git(root: Path, *command: str, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
+    """What ``git -C root command`` prints, without the last line end.
+
+    Raises:
+        ValueError: git refused; its reason is the sentence.
+    """
+    kept = {key: value for key, value in os.environ.items() if key not in OF_A_HOOK}
+    done = subprocess.run(
+        ["git", "-C", str(root), *command],
+        input=text,
+        env={**kept, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(f"git {' '.join(command[:2])}: {' '.join(done.stderr.split()) or 'failed'}")
+    return done.stdout.removesuffix("\n")
+
+
+def main_checkout(root: Path) -> Path:
+    """Of a worktree, the checkout that it was made from; else ``root``."""
+    common = Path(git(root, "rev-parse", "--path-format=absolute", "--git-common-dir"))
+    return common.parent if common.name == ".git" else root
+
+
+def resolve(root: Path, revision: str) -> str:
+    """The commit that a branch, tag, commit or DVC experiment of that name stands for.
+
+    Raises:
+        ValueError: there is none.
+    """
+    experiments = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "--sort=-committerdate", "refs/exps")
+    for line in experiments.splitlines():
+        commit, _, ref = line.partition(" ")
+        if ref.count("/") == 4 and ref.rpartition("/")[2] == revision:  # refs/exps/ab/cdef…/NAME
+            return commit
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    except ValueError:
+        raise ValueError(f"{revision!r} is no commit, branch, tag or experiment here (`dvc exp list -A`)") from None
+
+
+def experiment_of(root: Path, commit: str) -> str:
+    """The name of the DVC experiment that is this commit; empty where it is none."""
+    refs = git(root, "for-each-ref", "--points-at", commit, "--format=%(refname)", "refs/exps").splitlines()
+    return next((ref.rpartition("/")[2] for ref in refs if ref.count("/") == 4), "")
+
+
+def commit_tree(root: Path, tree: str, parents: Sequence[str], message: str) -> str:
+    """A commit that no branch knows yet."""
+    named = [word for parent in parents for word in ("-p", parent)]
+    return git(root, "commit-tree", tree, *named, text=message, env=identity(root))
+
+
+def tree_of(root: Path, commit: str) -> str:
+    """The commit's files, without what `dvc exp save` adds for itself."""
+    return _index_tree(root, commit, ["rm", "-r", "-q", "--cached", "--ignore-unmatch", "--", EXPERIMENT_TRASH])
+
+
+def working_tree(root: Path) -> str:
+    """HEAD's files as they stand in the checkout, and ``dvc.lock``; the checkout's own index stays as it is."""
+    return _index_tree(root, "HEAD", ["add", "-u"], ["add", "--", "dvc.lock"])
+
+
+def _index_tree(root: Path, start: str, *commands: Sequence[str]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", start, env=env)
+        for command in commands:
+            git(root, *command, env=env)
+        return git(root, "write-tree", env=env)
+
+
+def identity(root: Path) -> dict[str, str]:
+    """The environment that signs commits and tags where nobody has told git who they are, as on a server."""
+    try:
+        git(root, "var", "GIT_COMMITTER_IDENT")
+        return {}
+    except ValueError:
+        who = {"NAME": "Gridflow", "EMAIL": "gridflow@localhost"}
+        return {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
+
+
+def make_tag(root: Path, name: str, commit: str, message: str) -> str:
+    """An annotated tag as an object that no ref names yet."""
+    env = identity(root)
+    who = git(root, "var", "GIT_COMMITTER_IDENT", env=env)
+    return git(root, "mktag", text=f"object {commit}\ntype commit\ntag {name}\ntagger {who}\n\n{message}\n", env=env)
+
+
+def update_refs(root: Path, lines: Sequence[str]) -> None:
+    """All of these lines of ``git update-ref --stdin``, or none.
+
+    Raises:
+        ValueError: a ref is not what a line says it was, so somebody else changed it just now; nothing has changed.
+    """
+    git(root, "update-ref", "--stdin", text="\n".join(["start", *lines, "prepare", "commit"]) + "\n")
+
+
+def move_branch(root: Path, branch: str, commit: str) -> str:
+    """The line for `update_refs` that lets a branch, perhaps a new one, name a commit, if nobody moves it meanwhile."""
+    before = git(root, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}") or NO_COMMIT
+    return f"update refs/heads/{branch} {commit} {before}"

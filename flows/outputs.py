@@ -1,0 +1,59 @@
+"""What a run has made, long after it: brought out of DVC's cache or remote by the commit that holds its dvc.lock."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from flows.git import git, main_checkout
+
+
+def outputs(root: Path, commit: str) -> dict[str, str]:
+    """Path -> MD5 of everything that the dvc.lock of a commit knows.
+
+    Raises:
+        ValueError: the commit has none.
+    """
+    try:
+        lock = yaml.safe_load(git(root, "show", f"{commit}:dvc.lock"))
+    except ValueError:
+        raise ValueError(f"{commit[:10]} has no dvc.lock: a run writes it, `dvc exp save` keeps it") from None
+    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+
+
+def get(root: Path, commit: str, path: str, target: Path) -> Path:
+    """An output of the run that ``commit`` holds, at ``target``; what is there already stays.
+
+    Raises:
+        ValueError: neither DVC's cache nor its remote has it.
+    """
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    command = [sys.executable, "-m", "dvc", "get", "--quiet", str(main_checkout(root)), path]
+    command += ["--rev", commit, "--out", str(partial), "--force"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join(done.stderr.replace("ERROR: ", "").split())
+        raise ValueError(f"DVC does not have {path} of {commit[:10]} (`dvc pull` may bring it): {reason}")
+    partial.rename(target)
+    return target
+
+
+def place(root: Path, name: str, md5: str) -> Path:
+    """Where it goes: named by its content, so it is brought out once, and who depends on it sees one path for it."""
+    return main_checkout(root) / ".gridflow" / "outputs" / f"{name}-{md5.partition('.')[0][:12]}"
+
+
+def own_folder(folder: Path) -> Path:
+    """Made if it is missing, with a note in it that git is to pass it by."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        (folder / ".gitignore").write_text("*\n")
+    return folder

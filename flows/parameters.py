@@ -1,0 +1,124 @@
+"""Parameters: patched as ``dvc exp run -S`` does it, checked, looked up; recipes."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides
+
+from cnn_core.params import read_yaml
+
+
+def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, check: bool = True) -> list[str]:
+    """Apply a recipe, then overrides (``train.digits.epochs=3``), to ``params.yaml``; comments stay.
+
+    The new file is checked whole (unless ``check`` is false) before it takes the old one's place, so a bad value
+    changes nothing.
+
+    Returns:
+        one line for each value that changed: ``train.digits.epochs: 16 -> 3``.
+
+    Raises:
+        ValueError: the recipe or a key is unknown, or a value is not allowed.
+    """
+    params = root / "params.yaml"
+    before = dict(_flatten(read_yaml(params)))
+    wanted = [_checked(override, before) for override in [*_recipe_overrides(root, recipe), *overrides]]
+    with tempfile.TemporaryDirectory(dir=root, prefix=".params-") as folder:
+        candidate = Path(folder) / "params.yaml"
+        candidate.write_text(params.read_text())
+        try:
+            apply_overrides(candidate, list(wanted))
+        except DvcException as error:
+            raise ValueError(f"--set {' '.join(overrides)}: {_first_line(error)}") from error
+        after = dict(_flatten(read_yaml(candidate)))
+        changes = [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+        if changes and check:
+            check_params(root, candidate)
+        if changes:
+            candidate.replace(params)
+    return changes
+
+
+def check_params(root: Path, params: Path | None = None) -> None:
+    """Check every section against its stage's dataclass, in a process of its own (flows must not import torch).
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value is not allowed; every fault is listed.
+    """
+    command = [sys.executable, "-m", "tasks.check", str(params or root / "params.yaml")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode == 3:
+        raise ValueError(done.stdout.strip())
+    if done.returncode:
+        raise RuntimeError(f"the check of the parameters broke:\n{done.stderr}")
+
+
+def parameters_naming(root: Path, path: str) -> list[str]:
+    """The keys of ``params.yaml`` whose value is this path, such as ``ingest.digits.source``."""
+    wanted = (root / path).resolve()
+    return [key for key, value in text_parameters(root).items() if (root / value).resolve() == wanted]
+
+
+def text_parameters(root: Path) -> dict[str, str]:
+    """The parameters that are texts, paths among them: ``{"ingest.digits.source": "data/sources/digits", …}``."""
+    return {key: value for key, value in _flatten(read_yaml(root / "params.yaml")) if isinstance(value, str) and value}
+
+
+def recipes(root: Path) -> list[str]:
+    """The names of the recipes there are."""
+    return sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
+
+
+def recipe_values(root: Path, recipe: str) -> dict[str, Any]:
+    """What a recipe sets, by the keys' full names (``train.digits.epochs``): its own, over those of the recipe that its
+    ``extends`` names.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    if recipe not in recipes(root):
+        raise ValueError(f"there is no recipe {recipe!r}; recipes/ holds {', '.join(recipes(root))}")
+    content = dict(read_yaml(root / "recipes" / f"{recipe}.yaml"))
+    base = content.pop("extends", None)
+    return (recipe_values(root, base) if base else {}) | dict(_flatten(content))
+
+
+def _recipe_overrides(root: Path, recipe: str | None) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in recipe_values(root, recipe).items()] if recipe else []
+
+
+def _checked(override: str, known: Mapping[str, Any]) -> str:
+    """The override with its key checked; a text is quoted, so that a path may hold any character."""
+    key, sign, value = override.partition("=")
+    if not sign:
+        raise ValueError(f"--set {override}: write key=value, for example train.digits.epochs=3")
+    if key.startswith(("+", "~")):
+        raise ValueError(f"--set {override}: a parameter can be changed, not added or removed")
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+        raise ValueError(f"{key} is not a parameter" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    if isinstance(known[key], str) and not value.startswith(('"', "'")):
+        return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    return override
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return str(cause).strip().splitlines()[0]

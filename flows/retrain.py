@@ -1,0 +1,234 @@
+"""The retraining flow: new data in, a challenger trained beside everything else, and promoted only if it is better.
+
+``python -m flows.retrain digits [--set key=value …]``
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from cnn_core.comparison import Comparison, PromotionRule
+from flows.challenge import judge, read_answers, rows_of, table
+from flows.champions import fetch, promote
+from flows.git import experiment_of, main_checkout, resolve
+from flows.graph import find_root
+from flows.inbox import data_version, lay_out, present_data, take_in
+from flows.news import chosen_source, fingerprint, remember, remembered
+from flows.outputs import outputs
+from flows.pipeline import MAX_STAGES
+from flows.registry import MODELS, Model, champion, history
+from flows.runs import StagesFailed, run_stages
+from flows.workspace import workspace
+
+
+class Approval(RunInput):
+    """What a person is asked for in the UI before a promotion."""
+
+    promote: bool = Field(default=False, description="Make the challenger the champion")
+    reason: str = Field(default="", description="For the audit")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a challenge ended, and the figures."""
+
+    better: bool
+    why: str
+    commit: str  # the experiment
+    experiment: str
+    metrics: dict[str, Any]
+    comparison: Comparison | None = None
+
+
+@flow(
+    name="retrain",
+    description="Takes in what is new, trains a challenger and promotes it only if it is better than the champion.",
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES),
+    persist_result=False,
+)
+def retrain(
+    model: Literal["digits", "scenes"] = "digits",
+    recipe: str | None = None,
+    overrides: list[str] | None = None,
+    revision: str | None = None,
+    inbox: str | None = None,
+    drift: Literal["off", "warn", "stop"] = "warn",
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.05,
+    class_bound: Annotated[float, Field(ge=0, le=1)] = 0.05,
+    unseen: bool = False,
+    approve: bool = False,
+    approval_hours: Annotated[float, Field(gt=0)] = 24.0,
+    force: bool = False,
+) -> State[str]:
+    """Ingest what is new, train, evaluate champion and challenger on the same held-out images, promote or keep.
+
+    Nothing of the checkout changes but the inbox.
+
+    Args:
+        model: which champion is challenged.
+        recipe: a set of parameters from recipes/; empty: as committed.
+        overrides: parameters as key=value, over the recipe's.
+        revision: commit or branch to train at; empty: the checkout's commit.
+        inbox: folder with new data; empty: data/inbox/<model>.
+        drift: what happens to new data that differ from the old.
+        margin: share of right answers by which the challenger has to be better.
+        alpha: what McNemar's p-value may be at most.
+        class_bound: share of right answers by which it may be worse in a class.
+        unseen: compare also on test images that came after the champion, not only on those that both know.
+        approve: ask a person before a promotion.
+        approval_hours: how long to wait for that person.
+        force: train and compare although nothing is new.
+    """
+    root, say, kind = main_checkout(find_root()), get_run_logger().info, MODELS[model]
+    rule = PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound)
+    chosen = list(overrides or [])
+    try:
+        commit = resolve(root, revision or "HEAD")
+        source = chosen_source(root, commit, model, recipe, chosen)
+        folder = root / inbox if inbox else None
+        intake = take_in(root, model, source, inbox=folder, revision=commit, drift=drift, say=say)
+        now = fingerprint(root, model, commit, source, [recipe, chosen, dataclasses.astuple(rule), unseen])
+        if not force and (former := remembered(root, model, now)):
+            refused = "; ".join(intake.told)
+            return Completed(message="; ".join(filter(None, ["nothing new", refused, f"the last time: {former}"])))
+        verdict = challenge(root, kind, commit, source, recipe, chosen, rule, unseen=unseen)
+    except (ValueError, StagesFailed) as error:
+        return Failed(message=str(error), data=str(error))
+    say(verdict.why)
+    publish(kind, verdict)
+    if not verdict.better:
+        return _kept(root, model, now, verdict.why)
+    reason, by_hand = verdict.why, ""
+    if approve and champion(root, model):
+        answer = ask(verdict, approval_hours)
+        if answer is None:
+            return Completed(message=f"kept: nobody approved within {approval_hours:g} hours. {verdict.why}", data="")
+        if not answer.promote:
+            return _kept(root, model, now, f"a person declined ({answer.reason or 'no reason given'}). {verdict.why}")
+        by_hand = f" Approved by a person{f': {answer.reason}' if answer.reason else ''}."
+    version = promote(root, model, verdict.commit, reason=reason + by_hand, metrics=verdict.metrics)
+    remember(root, model, now, f"{version.name} was promoted")
+    emit_event(
+        "gridflow.champion.promoted",
+        resource={
+            "prefect.resource.id": f"gridflow.champion.{model}",
+            "prefect.resource.name": f"{model} {version.name}",
+        },
+        payload={"model": model, "version": version.name, "commit": version.commit, "reason": reason},
+    )
+    return Completed(message=f"promoted: {model} {version.name}. {reason}{by_hand}", data=version.name)
+
+
+def challenge(
+    root: Path, kind: Model, commit: str, source: str, recipe: str | None, overrides: Sequence[str],
+    rule: PromotionRule, *, unseen: bool
+) -> Verdict:  # fmt: skip
+    """Train in a worktree, save the experiment, and let champion and challenger answer the same test part.
+
+    Raises:
+        StagesFailed: a stage failed.
+        ValueError: something is missing or a parameter is wrong; nothing has run.
+    """
+    say = get_run_logger().info
+    name = f"retrain-{kind.name}-{flow_run.get_name() or 'run'}"
+    with workspace(root, name=name, revision=commit) as place:
+        if version := present_data(root, kind.data, source):  # the grown source instead of the one that it grew from
+            overrides = [*overrides, f"ingest.{kind.data}.source={lay_out(place, kind.data, version)}"]
+        elif data_version(root, kind.data):
+            say(f"the inbox's data grew from another source than {source}, which is used alone")
+        run_stages(place, [kind.train, kind.evaluate], recipe, overrides)
+        saved = place.save(name)
+        challenger, made = read_answers(place.root, kind), outputs(root, saved)
+        told = {"commit": saved, "experiment": experiment_of(root, saved), "metrics": challenger.metrics}
+        say(f"the challenger is the experiment {told['experiment']}")
+        now = champion(root, kind.name)
+        if now is None:
+            return Verdict(better=True, why=f"There was no champion of {kind.name} yet.", **told)
+        if why := _known_already(root, kind, made[kind.folder]):
+            return Verdict(better=False, why=why, **told)
+        run_stages(place, [kind.evaluate], None, [f"{kind.weights}={fetch(root, kind.name)}"])
+        same_data = made.get(f"data/raw/{kind.data}") == now.notes["data_md5"]
+        rows = challenger.rows if same_data else rows_of(root, kind, now)
+        better, why, found = judge(read_answers(place.root, kind), challenger, rows, rule, unseen=unseen)
+        return Verdict(better=better, why=f"{why} The champion is {now.name}.", comparison=found, **told)
+
+
+def ask(verdict: Verdict, hours: float) -> Approval | None:
+    """What a person decides in the UI; None when nobody does in time."""
+    text = f"{verdict.why}\n\n{table(verdict.comparison) if verdict.comparison else ''}"
+    get_run_logger().info("waiting for a person's approval: Resume this run in the UI")
+    try:
+        return pause_flow_run(wait_for_input=Approval.with_initial_data(description=text), timeout=int(hours * 3600))
+    except FlowPauseTimeout:
+        return None
+
+
+def publish(kind: Model, verdict: Verdict) -> None:
+    """The verdict as an artifact of the run."""
+    heading = "Challenger is better" if verdict.better else "Champion is kept"
+    figures = table(verdict.comparison) if verdict.comparison else ""
+    text = f"# {heading}\n\n{verdict.why}\n\n{figures}\n\nExperiment `{verdict.experiment}`, commit `{verdict.commit}`."
+    create_markdown_artifact(text, key=f"challenge-{kind.name}", description=f"{kind.name}: champion and challenger")
+
+
+def _known_already(root: Path, kind: Model, md5: str) -> str:
+    """A sentence when just this model is or was the champion."""
+    assigned = history(root, kind.name)
+    if assigned[-1].version.notes["model_md5"] == md5:
+        return (
+            f"The challenger is the champion itself ({assigned[-1].version.name}): nothing that it depends on is new."
+        )
+    for entry in assigned:
+        if entry.version.notes["model_md5"] == md5:
+            return f"The challenger is {entry.version.name}, which was the champion before and was replaced."
+    return ""
+
+
+def _kept(root: Path, model: str, now: str, why: str) -> State[str]:
+    remember(root, model, now, f"kept. {why}")
+    return Completed(message=f"kept: {why}", data="")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
+    parser.add_argument("model", choices=("digits", "scenes"))
+    parser.add_argument("--recipe")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--revision", metavar="REV")
+    parser.add_argument("--inbox", metavar="FOLDER")
+    parser.add_argument("--drift", choices=("off", "warn", "stop"), default="warn")
+    parser.add_argument("--margin", type=float, default=0.0)
+    parser.add_argument("--alpha", type=float, default=0.05)
+    parser.add_argument("--class-bound", type=float, default=0.05)
+    for option in ("unseen", "approve", "force"):
+        parser.add_argument(f"--{option}", action="store_true")
+    try:
+        os.chdir(find_root())
+        state = retrain(**vars(parser.parse_args()), return_state=True)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(state.message)
+    return 0 if state.is_completed() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Stages run in a worktree from within another flow: as its own task runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from prefect import get_run_logger
+
+from flows.messages import failures
+from flows.pipeline import new_run_folder, prepare_workspace, run_nodes
+from flows.processes import Slots
+from flows.stage import Run
+from flows.workspace import Workspace
+
+
+class StagesFailed(Exception):  # noqa: N818
+    """A stage failed; a sentence for each."""
+
+
+def run_stages(place: Workspace, stages: Sequence[str], recipe: str | None, overrides: Sequence[str]) -> None:
+    """Bring the stages and all that they need up to date in a worktree.
+
+    Raises:
+        StagesFailed: with a sentence for each that failed.
+    """
+    nodes = prepare_workspace(place, stages, recipe, overrides, say=get_run_logger().info)
+    run = Run(root=place.root, folder=new_run_folder(place.checkout), slots=Slots(os.cpu_count() or 1), isolated=True)
+    run_nodes(nodes, run)
+    if failed := failures(run):
+        raise StagesFailed("; ".join(failed))

@@ -1,0 +1,82 @@
+"""Logistic regression, nearest neighbours, SVM, random forest and MLP beside the CNN, on the same digits."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
+
+from cnn_core.arrays import load_arrays, read_dataset
+from cnn_core.baselines import BASELINES, compare, row
+from cnn_core.checkpoints import load_model
+from cnn_core.classifier import Classifier
+from cnn_core.params import Params, bounded, load_section
+from tasks import events
+
+SET = "digits"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaselinesParams(Params):
+    """The section ``baselines``."""
+
+    weights: str  # the CNN's model folder
+    max_train: int = bounded(100)  # images at most: an SVM's time grows with their square
+    seed: int
+
+
+PARAMS = BaselinesParams
+
+
+def main() -> None:
+    params = load_section(PARAMS, "baselines")
+    folder = f"data/augmented/{SET}"
+    dataset, train, test = read_dataset(folder), load_arrays(folder, "train"), load_arrays(folder, "test")
+    originals = dataset["originals"]  # the copies are the CNN's: the others get what was collected
+    chosen = np.arange(originals)
+    if originals > params.max_train:
+        chosen = np.sort(np.random.default_rng(params.seed).choice(originals, params.max_train, replace=False))
+    with events.progress("baselines", len(BASELINES), "models") as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds, converged or not
+        table = compare(
+            (np.asarray(train.images[chosen]), np.asarray(train.labels[chosen])),
+            (np.asarray(test.images), np.asarray(test.labels)),
+            seed=params.seed,
+            on_done=lambda _name: bar.update(1),
+        )
+    table = pd.concat([table, pd.DataFrame([cnn(params.weights, np.asarray(test.images), np.asarray(test.labels))])])
+    table = table.sort_values("accuracy", kind="stable")
+    path = Path("data/plots/baselines.csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n")
+    events.write_metrics("data/metrics/baselines.json", {"test_images": len(test.labels), "models": by_name(table)})
+    for line in table.itertuples():
+        fitted = f"fitted in {line.fit_seconds:g} s" if line.fit_seconds == line.fit_seconds else ""
+        events.log(f"{line.model:<24}{line.accuracy:8.2%}  {line.parameters:>12,} numbers  {fitted}".rstrip())
+
+
+def cnn(weights: str, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """The CNN's row, measured here without test-time augmentation; how long it trained, the stage `train` says."""
+    network, card = load_model(weights, "evaluated")
+    classifier = Classifier(weights, weights="evaluated")
+    began = time.perf_counter()
+    right = int((classifier(images).argmax(1) == labels).sum())
+    seconds = time.perf_counter() - began
+    parameters = sum(each.numel() for each in network.parameters())
+    originals = read_dataset(f"data/augmented/{SET}")["originals"]
+    return row(f"CNN ({card.model['architecture']})", right, len(labels), parameters, float("nan"), seconds, originals)
+
+
+def by_name(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    lines = [{key: value for key, value in line.items() if value == value} for line in table.to_dict("records")]
+    return {line.pop("model"): line for line in lines}
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

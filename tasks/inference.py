@@ -1,0 +1,154 @@
+"""What stages of long inference (`detect`, `segment`) share: their inputs told apart, their parts written and gathered.
+
+part/objects.parquet, images.parquet, bad.parquet   what a worker writes of a part, and more tables of its own
+     model.json                                     names, sha256 …, the same in every part
+     pictures/ …                                    folders that go to the output as they are
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from cnn_core.annotations import (
+    images_table,
+    objects_table,
+    read_images,
+    read_objects,
+    write_images,
+    write_objects,
+)
+from cnn_core.coco import coco_results
+from cnn_core.media import Media
+from tasks import events
+
+BAD = {"image_id": "str", "file": "str", "reason": "str", "detail": "str"}
+EXTRA = {"file": "str", "model_sha256": "str"}  # columns of objects behind those of `OBJECTS`
+Rows = Iterable[Mapping[str, Any]]
+
+
+def weights_sha256(path: str | Path) -> str:
+    """Of a file, or of all files of a folder, without loading what would read them."""
+    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
+    digest = hashlib.sha256()
+    for file in filter(Path.is_file, files):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def local(folder: str, stage: str) -> Path:
+    """The folder of a run in progress, made.
+
+    Raises:
+        ValueError: it is not local.
+    """
+    if "://" in folder:
+        raise ValueError(f"{stage} keeps its parts in a local or shared folder: set `state` in runtime.yaml to one")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+def tell_left_out(media: Media, source: str) -> None:
+    if media.left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(media.left_out.items()))
+        events.log(f"{source} also has files that are no images: {kinds}")
+
+
+def write_part(folder: Path, objects: Rows, images: Rows, bad: Rows, extra: Mapping[str, str] = EXTRA) -> None:
+    """A part's tables, with the same columns and types whether they have rows or not.
+
+    Args:
+        extra: further columns of the objects, with their dtypes.
+    """
+    table = objects_table(objects)
+    for name, dtype in extra.items():
+        table[name] = table[name].astype(dtype) if name in table else pd.Series([], dtype=dtype)
+    write_objects(folder / "objects.parquet", table)
+    write_images(folder / "images.parquet", images_table(images))
+    write_rows(folder / "bad.parquet", bad, BAD)
+
+
+def write_rows(path: Path, rows: Rows, columns: Mapping[str, str]) -> None:
+    pd.DataFrame(list(rows), columns=list(columns)).astype(dict(columns)).to_parquet(path, index=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """``counts``: images, objects, bad and of each further table; ``classes``: objects by class; ``model``: as it is
+    in the parts' model.json."""
+
+    counts: dict[str, int]
+    classes: dict[str, int]
+    model: dict[str, Any]
+
+
+def gather(
+    folders: Sequence[Path],
+    target: Path,
+    *,
+    source: str,
+    copied: Sequence[str] = (),
+    tables: Sequence[str] = (),
+) -> Gathered:
+    """The parts as a stage's output in ``target``, read one after the other.
+
+    Args:
+        copied: folders of the parts. tables: further Parquet files of the parts, each made one.
+
+    Raises:
+        ValueError: not one image could be read.
+    """
+    counts = {"images": 0, "objects": 0, "bad": 0, **dict.fromkeys(tables, 0)}
+    classes: dict[str, int] = {}
+    bad, model = [], {}
+    with (target / "coco.json").open("w", encoding="utf-8") as coco:
+        coco.write("[")
+        for number, part in enumerate(folders):
+            model = json.loads((part / "model.json").read_text())
+            found = part / "tracked.parquet" if (part / "tracked.parquet").is_file() else part / "objects.parquet"
+            images, objects = read_images(part / "images.parquet"), read_objects(found)
+            for entry in coco_results(images, objects):
+                entry["image_id"] += counts["images"]
+                coco.write(("" if coco.tell() == 1 else ",\n") + json.dumps(entry))
+            bad.append(pd.read_parquet(part / "bad.parquet"))
+            shutil.copyfile(found, target / f"part-{number:05d}.parquet")
+            for name in copied:
+                if (part / name).is_dir():
+                    shutil.copytree(part / name, target / name, dirs_exist_ok=True)
+            counts["images"] += len(images)
+            counts["objects"] += len(objects)
+            counts["bad"] += len(bad[-1])
+            for name, count in objects["class_name"].value_counts().items():
+                classes[str(name)] = classes.get(str(name), 0) + int(count)
+        coco.write("]\n")
+    refused = pd.concat(bad, ignore_index=True)
+    if not counts["images"]:
+        first = refused.iloc[0]
+        raise ValueError(f"no image of {source} could be read: {first.file}: {first.reason}: {first.detail}")
+    refused.to_parquet(target / "bad.parquet", index=False)
+    refused.to_csv(target / "bad.csv", index=False, lineterminator="\n")
+    for name in ("images", *tables):
+        rows = _joined([part / f"{name}.parquet" for part in folders], target / f"{name}.parquet")
+        counts[name] = rows
+    return Gathered(counts=counts, classes=dict(sorted(classes.items())), model=model)
+
+
+def _joined(files: Sequence[Path], target: Path) -> int:
+    """Tables as one file, one after the other; gives the number of rows."""
+    rows, schema = 0, pq.read_schema(files[0])
+    with pq.ParquetWriter(target, schema) as writer:
+        for file in files:
+            table = pq.read_table(file).cast(schema)
+            writer.write_table(table)
+            rows += len(table)
+    return rows

@@ -1,0 +1,278 @@
+"""Read numbers: masks of digits are cut out, made like MNIST's, told by the digit classifier and put in order.
+
+data/predictions/read/digits.parquet   one row a digit: `annotations.OBJECTS` (the class as read, the score how sure),
+                                       position, file, and what classifier and detector said, each by itself
+                      plates.csv       image_id, file, text, confidence: one row an image
+                      manifest.json    written last
+
+Where a truth is known, three ways are measured side by side: masks cut out and told by the classifier, boxes cut out
+and told by it, and the detector's own classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from cnn_core.annotations import BOX, decode_mask, write_objects
+from cnn_core.classifier import Classifier
+from cnn_core.detection_truth import read_truth
+from cnn_core.devices import keep_memory, pick_device
+from cnn_core.files import whole_folder, write_json
+from cnn_core.glyphs import SIDE, Ink, cut_out
+from cnn_core.images import BadImage
+from cnn_core.initial_weights import is_none
+from cnn_core.media import Media, list_media
+from cnn_core.media_reading import Reader, pixels
+from cnn_core.params import Params, bounded, load_section
+from cnn_core.prediction_folders import BOXES, MASKS, Predictions, in_other_ids, read_predictions, same_images
+from cnn_core.reading import Combine, accuracy, matched, numbers, positions, read_as, right_or_wrong, unique_digits
+from cnn_core.reading_pictures import example, examples, outline_colours
+from cnn_core.views import MOST_VIEWS
+from tasks import events
+from tasks.runtime import load_runtime
+
+TARGET = "data/predictions/read"
+PART = 128  # images whose digits are classified together
+FIRST = 6  # images that are shown as they come
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadParams(Params):
+    """The section ``read``."""
+
+    source: str  # an output of segment
+    images: str  # what segment read: its pixels
+    boxes: str  # an output of detect on the same images, to read without masks too; none = not
+    truth: str  # as evaluate_detector.source; none = there is none
+    split: str  # of the truth
+    weights: str  # a model folder of a digit classifier
+    tta: int = bounded(1, MOST_VIEWS)
+    ink: Ink
+    combine: Combine
+    conf: float = bounded(0, 1)  # least score of a digit's detection; of a mask without one, its predicted IoU
+    duplicate_iou: float = bounded(0, 1)
+    match_iou: float = bounded(0, 1)
+    worst: int = bounded(0, 200)  # images with mistakes shown
+
+
+PARAMS = ReadParams
+
+
+Tables = dict[str, pd.DataFrame]
+Truth = tuple[pd.DataFrame, pd.DataFrame]  # images with their text, and objects, in the source's ids
+
+
+def main() -> None:
+    params, runtime = load_section(PARAMS, "read"), load_runtime()
+    keep_memory()
+    classifier = Classifier(params.weights, tta=params.tta, device=pick_device(runtime.use_gpu))
+    source = read_predictions(params.source, made_by=MASKS)
+    media = list_media(params.images)
+    truth = None if is_none(params.truth) else open_truth(params, source)
+    tables = ways(params, source, truth)
+    glyphs = cut_outs(params, media, source, tables)
+    probabilities = {name: classifier(glyphs[name][:, None]) for name in tables}
+    classes = classifier.card.classes
+    digits = read_as(tables["masks"], probabilities["masks"], params.combine, classes)
+    digits = digits.assign(position=positions(digits))
+    texts = numbers(digits, source.images)
+    metrics = summary(source, digits, texts)
+    if truth is not None:
+        metrics |= measure(params, tables, probabilities, classes, truth)
+    write(params, source, digits, texts, classifier)
+    show(params, media, digits, texts, glyphs["masks"], truth)
+    events.write_metrics("data/metrics/read.json", metrics)
+    events.log(told(metrics))
+
+
+def open_truth(params: ReadParams, source: Predictions) -> Truth:
+    """What is there in the images of the source, also in those that could not be read."""
+    images, objects, _ = read_truth(params.truth, params.split)
+    same = same_images(source.seen, images, named=(params.source, params.truth))
+    ours = {theirs: own for own, theirs in same.items()}
+    images, objects = in_other_ids(images, ours), in_other_ids(objects, ours)
+    if objects.empty:
+        raise ValueError(
+            f"{params.truth} knows no object in the images of {params.source}: there is nothing to compare"
+        )
+    if "text" not in images:
+        known = objects.assign(read=objects["class_name"], confidence=1.0)
+        images = images.assign(text=numbers(known, images)["text"])
+    return images, objects
+
+
+def ways(params: ReadParams, source: Predictions, truth: Truth | None) -> Tables:
+    """The digits to be read: found ones by their masks and, apart, by the detector's boxes; and the truth's own masks,
+    which tell how much the classifier alone gets wrong."""
+    limits = {"conf": params.conf, "duplicate_iou": params.duplicate_iou}
+    tables = {"masks": unique_digits(source.objects, source.images, **limits)}
+    if not is_none(params.boxes):
+        found = read_predictions(params.boxes, made_by=BOXES)
+        same = same_images(found.images, source.seen, named=(params.boxes, params.source))
+        images, objects = in_other_ids(found.images, same), in_other_ids(found.objects, same)
+        tables["boxes"] = unique_digits(objects.assign(rle=None), images, **limits)
+    if truth is not None and truth[1]["rle"].notna().all():
+        seen = truth[1][truth[1]["image_id"].isin(source.images["image_id"])]
+        tables["true_masks"] = unique_digits(seen.assign(score=1.0), truth[0], conf=0.0, duplicate_iou=1.0)
+    return tables
+
+
+def cut_outs(params: ReadParams, media: Media, source: Predictions, tables: Tables) -> dict[str, np.ndarray]:
+    """Of each table the digits as the classifier takes them: uint8 (N, 28, 28).
+
+    Raises:
+        ValueError: an image is missing, or is not the one that was segmented.
+    """
+    glyphs = {name: np.zeros((len(table), SIDE, SIDE), np.uint8) for name, table in tables.items()}
+    places = {name: table.groupby("image_id", sort=False).indices for name, table in tables.items()}
+    wanted = set().union(*places.values())
+    sizes = {row.image_id: (row.height, row.width) for row in source.images.itertuples()}
+    with events.progress("read", len(wanted), "images") as bar:
+        for image_id, image in pictures(media, wanted):
+            if image.shape[:2] != sizes.get(image_id, image.shape[:2]):
+                raise ValueError(
+                    f"{image_id} of {params.images} is not of the size that it had when it was segmented: run "
+                    "the stage segment again"
+                )
+            for name, rows in places.items():
+                for place in rows.get(image_id, ()):
+                    row = tables[name].iloc[place]
+                    mask = decode_mask(row["rle"], *image.shape[:2]) if row["rle"] else None
+                    glyphs[name][place] = cut_out(image, row[BOX].to_numpy(float), mask, params.ink)
+            wanted.discard(image_id)
+            bar.update()
+    if wanted:
+        raise ValueError(
+            f"{len(wanted):,} images of {params.source} are not in {params.images} (the first is {min(wanted)}): name "
+            "the images that were segmented"
+        )
+    return glyphs
+
+
+def pictures(media: Media, wanted: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """image_id and pixels, uint8 (H, W, 3) RGB, of the images asked for; those that cannot be read are left out."""
+    reader = Reader()
+    for part in media.parts(PART):
+        for entry in reader(part):
+            if entry.image_id not in wanted:
+                continue
+            with contextlib.suppress(BadImage):
+                yield entry.image_id, pixels(entry, _imread)[..., ::-1]
+
+
+def _imread(path: str) -> np.ndarray | None:
+    return cv2.imread(path, cv2.IMREAD_COLOR)
+
+
+def summary(source: Predictions, digits: pd.DataFrame, texts: pd.DataFrame) -> dict[str, Any]:
+    sure = digits["confidence"]
+    return {
+        "images": len(source.images),
+        "digits": len(digits),
+        "dropped": len(source.objects) - len(digits),
+        "images_without_a_digit": int((texts["text"] == "").sum()),
+        "mean_confidence": float(sure.mean()) if len(sure) else 0.0,
+        "unsure": int((sure < 0.5).sum()),
+    }
+
+
+def measure(
+    params: ReadParams,
+    tables: Tables,
+    probabilities: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    truth: Truth,
+) -> dict[str, Any]:
+    """The metrics of the way that is written out, and those of all ways."""
+    images, objects = truth
+    by_way: dict[str, dict[str, Any]] = {}
+    for name, table in tables.items():
+        known = table["detected"].isin(classes).any() and name != "true_masks"
+        for how in get_args(Combine) if known else ("cnn",):
+            digits = read_as(table, probabilities[name], how, classes)
+            found = matched(objects, digits, params.match_iou)
+            texts = numbers(digits, images).assign(truth=images["text"].to_numpy())
+            by_way.setdefault(name, {})[how] = accuracy(objects, digits, found, texts)
+    chosen = by_way["masks"].get(params.combine, by_way["masks"]["cnn"])
+    return {"true_images": len(images), "true_digits": len(objects), **chosen, "ways": by_way}
+
+
+def write(
+    params: ReadParams, source: Predictions, digits: pd.DataFrame, texts: pd.DataFrame, classifier: Classifier
+) -> None:
+    classes = classifier.card.classes
+    with whole_folder(TARGET) as folder:
+        numbered = {name: number for number, name in enumerate(classes)}
+        table = digits.assign(
+            class_id=digits["read"].map(numbered).astype("int64"), class_name=digits["read"], score=digits["confidence"]
+        )
+        write_objects(folder / "digits.parquet", table.drop(columns=["read", "confidence"]))
+        texts.to_csv(folder / "plates.csv", index=False, lineterminator="\n", float_format="%.6f")
+        write_json(
+            folder / "manifest.json",
+            {
+                "schema_version": 1,
+                "classes": classes,
+                "source": params.source,
+                "segmenter_sha256": source.sha256,
+                "classifier": {"data_sha256": classifier.card.data_sha256, "git_commit": classifier.card.git_commit},
+                "combine": params.combine,
+                "counts": {"images": len(texts), "digits": len(digits)},
+            },
+        )
+
+
+def show(
+    params: ReadParams,
+    media: Media,
+    digits: pd.DataFrame,
+    texts: pd.DataFrame,
+    glyphs: np.ndarray,
+    truth: Truth | None,
+) -> None:
+    """The first images as they come, and those with mistakes (without a truth: the least sure)."""
+    read = dict(zip(texts["image_id"], texts["text"], strict=True))
+    there = dict(zip(truth[0]["image_id"], truth[0]["text"], strict=True)) if truth else {}
+    right = right_or_wrong(truth[1], digits, params.match_iou) if truth else [None] * len(digits)
+    if truth:
+        bad = [name for name, text in there.items() if read.get(name, "") != text]
+    else:
+        bad = texts.sort_values("confidence", kind="stable")["image_id"].tolist()
+    chosen = list(texts["image_id"][:FIRST])
+    chosen += [name for name in bad if name not in chosen][: params.worst]
+    of = digits.groupby("image_id", sort=False).indices
+    drawn = {}
+    for name, image in pictures(media, set(chosen)):
+        rows = of.get(name, np.empty(0, int))
+        rows = rows[np.argsort(digits["position"].to_numpy()[rows])]
+        masks = [decode_mask(rle, *image.shape[:2]) for rle in digits["rle"].iloc[rows]]
+        colours = outline_colours([right[row] for row in rows])
+        drawn[name] = example(image, masks, digits[BOX].to_numpy()[rows], glyphs[rows], colours)
+    captions = {
+        name: f"read {read.get(name) or 'nothing'}" + (f"\nis {there[name] or 'nothing'}" if name in there else "")
+        for name in chosen
+    }
+    Path("data/plots").mkdir(parents=True, exist_ok=True)
+    examples("data/plots/read-examples.png", {name: drawn[name] for name in chosen if name in drawn}, captions)
+
+
+def told(metrics: Mapping[str, Any]) -> str:
+    said = f"{TARGET}: {metrics['digits']:,} digits read in {metrics['images']:,} images"
+    if "ways" not in metrics:
+        return said
+    return (
+        f"{said}; {metrics['found_and_read']:.1%} of the {metrics['true_digits']:,} true ones found and read right, "
+        f"{metrics['plates_right']:.1%} of the numbers"
+    )
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

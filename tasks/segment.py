@@ -1,0 +1,272 @@
+"""Masks in any images, prompted by what `detect` found there, by points, or of everything -> data/predictions/segment.
+
+part-00000.parquet …   one row a mask: `cnn_core.annotations.OBJECTS` (score = predicted IoU) and `EXTRA`
+images.parquet         one row an image that could be read, also where nothing was found
+dropped.parquet        prompts without a mask: image_id, file, prompt_id, reason
+coco.json              COCO's results format, with masks and file names
+bad.parquet, bad.csv   images that could not be read: image_id, file, reason, detail
+pictures/, cutouts/    overlays, and every object by itself on nothing (RGBA), as asked for
+manifest.json          classes, model, counts; written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cnn_core.files import sha256_files, whole_folder, write_json
+from cnn_core.media import Entry, Media, Part, list_media
+from cnn_core.params import bounded, load_section
+from cnn_core.prompts import ImagePrompts, PromptTable, check_prompts, prompt_files, write_prompts
+from cnn_core.segmentation_params import SegmenterParams
+from cnn_core.segments import OBJECT
+from cnn_core.video_params import TrackingParams
+from tasks import events
+from tasks.cluster import ray_cluster
+from tasks.inference import EXTRA as OF_IMAGE
+from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part, write_rows
+from tasks.parts import Room, part_folder, room, run_parts
+from tasks.runtime import Runtime, load_runtime, main_checkout
+from tasks.state import key_of, run_in_progress
+
+PART = 16  # images; what a killed run loses at most, for each actor
+TARGET = "data/predictions/segment"
+EXTRA = {
+    **OF_IMAGE,
+    "area": "int64",
+    "stability": "float64",
+    "prompt_id": "int64",
+    "prompt_score": "float64",
+}
+DROPPED = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}
+# What the parts depend on and only the actors load.
+_CODE = """detection engines images media_reading sam sam_automatic sam_decoder sam_memory sam_video sam_weights
+    segment_images segmentation segmentation_pictures segmentation_prompts small_sam video_pictures yolo yolo_exports
+    yolo_inference yolo_prompting"""
+CODE = [f"cnn_core/{name}.py" for name in _CODE.split()]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentParams(SegmenterParams):
+    """The section ``segment``; Ultralytics' own names."""
+
+    weights: str  # SAM, SAM 2, FastSAM, a YOLO -seg, or a model folder
+    source: str
+    match: str  # which of its files
+    prompt: Literal["boxes", "points", "everything"]
+    prompts: str  # detect's output, or a .parquet, .csv or .json
+    backend: Literal["auto", "torch", "openvino", "onnx", "tensorrt"]  # of FastSAM and YOLO
+    vid_stride: int = bounded(1)
+    pictures: int = bounded(-1)  # overlays of the first so many images; -1 = of all
+    cutouts: int = bounded(-1)
+    video: TrackingParams
+
+
+PARAMS = SegmentParams
+
+
+def main() -> None:
+    params, runtime = load_section(PARAMS, "segment"), load_runtime()
+    check_weights(params.weights)
+    if asks(params):
+        check_prompts(params.prompts)
+    media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
+    tell_left_out(media, params.source)
+    videos = followed(media, params)
+    stills = without(media, videos)
+    key = key_of(
+        params=dataclasses.asdict(params),
+        weights=weights_sha256(params.weights),
+        source=media.signature,
+        prompts=[weights_sha256(file) for file in prompt_files(params.prompts)] if asks(params) else [],
+        code=sha256_files(events.ROOT, CODE),
+    )
+    with run_in_progress(runtime, f"segment-{key}") as run:
+        state = local(run.folder, "segment")
+        classes = prepare_prompts(params, stills, state, strict=not videos)
+        folders = segment_images(stills, params, runtime, state, len(classes) > 1)
+        if videos:
+            from tasks.segment_video import segment_videos
+
+            own = [part_folder(state / "videos", number) for number in range(len(videos))]
+            segment_videos(media, params, own, state)
+            folders += own
+        summary = collect(folders, params, classes)
+    events.write_metrics("data/metrics/segment.json", summary)
+    tell(params, summary)
+
+
+def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state: Path, by_class: bool) -> list[Path]:
+    """All images in parts; gives the parts' folders."""
+    parts = media.parts(PART)
+    if parts:
+        with ray_cluster(runtime):
+            where = room(runtime)
+            make = functools.partial(SegmentWorker, params, runtime, where, str(state), by_class)
+            run_parts(parts, make, state / "parts", where, label="segment")
+    return [part_folder(state / "parts", number) for number in range(len(parts))]
+
+
+def asks(params: SegmentParams) -> bool:
+    """Whether there are prompts."""
+    return params.prompt != "everything"
+
+
+def check_weights(weights: str) -> None:
+    """Before anything else is done: what is missing is said at once."""
+    if not Path(weights).exists() or Path(weights).name == "none":
+        from cnn_core.sam_weights import weights_file
+
+        weights_file(weights)
+
+
+def followed(media: Media, params: SegmentParams) -> list[Part]:
+    """The videos (and folders of frames) through which SAM 2 follows what is prompted; the rest is segmented image by
+    image."""
+    if asks(params) and (media.videos or params.video.folders):
+        from cnn_core.sam_weights import family
+        from tasks.segment_video import video_parts
+
+        if family(params.weights) == "sam2":
+            return video_parts(media, params)
+    return []
+
+
+def without(media: Media, videos: Sequence[Part]) -> Media:
+    gone = {part.kind for part in videos}
+    return dataclasses.replace(media, spans=tuple(span for span in media.spans if span.kind not in gone))
+
+
+def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict: bool) -> list[str]:
+    """Write the images' prompts where the workers find them; gives the classes' names, none without prompts.
+
+    Args:
+        strict: prompts must be of these images, there are no videos that they could be of.
+    """
+    if not asks(params) or not media.spans:
+        return []
+    written = write_prompts(params.prompts, state / "prompts.parquet", media, params.prompt, strict=strict)
+    if strict and written.elsewhere:
+        events.log(
+            f"warning: {params.prompts} has prompts for {written.elsewhere:,} images that {params.source} does not "
+            f"have: {written.first_elsewhere}{' …' if written.elsewhere > 1 else ''}"
+        )
+    return written.classes
+
+
+def tell(params: SegmentParams, summary: Mapping[str, Any]) -> None:
+    if summary["bad"]:
+        events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {TARGET}/bad.csv")
+    if summary["dropped"]:
+        events.log(f"{summary['dropped']:,} prompts gave no mask: see {TARGET}/dropped.parquet")
+    events.log(f"{TARGET}: {summary['objects']:,} masks in {summary['images']:,} images")
+
+
+class SegmentWorker:
+    """A `tasks.parts.Worker`: loads the network once, and writes a part's tables, overlays and cut-outs. Made in its
+    actor: only there is torch imported.
+
+    Args:
+        by_class: overlays have a colour a class, else one an object.
+    """
+
+    def __init__(self, params: SegmentParams, runtime: Runtime, where: Room, state: str, by_class: bool) -> None:
+        import torch
+
+        from cnn_core.devices import keep_memory
+        from cnn_core.media_reading import Reader
+        from cnn_core.segment_images import open_predictor
+
+        if not where.gpus:
+            torch.set_num_threads(where.cpus)
+            keep_memory()
+        self.params, self.by_class, self.reader = params, by_class, Reader(vid_stride=params.vid_stride)
+        self.prompts = PromptTable(Path(state) / "prompts.parquet") if asks(params) else None
+        self.predictor = open_predictor(
+            params.weights,
+            params,
+            device=torch.device("cuda" if where.gpus else "cpu"),
+            threads=where.cpus,
+            cache=main_checkout() / ".gridflow/engines",
+            settings=Path(state) / "settings",
+            batch=runtime.micro_batch,
+            backend=params.backend,
+        )
+
+    def __call__(self, part: Part, folder: Path) -> dict[str, int]:
+        from cnn_core.images import BadImage
+
+        sha256 = self.predictor.sha256
+        entries = list(self.reader(part)) if part.kind == "parquet" else self.reader(part)
+        prompts = self._prompts(part, entries)
+        objects, images, bad, dropped = [], [], [], []
+        for entry, image, found in self.predictor.stream(entries, prompts):
+            named = {"image_id": entry.image_id, "file": entry.file}
+            if isinstance(found, BadImage) or image is None:
+                assert isinstance(found, BadImage)
+                bad.append({**named, "reason": found.reason, "detail": found.detail})
+                continue
+            images.append({**named, "width": found.width, "height": found.height})
+            objects += [{**named, **row, "model_sha256": sha256} for row in found.rows]
+            dropped += [{**named, "prompt_id": number, "reason": why} for number, why in found.dropped.items()]
+            self._draw(folder, entry, image, found.rows, (prompts or {}).get(entry.image_id))
+        write_part(folder, objects, images, bad, EXTRA)
+        write_rows(folder / "dropped.parquet", dropped, DROPPED)
+        own = self.predictor.names
+        names = list(own.values()) if own and prompts is None else [OBJECT["class_name"]]
+        about = {"names": names, "sha256": sha256, "family": self.predictor.family, "name": self.predictor.name}
+        write_json(folder / "model.json", about)
+        return {"images": len(images), "bad": len(bad)}
+
+    def _prompts(self, part: Part, entries: Any) -> Mapping[str, ImagePrompts] | None:
+        """The part's, by image; None = everything."""
+        if self.prompts is None:
+            return None
+        if part.kind == "parquet":
+            return self.prompts([entry.image_id for entry in entries])
+        if part.kind == "video":
+            return self.prompts([f"{part.ids[0]}#{number:06d}" for number in range(part.start + 1, part.stop + 1)])
+        return self.prompts(part.ids)
+
+    def _draw(
+        self,
+        folder: Path,
+        entry: Entry,
+        image: np.ndarray,
+        rows: Sequence[Mapping[str, Any]],
+        prompts: ImagePrompts | None,
+    ) -> None:
+        from cnn_core.segmentation_pictures import overlay, write_cutouts, write_overlay
+
+        if self.params.pictures < 0 or entry.number < self.params.pictures:
+            several = self.by_class or len({row["class_id"] for row in rows}) > 1
+            picture = overlay(image, rows, by_class=several, prompts=None if prompts is None else prompts.rows)
+            write_overlay(folder / "pictures" / f"{entry.image_id}.jpg", picture)
+        if self.params.cutouts < 0 or entry.number < self.params.cutouts:
+            write_cutouts(folder / "cutouts", entry.image_id, image, rows)
+
+
+def collect(folders: list[Path], params: SegmentParams, classes: list[str]) -> dict[str, Any]:
+    """The parts as the stage's output; gives the metrics.
+
+    Raises:
+        ValueError: not one image could be read.
+    """
+    with whole_folder(TARGET) as target:
+        copied = ("pictures", "cutouts")
+        found = gather(folders, target, source=params.source, copied=copied, tables=("dropped",))
+        model = found.model
+        about = {key: model[key] for key in ("family", "name")}
+        known = {"classes": classes or model["names"], "model_sha256": model["sha256"], **about}
+        counts = {"source": params.source, "prompt": params.prompt, "counts": found.counts}
+        write_json(target / "manifest.json", {"schema_version": 1, **known, **counts})
+    return {**found.counts, "found": found.classes}
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

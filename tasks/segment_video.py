@@ -1,0 +1,184 @@
+"""The videos of `segment`: objects followed by SAM 2 from their prompts on, one video after the other in Ray's actors.
+
+Each video's folder is a part like those of the images (`tasks.inference`): its frames are the images, ``track_id`` (and
+``prompt_id``) is the object, and ``pictures/<video>.mp4`` shows the masks. A frame in which an object is hidden has no
+row of it. What a killed run loses is the videos in hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_core.clips import CUT_SHORT, Clip, clip_parts, shortfall
+from cnn_core.files import write_json
+from cnn_core.images import BadImage
+from cnn_core.media import Media, Part
+from cnn_core.video_params import VideoParams, VideoPrompt
+from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
+from tasks import events
+from tasks.cluster import ray_cluster
+from tasks.parts import Room, room, run_parts
+from tasks.runtime import load_runtime
+
+if TYPE_CHECKING:
+    from cnn_core.sam_video import Followed
+    from tasks.segment import SegmentParams
+    from tasks.video_tables import VideoTables
+
+HIDDEN_ALWAYS = "seen in no frame"
+BEHIND = "behind the last frame"
+UNREADABLE_FRAME = "its frame cannot be read"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A video and what to follow in it."""
+
+    part: Part
+    prompts: tuple[VideoPrompt, ...]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __str__(self) -> str:
+        return str(self.part)
+
+
+def video_parts(media: Media, params: SegmentParams) -> list[Part]:
+    """The source's videos, and with ``video.folders`` its folders of frames."""
+    return clip_parts(media, folders=params.video.folders)
+
+
+def segment_videos(media: Media, params: SegmentParams, folders: Sequence[Path], state: Path) -> None:
+    """Follow what is prompted in every video, each into its folder of ``folders`` (`tasks.parts.part_folder`).
+
+    Raises:
+        ValueError: the prompts name no frame of any of them, or as `video_prompts`.
+    """
+    parts, runtime = video_parts(media, params), load_runtime()
+    assert len(parts) == len(folders)
+    jobs = [Job(part=part, prompts=tuple(_prompts(part, params, alone=len(parts) == 1))) for part in parts]
+    alone = {span.kind for span in media.spans} <= {part.kind for part in parts}  # no images beside them
+    if alone and not any(job.prompts for job in jobs):
+        named = Clip(parts[0], vid_stride=params.vid_stride).image_ids[0]
+        raise ValueError(
+            f"{params.prompts} has no prompts for the videos of {params.source}, whose first frame is called {named}"
+        )
+    classes = prompt_classes(params.prompts)
+    with ray_cluster(runtime):
+        where = room(runtime)
+        make = functools.partial(VideoWorker, params, classes, where, str(state))
+        run_parts(jobs, make, folders[0].parent, where, label="segment videos", unit="frames")
+    for job, folder in zip(jobs, folders, strict=True):
+        _tell(job, folder)
+
+
+def _prompts(part: Part, params: SegmentParams, *, alone: bool) -> list[VideoPrompt]:
+    clip = Clip(part, vid_stride=params.vid_stride)
+    kind = "points" if params.prompt == "points" else "boxes"
+    return video_prompts(params.prompts, clip, kind, alone=alone)
+
+
+def _tell(job: Job, folder: Path) -> None:
+    found = json.loads((folder / "video.json").read_text())
+    if not job.prompts:
+        events.log(f"warning: there are no prompts for {job.part.path}, so nothing is followed in it")
+    if cut := found["cut"]:
+        events.log(f"warning: {job.part.path} {CUT_SHORT}: {cut}")
+    events.log(f"{found['name']}: {found['objects']:,} objects through {found['frames']:,} frames")
+
+
+def video_settings(params: SegmentParams) -> VideoParams:
+    """What the stage's parameters mean for a video."""
+    own = {field.name: getattr(params.video, field.name) for field in dataclasses.fields(params.video)}
+    own |= {name: getattr(params, name) for name in ("imgsz", "conf", "half")}
+    return VideoParams(**own, stability_score_offset=params.everything.stability_score_offset)
+
+
+class VideoWorker:
+    """A `tasks.parts.Worker`: loads the network once, and works on one video after the other. Made in its actor."""
+
+    def __init__(self, params: SegmentParams, classes: list[str], where: Room, state: str) -> None:
+        import torch
+
+        from cnn_core.sam_video import VideoSegmenter
+
+        if not where.gpus:
+            torch.set_num_threads(where.cpus)
+        self.params, self.classes = params, classes
+        self.segmenter = VideoSegmenter(
+            params.weights,
+            video_settings(params),
+            device=torch.device("cuda" if where.gpus else "cpu"),
+            settings=Path(state) / "settings",
+        )
+
+    def __call__(self, job: Job, folder: Path) -> dict[str, int]:
+        from cnn_core.video_pictures import VideoPicture
+        from cnn_core.yolo_inference import reader
+        from tasks.video_tables import VideoTables
+
+        clip = Clip(job.part, vid_stride=self.params.vid_stride, imread=reader(3))
+        tables = VideoTables(folder, self.segmenter.loaded.sha256)
+        about = {prompt.object_id: dict(prompt.about) for prompt in reversed(job.prompts)}
+        with (
+            VideoPicture(folder / "pictures" / f"{clip.name}.mp4", clip.fps) as video,
+            events.progress(f"segment {clip.name}", len(clip), "frames") as bar,
+        ):
+            for found in self.segmenter.track(clip, job.prompts):
+                rows = list(_rows(found, about))
+                tables.add(found, rows)
+                if found.segments is not None:
+                    assert not isinstance(found.shot.image, BadImage)
+                    video.add(found.shot.image, rows)
+                    self._draw(folder, job.part.first + found.shot.number, found, rows)
+                bar.update()
+        return self._finish(job, clip, tables, folder)
+
+    def _draw(self, folder: Path, number: int, found: Followed, rows: list[dict[str, Any]]) -> None:
+        from cnn_core.segmentation_pictures import overlay, write_cutouts, write_overlay
+
+        image, name = found.shot.image, found.shot.image_id
+        if self.params.pictures < 0 or number < self.params.pictures:
+            write_overlay(folder / "pictures" / f"{name}.jpg", overlay(image, rows, by_class=False))
+        if self.params.cutouts < 0 or number < self.params.cutouts:
+            write_cutouts(folder / "cutouts", name, image, rows)
+
+    def _finish(self, job: Job, clip: Clip, tables: VideoTables, folder: Path) -> dict[str, int]:
+        short = shortfall(clip, tables.frames)
+        if short:
+            tables.add_bad(short, image_id=clip.name, file=job.part.path)
+        tables.dropped += _without_mask(job, clip, tables)
+        tables.close()
+        loaded = self.segmenter.loaded
+        about = {"names": self.classes, "sha256": loaded.sha256, "family": loaded.family, "name": loaded.name}
+        write_json(folder / "model.json", about)
+        seen = {"name": clip.name, "frames": tables.frames, "objects": len(tables.seen)}
+        write_json(folder / "video.json", seen | {"cut": short.detail if short else ""})
+        return {"images": tables.frames, "bad": tables.unread}
+
+
+def _rows(found: Followed, about: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A frame's objects as rows of the stage's tables, but for what is the same in all."""
+    if found.segments is None:
+        return
+    named = {number: own | {"track_id": number, "prompt_id": number} for number, own in about.items()}
+    for row in found.segments.rows(named):  # type: ignore[arg-type]
+        yield {"image_id": found.shot.image_id, "file": found.shot.file, **row}
+
+
+def _without_mask(job: Job, clip: Clip, tables: VideoTables) -> Iterator[dict[str, Any]]:
+    """Prompts that were never come to, and objects that were nowhere seen."""
+    late = {id(prompt) for prompt in unreached(job.prompts, tables.last + 1)}
+    told = {row["prompt_id"] for row in tables.dropped}
+    for prompt in job.prompts:
+        why = BEHIND if id(prompt) in late else UNREADABLE_FRAME if prompt.frame in tables.lost else HIDDEN_ALWAYS
+        if why == HIDDEN_ALWAYS and (prompt.object_id in tables.seen or prompt.object_id in told):
+            continue
+        name = clip.image_ids[prompt.frame] if prompt.frame < len(clip) else clip.name
+        yield {"image_id": name, "file": job.part.path, "prompt_id": prompt.object_id, "reason": why}

@@ -1,0 +1,89 @@
+"""An experiment of the study: ``python -m tasks.study depth`` -> data/study/depth.csv, its figure and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cnn_core import study_figures
+from cnn_core.arrays import load_arrays, read_dataset
+from cnn_core.params import load_section
+from cnn_core.study_beyond import series, series_rows, spoilt, upsampling_rows
+from cnn_core.study_experiments import EXPERIMENTS, ExperimentParams, measure
+from cnn_core.study_networks import Digits
+from tasks import events
+from tasks.runtime import available_cores, load_runtime
+
+PARAMS = ExperimentParams
+SHOWN = 10  # digits of the upsampling's picture
+
+
+def main(name: str) -> None:
+    params, runtime = load_section(PARAMS, f"study.{name}"), load_runtime()
+    torch.set_num_threads(runtime.cpus_per_worker or available_cores())
+    picture = f"data/plots/study-{name}.png"
+    with events.progress(f"study {name}", None, "measurements") as bar:
+        table = table_of(name, params, picture, lambda: bar.update(1))
+    path = Path(f"data/study/{name}.csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.round(5).to_csv(path, index=False, lineterminator="\n")
+    if name in study_figures.DRAWN:
+        study_figures.draw(name, table, picture)
+    events.write_metrics(f"data/metrics/study-{name}.json", {"measurements": len(table)})
+
+
+def table_of(name: str, params: ExperimentParams, picture: str, on_row: Callable[[], None]) -> pd.DataFrame:
+    """
+    Raises:
+        ValueError: there is no such experiment.
+    """
+    if name in EXPERIMENTS:
+        return measure(name, digits(params, "train"), digits(params, "test"), params, on_row)
+    if name == "series":
+        learned, unseen = series(params.train, params.seed), series(params.test, params.seed + 1)
+        rows = series_rows(learned, unseen, draws=params.draws, repeats=params.repeats, seed=params.seed)
+        return collected(rows, on_row)
+    if name == "upsampling":
+        return upsampling(params, picture, on_row)
+    raise ValueError(f"there is no experiment {name!r}; there are {', '.join([*EXPERIMENTS, 'series', 'upsampling'])}")
+
+
+def collected(rows: Iterable[dict[str, object]], on_row: Callable[[], None]) -> pd.DataFrame:
+    found = []
+    for row in rows:
+        found.append(row)
+        on_row()
+    return pd.DataFrame(found)
+
+
+def upsampling(params: ExperimentParams, picture: str, on_row: Callable[[], None]) -> pd.DataFrame:
+    """The table; the picture shows what the networks of the first repeat give back."""
+    train, test = digits(params, "train"), digits(params, "test")
+    shown = test.images[:SHOWN]
+    images = {"as they are": shown.numpy(), "spoilt": spoilt(test.images, "test")[:SHOWN].numpy()}
+    rows = []
+    for row, network in upsampling_rows(train, test, draws=params.draws, repeats=params.repeats, seed=params.seed):
+        rows.append(row)
+        if network is not None and row["repeat"] == 0:
+            with torch.no_grad():
+                images[str(row["model"])] = network(torch.from_numpy(images["spoilt"])).sigmoid().numpy()
+        on_row()
+    study_figures.draw_upsampling(picture, images)
+    return pd.DataFrame(rows)
+
+
+def digits(params: ExperimentParams, split: str) -> Digits:
+    """The first so many of a split, without augmented copies."""
+    arrays, dataset = load_arrays(params.source, split), read_dataset(params.source)
+    there = dataset["originals"] if split == "train" else len(arrays.labels)
+    most = min({"train": params.train, "test": params.test}[split], there)
+    images = torch.from_numpy(np.array(arrays.images[:most])).float() / 255
+    return Digits(images=images, labels=torch.from_numpy(np.array(arrays.labels[:most])))
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

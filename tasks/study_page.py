@@ -1,0 +1,14 @@
+"""The study's page, made of the tables and figures of its experiments -> data/reports/study.html."""
+
+from __future__ import annotations
+
+from cnn_core.study_report import write_study
+from tasks import events
+
+
+def main() -> None:
+    write_study(".", "data/reports/study.html")
+
+
+if __name__ == "__main__":
+    events.run_stage(main)

@@ -1,0 +1,82 @@
+"""The tables of one video of `segment`, written piece by piece, so that a long video needs no more memory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from cnn_core.images import BadImage
+from cnn_core.segments import LOW_SCORE
+from cnn_core.video_params import HIDDEN
+from tasks.inference import write_part, write_rows
+from tasks.segment import DROPPED, EXTRA
+
+if TYPE_CHECKING:
+    from cnn_core.sam_video import Followed
+
+FRAMES = 512  # whose rows are held before they are written
+TABLES = ("objects", "images", "bad")
+
+
+class VideoTables:
+    """``add`` every frame, then ``close``.
+
+    Attributes:
+        frames: how many could be read. last: the number of the last one that came.
+        seen: the objects that have a mask somewhere. lost: frames that could not be read.
+        dropped: prompts that were not used, rows of `DROPPED`.
+    """
+
+    def __init__(self, folder: Path, sha256: str) -> None:
+        self.folder, self.sha256 = folder, sha256
+        self.frames, self.last, self.unread = 0, -1, 0
+        self.seen: set[int] = set()
+        self.lost: set[int] = set()
+        self.dropped: list[dict[str, Any]] = []
+        self._pieces: list[Path] = []
+        self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+
+    def add(self, found: Followed, rows: list[dict[str, Any]]) -> None:
+        """A frame and its objects, without model_sha256."""
+        shot, self.last = found.shot, found.shot.number
+        named = {"image_id": shot.image_id, "file": shot.file}
+        if found.segments is None:
+            assert isinstance(shot.image, BadImage)
+            self.lost.add(shot.number)
+            return self.add_bad(shot.image, **named)
+        self.frames += 1
+        self._rows["images"].append({**named, "width": found.segments.width, "height": found.segments.height})
+        self._rows["objects"] += [{**row, "model_sha256": self.sha256} for row in rows]
+        self.seen |= {row["track_id"] for row in rows}
+        for number, why in found.segments.dropped.items():
+            if why not in (HIDDEN, LOW_SCORE):  # those are told by the row that is not there
+                self.dropped.append({**named, "prompt_id": number, "reason": why})
+        if len(self._rows["images"]) >= FRAMES:
+            self._flush()
+        return None
+
+    def add_bad(self, fault: BadImage, **named: str) -> None:
+        self.unread += 1
+        self._rows["bad"].append({**named, "reason": fault.reason, "detail": fault.detail})
+
+    def close(self) -> None:
+        """Write what is left, and make one of the pieces."""
+        self._flush()
+        for name in TABLES:
+            files = [piece / f"{name}.parquet" for piece in self._pieces]
+            with pq.ParquetWriter(self.folder / f"{name}.parquet", pq.read_schema(files[0])) as writer:
+                for file in files:
+                    writer.write_table(pq.read_table(file))
+        for piece in self._pieces:
+            shutil.rmtree(piece)
+        write_rows(self.folder / "dropped.parquet", self.dropped, DROPPED)
+
+    def _flush(self) -> None:
+        piece = self.folder / f".piece-{len(self._pieces):05d}"
+        piece.mkdir()
+        write_part(piece, self._rows["objects"], self._rows["images"], self._rows["bad"], EXTRA)
+        self._rows = {name: [] for name in TABLES}
+        self._pieces.append(piece)

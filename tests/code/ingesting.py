@@ -1,0 +1,29 @@
+"""Shared by the tests of the stage ``ingest``: its parameters, a folder to run it in, what it makes of a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from cnn_core.ingestion import IngestParams, ingest
+from tasks.ingest import LAYOUTS
+
+SECTION = {
+    "source": "source",
+    "val_fraction": 0.1,
+    "test_fraction": 0.1,
+    "seed": 0,
+    "max_bad_fraction": 0.05,
+}
+
+
+def write_params(folder: Path) -> Path:
+    """The folder with params.yaml, as a stage finds it."""
+    (folder / "params.yaml").write_text(yaml.safe_dump({"ingest": {"digits": SECTION}}))
+    return folder
+
+
+def run(source: Path, folder: Path, **changes) -> dict:
+    params = IngestParams(**{**SECTION, "source": str(source), **changes})
+    return ingest("digits", LAYOUTS["digits"], params, folder)

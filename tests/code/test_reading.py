@@ -1,0 +1,154 @@
+"""Digits in order, each once, told by classifier and detector, and counted against the truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnn_core import reading
+from cnn_core.annotations import encode_mask, images_table, objects_table
+from cnn_core.nms import iou
+
+CLASSES = list("0123456789")
+
+
+def row_of(count: int, *, degrees: float = 0.0, middle: tuple[float, float] = (100, 100), jitter: float = 0.0, seed=0):
+    """Boxes 20 wide and 30 high along a tilted row, left to right."""
+    draws = np.random.default_rng(seed)
+    places = (np.arange(count) - (count - 1) / 2) * 26
+    centres = np.stack([places * math.cos(math.radians(degrees)), places * math.sin(math.radians(degrees))], 1) + middle
+    centres += draws.uniform(-jitter, jitter, centres.shape)
+    return np.hstack([centres - np.array([10, 15]), centres + np.array([10, 15])])
+
+
+@pytest.mark.parametrize("degrees", [0, 8, -16, 30, -40])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_a_tilted_row_is_read_from_left_to_right(degrees, count):
+    boxes = row_of(count, degrees=degrees, jitter=2.0)
+    shuffled = np.random.default_rng(count).permutation(count)
+    rows = reading.in_order(boxes[shuffled])
+    assert len(rows) == 1
+    assert shuffled[rows[0]].tolist() == list(range(count))
+
+
+@pytest.mark.parametrize("degrees", [0, 8, -12])
+def test_rows_are_parted_where_they_clearly_are(degrees):
+    turn = math.radians(degrees)
+    below = (100 - 45 * math.sin(turn), 100 + 45 * math.cos(turn))
+    boxes = np.concatenate([row_of(4, degrees=degrees), row_of(3, degrees=degrees, middle=below)])
+    shuffled = np.random.default_rng(1).permutation(7)
+    rows = reading.in_order(boxes[shuffled])
+    assert [shuffled[row].tolist() for row in rows] == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+def test_a_stack_and_nothing():
+    assert reading.in_order(np.empty((0, 4))) == []
+    stack = np.array([[0, 100, 20, 130], [1, 0, 21, 30], [0, 50, 20, 80.0]])
+    assert [row.tolist() for row in reading.in_order(stack)] == [[1], [2], [0]]
+
+
+def square(left: int, side: int = 10) -> str:
+    mask = np.zeros((40, 60), bool)
+    mask[5 : 5 + side, left : left + side] = True
+    return encode_mask(mask)
+
+
+def test_the_better_of_two_masks_of_a_digit_stays():
+    overlap = reading.mask_iou([square(0), square(1), square(30), square(31)], 40, 60)
+    assert overlap[0, 1] == pytest.approx(90 / 110)
+    assert reading.without_duplicates(overlap, np.array([0.5, 0.9, 0.8, 0.8]), 0.5).tolist() == [1, 2]
+    assert reading.without_duplicates(overlap, np.array([0.5, 0.9, 0.8, 0.8]), 0.9).tolist() == [0, 1, 2, 3]
+    assert reading.without_duplicates(np.empty((0, 0)), np.empty(0), 0.5).tolist() == []
+
+
+def found(rows: list[dict]) -> pd.DataFrame:
+    table = objects_table(rows)
+    for name in ("prompt_score",):
+        if rows and name in rows[0]:
+            table[name] = [row[name] for row in rows]
+    return table
+
+
+def digit(image: str, left: float, name: str, *, score: float = 0.9, rle: str | None = None, **more) -> dict:
+    box = {"x1": left, "y1": 5.0, "x2": left + 10, "y2": 15.0}
+    return {"image_id": image, "class_id": int(name), "class_name": name, **box, "score": score, "rle": rle, **more}
+
+
+def images(*names: str) -> pd.DataFrame:
+    return images_table({"image_id": name, "file": f"{name}.png", "width": 60, "height": 40} for name in names)
+
+
+def test_unsure_digits_and_duplicates_go():
+    rows = [
+        digit("a", 0, "1", rle=square(0), prompt_score=0.8, score=0.1),
+        digit("a", 1, "7", rle=square(1), prompt_score=0.3, score=0.9),  # the same digit, less sure
+        digit("a", 30, "2", rle=square(30), prompt_score=0.2, score=0.9),  # too unsure
+        digit("b", 0, "3", rle=square(0), prompt_score=float("nan"), score=0.6),  # prompted by no detection
+    ]
+    kept = reading.unique_digits(found(rows), images("a", "b", "c"), conf=0.25, duplicate_iou=0.5)
+    assert kept["detected"].tolist() == ["1", "3"]
+    assert kept["sure"].tolist() == [0.8, 0.6]
+    boxes = reading.unique_digits(found(rows).assign(rle=None), images("a", "b"), conf=0.0, duplicate_iou=0.5)
+    assert boxes["detected"].tolist() == ["1", "2", "3"]
+    assert len(reading.unique_digits(found([]), images("a"), conf=0.0, duplicate_iou=0.5)) == 0
+
+
+def test_what_classifier_and_detector_say_together():
+    cnn = np.full((3, 10), 0.02)
+    cnn[0, 3], cnn[0, 8] = 0.45, 0.39  # not sure: the detector decides
+    cnn[1, 3] = 0.82  # sure: the detector's weak other opinion changes nothing
+    cnn[2, 5] = 0.82  # the detector knows no class of it
+    detected, scores = np.array([8, 7, -1]), np.array([0.7, 0.3, 0.9])
+    assert reading.combined("cnn", cnn, detected, scores).argmax(1).tolist() == [3, 3, 5]
+    assert reading.combined("detector", cnn, detected, scores).argmax(1).tolist() == [8, 7, 5]
+    both = reading.combined("product", cnn, detected, scores)
+    assert both.argmax(1).tolist() == [8, 3, 5]
+    assert both.sum(1) == pytest.approx(1)
+    nothing = reading.combined("product", cnn[:0], detected[:0], scores[:0])
+    assert nothing.shape == (0, 10)
+
+
+def probabilities(*names: str, sure: float = 0.91) -> np.ndarray:
+    cnn = np.full((len(names), 10), (1 - sure) / 9)
+    cnn[np.arange(len(names)), list(map(int, names))] = sure
+    return cnn
+
+
+def test_numbers_and_their_accuracy():
+    truth = objects_table([digit("a", 0, "1"), digit("a", 20, "2"), digit("b", 0, "3"), digit("b", 20, "4")])
+    rows = [
+        digit("a", 21, "2", score=0.8),
+        digit("a", 1, "1", score=0.9),
+        digit("b", 0, "3", score=0.7),  # read as 8
+        digit("b", 45, "9", score=0.6),  # on nothing; and the 4 is missed
+    ]
+    shown = images("a", "b", "c")
+    table = reading.unique_digits(objects_table(rows), shown, conf=0.0, duplicate_iou=0.5)
+    digits = reading.read_as(table, probabilities("2", "1", "8", "9"), "cnn", CLASSES)
+    texts = reading.numbers(digits, shown)
+    assert texts["text"].tolist() == ["12", "89", ""]
+    assert texts["confidence"].tolist() == pytest.approx([0.91**2, 0.91**2, 1])
+    hit = reading.matched(truth, digits, 0.5)
+    assert hit.tolist() == [1, 0, 2, -1]
+    assert reading.right_or_wrong(truth, digits, 0.5) == [True, True, False, False]
+    figures = reading.accuracy(truth, digits, hit, texts.assign(truth=["12", "34", ""]))
+    assert figures["found"] == 3 / 4
+    assert figures["read_right"] == pytest.approx(2 / 3)
+    assert figures["found_and_read"] == 2 / 4
+    assert figures["spurious"] == 1 / 4
+    assert figures["plates_right"] == pytest.approx(2 / 3)
+    assert figures["found_and_read_low"] < 0.5 < figures["found_and_read_high"]
+
+
+def test_no_digit_at_all():
+    table = reading.unique_digits(objects_table([]), images("a"), conf=0.0, duplicate_iou=0.5)
+    digits = reading.read_as(table, np.empty((0, 10), np.float32), "product", CLASSES)
+    texts = reading.numbers(digits, images("a"))
+    assert texts["text"].tolist() == [""]
+    truth = objects_table([digit("a", 0, "1")])
+    hit = reading.matched(truth, digits, 0.5)
+    assert reading.accuracy(truth, digits, hit, texts.assign(truth=["1"]))["found_and_read"] == 0
+    assert iou(np.empty((0, 4)), np.empty((0, 4))).shape == (0, 0)

@@ -1,0 +1,141 @@
+"""A small real repository whose training is a one-liner: its model is right on as many images as a parameter says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+# train.digits.learning_rate is the share of images that the "model" gets right: the real parameters, of which stages
+# here use few. An image is hard or easy by its pixels alone, so a better model is right wherever a worse one is.
+STAGES = """
+import json, pathlib, sys
+import numpy as np, pandas as pd, yaml
+from cnn_core.datasets import pixels_sha256
+from cnn_core.splits import assign_split
+
+params, stage = yaml.safe_load(open("params.yaml")), sys.argv[1]
+
+def ingest():
+    table = pd.read_csv(pathlib.Path(params["ingest"]["digits"]["source"], "train.csv"))
+    pixels = table.filter(like="pixel").to_numpy(np.uint8).reshape(-1, 28, 28)
+    sha256 = [pixels_sha256(image) for image in pixels]
+    split = [assign_split(key, seed=0, val_fraction=0.1, test_fraction=0.4) for key in sha256]
+    ids = [f"train/{row:05d}" for row in range(1, len(table) + 1)]
+    folder = pathlib.Path("data/raw/digits")
+    folder.mkdir(parents=True)
+    rows = pd.DataFrame({"id": ids, "label": table["label"], "split": split, "sha256": sha256})
+    rows.to_parquet(folder / "part-00000.parquet")
+    manifest = {"schema_version": 1, "classes": list("0123456789"), "counts": rows["split"].value_counts().to_dict()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+def train():
+    folder = pathlib.Path("data/models/digits")
+    folder.mkdir(parents=True)
+    images = len(pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'train'"))
+    model = {"skill": params["train"]["digits"]["learning_rate"], "images": images}
+    (folder / "model.json").write_text(json.dumps(model))
+
+def evaluate():
+    model = json.loads(pathlib.Path(params["evaluate"]["digits"]["weights"], "model.json").read_text())
+    rows = pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'test'").reset_index()
+    easy = rows["sha256"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
+    predicted = rows["label"].where(easy, (rows["label"] + 1) % 10)
+    for folder in ("data/predictions", "data/metrics"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame({"id": rows["id"], "label": rows["label"], "predicted": predicted})
+    table.to_parquet("data/predictions/digits-test.parquet")
+    metrics = {"n": len(rows), "accuracy": float(easy.mean())}
+    pathlib.Path("data/metrics/evaluate-digits.json").write_text(json.dumps(metrics))
+
+def predict():
+    model = json.loads(pathlib.Path(params["predict"]["digits"]["weights"], "model.json").read_text())
+    names = sorted(path.name for path in pathlib.Path(params["predict"]["digits"]["source"]).iterdir())
+    folder = pathlib.Path("data/predictions/digits")
+    folder.mkdir(parents=True)
+    (folder / "predictions.csv").write_text("".join(f"{name},{model['skill']}\\n" for name in names))
+
+{"ingest": ingest, "train": train, "evaluate": evaluate, "predict": predict}[stage]()
+"""
+DVC_YAML = """
+stages:
+  ingest:
+    foreach: [digits]
+    do:
+      cmd: python stages.py ingest
+      deps: ['${ingest.digits.source}', stages.py]
+      outs: [data/raw/digits]
+  train:
+    foreach: [digits]
+    do:
+      cmd: python stages.py train
+      deps: [data/raw/digits]
+      params: [train.digits.learning_rate]
+      outs: [data/models/digits]
+  evaluate:
+    foreach: [digits]
+    do:
+      cmd: python stages.py evaluate
+      deps: [data/raw/digits, '${evaluate.digits.weights}']
+      outs: [data/predictions/digits-test.parquet]
+      metrics: [data/metrics/evaluate-digits.json]
+  predict:
+    foreach: [digits]
+    do:
+      cmd: python stages.py predict
+      deps: ['${predict.digits.source}', '${predict.digits.weights}']
+      outs: [data/predictions/digits]
+artifacts:
+  digits:
+    path: data/models/digits
+    type: model
+"""
+IGNORED = "/.gridflow\n__pycache__/\n/data/inbox\n"
+
+
+def make(root: Path, run: Callable, repository: Path, *, images: int = 600) -> Path:
+    """The repository, committed, with a source of so many images that git and DVC do not know; nothing has run."""
+    root.mkdir()
+    run("git", "init", "-q", cwd=root)
+    run("dvc", "init", "-q", cwd=root)
+    shutil.copytree(repository / "tasks", root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "tasks" / "check.py").write_text("")  # the real one imports every stage: seconds
+    (root / "params.yaml").write_text((repository / "params.yaml").read_text())
+    (root / "stages.py").write_text(STAGES)
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / ".gitignore").write_text(IGNORED + "/data/sources/digits\n")
+    write_table(root / "data" / "sources" / "digits" / "train.csv", *digits(images, seed=0))
+    run("git", "add", ".", cwd=root)
+    run("git", "commit", "-qm", "small", cwd=root)
+    return root
+
+
+def set_skill(root: Path, skill: float) -> None:
+    text = (root / "params.yaml").read_text()
+    lines = text.splitlines(keepends=True)
+    start = lines.index("train:\n")
+    place = next(n for n in range(start, len(lines)) if lines[n].lstrip().startswith("learning_rate:"))
+    lines[place] = f"    learning_rate: {skill}\n"
+    (root / "params.yaml").write_text("".join(lines))
+
+
+def digits(count: int, *, seed: int, bright: int = 255) -> tuple[np.ndarray, np.ndarray]:
+    """Random strokes in ten kinds: uint8 (N, 28, 28) and labels (N,)."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 10
+    images = np.zeros((count, 28, 28), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, shift = 4 + 2 * int(label), int(random.integers(2, 8))
+        image[row - 2 : row + 3, shift : shift + 15] = random.integers(bright // 2, bright + 1, (5, 15))
+    return images, labels
+
+
+def write_table(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    """A train.csv of Kaggle's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = ",".join(["label", *(f"pixel{number}" for number in range(784))])
+    rows = np.column_stack([labels, images.reshape(len(images), -1)])
+    np.savetxt(path, rows, fmt="%d", delimiter=",", header=header, comments="")
+    return path

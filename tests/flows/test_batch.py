@@ -1,0 +1,59 @@
+"""A folder through the champions, on a small real repository (about 50 s of CPU)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from champion_repository import make, set_skill
+
+from flows.batch import champions_of, step
+from flows.champions import promote
+from flows.git import git
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+
+def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
+    tmp_path: Path, run: Callable, repository: Path, server: str
+) -> None:
+    root = make(tmp_path / "small", run, repository)
+    set_skill(root, 0.9)
+    run("dvc", "repro", "-q", "train@digits", cwd=root, PYTHONPATH=str(repository))
+    images = tmp_path / "my images"
+    images.mkdir()
+    for name in ("a.png", "b.png"):
+        (images / name).write_bytes(b"x")
+
+    def batch(*words: str, code: int = 0) -> str:
+        done = run("python", "-m", "flows.batch", str(images), "--classifier", "digits", "--steps", *words, cwd=root,
+                   code=code, PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
+        return done.stdout.splitlines()[-1]
+
+    assert "predict@digits needs a champion of digits, and there is none yet" in batch("classify", code=1)
+    promote(root, "digits", reason="a start", metrics={})
+    set_skill(root, 0.5)  # what the checkout holds now does not count
+    before = git(root, "status", "--porcelain", "--untracked-files=all")
+    batch("classify", "--output", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "digits" / "predictions.csv").read_text() == "a.png,0.9\nb.png,0.9\n"
+    story = json.loads((tmp_path / "out" / "batch.json").read_text())
+    assert story["models"]["predict@digits"].startswith("digits v1.0.0 (")
+    assert story["experiment"].startswith("batch-")
+    batch("classify")
+    assert len(list((root / "data" / "batch").glob("batch-*/digits/predictions.csv"))) == 1
+    assert git(root, "status", "--porcelain", "--untracked-files=all") == before
+    assert "detect needs a champion of detector" in batch("detect", code=1)
+    assert "segment takes its prompts from detect" in batch("segment", code=1)
+
+
+def test_weights_named_by_hand_need_no_champion(tmp_path: Path) -> None:
+    chosen = [step("detect", "scenes", [])]
+    assert champions_of(tmp_path, chosen, ["detect.weights=x.pt"]) == ([], {"detect": "x.pt"})
+
+
+def test_what_was_detected_is_segmented_by_its_boxes() -> None:
+    boxes = ("segment.prompt=boxes", "segment.prompts=data/predictions/detect")
+    assert step("segment", "scenes", ["detect"]).more == boxes
+    assert step("segment", "scenes", []).more == ()

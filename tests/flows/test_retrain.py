@@ -1,0 +1,155 @@
+"""The scheduled retraining on a small real repository: about two and a half minutes of CPU, starts of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from champion_repository import digits, make, set_skill, write_table
+
+from flows.champions import rollback
+from flows.git import git
+from flows.inbox import data_version
+from flows.registry import champion, history
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+EPOCH = (1_600_000_000, 1_600_000_000)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Path) -> Path:
+    root = make(tmp_path_factory.mktemp("retrain") / "small", run, repository)
+    set_skill(root, 0.8)
+    run("git", "commit", "-qam", "skill", cwd=root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def retrain(root: Path, run: Callable, repository: Path, server: str) -> Callable[..., str]:
+    """The command line; what it says at the end."""
+
+    def call(*arguments: str, code: int | None = 0) -> str:
+        done = run("python", "-m", "flows.retrain", "digits", *arguments, cwd=root, code=code, timeout=900,
+                   PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
+        return done.stdout.splitlines()[-1]
+
+    return call
+
+
+def skill(root: Path) -> float:
+    """The champion's, by its commit."""
+    text = git(root, "show", f"{champion(root, 'digits').commit}:params.yaml")
+    return float(text.partition("\ntrain:\n")[2].partition("learning_rate: ")[2].split()[0])
+
+
+def test_worse_is_kept_out_better_is_promoted_and_rolled_back(root: Path, retrain: Callable, run: Callable) -> None:
+    before = git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")
+    start = time.monotonic()
+    assert retrain().startswith("promoted: digits v1.0.0. There was no champion of digits yet.")
+    first = time.monotonic() - start
+    start = time.monotonic()
+    said = retrain()
+    second = time.monotonic() - start
+    assert said == "nothing new; the last time: v1.0.0 was promoted"
+    print(f"retrain: {first:.1f} s; with nothing new: {second:.1f} s")
+
+    said = retrain("--set", "train.digits.learning_rate=0.7")
+    assert said.startswith("kept: The challenger is not better at all: ")
+    assert "held-out images that both know (0 gained, " in said
+    assert said.endswith("The champion is v1.0.0.")
+    said = retrain("--set", "train.digits.learning_rate=0.85", "--margin", "0.2")
+    assert said.startswith("kept: The challenger is not better by at least 20.00%: ")
+    assert "nothing new; the last time: kept" in retrain("--set", "train.digits.learning_rate=0.7")
+    assert champion(root, "digits").name == "v1.0.0"
+
+    said = retrain("--set", "train.digits.learning_rate=0.95")
+    assert said.startswith("promoted: digits v2.0.0. The challenger is better: 9")
+    assert skill(root) == 0.95
+    assert champion(root, "digits").notes["former"] == "v1.0.0"
+    assert rollback(root, "digits").name == "v1.0.0"
+    assert skill(root) == 0.8
+    assert "nothing new" in retrain("--set", "train.digits.learning_rate=0.95")  # the schedule does not undo it
+    said = retrain("--set", "train.digits.learning_rate=0.95", "--force")
+    assert said == "kept: The challenger is v2.0.0, which was the champion before and was replaced."
+
+    assert (git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")) == before
+    assert git(root, "worktree", "list").count("\n") == 0
+    listed = run("dvc", "exp", "list", "-A", "--name-only", cwd=root).stdout.split()
+    assert len([name for name in listed if name.startswith("retrain-digits-")]) == 5
+
+
+def test_new_data_are_taken_in_once_and_judged_on_what_both_know(root: Path, retrain: Callable) -> None:
+    if champion(root, "digits") is None:
+        retrain()
+    inbox = root / "data" / "inbox" / "digits"
+    for name, seed, bright in (("good.csv", 1, 255), ("dark.csv", 2, 60)):
+        write_table(inbox / name, *digits(100, seed=seed, bright=bright))
+        os.utime(inbox / name, EPOCH)
+    said = retrain("--drift", "stop")
+    assert said.startswith("kept: The challenger is not better at all: ")
+    assert f"on {images_in_test(root)} held-out images that both know (0 gained, 0 lost" in said
+    assert (inbox / "done" / "good.csv").exists()
+    reason = (inbox / "refused" / "dark.csv.reason.txt").read_text()
+    assert reason.startswith("dark.csv differs from the 600 images there are in brightness")
+    version = data_version(root, "digits")
+    assert (version.number, version.notes["images"]) == (1, 100)
+    newest = git(root, "for-each-ref", "--sort=-committerdate", "--count=1", "--format=%(objectname)", "refs/exps")
+    assert version.notes["md5"] in git(root, "show", f"{newest}:data/sources/digits-grown.dvc")
+    assert "nothing new" in retrain("--drift", "stop")
+    assert git(root, "status", "--porcelain") == ""
+
+
+def test_a_person_is_asked_first(
+    root: Path, retrain: Callable, repository: Path, environment: dict, server: str
+) -> None:
+    if champion(root, "digits") is None:
+        retrain()
+    command = [sys.executable, "-m", "flows.retrain", "digits", "--set", "train.digits.learning_rate=0.99", "--approve"]
+    env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": server}
+    former = champion(root, "digits").name
+    waiting = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        run_id = paused(server, waiting)
+        assert champion(root, "digits").name == former
+        answer = {"run_input": {"promote": True, "reason": "looks right"}}
+        assert ask(f"{server}/flow_runs/{run_id}/resume", answer)["status"] == "ACCEPT"
+        said = waiting.communicate(timeout=600)[0].splitlines()[-1]
+    finally:
+        if waiting.poll() is None:
+            waiting.send_signal(signal.SIGKILL)
+    assert said.startswith("promoted: digits v")
+    assert "Approved by a person: looks right" in history(root, "digits")[-1].reason
+
+
+def paused(server: str, process: subprocess.Popen, limit_s: float = 900) -> str:
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}}
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := ask(f"{server}/flow_runs/filter", wanted):
+            return found[0]["id"]
+        time.sleep(0.5)
+    raise AssertionError("the run did not pause")
+
+
+def ask(url: str, body: dict) -> dict | list:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def images_in_test(root: Path) -> int:
+    import pandas as pd
+
+    from flows.challenge import rows_of
+    from flows.registry import MODELS
+
+    rows: pd.DataFrame = rows_of(root, MODELS["digits"], champion(root, "digits"))
+    return int((rows["split"] == "test").sum())

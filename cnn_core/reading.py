@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations import BOX
+from cnn_core.annotations import BOX, decode_mask, encode_mask, mask_box
 from cnn_core.detection_metrics import match
 from cnn_core.metrics import wilson
 from cnn_core.nms import iou
@@ -21,6 +22,30 @@ from cnn_core.nms import iou
 Combine = Literal["cnn", "detector", "product"]
 ROW_GAP = 0.6  # of a digit's height: digits whose middles lie farther apart, across the row, are of two rows
 STEEPEST = 45.0  # degrees that a row may be tilted by
+
+
+def without_islands(objects: pd.DataFrame, images: pd.DataFrame, least: float) -> pd.DataFrame:
+    """The masks without their small parts, and their tight boxes: a digit is one stroke or two, and a few stray pixels
+    elsewhere would spoil where it lies and how large it is.
+
+    Args:
+        objects: rows of `annotations.OBJECTS`; those without a mask stay as they are.
+        images: with image_id, height and width.
+        least: of a mask's parts, those with less than this share of the largest one's pixels are left out; 0 = none is.
+    """
+    sizes = {row.image_id: (row.height, row.width) for row in images.itertuples()}
+    objects = objects.reset_index(drop=True)
+    rles, boxes = objects["rle"].tolist(), objects[BOX].to_numpy(float).copy()
+    for place, (name, rle) in enumerate(zip(objects["image_id"], rles, strict=True)):
+        if not rle or not least:
+            continue
+        mask = decode_mask(rle, *sizes[name]).astype(np.uint8)
+        count, parts, about, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        pixels = about[1:, cv2.CC_STAT_AREA]
+        if count > 2 and (pixels < least * pixels.max()).any():
+            solid = np.isin(parts, 1 + np.flatnonzero(pixels >= least * pixels.max()))
+            rles[place], boxes[place] = encode_mask(solid), mask_box(solid)
+    return objects.assign(rle=pd.Series(rles, dtype=object), **dict(zip(BOX, boxes.T, strict=True)))
 
 
 def unique_digits(objects: pd.DataFrame, images: pd.DataFrame, *, conf: float, duplicate_iou: float) -> pd.DataFrame:

@@ -119,7 +119,18 @@ def reference_predictor(loaded: LoadedSam, imgsz: int) -> Any:
     settings = {"imgsz": imgsz, "conf": 0.0, "device": "cpu", "save": False, "verbose": False}
     predictor: Any = (SAM2Predictor if loaded.family == "sam2" else Predictor)(overrides=settings)
     predictor.setup_model(loaded.network, verbose=False)
+    if loaded.name == SMALL:
+        _decode_as_sam_2(predictor.model.mask_decoder)
     return predictor
+
+
+def _decode_as_sam_2(decoder: Any) -> None:
+    """Our small SAM's decoder takes fine features, which Ultralytics' decoder of SAM 2 does and its decoder of SAM does
+    not: the reference is its method for SAM 2."""
+    from ultralytics.models.sam.modules.decoders import SAM2MaskDecoder
+
+    decoder.pred_obj_scores, decoder.use_high_res_features = False, True
+    decoder.predict_masks = lambda **given: SAM2MaskDecoder.predict_masks(decoder, repeat_image=True, **given)[:2]
 
 
 class Steps:

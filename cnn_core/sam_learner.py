@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -118,9 +119,12 @@ class Learner:
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
+        warmup = params.warmup_fraction
+        if math.isclose(warmup * (steps + 1), 1):  # OneCycleLR divides by the steps of the warm-up less one
+            warmup *= 1.01
         # One step more than there are: the schedule ends at 0, and a step there would be wasted.
         self.schedule = OneCycleLR(
-            self.optimizer, params.learning_rate, steps + 1, pct_start=params.warmup_fraction, cycle_momentum=False
+            self.optimizer, params.learning_rate, steps + 1, pct_start=warmup, cycle_momentum=False
         )
         self.average = {name: value.clone() for name, value in self._values().items()}
 
@@ -130,8 +134,9 @@ class Learner:
         Returns:
             The mean loss, and the mean IoU of the masks found: scalars.
         """
-        self.network.eval()
-        self.learns.train()
+        if not self.learns.training:
+            self.network.eval()
+            self.learns.train()
         batch = batch.to(self.device)
         if maps is None:
             batch = self._augmented(batch, draws)

@@ -33,7 +33,17 @@ from cnn_core.media import Media, list_media
 from cnn_core.media_reading import Reader, pixels
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.prediction_folders import BOXES, MASKS, Predictions, in_other_ids, read_predictions, same_images
-from cnn_core.reading import Combine, accuracy, matched, numbers, positions, read_as, right_or_wrong, unique_digits
+from cnn_core.reading import (
+    Combine,
+    accuracy,
+    matched,
+    numbers,
+    positions,
+    read_as,
+    right_or_wrong,
+    unique_digits,
+    without_islands,
+)
 from cnn_core.reading_pictures import example, examples, outline_colours
 from cnn_core.views import MOST_VIEWS
 from tasks import events
@@ -57,6 +67,7 @@ class ReadParams(Params):
     tta: int = bounded(1, MOST_VIEWS)
     ink: Ink
     combine: Combine
+    islands: float = bounded(0, 1)  # least share of a mask's largest part that another part of it has; 0 = all stay
     conf: float = bounded(0, 1)  # least score of a digit's detection; of a mask without one, its predicted IoU
     duplicate_iou: float = bounded(0, 1)
     match_iou: float = bounded(0, 1)
@@ -113,7 +124,8 @@ def ways(params: ReadParams, source: Predictions, truth: Truth | None) -> Tables
     """The digits to be read: found ones by their masks and, apart, by the detector's boxes; and the truth's own masks,
     which tell how much the classifier alone gets wrong."""
     limits = {"conf": params.conf, "duplicate_iou": params.duplicate_iou}
-    tables = {"masks": unique_digits(source.objects, source.images, **limits)}
+    solid = without_islands(source.objects, source.images, params.islands)
+    tables = {"masks": unique_digits(solid, source.images, **limits)}
     if not is_none(params.boxes):
         found = read_predictions(params.boxes, made_by=BOXES)
         same = same_images(found.images, source.seen, named=(params.boxes, params.source))

@@ -45,10 +45,10 @@ EXTRA = {
 }
 DROPPED = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}
 # What the parts depend on and only the actors load.
-_CODE = """detection engines images media_reading sam sam_automatic sam_decoder sam_memory sam_video sam_weights
-    segment_images segmentation segmentation_pictures segmentation_prompts small_sam video_pictures yolo yolo_exports
-    yolo_inference yolo_prompting"""
-CODE = [f"cnn_core/{name}.py" for name in _CODE.split()]
+_CODE = """clips detection engines images media_reading sam sam_automatic sam_decoder sam_memory sam_small sam_video
+    sam_weights segment_images segmentation segmentation_pictures segmentation_prompts video_pictures video_prompts yolo
+    yolo_exports yolo_inference yolo_prompting"""
+CODE = [*(f"cnn_core/{name}.py" for name in _CODE.split()), "tasks/segment_video.py", "tasks/video_tables.py"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

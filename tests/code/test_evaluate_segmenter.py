@@ -16,8 +16,11 @@ from sam_files import write_sam
 
 from cnn_core.annotations import OBJECTS, read_annotations, read_objects
 from cnn_core.coco import to_coco
+from cnn_core.params import from_mapping
+from cnn_core.sam_small import SmallSamParams, build_small_sam
 from cnn_core.segmentation_evaluation import answers, detected_prompts, read_masks, spread, true_prompts
 from cnn_core.segments import Found, Segments
+from cnn_core.yolo import quiet
 from cnn_core.yolo_labels import write_yolo
 from tasks import evaluate_segmenter
 
@@ -158,3 +161,25 @@ def test_a_prompt_without_a_mask_keeps_its_place(place: Path) -> None:
     Image.new("RGB", (5, 5)).save("set/images/test/000001.png")
     with pytest.raises(ValueError, match="5 x 5 pixels, the set says 96 x 96"):
         list(answers(Fake(), images, true_prompts(truth)))
+
+
+def test_ultralytics_gives_the_masks_of_the_small_sam_too(place: Path) -> None:
+    torch.manual_seed(0)
+    model = {"widths": [8, 16, 16, 16], "depths": [0, 1, 1, 0], "windows": [4, 4, 4], "head_width": 8, "dim": 16}
+    model |= {"layers": 2, "heads": 2, "mlp_dim": 32, "frequency": 0.5}
+    quiet(place / "settings")
+    network = build_small_sam(from_mapping(SmallSamParams, model, "model"), 64)
+    for branch in network.mask_decoder.output_hypernetworks_mlps:  # logits of both signs: weights with a mean of 0
+        for part in branch.layers[-1].parameters():
+            part.data.sub_(part.data.mean(0)).mul_(20)
+    network.mask_decoder.iou_prediction_head.layers[-1].bias.data.fill_(0.9)
+    (place / "small").mkdir()
+    torch.save(network.state_dict(), place / "small/model.pt")
+    (place / "small/model.json").write_text(json.dumps({"imgsz": 64, "model": {"architecture": "small_sam", **model}}))
+    metrics = run(weights="small", imgsz=0, reference=4)
+    found = read_objects("data/predictions/segmenter-test.parquet")
+    assert found[found["prompted_by"] == "truth"]["rle"].nunique() == 5
+    reference = metrics["reference"]
+    assert (metrics["network"], reference["objects"]) == ("small_sam", 5)
+    assert reference["equal_masks"] >= 3 / 5  # a logit of nearly 0 may come out on the other side
+    assert reference["ultralytics_mean_iou"] == pytest.approx(reference["mean_iou"], abs=1e-3)

@@ -20,8 +20,8 @@ from tasks import read
 TEXTS = ["12", "9", "405", ""]
 VALUES = {
     "source": "segment", "images": "set/images/test", "boxes": "detect", "truth": "set", "split": "test",
-    "weights": "model", "tta": 1, "ink": "contrast", "combine": "cnn", "conf": 0.25, "duplicate_iou": 0.5,
-    "match_iou": 0.5, "worst": 4,
+    "weights": "model", "tta": 1, "ink": "contrast", "islands": 0.2, "combine": "cnn", "conf": 0.25,
+    "duplicate_iou": 0.5, "match_iou": 0.5, "worst": 4,
 }  # fmt: skip
 
 

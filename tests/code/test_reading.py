@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from cnn_core import reading
-from cnn_core.annotations import encode_mask, images_table, objects_table
+from cnn_core.annotations import decode_mask, encode_mask, images_table, mask_box, objects_table
 from cnn_core.nms import iou
+from cnn_core.reading import without_islands
 
 CLASSES = list("0123456789")
 
@@ -152,3 +153,19 @@ def test_no_digit_at_all():
     hit = reading.matched(truth, digits, 0.5)
     assert reading.accuracy(truth, digits, hit, texts.assign(truth=["1"]))["found_and_read"] == 0
     assert iou(np.empty((0, 4)), np.empty((0, 4))).shape == (0, 0)
+
+
+def test_a_mask_loses_its_islands_and_its_box_follows() -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 5:11] = True  # 120 pixels
+    mask[12:17, 14:20] = True  # 30: a second stroke
+    mask[36:38, 36:39] = True  # 6: stray
+    objects = objects_table([{"image_id": "a", "class_id": 1, "class_name": "1", "rle": encode_mask(mask),
+                              **dict(zip(("x1", "y1", "x2", "y2"), mask_box(mask), strict=True))}])  # fmt: skip
+    images = pd.DataFrame({"image_id": ["a"], "height": [40], "width": [40]})
+    solid = without_islands(objects, images, 0.2)
+    assert decode_mask(solid["rle"][0], 40, 40).sum() == 150
+    assert solid[["x1", "y1", "x2", "y2"]].to_numpy()[0].tolist() == [5, 10, 20, 30]
+    assert without_islands(objects, images, 0.0)["rle"][0] == objects["rle"][0]
+    boxes = objects.assign(rle=None)
+    assert without_islands(boxes, images, 0.2)["x2"][0] == objects["x2"][0]

@@ -66,6 +66,8 @@ def test_the_boundary_score_of_a_shifted_square():
     assert 0.5 < metrics.boundary_f(truth, square(24, 20, 20), tolerance) < 1  # two sides of four are still near
     assert metrics.boundary_f(truth, square(50, 20, 20), tolerance) == 0
     assert metrics.outline(truth).sum() == 4 * 19
+    notched = truth & ~square(35, 35, 5)
+    assert metrics.outline(notched).sum() == 4 * 19 - 1  # without the pixel that touches the notch by a corner
     whole = np.ones((60, 80), bool)
     assert metrics.boundary_f(whole, whole, tolerance) == 1
     assert metrics.boundary_f(truth, np.zeros((60, 80), bool), tolerance) == 0
@@ -116,6 +118,8 @@ def test_the_interval_draws_whole_images():
     alone = metrics.interval(values, np.arange(1000).astype(str), resamples=500, seed=0)
     assert alone[1] - alone[0] < (high - low) / 4
     assert metrics.interval(values, [""] * 1000, resamples=0, seed=0) is None
+    uneven = metrics.interval(np.full(10, 0.7), list("aaaaaaabbc"), resamples=50, seed=0)
+    assert uneven == pytest.approx((0.7, 0.7))
 
 
 def test_calibration_by_hand():

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-STAGES = 18
+STAGES = 25
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ def contact_sheet(
     font, bold = ImageFont.load_default(_TEXT), ImageFont.load_default(_TEXT + 5)
     texts = [line for row in captions or [] for text in row for line in text.split("\n")]
     lines = max((text.count("\n") + 1 for row in captions or [] for text in row), default=0)
-    cell_height = side + _GAP + lines * (_TEXT + 4) + (2 if lines else 0)
+    sides = [image.shape[1:] for row in rows for image in row]
+    high = max((round(side * height / max(height, width)) for height, width in sides), default=side)
+    cell_height = high + _GAP + lines * (_TEXT + 4) + (2 if lines else 0)
     cell_width = max(side, *(math.ceil(font.getlength(text)) for text in [*texts, *(headings or [])]), 0) + _GAP
     columns = max((len(row) for row in rows), default=1)
     top = _TEXT * 2 + 2 * _GAP + (_TEXT + _GAP if headings else 0)
@@ -49,7 +51,7 @@ def contact_sheet(
             left, upper = _GAP + column * cell_width, top + number * cell_height
             sheet.paste(_enlarged(image, side), (left + (cell_width - _GAP - side) // 2, upper))
             for line, text in enumerate(captions[number][column].split("\n") if captions else []):
-                below = upper + side + 4 + line * (_TEXT + 4)
+                below = upper + high + 4 + line * (_TEXT + 4)
                 draw.text((left + (cell_width - _GAP) / 2, below), text, _INK, font, anchor="mt")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,9 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cnn_core.files import whole_folder, write_json
+from flows import notify
 from flows.champions import fetch
+from flows.forms import Override, Text
 from flows.git import experiment_of, main_checkout, resolve
 from flows.graph import find_root
 from flows.outputs import own_folder
@@ -62,14 +64,16 @@ def step(name: str, classifier: str, earlier: Sequence[str]) -> Step:
     description="Sends a folder of images through the champions: detect, segment, classify.",
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES),
     persist_result=False,
+    on_failure=[notify.failed],
+    on_crashed=[notify.failed],
 )
 def batch(
-    folder: str,
+    folder: Text,
     steps: list[Steps] | None = None,
     classifier: Literal["digits", "scenes"] = "scenes",
-    output: str | None = None,
-    overrides: list[str] | None = None,
-    revision: str | None = None,
+    output: Text | None = None,
+    overrides: list[Override] | None = None,
+    revision: Text | None = None,
 ) -> State[str]:
     """Nothing of the checkout changes but the folder of the results.
 

@@ -1,20 +1,30 @@
-"""``make ui``: the Prefect UI with the pipeline served in it, so that a run starts with a click.
+"""``make ui``: the Prefect UI with the deployments of prefect.yaml served in it, so that a run starts with a click.
 
 A server that already runs (``PREFECT_API_URL``) is used; else one is started on 127.0.0.1 and ended with this process.
+No work pool is needed: runs are processes of this one.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from flows.graph import find_root
 
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+DEFINITION = Path(__file__).resolve().parent.parent / "prefect.yaml"
 HOST, PORT = "127.0.0.1", 4200
 START_S = 90.0
 
@@ -45,6 +55,29 @@ def start_server(host: str = HOST, port: int = PORT) -> subprocess.Popen[bytes]:
     return server
 
 
+def read_definition(path: Path = DEFINITION) -> list[dict[str, Any]]:
+    """The deployments of prefect.yaml, which `prefect deploy` reads too."""
+    return yaml.safe_load(path.read_text())["deployments"]
+
+
+def served(definition: dict[str, Any]) -> RunnerDeployment:
+    """The same deployment without its work pool."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.flows import EntrypointType
+    from prefect.schedules import Cron
+
+    module, _, name = definition["entrypoint"].rpartition(".")
+    return getattr(importlib.import_module(module), name).to_deployment(
+        definition["name"],
+        description=definition["description"],
+        tags=definition["tags"],
+        parameters=definition["parameters"],
+        schedules=[Cron(schedule.pop("cron"), **schedule) for schedule in map(dict, definition["schedules"])],
+        concurrency_limit=ConcurrencyLimitConfig(**definition["concurrency_limit"]),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
 def main() -> int:
     """Start what is missing, serve the deployments until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
@@ -57,15 +90,11 @@ def main() -> int:
         if not is_healthy(url):
             print("Starting the Prefect server ...", flush=True)
             server = start_server(port=port)
-        from flows.pipeline import pipeline  # after the address is known: Prefect reads it when it is imported
+        from prefect import serve  # after the address is known: Prefect reads it when it is imported
 
+        deployments = [served(definition) for definition in read_definition()]
         print(f"\nPrefect UI: {url.removesuffix('/api')}/deployments   (Ctrl-C ends it)\n", flush=True)
-        pipeline.serve(
-            name="pipeline",
-            description="Run the stages of dvc.yaml that are stale; empty fields mean: as in params.yaml.",
-            tags=["gridflow"],
-            pause_on_shutdown=False,
-        )
+        serve(*deployments, pause_on_shutdown=False)
     except (RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

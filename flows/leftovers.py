@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from prefect.runtime import flow_run
 
 GUARD_S = 30.0  # DVC holds the guard of its lock file for milliseconds
 CLOCK_S = 2.0  # by so much the start of a process and a file's time may differ
 END_S = 10.0
+KEPT_RUNS, KEPT_S = 20, 7 * 86400.0
 
 
 def clear_leftovers(root: Path) -> list[str]:
@@ -27,6 +30,17 @@ def clear_leftovers(root: Path) -> list[str]:
     ended = end_orphans(root)
     said = [f"{len(ended)} processes of a run that was killed were ended"] if ended else []
     return said + [f"a lock that nobody holds any more was removed: {what}" for what in sweep_rwlock(root)]
+
+
+def new_run_folder(root: Path) -> Path:
+    """A folder for this run's events and failures; of the earlier ones the newest stay, and those of last week."""
+    runs = root / ".gridflow" / "runs"
+    folder = runs / str(flow_run.get_id() or "local")
+    folder.mkdir(parents=True, exist_ok=True)
+    old = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_RUNS:]
+    for path in (path for path in old if time.time() - path.stat().st_mtime > KEPT_S):  # none of a run that lives
+        shutil.rmtree(path, ignore_errors=True)
+    return folder
 
 
 def end_orphans(root: Path) -> list[psutil.Process]:

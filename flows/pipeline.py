@@ -7,10 +7,8 @@ import argparse
 import contextlib
 import functools
 import os
-import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,18 +16,21 @@ from types import FrameType
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.futures import wait
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import notify
 from flows.failures import BACK_OFF
+from flows.forms import Override, Recipe, Text, Values
 from flows.git import resolve
 from flows.graph import StageNode, find_root, missing_inputs, read_graph
-from flows.leftovers import clear_leftovers
+from flows.leftovers import clear_leftovers, new_run_folder
 from flows.messages import counts, failures, foreign, missing, summary
 from flows.parameters import check_params, patch_params
 from flows.processes import Slots
+from flows.publish import publish_summary
 from flows.stage import Run, nothing_to_do, run_stage
 from flows.workspace import (
     Workspace,
@@ -41,7 +42,6 @@ from flows.workspace import (
     workspace,
 )
 
-KEPT_RUNS, KEPT_S = 20, 7 * 86400.0
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 
 
@@ -50,35 +50,41 @@ MAX_STAGES = 256  # threads that may wait at the same time: more than a graph ha
     description="Runs the stages of dvc.yaml that are stale, each as one task.",
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES),
     persist_result=False,
+    on_failure=[notify.failed],
+    on_crashed=[notify.failed],
 )
 def pipeline(
-    stages: list[str] | None = None,
-    recipe: str | None = None,
-    overrides: list[str] | None = None,
-    isolated: bool = False,
-    revision: str | None = None,
-    name: str | None = None,
+    stages: list[Text] | None = None,
+    recipe: Recipe | None = None,
+    values: Values | None = None,
+    overrides: list[Override] | None = None,
+    isolated: bool | None = None,
+    revision: Text | None = None,
+    name: Text | None = None,
 ) -> State[str]:
     """Run the stages named, with all that they need.
 
     Args:
         stages: names from dvc.yaml, such as train@digits; none is the default run.
         recipe: a set of parameters from recipes/, written to params.yaml first.
-        overrides: parameters as key=value, written to params.yaml after the recipe.
+        values: the parameters that people change most, over the recipe's.
+        overrides: any others as key=value, such as train.digits.seed=1: the grammar of `dvc exp run -S`; they go last.
         isolated: work in a git worktree of its own, keep the result as a DVC experiment; the checkout stays as it is.
+            Empty: yes for a run of a deployment, no for the command line.
         revision: the commit, branch, tag or experiment that an isolated run works at; none is the checkout's commit.
         name: of the experiment; none is the flow run's.
     """
-    root, wanted = find_root(), (tuple(stages or ()), recipe, tuple(overrides or ()))
+    chosen = (*(values.overrides() if values else ()), *(overrides or ()))
+    root, wanted = find_root(), (tuple(stages or ()), recipe, chosen)
     try:
-        if isolated:
+        if isolated or (isolated is None and deployment.get_id()):
             return _run_isolated(root, *wanted, revision=revision, name=name)
         nodes = prepare(root, *wanted)
     except ValueError as error:
         return Failed(message=str(error), data=str(error))
     run = Run(root=root, folder=new_run_folder(root), slots=Slots(os.cpu_count() or 1))
     run_nodes(nodes, run)
-    return _end(run, summary(nodes, run))
+    return _end(run, nodes)
 
 
 def _run_isolated(
@@ -99,14 +105,15 @@ def _run_isolated(
         run = Run(root=place.root, folder=new_run_folder(root), slots=Slots(os.cpu_count() or 1), isolated=True)
         run_nodes(nodes, run)
         if failures(run):
-            return _end(run, summary(nodes, run))
-        saved = experiment_name(root, place.save(name, [node.name for node in nodes]))
-        return _end(run, summary(nodes, run, saved), f"; experiment {saved}")
+            return _end(run, nodes)
+        return _end(run, nodes, experiment_name(root, place.save(name, [node.name for node in nodes])))
 
 
-def _end(run: Run, text: str, more: str = "") -> State[str]:
-    failed = "; ".join(failures(run))
-    return Failed(message=failed, data=text) if failed else Completed(message=counts(run) + more, data=text)
+def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) -> State[str]:
+    text, failed = summary(nodes, run, experiment), "; ".join(failures(run))
+    publish_summary(text, run.root, nodes, experiment)
+    told = counts(run) + (f"; experiment {experiment}" if experiment else "")
+    return Failed(message=failed, data=text) if failed else Completed(message=told, data=text)
 
 
 @functools.cache
@@ -175,17 +182,6 @@ def run_nodes(nodes: Sequence[StageNode], run: Run) -> None:
         wait(list(futures.values()))
     finally:  # cancelled, interrupted or broken
         run.groups.end_all()
-
-
-def new_run_folder(root: Path) -> Path:
-    """A folder for this run's events and failures; of the earlier ones the newest stay, and those of last week."""
-    runs = root / ".gridflow" / "runs"
-    folder = runs / str(flow_run.get_id() or "local")
-    folder.mkdir(parents=True, exist_ok=True)
-    old = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_RUNS:]
-    for path in (path for path in old if time.time() - path.stat().st_mtime > KEPT_S):  # none of a run that lives
-        shutil.rmtree(path, ignore_errors=True)
-    return folder
 
 
 def main() -> int:

@@ -24,8 +24,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from cnn_core.comparison import Comparison, PromotionRule
+from flows import notify
 from flows.challenge import judge, read_answers, rows_of, table
 from flows.champions import fetch, promote
+from flows.forms import Override, Recipe, Text
 from flows.git import experiment_of, main_checkout, resolve
 from flows.graph import find_root
 from flows.inbox import data_version, lay_out, present_data, take_in
@@ -61,13 +63,15 @@ class Verdict:
     description="Takes in what is new, trains a challenger and promotes it only if it is better than the champion.",
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES),
     persist_result=False,
+    on_failure=[notify.failed],
+    on_crashed=[notify.failed],
 )
 def retrain(
     model: Literal["digits", "scenes"] = "digits",
-    recipe: str | None = None,
-    overrides: list[str] | None = None,
-    revision: str | None = None,
-    inbox: str | None = None,
+    recipe: Recipe | None = None,
+    overrides: list[Override] | None = None,
+    revision: Text | None = None,
+    inbox: Text | None = None,
     drift: Literal["off", "warn", "stop"] = "warn",
     margin: Annotated[float, Field(ge=0, le=1)] = 0.0,
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.05,
@@ -133,6 +137,7 @@ def retrain(
         },
         payload={"model": model, "version": version.name, "commit": version.commit, "reason": reason},
     )
+    notify.promoted(model, version.name, version.commit, reason + by_hand)
     return Completed(message=f"promoted: {model} {version.name}. {reason}{by_hand}", data=version.name)
 
 

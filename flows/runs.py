@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from prefect import get_run_logger
 
+from flows.leftovers import new_run_folder
 from flows.messages import failures
-from flows.pipeline import new_run_folder, prepare_workspace, run_nodes
+from flows.pipeline import prepare_workspace, run_nodes
 from flows.processes import Slots
 from flows.stage import Run
 from flows.workspace import Workspace

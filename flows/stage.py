@@ -16,7 +16,7 @@ from subprocess import Popen
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Failed
@@ -25,6 +25,7 @@ from flows.failures import can_heal, kind_of_failure, smaller_batch
 from flows.graph import StageNode
 from flows.leftovers import end_stage
 from flows.processes import ProcessGroups, Slots
+from flows.publish import publish_results
 from tasks.events import progress_line
 
 LOG_EVERY_S = 5.0
@@ -84,7 +85,7 @@ def run_stage(node: StageNode, run: Run) -> State:
         if not run.isolated:
             restore(node, run)
         return Failed(message=f"{outcome.kind}: {outcome.message}")
-    publish_metrics(node, run.root)
+    publish_results(node, run.root)
     if outcome.cached:
         return State(type=StateType.COMPLETED, name="Cached", message="DVC had this result already")
     run.executed.add(node.name)
@@ -144,14 +145,6 @@ def restore(node: StageNode, run: Run) -> None:
         process.communicate(timeout=600)
     except Exception as error:  # the stage's own failure is the news, not this
         get_run_logger().warning("the former outputs of %s were not restored: %s", node.name, error)
-
-
-def publish_metrics(node: StageNode, root: Path) -> None:
-    """The stage's DVC metrics as a table artifact of the task run."""
-    for path in node.metrics:
-        metrics = json.loads((root / path).read_text())
-        rows = [{"metric": key, "value": value} for key, value in metrics.items() if not isinstance(value, dict | list)]
-        create_table_artifact(key=f"{node.slug}-metrics", table=rows, description=f"{node.name}: {node.description}")
 
 
 def _follow(process: Popen[str], node: StageNode, folder: Path) -> tuple[list[str], bool]:

@@ -46,23 +46,32 @@ def ctrl_c() -> None:
 
 
 @pytest.fixture
-def small(tmp_path: Path, run: Callable, repository: Path) -> Path:
+def small(tmp_path: Path, make_small: Callable[[Path], Path]) -> Path:
     """A committed repository with the stages first -> (left, right) -> last."""
-    root = tmp_path / "small"
-    root.mkdir()
-    run("git", "init", "-q", cwd=root)
-    run("dvc", "init", "-q", cwd=root)
-    for package in ("tasks", "cnn_core"):
-        (root / package).symlink_to(repository / package)
-    (root / "append.py").write_text(APPEND)
-    (root / "dvc.yaml").write_text(DVC_YAML)
-    (root / "params.yaml").write_text("report:\n  title: small  # a comment that stays\n")
-    (root / "source.txt").write_text("source")
-    (root / "right.flag").write_text("")
-    (root / ".gitignore").write_text("/tasks\n/cnn_core\n/.gridflow\n")
-    run("git", "add", ".", cwd=root)
-    run("git", "commit", "-qm", "small", cwd=root)
-    return root
+    return make_small(tmp_path / "small")
+
+
+@pytest.fixture(scope="session")
+def make_small(run: Callable, repository: Path) -> Callable[[Path], Path]:
+    """Makes such a repository."""
+
+    def make(root: Path) -> Path:
+        root.mkdir(exist_ok=True)
+        run("git", "init", "-q", cwd=root)
+        run("dvc", "init", "-q", cwd=root)
+        for package in ("tasks", "cnn_core"):
+            (root / package).symlink_to(repository / package)
+        (root / "append.py").write_text(APPEND)
+        (root / "dvc.yaml").write_text(DVC_YAML)
+        (root / "params.yaml").write_text("report:\n  title: small  # a comment that stays\n")
+        (root / "source.txt").write_text("source")
+        (root / "right.flag").write_text("")
+        (root / ".gitignore").write_text("/tasks\n/cnn_core\n/.gridflow\n")
+        run("git", "add", ".", cwd=root)
+        run("git", "commit", "-qm", "small", cwd=root)
+        return root
+
+    return make
 
 
 @pytest.fixture(scope="session")

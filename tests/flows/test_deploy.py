@@ -1,93 +1,164 @@
-"""``make ui``: the deployment is served, a run of it starts from the server, and cancelling it ends every process."""
+"""``make ui``: three deployments are served, runs start from the server, and cancelling one ends every process."""
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import served as serving
+import yaml
+from PIL import Image
+from served import Served, wait_until
 
-pytestmark = pytest.mark.slow
-API = "http://127.0.0.1:4287/api"
+from flows.deploy import read_definition
+from flows.deploy import served as deployment
+from flows.forms import Values
+from flows.git import git
+from flows.parameters import recipes
+from flows.publish import LARGEST, picture
+
 SLEEP = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(987)']).wait()"
+NAMES = ["pipeline", "retrain", "batch"]
 
 
-@pytest.fixture
-def served(small: Path, environment: dict[str, str], repository: Path) -> Iterator[Path]:
-    """The small repository with its pipeline served; ended by Ctrl-C, as a person does."""
-    env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": API}
-    process = subprocess.Popen([sys.executable, "-m", "flows.deploy", "--port", "4287"], cwd=small, env=env)
-    wait_until(lambda: bool(deployments()), 300)
-    yield small
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+@pytest.fixture(scope="module")
+def forms() -> dict[str, dict]:
+    """The schema of each deployment's parameters, as the UI gets it."""
+    return {
+        one["name"]: deployment(one)._parameter_openapi_schema.model_dump()["properties"] for one in read_definition()
+    }
 
 
-def test_a_run_from_the_server_works_and_can_be_cancelled(served: Path, run: Callable) -> None:
-    parameters = deployments()[0]["parameter_openapi_schema"]["properties"]
-    assert {"stages", "recipe", "overrides"} == set(parameters)
+def keys(node: dict, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
 
-    done = start({"stages": ["first"]})
-    wait_until(lambda: state(done)["type"] in ("COMPLETED", "FAILED", "CRASHED"), 300)
-    assert state(done)["type"] == "COMPLETED", state(done)
-    assert (served / "first.txt").exists()
 
-    (served / "append.py").write_text(SLEEP)
-    (served / "source.txt").write_text("changed")
-    running = start({"stages": ["first"]})
-    wait_until(lambda: bool(sleepers()), 300)
-    ask(f"flow_runs/{running}/set_state", {"state": {"type": "CANCELLING"}})
-    wait_until(lambda: state(running)["type"] == "CANCELLED", 300)
+def test_the_form_offers_the_recipes_there_are(forms: dict[str, dict], repository: Path) -> None:
+    for name in ("pipeline", "retrain"):
+        assert forms[name]["recipe"]["anyOf"][0]["enum"] == recipes(repository)
+    assert [one["name"] for one in read_definition()] == NAMES
+
+
+def test_every_field_of_the_form_is_described_and_may_stay_empty(forms: dict[str, dict]) -> None:
+    assert list(forms["pipeline"]) == ["stages", "recipe", "values", "overrides", "isolated", "revision", "name"]
+    assert all(field["default"] is None for field in forms["pipeline"].values())
+    for form in forms.values():
+        assert all(field["description"] for field in form.values())
+    for one in read_definition():
+        assert one["parameters"] == {}
+
+
+def test_the_values_of_the_form_are_parameters(repository: Path) -> None:
+    known = set(keys(yaml.safe_load((repository / "params.yaml").read_text())))
+    assert {field.title for field in Values.model_fields.values()} <= known
+    assert all(field.description and field.default is None for field in Values.model_fields.values())
+    assert list(Values(digits_epochs=3, scenes_source="a b").overrides()) == [
+        "ingest.scenes.source=a b",
+        "train.digits.epochs=3",
+    ]
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Values(digits_epochs=0)
+
+
+def test_a_picture_is_small_enough_for_the_database(tmp_path: Path) -> None:
+    Image.effect_noise((200, 150), 100).resize((2000, 1500)).save(tmp_path / "large.png")
+    assert (tmp_path / "large.png").stat().st_size > LARGEST
+    shown = picture(tmp_path / "large.png")
+    assert "(data:image/jpeg;base64," in shown
+    assert len(shown) < 1.4 * LARGEST
+    Image.linear_gradient("L").save(tmp_path / "small.png")
+    assert picture(tmp_path / "small.png").startswith("**small**\n\n![small](data:image/png;base64,")
+    assert picture(tmp_path / "none.png") == ""
+
+
+@pytest.fixture(scope="module")
+def ui(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_small: Callable,
+    environment: dict[str, str],
+    repository: Path,
+    run: Callable,
+) -> Iterator[Served]:
+    root = make_small(tmp_path_factory.mktemp("deploy"))
+    Image.linear_gradient("L").save(root / "picture.png")
+    text = (root / "dvc.yaml").read_text().replace("left.txt l\n", "left.txt l && cp picture.png left.png\n")
+    (root / "dvc.yaml").write_text(text.replace("outs: [left.txt]", "outs: [left.txt]\n    plots: [left.png]"))
+    run("git", "add", ".", cwd=root)
+    run("git", "commit", "-qm", "a picture", cwd=root)
+    with serving.serve(root, environment, repository, 4287) as started:
+        yield started
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2000)
+def test_a_run_from_the_server_is_isolated_and_can_be_cancelled(ui: Served, run: Callable) -> None:
+    small = ui.root
+    before = git(small, "status", "--porcelain")
+    done = ui.start("pipeline", {"stages": ["left"], "overrides": ["report.title=theirs"]})
+    state = ui.end(done)
+    assert state["type"] == "COMPLETED", state
+    assert "2 stages ran, 0 were up to date; experiment" in state["message"]
+    artifacts = ui.artifacts(done)
+    assert "dvc exp apply" in artifacts["summary"]["data"]
+    assert "data:image/png;base64" in artifacts["left-plots"]["data"]
+    assert git(small, "status", "--porcelain") == before
+    assert not (small / "first.txt").exists()
+
+    bad = ui.start("pipeline", {"overrides": ["report.titel=theirs"]})
+    assert "report.titel is not a parameter; did you mean report.title?" in ui.end(bad)["message"]
+
+    (small / "append.py").write_text(SLEEP)
+    run("git", "commit", "-qam", "sleeps", cwd=small)
+    running = ui.start("pipeline", {"stages": ["right"], "isolated": True, "overrides": ["report.title=b"]})
+    wait_until(lambda: bool(sleepers()), 500)
+    ui.cancel(running)
+    assert ui.end(running)["type"] == "CANCELLED"
     wait_until(lambda: not sleepers(), 20)
-    assert (served / "first.txt").exists()  # what the earlier run made is back
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2000)
+def test_what_is_served_is_what_prefect_deploy_makes(ui: Served, repository: Path, run: Callable) -> None:
+    """Of the same file, by Prefect's own reader, into a process work pool. The last one: it takes the place of what is
+    served."""
+    found = ui.deployments()
+    pool = {"name": "gridflow", "type": "process"}
+    ui.ask("work_pools/", pool)
+    run(
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        cwd=repository,
+        PREFECT_API_URL=ui.api,
+        PWD=str(repository),
+        timeout=900,
+    )
+    deployed = ui.deployments()
+    same = ("id", "name", "description", "tags", "entrypoint", "parameters", "parameter_openapi_schema")
+    for name in NAMES:
+        assert deployed[name]["work_pool_name"] == "gridflow"
+        if name != "batch":  # whose recipes are those of its checkout
+            deployed[name]["parameter_openapi_schema"]["properties"].pop("recipe")
+            found[name]["parameter_openapi_schema"]["properties"].pop("recipe")
+        for key in same:
+            assert deployed[name][key] == found[name][key], (name, key)
+        assert deployed[name]["global_concurrency_limit"]["limit"] == found[name]["global_concurrency_limit"]["limit"]
+        assert deployed[name]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+        assert schedules(deployed[name]) == schedules(found[name])
+    assert [active for *_, active in schedules(deployed["retrain"])] == [False, False]
+
+
+def schedules(found: dict) -> list[tuple]:
+    return sorted(
+        (one["slug"], one["schedule"]["cron"], one["parameters"]["model"], one["active"]) for one in found["schedules"]
+    )
 
 
 def sleepers() -> list[psutil.Process]:
     return [
         one for one in psutil.process_iter(["cmdline"]) if "import time; time.sleep(987)" in (one.info["cmdline"] or [])
     ]
-
-
-def deployments() -> list[dict]:
-    try:
-        return ask("deployments/filter", {})
-    except OSError:
-        return []
-
-
-def start(parameters: dict) -> str:
-    deployment = deployments()[0]["id"]
-    return ask(f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
-
-
-def state(flow_run: str) -> dict:
-    return ask(f"flow_runs/{flow_run}")["state"]
-
-
-def ask(path: str, body: dict | None = None) -> list | dict:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{API}/{path}", data, {"Content-Type": "application/json"})
-    for _ in range(10):
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:  # SQLite is busy on a busy machine
-            if error.code != 503:
-                raise
-            time.sleep(1)
-    raise AssertionError(f"{path}: the server stays unavailable")
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)

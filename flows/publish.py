@@ -1,0 +1,55 @@
+"""What a run shows in the UI as artifacts: metrics and pictures of a stage, the summary of a run."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.graph import StageNode
+
+SIDE, LARGEST = 1200, 300_000  # a picture's pixels and bytes: it is kept in the server's database
+
+
+def publish_results(node: StageNode, root: Path) -> None:
+    """The stage's metrics as a table, its plots as pictures."""
+    for path in node.metrics:
+        metrics = json.loads((root / path).read_text())
+        rows = [{"metric": key, "value": value} for key, value in metrics.items() if not isinstance(value, dict | list)]
+        create_table_artifact(key=f"{node.slug}-metrics", table=rows, description=f"{node.name}: {node.description}")
+    pictures = [root / path for path in node.outputs if path.endswith(".png")]
+    if shown := [markdown for path in pictures if (markdown := picture(path))]:
+        create_markdown_artifact("\n\n".join(shown), key=f"{node.slug}-plots", description=f"{node.name}: plots")
+
+
+def picture(path: Path) -> str:
+    """A picture as Markdown, made smaller where it is large; empty where there is none or it cannot be small."""
+    if not path.is_file():
+        return ""
+    kind, data = "png", path.read_bytes()
+    if len(data) > LARGEST:
+        kind, data = "jpeg", _smaller(data)
+    if len(data) > LARGEST:
+        return ""
+    return f"**{path.stem}**\n\n![{path.stem}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+
+
+def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
+    """At the end of a run: how it went, and where the report lies."""
+    reports = [path for node in nodes for path in node.outputs if path.startswith("data/reports")]
+    apply = f"`dvc exp apply {experiment}` brings it into the checkout: " if experiment else ""
+    lies = [f"- report: {apply}`{root / path}`" for path in reports if experiment or (root / path).exists()]
+    create_markdown_artifact(
+        "\n".join([f"```\n{text.strip()}\n```", "", *lies]), key="summary", description="The run in short"
+    )
+
+
+def _smaller(data: bytes) -> bytes:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    made = io.BytesIO()
+    image.save(made, "JPEG", quality=80)
+    return made.getvalue()

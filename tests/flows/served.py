@@ -1,0 +1,86 @@
+"""The deployments served as ``make ui`` does it, and questions to their server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+class Served:
+    """A server of the deployments of a repository, asked through its API."""
+
+    def __init__(self, root: Path, port: int) -> None:
+        self.root, self.ui, self.api = root, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}/api"
+
+    def deployments(self) -> dict[str, dict]:
+        """By name."""
+        try:
+            return {found["name"]: found for found in self.ask("deployments/filter", {})}
+        except OSError:
+            return {}
+
+    def start(self, name: str, parameters: dict) -> str:
+        """A run of a deployment; its id."""
+        deployment = self.deployments()[name]["id"]
+        return self.ask(f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+
+    def state(self, flow_run: str) -> dict:
+        return self.ask(f"flow_runs/{flow_run}")["state"]
+
+    def end(self, flow_run: str, seconds: float = 500) -> dict:
+        """The state in which it ended."""
+        wait_until(lambda: self.state(flow_run)["type"] in ENDED, seconds)
+        return self.state(flow_run)
+
+    def cancel(self, flow_run: str) -> None:
+        self.ask(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
+
+    def artifacts(self, flow_run: str) -> dict[str, dict]:
+        """By key."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
+        return {found["key"]: found for found in self.ask("artifacts/filter", wanted)}
+
+    def ask(self, path: str, body: dict | None = None) -> list | dict:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})
+        for _ in range(20):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:  # SQLite is busy on a busy machine
+                if error.code != 503:
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{path}: the server stays unavailable")
+
+
+@contextlib.contextmanager
+def serve(root: Path, environment: dict[str, str], repository: Path, port: int) -> Iterator[Served]:
+    """``make ui`` in a repository; ended by Ctrl-C, as a person does."""
+    served = Served(root, port)
+    env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": served.api}
+    process = subprocess.Popen([sys.executable, "-m", "flows.deploy", "--port", str(port)], cwd=root, env=env)
+    try:
+        wait_until(lambda: len(served.deployments()) == 3 or process.poll() is not None, 400)
+        assert process.poll() is None
+        yield served
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 0
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)

@@ -25,10 +25,12 @@ def isolated(small: Path, run: Callable, repository: Path, server: str) -> Calla
 
 
 def experiments(root: Path, run: Callable) -> dict[str, str]:
-    """Name -> commit of all of them, as DVC lists them in the checkout."""
-    names = run("dvc", "exp", "list", "-A", "--name-only", cwd=root).stdout.split()
-    commits = run("dvc", "exp", "list", "-A", "--sha-only", cwd=root).stdout.split()
-    return dict(zip(names, commits, strict=True))
+    """Name -> commit of all of them: those that DVC lists in the checkout, and git's word for where they are."""
+    named = run("dvc", "exp", "list", "-A", "--name-only", cwd=root).stdout.split()
+    references = git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
+    commits = {name.rsplit("/", 1)[-1]: commit for name, commit in map(str.split, references)}
+    assert set(named) == set(commits)
+    return commits
 
 
 def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:

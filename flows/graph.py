@@ -5,6 +5,7 @@ DVC's Python API is not public: pyproject.toml pins DVC, and everything that lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class StageNode:
     @property
     def slug(self) -> str:
         """The name in small letters, digits and dashes, as Prefect's artifact keys and folders want it."""
-        return self.name.replace("@", "-").replace("_", "-").lower()
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
 
 
 def find_root(start: Path | None = None) -> Path:

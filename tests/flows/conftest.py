@@ -87,7 +87,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository
     run("python", "-m", "flows.pipeline", "--recipe", "tiny", "--check", cwd=root)
     run("git", "add", ".", cwd=root)
     run("git", "commit", "-qm", "tiny", cwd=root)
-    run("dvc", "repro", cwd=root)
+    run("dvc", "repro", cwd=root, timeout=1500)
     return root
 
 

@@ -113,6 +113,8 @@ def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) ->
     text, failed = summary(nodes, run, experiment), "; ".join(failures(run))
     publish_summary(text, run.root, nodes, experiment)
     told = counts(run) + (f"; experiment {experiment}" if experiment else "")
+    if not failed and (left := [node.name for node in nodes if node.name not in run.outcomes]):
+        failed = f"{', '.join(left)} did not start: a task before it broke outside its stage (its log says why)"
     return Failed(message=failed, data=text) if failed else Completed(message=told, data=text)
 
 

@@ -12,6 +12,9 @@ export YOLO_OFFLINE := true
 # Torch's threads wait by spinning, which starves whatever shares the cores: only for some microseconds.
 export GOMP_SPINCOUNT ?= 10000
 
+# The tests run in two processes: one for those of the flows, which share a server and a pipeline, one for the others.
+TWO := -n 2 --dist loadgroup
+
 .DEFAULT_GOAL := help
 .PHONY: help run repro study ui test test-unit test-all test-slow lint format install clean
 
@@ -34,10 +37,10 @@ ui: $(READY) ## Start the Prefect UI and serve the deployments
 	@python -m flows.deploy
 
 test: $(READY) ## The tests: unit, data, model, flows (about 11 minutes on 2 cores)
-	@python -m pytest -m "not slow" $(ARGS)
+	@python -m pytest $(TWO) -m "not slow" $(ARGS)
 
 test-unit: $(READY) ## The unit part of the tests (about two minutes)
-	@python -m pytest -m "not slow" tests/code $(ARGS)
+	@python -m pytest $(TWO) -m "not slow" tests/code $(ARGS)
 
 test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs
 	@python -m pytest -m slow $(ARGS)

@@ -3,13 +3,14 @@
 data/models/<set>/model.safetensors       the weights to use
                   evaluated.safetensors   only after a refit: those trained without val and test, which `evaluate`
                                           measures
+                  README.md               the model card (model_card.py)
                   model.json              what they are; written last
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,15 +86,27 @@ class ModelCard:
 
 
 def save_model(
-    folder: str | Path, card: ModelCard, *, shipped: Mapping[str, Tensor], evaluated: Mapping[str, Tensor]
+    folder: str | Path,
+    card: ModelCard,
+    *,
+    shipped: Mapping[str, Tensor],
+    evaluated: Mapping[str, Tensor],
+    readme: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
-    """Write a model folder; what stood there is replaced only when all is written."""
+    """Write a model folder; what stood there is replaced only when all is written.
+
+    Args:
+        readme: makes README.md of model.json's content; None leaves it out.
+    """
     with whole_folder(folder) as partial:
         (partial / "model.safetensors").write_bytes(save(dict(shipped)))
         if card.refit == "all":
             (partial / "evaluated.safetensors").write_bytes(save(dict(evaluated)))
         architecture = {"schema_version": SCHEMA_VERSION, "architecture": card.model["architecture"]}
-        write_json(partial / "model.json", {**architecture, **dataclasses.asdict(card)})
+        content = {**architecture, **dataclasses.asdict(card)}
+        if readme is not None:
+            (partial / "README.md").write_text(readme(content), encoding="utf-8")
+        write_json(partial / "model.json", content)
 
 
 def read_card(folder: str | Path) -> ModelCard:

@@ -12,19 +12,19 @@ import pandas as pd
 
 from cnn_core.annotations import BOX, encode_mask
 from cnn_core.detection_metrics import match
-from cnn_core.detection_truth import read_truth
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
 from cnn_core.media_reading import pixels
 from cnn_core.sam import LoadedSam, reference_predictor
 from cnn_core.segmentation import Segmenter
+from cnn_core.truth import read_truth
 
 TRUTH, DETECTOR = "truth", "detector"  # where a prompt comes from
 PROMPTS = ("image_id", "prompted_by", "object", *BOX)
 
 
 def read_masks(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Images, objects and classes as `detection_truth.read_truth` gives them, crowds left out.
+    """Images, objects and classes as `truth.read_truth` gives them, crowds left out.
 
     Raises:
         ValueError: as there; or the split holds no object, or one without a mask.

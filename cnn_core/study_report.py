@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.reporting import picture
+from cnn_core.report_images import data_uri
 
 TEMPLATE = "study.html.j2"
 
@@ -155,7 +155,7 @@ SECTIONS: Mapping[str, tuple[str, str, Callable[[pd.DataFrame], str]]] = {
 
 
 def write_study(root: str | Path, output: str | Path, *, names: Mapping[str, Any] | None = None) -> None:
-    """Write the page from ``data/study/*.csv`` and ``data/plots/study-*.png`` below ``root``.
+    """Write the page from ``data/study/*.csv`` and ``*.png`` below ``root``.
 
     Raises:
         ValueError: an experiment's table is missing.
@@ -179,7 +179,7 @@ def write_study(root: str | Path, output: str | Path, *, names: Mapping[str, Any
                 "title": title,
                 "claim": claim,
                 "verdict": verdict(table),
-                "figure": picture(root / f"data/plots/study-{name}.png"),
+                "figure": picture(root / f"data/study/{name}.png"),
                 "columns": [column.replace("_", " ") for column in shown.columns],
                 "rows": [[_text(value) for value in row] for row in shown.itertuples(index=False)],
                 "repeats": int(table["repeat"].max()) + 1 if "repeat" in table else 1,
@@ -193,3 +193,8 @@ def write_study(root: str | Path, output: str | Path, *, names: Mapping[str, Any
 
 def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def picture(path: Path) -> str | None:
+    """A PNG as a data URI; None where it is missing."""
+    return data_uri(path.read_bytes(), "png") if path.is_file() else None

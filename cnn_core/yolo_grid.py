@@ -7,10 +7,14 @@ fine ones for small objects and coarse ones for large, with one box a cell and t
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from cnn_core.nms import class_nms
 from cnn_core.yolo import LoadedYolo, grid_sizes, raw
@@ -86,3 +90,26 @@ def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, i
         conf=conf,
         iou=iou,
     )
+
+
+def grid_record(view: GridView) -> dict[str, Any]:
+    """The same as JSON, for a page on which the least score is chosen: of a ``view`` with a low ``conf``. Suppression
+    goes from the best box down, so the boxes kept at a higher ``conf`` are those of ``kept`` that reach it."""
+    buffer = io.BytesIO()
+    Image.fromarray(view.image).save(buffer, "PNG")
+    kept = set(view.kept.tolist())
+    return {
+        "image": base64.b64encode(buffer.getvalue()).decode(),
+        "height": view.image.shape[0],
+        "width": view.image.shape[1],
+        "names": {str(number): name for number, name in view.names.items()},
+        "levels": [
+            {"classes": level.classes.tolist(), "scores": np.round(level.scores, 4).tolist()} for level in view.levels
+        ],
+        "boxes": np.round(view.boxes, 2).tolist(),
+        "scores": np.round(view.scores, 4).tolist(),
+        "classes": view.classes.tolist(),
+        "cells": view.cells.tolist(),
+        "kept": [position in kept for position in range(len(view.boxes))],
+        "iou": view.iou,
+    }

@@ -1,4 +1,7 @@
-"""A challenger against the champion: the same held-out images answered by both, and the verdict."""
+"""A challenger against the champion: the same held-out images answered by both, and the verdict.
+
+Classifiers by McNemar's test on the images that both know; detectors by a paired bootstrap over the images.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from cnn_core.annotations import Annotations, read_objects
 from cnn_core.comparison import Comparison, PromotionRule, as_ids, compare, shared_ids, verdict
 from cnn_core.datasets import read_manifest
+from cnn_core.detection_comparison import Gain, compare_detectors, detector_verdict
+from cnn_core.params import read_yaml
+from cnn_core.truth import read_truth
 from flows.outputs import get, place
 from flows.registry import Model, Version
 
@@ -28,8 +35,24 @@ class Answers:
     metrics: dict[str, Any]
 
 
-def read_answers(root: Path, model: Model) -> Answers:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finds:
+    """What a detector found in the held-out images, whose ``truth`` is known."""
+
+    found: pd.DataFrame
+    truth: Annotations
+    metrics: dict[str, Any]
+
+
+def read_answers(root: Path, model: Model) -> Answers | Finds:
     """Of the run that stands in ``root``."""
+    if not model.data:
+        params = read_yaml(root / "params.yaml")[model.evaluate]
+        return Finds(
+            found=read_objects(root / model.predictions),
+            truth=read_truth(root / params["source"], params["split"]),
+            metrics=json.loads((root / model.metrics).read_text()),
+        )
     raw = root / "data" / "raw" / model.data
     return Answers(
         predictions=pd.read_parquet(root / model.predictions, columns=["id", "label", "predicted"]),
@@ -52,10 +75,21 @@ def rows_of(root: Path, model: Model, version: Version) -> pd.DataFrame:
     return read_rows(get(root, version.commit, path, target))
 
 
+def judge_detectors(champion: Finds, challenger: Finds, rule: PromotionRule) -> tuple[bool, str, str]:
+    """Whether the challenger is better, the sentence why (not), and a table of the figures. Both looked at the
+    challenger's test part: pictures of test images, which the champion has not been trained on either."""
+    images, truth, classes = challenger.truth
+    try:
+        gain = compare_detectors(images, truth, champion.found, challenger.found, classes)
+    except ValueError as error:
+        return False, f"{CONFUSING}: {error}.", ""
+    return *detector_verdict(gain, rule), detector_table(gain)
+
+
 def judge(
     champion: Answers, challenger: Answers, champion_rows: pd.DataFrame, rule: PromotionRule, *, unseen: bool
-) -> tuple[bool, str, Comparison | None]:
-    """Whether the challenger is better, the sentence why (not), and the figures.
+) -> tuple[bool, str, str]:
+    """Whether the challenger is better, the sentence why (not), and a table of the figures.
 
     Args:
         champion: asked the challenger's test part.
@@ -69,9 +103,8 @@ def judge(
             as_ids(champion.predictions, hashes), as_ids(challenger.predictions, hashes), challenger.classes, ids
         )
     except ValueError as error:
-        return False, f"{CONFUSING}: {error}.", None
-    better, why = verdict(found, rule)
-    return better, why, found
+        return False, f"{CONFUSING}: {error}.", ""
+    return *verdict(found, rule), table(found)
 
 
 def table(found: Comparison) -> str:
@@ -85,4 +118,17 @@ def table(found: Comparison) -> str:
     told = (
         f"Only the challenger right: {found.gained}; only the champion: {found.lost}; McNemar p = {found.p_value:.3g}."
     )
+    return "\n".join([*lines, "", told])
+
+
+def detector_table(gain: Gain) -> str:
+    """The comparison of detectors as a table in Markdown."""
+    lines = ["| class | objects | champion | challenger | difference |", "|---|---:|---:|---:|---:|"]
+    objects = sum(count for count, *_ in gain.classes.values())
+    rows = {"all": (objects, gain.champion, gain.challenger), **gain.classes}
+    lines += [
+        f"| {name} | {count:,} | {before:.4f} | {after:.4f} | {after - before:+.4f} |"
+        for name, (count, before, after) in rows.items()
+    ]
+    told = f"AP50 of each class; 95 % of the difference {gain.low:+.4f} to {gain.high:+.4f}, p = {gain.p_value:.3g}."
     return "\n".join([*lines, "", told])

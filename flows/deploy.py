@@ -1,16 +1,19 @@
 """``make ui``: the Prefect UI with the deployments of prefect.yaml served in it, so that a run starts with a click.
 
-A server that already runs (``PREFECT_API_URL``) is used; else one is started on 127.0.0.1 and ended with this process.
-No work pool is needed: runs are processes of this one.
+A server that already runs (``PREFECT_API_URL``) is used; else one is started on 127.0.0.1, started again should it die,
+and ended with this process. No work pool is needed: runs are processes of this one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from flows.graph import find_root
+from flows.heartbeats import crash_silent_runs, send_heartbeats
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -45,7 +49,8 @@ def start_server(host: str = HOST, port: int = PORT) -> subprocess.Popen[bytes]:
         RuntimeError: it ended, or did not answer in time.
     """
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # a session of its own: the terminal's Ctrl-C is for `main`, which lets the runs end while the server still listens
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + START_S
     while not is_healthy(f"http://{host}:{port}/api"):
         if server.poll() is not None or time.monotonic() > deadline:
@@ -53,6 +58,30 @@ def start_server(host: str = HOST, port: int = PORT) -> subprocess.Popen[bytes]:
             raise RuntimeError(f"the Prefect server did not start on {host}:{port}; is the port in use?")
         time.sleep(0.5)
     return server
+
+
+class Server:
+    """A Prefect server that is started again on its database whenever it dies, until it is ended here."""
+
+    def __init__(self, host: str = HOST, port: int = PORT) -> None:
+        self._address, self._ended, self._lock = (host, port), threading.Event(), threading.Lock()
+        self._process = start_server(host, port)
+        threading.Thread(target=self._watch, daemon=True, name="server").start()
+
+    def end(self) -> None:
+        self._ended.set()
+        with self._lock:
+            self._process.terminate()
+            self._process.wait(timeout=20)
+
+    def _watch(self) -> None:
+        while True:
+            self._process.wait()
+            with self._lock, contextlib.suppress(RuntimeError):  # it did not start: once more, then
+                if self._ended.wait(timeout=1.0):
+                    return
+                print("The Prefect server died; it is started again.", flush=True)
+                self._process = start_server(*self._address)
 
 
 def read_definition(path: Path = DEFINITION) -> list[dict[str, Any]]:
@@ -83,15 +112,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument("--port", type=int, default=PORT, help="of the server that is started when none answers")
     port = parser.parse_args().port
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup wants it to stay when the terminal is closed
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
+    send_heartbeats()
     url = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{port}/api")
     server = None
     try:
         os.chdir(find_root())
         if not is_healthy(url):
             print("Starting the Prefect server ...", flush=True)
-            server = start_server(port=port)
+            server = Server(port=port)
         from prefect import serve  # after the address is known: Prefect reads it when it is imported
 
+        crash_silent_runs()
         deployments = [served(definition) for definition in read_definition()]
         print(f"\nPrefect UI: {url.removesuffix('/api')}/deployments   (Ctrl-C ends it)\n", flush=True)
         serve(*deployments, pause_on_shutdown=False)
@@ -102,8 +135,7 @@ def main() -> int:
         pass
     finally:
         if server is not None:
-            server.terminate()
-            server.wait(timeout=20)
+            server.end()
     return 0
 
 

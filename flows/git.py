@@ -69,8 +69,11 @@ def commit_tree(root: Path, tree: str, parents: Sequence[str], message: str) -> 
 
 
 def tree_of(root: Path, commit: str) -> str:
-    """The commit's files, without what `dvc exp save` adds for itself."""
-    return _index_tree(root, commit, ["rm", "-r", "-q", "--cached", "--ignore-unmatch", "--", EXPERIMENT_TRASH])
+    """The commit's files, without what `dvc exp save` adds for itself (by force: a later one has left other content
+    of it in the checkout, which stays)."""
+    return _index_tree(
+        root, commit, ["rm", "-r", "-q", "--force", "--cached", "--ignore-unmatch", "--", EXPERIMENT_TRASH]
+    )
 
 
 def working_tree(root: Path) -> str:

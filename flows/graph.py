@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import networkx as nx
+from dvc.api import DVCFileSystem
+from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
@@ -75,6 +77,14 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[StageNode]:
 def missing_inputs(root: Path, nodes: Sequence[StageNode]) -> list[tuple[str, str]]:
     """``(stage, path)`` for every input that a stage needs, no stage makes and is not there."""
     return [(node.name, path) for node in nodes for path in node.inputs if not (root / path).exists()]
+
+
+def files_of(root: Path, commit: str) -> DVCFileSystem:
+    """The files of a commit, as fsspec has them: those that git holds, and outputs out of DVC's cache or remote, which
+    are the checkout's of today and not those of the commit's time."""
+    mine = Config(str(root / ".dvc"))
+    config = {section: dict(mine[section]) for section in ("cache", "core", "remote") if section in mine}
+    return DVCFileSystem(str(root), rev=commit, config=config)
 
 
 def _choose(repo: Repo, targets: Sequence[str]) -> list[Stage]:

@@ -26,18 +26,27 @@ def failures(run: Run) -> list[str]:
     return [f"{name} failed ({end.kind}): {end.message}" for name, end in run.outcomes.items() if end.kind]
 
 
+def what_failed(nodes: Sequence[StageNode], run: Run) -> str:
+    """Why the run is not whole, in a sentence or more; empty when it is."""
+    if failed := failures(run):
+        return "; ".join(failed)
+    left = [node.name for node in nodes if node.name not in run.outcomes]
+    return f"{', '.join(left)} did not start, and nothing says why" if left else ""
+
+
 def summary(nodes: Sequence[StageNode], run: Run, experiment: str | None = None) -> str:
     """What happened, and where the results lie.
 
     Args:
         experiment: what the results were saved as, of an isolated run; else they lie in the checkout.
     """
-    lines = ["", f"{'stage':<24}{'state':<14}{'seconds':>8}"]
+    width = max([24, *(len(node.name) + 2 for node in nodes)])
+    lines = ["", f"{'stage':<{width}}{'state':<14}{'seconds':>8}"]
     for node in nodes:
         end = run.outcomes.get(node.name)
         state = "not started" if end is None else "failed" if end.kind else "cached" if end.cached else "done"
         seconds = f"{end.seconds:8.1f}" if end and not end.cached else ""
-        lines.append(f"{node.name:<24}{state:<14}{seconds}".rstrip())
+        lines.append(f"{node.name:<{width}}{state:<14}{seconds}".rstrip())
     if run.isolated and not experiment:
         results = ["  none was saved; what the finished stages made is in DVC's cache, where the next run finds it"]
     else:

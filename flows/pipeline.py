@@ -15,23 +15,25 @@ from types import FrameType
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.futures import wait
 from prefect.runtime import deployment, flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import notify
-from flows.failures import BACK_OFF
 from flows.forms import Override, Recipe, Text, Values
-from flows.git import resolve
+from flows.git import main_checkout, resolve
 from flows.graph import StageNode, find_root, missing_inputs, read_graph
 from flows.leftovers import clear_leftovers, new_run_folder
-from flows.messages import counts, failures, foreign, missing, summary
+from flows.lineage import publish_lineage
+from flows.messages import counts, foreign, missing, summary, what_failed
 from flows.parameters import check_params, patch_params
 from flows.processes import Slots
-from flows.publish import publish_summary
-from flows.stage import Run, nothing_to_do, run_stage
+from flows.publish import if_it_can_be_shown, publish_summary
+from flows.registry import MODELS, champion
+from flows.running import run_nodes
+from flows.sharing import check_sharing, pull, share
+from flows.stage import Run, nothing_to_do
 from flows.workspace import (
     Workspace,
     experiment_name,
@@ -41,6 +43,7 @@ from flows.workspace import (
     uncommitted,
     workspace,
 )
+from tasks.runtime import load_runtime
 
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 
@@ -77,6 +80,7 @@ def pipeline(
     chosen = (*(values.overrides() if values else ()), *(overrides or ()))
     root, wanted = find_root(), (tuple(stages or ()), recipe, chosen)
     try:
+        check_sharing(root)
         if isolated or (isolated is None and deployment.get_id()):
             return _run_isolated(root, *wanted, revision=revision, name=name)
         nodes = prepare(root, *wanted)
@@ -101,21 +105,30 @@ def _run_isolated(
         if not revision and (changed := uncommitted(root)):
             shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
             logger.info("only what is committed runs here; these %d files are not: %s", len(changed), shown)
+        pull(place.root, stages)
         nodes = prepare_workspace(place, stages, recipe, overrides, say=logger.info)
         run = Run(root=place.root, folder=new_run_folder(root), slots=Slots(os.cpu_count() or 1), isolated=True)
         run_nodes(nodes, run)
-        if failures(run):
+        if what_failed(nodes, run):
             return _end(run, nodes)
         return _end(run, nodes, experiment_name(root, place.save(name, [node.name for node in nodes])))
 
 
 def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) -> State[str]:
-    text, failed = summary(nodes, run, experiment), "; ".join(failures(run))
-    publish_summary(text, run.root, nodes, experiment)
-    told = counts(run) + (f"; experiment {experiment}" if experiment else "")
-    if not failed and (left := [node.name for node in nodes if node.name not in run.outcomes]):
-        failed = f"{', '.join(left)} did not start: a task before it broke outside its stage (its log says why)"
-    return Failed(message=failed, data=text) if failed else Completed(message=told, data=text)
+    text, failed = summary(nodes, run, experiment), what_failed(nodes, run)
+    if unshared := "" if failed else share(run.root, nodes, experiment):
+        text += f"\n{unshared}"
+    with if_it_can_be_shown("the summary"):
+        publish_summary(text, run.root, nodes, experiment)
+        publish_lineage(nodes, run.root, experiment)
+    with if_it_can_be_shown("the comparison with the champions"):
+        if not failed and any(champion(run.root, model) for model in MODELS):
+            from flows.compare import publish_comparison  # SciPy's import takes a second: not in the UI's worker
+
+            publish_comparison(main_checkout(run.root), run.root, nodes, experiment)
+    told = counts(run) + (f"; experiment {experiment}" if experiment else "") + (f"; {unshared}" if unshared else "")
+    name = "NotShared" if unshared else None  # nothing of the run is lost
+    return Failed(message=failed, data=text) if failed else Completed(name=name, message=told, data=text)
 
 
 @functools.cache
@@ -171,21 +184,6 @@ def _check(root: Path, nodes: Sequence[StageNode], *, checked: bool) -> None:
         check_params(root)
 
 
-def run_nodes(nodes: Sequence[StageNode], run: Run) -> None:
-    """Submit every stage as a task that waits for its upstream, and wait for all of them; none outlives this call."""
-    try:
-        futures = {}
-        for node in nodes:
-            task = run_stage.with_options(
-                name=node.name.partition("@")[0], retries=node.retries, retry_delay_seconds=BACK_OFF(node.retries)
-            )
-            needs = [futures[name] for name in node.upstream if name in futures]
-            futures[node.name] = task.submit(node, run, wait_for=needs)
-        wait(list(futures.values()))
-    finally:  # cancelled, interrupted or broken
-        run.groups.end_all()
-
-
 def main() -> int:
     """The command line; the exit code is 0 only when every stage is done."""
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
@@ -232,7 +230,7 @@ def _prepared(root: Path, arguments: argparse.Namespace) -> int | None:
     nodes = prepare(root, *wanted)
     if arguments.check:
         return 0
-    if any(node.stale for node in nodes) or get_current_settings().api.url is not None:
+    if any(node.stale for node in nodes) or get_current_settings().api.url is not None or load_runtime().push_to:
         return None
     # To record that nothing was to be done, a temporary server would start for nobody to look at.
     print(summary(nodes, nothing_to_do(nodes, root)))

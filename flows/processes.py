@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-GRACE_S = 5.0
+GRACE_S = 4.0  # for all processes of a run together: a run that is cancelled is gone within 10 s
 
 
 class Slots:
@@ -78,24 +79,29 @@ class ProcessGroups:
         with self._lock:
             self.ended = True
             running = list(self._running.values())
-        for process in running:
-            end_tree(process)
+        end_trees(running)
 
 
-def end_tree(leader: subprocess.Popen[str]) -> None:
-    """End a process group and every descendant of its leader, Ray's own sessions included: first asked, then killed."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        # not the leader: psutil would take its exit status, and the Popen that waits for it would see a 0
-        family = psutil.Process(leader.pid).children(recursive=True)
+def end_trees(leaders: Sequence[subprocess.Popen[str]]) -> None:
+    """End process groups and every descendant of their leaders, Ray's own sessions included: all are asked, and what is
+    still there after `GRACE_S` is killed."""
+    family: list[psutil.Process] = []
+    for leader in leaders:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # not the leader: psutil would take its exit status, and the Popen that waits for it would see a 0
+            family += psutil.Process(leader.pid).children(recursive=True)
         _signal_group(leader, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    for leader in leaders:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            leader.wait(timeout=GRACE_S)
-        _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+            leader.wait(timeout=max(0.0, deadline - time.monotonic()))
+    _, alive = psutil.wait_procs(family, timeout=max(0.0, deadline - time.monotonic()))
+    for leader in leaders:
         _signal_group(leader, signal.SIGKILL)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=GRACE_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=GRACE_S)
 
 
 def _signal_group(leader: subprocess.Popen[str], number: int) -> None:

@@ -1,17 +1,29 @@
 """What a run shows in the UI as artifacts: metrics and pictures of a stage, the summary of a run."""
 
 import base64
+import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from cnn_core import report_summary
 from flows.graph import StageNode
 
 SIDE, LARGEST = 1200, 300_000  # a picture's pixels and bytes: it is kept in the server's database
+
+
+@contextlib.contextmanager
+def if_it_can_be_shown(what: str) -> Iterator[None]:
+    """What is only shown is no result: a server that does not answer costs a warning, and not the stage."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning("%s could not be shown: %s", what, error)
 
 
 def publish_results(node: StageNode, root: Path) -> None:
@@ -38,13 +50,15 @@ def picture(path: Path) -> str:
 
 
 def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
-    """At the end of a run: how it went, and where the report lies."""
+    """At the end of a run: the report in short where the run made one, how its stages went, where the report lies."""
     reports = [path for node in nodes for path in node.outputs if path.startswith("data/reports")]
     apply = f"`dvc exp apply {experiment}` brings it into the checkout: " if experiment else ""
     lies = [f"- report: {apply}`{root / path}`" for path in reports if experiment or (root / path).exists()]
-    create_markdown_artifact(
-        "\n".join([f"```\n{text.strip()}\n```", "", *lies]), key="summary", description="The run in short"
-    )
+    parts = [f"```\n{text.strip()}\n```", "", *lies]
+    if any((root / path).exists() for path in reports):
+        with if_it_can_be_shown("the report in short"):
+            parts = [report_summary.summary(root), *parts]
+    create_markdown_artifact("\n".join(parts), key="summary", description="The run in short")
 
 
 def _smaller(data: bytes) -> bytes:

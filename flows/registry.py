@@ -31,6 +31,7 @@ class Model:
     predictions: str  # what it writes
     metrics: str
     headline: str  # the figure that sums them up
+    source: str  # the data set whose source it is made from in the end, and whose inbox it grows by
     data: str = ""  # of a classifier: its data set
 
 
@@ -44,6 +45,7 @@ def _classifier(name: str) -> Model:
         predictions=f"data/predictions/{name}-test.parquet",
         metrics=f"data/metrics/evaluate-{name}.json",
         headline="accuracy",
+        source=name,
         data=name,
     )
 
@@ -58,6 +60,7 @@ def _finder(name: str, headline: str) -> Model:
         predictions=f"data/predictions/{name}-test.parquet",
         metrics=f"data/metrics/evaluate_{name}.json",
         headline=headline,
+        source="digits",
     )
 
 

@@ -1,6 +1,6 @@
 """The retraining flow: new data in, a challenger trained beside everything else, and promoted only if it is better.
 
-``python -m flows.retrain digits [--set key=value …]``
+``python -m flows.retrain digits|scenes|detector [--set key=value …]``
 """
 
 import argparse
@@ -23,14 +23,14 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from cnn_core.comparison import Comparison, PromotionRule
+from cnn_core.comparison import PromotionRule
 from flows import notify
-from flows.challenge import judge, read_answers, rows_of, table
+from flows.challenge import judge, judge_detectors, read_answers, rows_of
 from flows.champions import fetch, promote
 from flows.forms import Override, Recipe, Text
 from flows.git import experiment_of, main_checkout, resolve
 from flows.graph import find_root
-from flows.inbox import data_version, lay_out, present_data, take_in
+from flows.inbox import Intake, data_version, lay_out, present_data, take_in
 from flows.news import chosen_source, fingerprint, remember, remembered
 from flows.outputs import outputs
 from flows.pipeline import MAX_STAGES
@@ -55,7 +55,7 @@ class Verdict:
     commit: str  # the experiment
     experiment: str
     metrics: dict[str, Any]
-    comparison: Comparison | None = None
+    figures: str = ""  # a table in Markdown
 
 
 @flow(
@@ -67,7 +67,7 @@ class Verdict:
     on_crashed=[notify.failed],
 )
 def retrain(
-    model: Literal["digits", "scenes"] = "digits",
+    model: Literal["digits", "scenes", "detector"] = "digits",
     recipe: Recipe | None = None,
     overrides: list[Override] | None = None,
     revision: Text | None = None,
@@ -90,11 +90,11 @@ def retrain(
         recipe: a set of parameters from recipes/; empty: as committed.
         overrides: parameters as key=value, over the recipe's.
         revision: commit or branch to train at; empty: the checkout's commit.
-        inbox: folder with new data; empty: data/inbox/<model>.
+        inbox: folder with new data; empty: data/inbox/<model>. The detector has none: it grows by the digits' one.
         drift: what happens to new data that differ from the old.
-        margin: share of right answers by which the challenger has to be better.
-        alpha: what McNemar's p-value may be at most.
-        class_bound: share of right answers by which it may be worse in a class.
+        margin: share of right answers (detector: mAP50) by which the challenger has to be better.
+        alpha: what the p-value may be at most (McNemar's test; detector: paired bootstrap).
+        class_bound: share of right answers (detector: AP50) by which it may be worse in a class.
         unseen: compare also on test images that came after the champion, not only on those that both know.
         approve: ask a person before a promotion.
         approval_hours: how long to wait for that person.
@@ -105,10 +105,12 @@ def retrain(
     chosen = list(overrides or [])
     try:
         commit = resolve(root, revision or "HEAD")
-        source = chosen_source(root, commit, model, recipe, chosen)
+        source = chosen_source(root, commit, kind.source, recipe, chosen)
         folder = root / inbox if inbox else None
-        intake = take_in(root, model, source, inbox=folder, revision=commit, drift=drift, say=say)
-        now = fingerprint(root, model, commit, source, [recipe, chosen, dataclasses.astuple(rule), unseen])
+        intake = Intake(version=None, told=[])
+        if kind.data:
+            intake = take_in(root, model, source, inbox=folder, revision=commit, drift=drift, say=say)
+        now = fingerprint(root, kind.source, commit, source, [recipe, chosen, dataclasses.astuple(rule), unseen])
         if not force and (former := remembered(root, model, now)):
             refused = "; ".join(intake.told)
             return Completed(message="; ".join(filter(None, ["nothing new", refused, f"the last time: {former}"])))
@@ -154,9 +156,9 @@ def challenge(
     say = get_run_logger().info
     name = f"retrain-{kind.name}-{flow_run.get_name() or 'run'}"
     with workspace(root, name=name, revision=commit) as place:
-        if version := present_data(root, kind.data, source):  # the grown source instead of the one that it grew from
-            overrides = [*overrides, f"ingest.{kind.data}.source={lay_out(place, kind.data, version)}"]
-        elif data_version(root, kind.data):
+        if version := present_data(root, kind.source, source):  # the grown source, not the one that it grew from
+            overrides = [*overrides, f"ingest.{kind.source}.source={lay_out(place, kind.source, version)}"]
+        elif data_version(root, kind.source):
             say(f"the inbox's data grew from another source than {source}, which is used alone")
         run_stages(place, [kind.train, kind.evaluate], recipe, overrides)
         saved = place.save(name)
@@ -169,15 +171,19 @@ def challenge(
         if why := _known_already(root, kind, made[kind.folder]):
             return Verdict(better=False, why=why, **told)
         run_stages(place, [kind.evaluate], None, [f"{kind.weights}={fetch(root, kind.name)}"])
-        same_data = made.get(f"data/raw/{kind.data}") == now.notes["data_md5"]
-        rows = challenger.rows if same_data else rows_of(root, kind, now)
-        better, why, found = judge(read_answers(place.root, kind), challenger, rows, rule, unseen=unseen)
-        return Verdict(better=better, why=f"{why} The champion is {now.name}.", comparison=found, **told)
+        former = read_answers(place.root, kind)
+        if kind.data:
+            same_data = made.get(f"data/raw/{kind.data}") == now.notes["data_md5"]
+            rows = challenger.rows if same_data else rows_of(root, kind, now)
+            better, why, figures = judge(former, challenger, rows, rule, unseen=unseen)
+        else:
+            better, why, figures = judge_detectors(former, challenger, rule)
+        return Verdict(better=better, why=f"{why} The champion is {now.name}.", figures=figures, **told)
 
 
 def ask(verdict: Verdict, hours: float) -> Approval | None:
     """What a person decides in the UI; None when nobody does in time."""
-    text = f"{verdict.why}\n\n{table(verdict.comparison) if verdict.comparison else ''}"
+    text = f"{verdict.why}\n\n{verdict.figures}"
     get_run_logger().info("waiting for a person's approval: Resume this run in the UI")
     try:
         return pause_flow_run(wait_for_input=Approval.with_initial_data(description=text), timeout=int(hours * 3600))
@@ -188,8 +194,8 @@ def ask(verdict: Verdict, hours: float) -> Approval | None:
 def publish(kind: Model, verdict: Verdict) -> None:
     """The verdict as an artifact of the run."""
     heading = "Challenger is better" if verdict.better else "Champion is kept"
-    figures = table(verdict.comparison) if verdict.comparison else ""
-    text = f"# {heading}\n\n{verdict.why}\n\n{figures}\n\nExperiment `{verdict.experiment}`, commit `{verdict.commit}`."
+    origin = f"Experiment `{verdict.experiment}`, commit `{verdict.commit}`."
+    text = "\n\n".join([f"# {heading}", verdict.why, verdict.figures, origin])
     create_markdown_artifact(text, key=f"challenge-{kind.name}", description=f"{kind.name}: champion and challenger")
 
 
@@ -214,7 +220,7 @@ def _kept(root: Path, model: str, now: str, why: str) -> State[str]:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
-    parser.add_argument("model", choices=("digits", "scenes"))
+    parser.add_argument("model", choices=("digits", "scenes", "detector"))
     parser.add_argument("--recipe")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--revision", metavar="REV")

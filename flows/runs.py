@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from prefect import get_run_logger
 
 from flows.leftovers import new_run_folder
-from flows.messages import failures
-from flows.pipeline import prepare_workspace, run_nodes
+from flows.lineage import publish_lineage
+from flows.messages import what_failed
+from flows.pipeline import prepare_workspace
 from flows.processes import Slots
+from flows.publish import if_it_can_be_shown
+from flows.running import run_nodes
 from flows.stage import Run
 from flows.workspace import Workspace
 
@@ -28,5 +31,7 @@ def run_stages(place: Workspace, stages: Sequence[str], recipe: str | None, over
     nodes = prepare_workspace(place, stages, recipe, overrides, say=get_run_logger().info)
     run = Run(root=place.root, folder=new_run_folder(place.checkout), slots=Slots(os.cpu_count() or 1), isolated=True)
     run_nodes(nodes, run)
-    if failed := failures(run):
-        raise StagesFailed("; ".join(failed))
+    if failed := what_failed(nodes, run):
+        raise StagesFailed(failed)
+    with if_it_can_be_shown("the lineage"):
+        publish_lineage(nodes, place.root)

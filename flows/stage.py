@@ -15,8 +15,9 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.assets import materialize
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Failed
@@ -24,8 +25,9 @@ from prefect.states import Completed, Failed
 from flows.failures import can_heal, kind_of_failure, smaller_batch
 from flows.graph import StageNode
 from flows.leftovers import end_stage
+from flows.lineage import describe_assets
 from flows.processes import ProcessGroups, Slots
-from flows.publish import publish_results
+from flows.publish import if_it_can_be_shown, publish_results
 from tasks.events import progress_line
 
 LOG_EVERY_S = 5.0
@@ -68,8 +70,14 @@ def nothing_to_do(nodes: Sequence[StageNode], root: Path) -> Run:
     return run
 
 
-@task(
-    name="stage", task_run_name="{node.name}", cache_policy=NO_CACHE, retry_condition_fn=can_heal, persist_result=False
+@materialize(
+    "dvc://gridflow",  # in its place each stage has its own outputs
+    by="dvc",
+    name="stage",
+    task_run_name="{node.name}",
+    cache_policy=NO_CACHE,
+    retry_condition_fn=can_heal,
+    persist_result=False,
 )
 def run_stage(node: StageNode, run: Run) -> State:
     """Run one stage if it is stale; the state says Cached when its outputs already were what they have to be."""
@@ -85,7 +93,9 @@ def run_stage(node: StageNode, run: Run) -> State:
         if not run.isolated:
             restore(node, run)
         return Failed(message=f"{outcome.kind}: {outcome.message}")
-    publish_results(node, run.root)
+    with if_it_can_be_shown(f"the results of {node.name}"):
+        publish_results(node, run.root)
+        describe_assets(node, run.root)
     if outcome.cached:
         return State(type=StateType.COMPLETED, name="Cached", message="DVC had this result already")
     run.executed.add(node.name)
@@ -218,8 +228,9 @@ class _Events:
         if not step["total"]:
             return
         percent = 100.0 * step["done"] / step["total"]
-        if self._artifact is None:
-            key = f"{self._node.slug}-progress"
-            self._artifact = create_progress_artifact(percent, key=key, description=line)
-        else:
-            update_progress_artifact(self._artifact, percent, description=line)
+        with if_it_can_be_shown(f"the progress of {self._node.name}"):
+            if self._artifact is None:
+                key = f"{self._node.slug}-progress"
+                self._artifact = create_progress_artifact(percent, key=key, description=line)
+            else:
+                update_progress_artifact(self._artifact, percent, description=line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,19 @@ from cnn_core.detection_metrics import (
     relative_areas,
 )
 from cnn_core.detection_pictures import examples, mistakes_by_image, shown_images
-from cnn_core.detection_truth import class_numbers, detections, joined, read_truth
+from cnn_core.detection_truth import class_numbers, detections, joined
 from cnn_core.devices import pick_device
+from cnn_core.files import write_json
 from cnn_core.params import Params, bounded, load_section
+from cnn_core.truth import read_truth
 from cnn_core.yolo import load_network, weights_file
-from cnn_core.yolo_grid import look_at
+from cnn_core.yolo_grid import grid_record, look_at
 from cnn_core.yolo_grid_picture import draw_grid
 from tasks import events
 from tasks.runtime import available_cores, load_runtime, state_folder
 
 FIRST = 6  # images that are shown as they come
+FAINTEST = 0.02  # least score of a box that the report's grid can show
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,15 +195,16 @@ def show(
     objects = truth.groupby("image_id").size().reindex(mistakes.index, fill_value=0)
     best = (objects - 100 * mistakes).idxmax()
     weights = weights_file(params.weights)
+    record = Path("data/predictions/detector-grid.json")
     if weights.suffix != ".pt":  # an exported engine shows no grid
         Image.new("RGB", (1, 1)).save(plots / "evaluate_detector-grid.png")
+        write_json(record, {})
         return
     loaded = load_network(params.weights)
     side = params.imgsz or loaded.imgsz or max(pixels(files[best]).shape)
-    draw_grid(
-        plots / "evaluate_detector-grid.png",
-        look_at(loaded, pixels(files[best]), imgsz=side, conf=params.confidence, iou=params.iou),
-    )
+    look = functools.partial(look_at, loaded, pixels(files[best]), imgsz=side, iou=params.iou)
+    draw_grid(plots / "evaluate_detector-grid.png", look(conf=params.confidence))
+    write_json(record, grid_record(look(conf=FAINTEST)))
 
 
 def pixels(file: str) -> np.ndarray:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -24,6 +23,8 @@ from typing import Any, Literal
 
 import psutil
 from tqdm import tqdm
+
+from tasks.resources import Meter
 
 Kind = Literal["user", "transient", "oom", "bug"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,8 +135,10 @@ def format_number(value: float) -> str:
 
 
 def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
-    """Write a DVC metrics file, with the stage's seconds so far, and tell the runner."""
+    """Write a DVC metrics file, with the stage's seconds so far and what it took, and tell the runner."""
     metrics = {**metrics, "seconds": round(elapsed(), 1)}
+    if (meter := Meter.running) is not None:
+        metrics["resources"] = meter.summary()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(metrics, indent=2) + "\n")
     emit("metrics", path=str(path), metrics=metrics)
@@ -149,6 +152,7 @@ def elapsed() -> float:
 def run_stage(main: Callable[..., None]) -> None:
     """Entry point of every stage module: ``main(*arguments)``, with failures told in the protocol; exits 1 on one."""
     _follow_parent()
+    Meter.begin()
     try:
         main(*sys.argv[1:])
         _emit_resources()
@@ -203,11 +207,8 @@ def _tell_failure(kind: Kind, message: str) -> None:
 
 
 def _emit_resources() -> None:
-    me = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = me.ru_utime + me.ru_stime + children.ru_utime + children.ru_stime
-    peak = max(me.ru_maxrss, children.ru_maxrss) * 1024
-    emit("resources", seconds=elapsed(), cpu_seconds=cpu, peak_rss_bytes=peak)
+    if Meter.running is not None:
+        emit("resources", seconds=elapsed(), **Meter.running.summary())
 
 
 def _follow_parent() -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cnn_core.batches import Feed, Split
 from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.figures import contact_sheet
 from cnn_core.initial_weights import is_none, load_initial
+from cnn_core.model_card import classifier_card
 from cnn_core.photo_augmentation import principal_colours
 from cnn_core.seeds import generator
 from cnn_core.training import Outcome, Task, TrainParams, outcome, parameter_count, train
@@ -203,7 +205,8 @@ def save_trained(folder: str | Path, params: TrainParams, trained: Trained, *, c
         refit=params.refit,
         epochs=len(selected(done)),
     )
-    save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated)
+    readme = partial(classifier_card, dataset=dataset, name=Path(folder).name)
+    save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated, readme=readme)
 
 
 def selected(done: Outcome) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ import pandas as pd
 
 from cnn_core.annotations import BOX, decode_mask, write_objects
 from cnn_core.classifier import Classifier
-from cnn_core.detection_truth import read_truth
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import whole_folder, write_json
 from cnn_core.glyphs import SIDE, Ink, cut_out
@@ -45,6 +44,7 @@ from cnn_core.reading import (
     without_islands,
 )
 from cnn_core.reading_pictures import example, examples, outline_colours
+from cnn_core.truth import read_truth
 from cnn_core.views import MOST_VIEWS
 from tasks import events
 from tasks.runtime import load_runtime

@@ -33,6 +33,10 @@ class Runtime(Params):
     feed: Literal["auto", "mapped", "streamed"]
     ray_address: str
     state: str
+    pull_from: str
+    push_to: str
+    push_experiment_to: str
+    sharing_secret: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +77,7 @@ def load_runtime(path: str | Path = ROOT / "runtime.yaml") -> Runtime:
         for field in dataclasses.fields(Runtime)
         if os.environ.get(f"GRIDFLOW_{field.name.upper()}")
     }
-    texts = {"ray_address", "state"}
+    texts = {field.name for field in dataclasses.fields(Runtime) if field.type == "str"}
     from_environment = {k: v if k in texts else yaml.safe_load(v) for k, v in environment.items()}
     if "RAY_ADDRESS" in os.environ:
         from_environment["ray_address"] = os.environ["RAY_ADDRESS"]

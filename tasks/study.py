@@ -25,7 +25,7 @@ SHOWN = 10  # digits of the upsampling's picture
 def main(name: str) -> None:
     params, runtime = load_section(PARAMS, f"study.{name}"), load_runtime()
     torch.set_num_threads(runtime.cpus_per_worker or available_cores())
-    picture = f"data/plots/study-{name}.png"
+    picture = f"data/study/{name}.png"
     with events.progress(f"study {name}", None, "measurements") as bar:
         table = table_of(name, params, picture, lambda: bar.update(1))
     path = Path(f"data/study/{name}.csv")
@@ -33,7 +33,7 @@ def main(name: str) -> None:
     table.round(5).to_csv(path, index=False, lineterminator="\n")
     if name in study_figures.DRAWN:
         study_figures.draw(name, table, picture)
-    events.write_metrics(f"data/metrics/study-{name}.json", {"measurements": len(table)})
+    events.write_metrics(f"data/study/{name}.json", {"measurements": len(table)})
 
 
 def table_of(name: str, params: ExperimentParams, picture: str, on_row: Callable[[], None]) -> pd.DataFrame:

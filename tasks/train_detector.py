@@ -19,6 +19,7 @@ from cnn_core import yolo
 from cnn_core.figures import contact_sheet
 from cnn_core.files import whole_folder, write_json
 from cnn_core.initial_weights import is_none
+from cnn_core.model_card import CARD, DETECTOR, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from cnn_core.yolo_data import DetectionData, content_sha256, open_source
 from cnn_core.yolo_training import (
@@ -158,6 +159,9 @@ def save(params: DetectorParams, job: Job, checkpoint: Mapping[str, Any], digest
             "git_commit": git_commit(),
             "epochs": len(checkpoint["history"]),
         }
+        counts = {"train": len(job.data.train), "val": len(job.data.val)}
+        readme = finder_card(DETECTOR, card, counts, name=Path(FOLDER).name, generated=is_composed(params.source))
+        (folder / CARD).write_text(readme, encoding="utf-8")
         write_json(folder / "model.json", card)
     return network
 

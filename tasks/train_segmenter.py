@@ -17,6 +17,7 @@ import torch
 from cnn_core.figures import contact_sheet
 from cnn_core.files import whole_folder, write_json
 from cnn_core.initial_weights import is_none
+from cnn_core.model_card import CARD, SEGMENTER, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from cnn_core.sam import LoadedSam
 from cnn_core.sam_data import content_sha256, read_masks
@@ -128,6 +129,9 @@ def save(params: TrainSegmenterParams, start: str, checkpoint: Mapping[str, Any]
             "git_commit": git_commit(),
             "epochs": len(history),
         }
+        counts = {split: len(read_masks(params.source, split)[0]) for split in ("train", "val")}
+        readme = finder_card(SEGMENTER, card, counts, name=Path(FOLDER).name, generated=is_composed(params.source))
+        (folder / CARD).write_text(readme, encoding="utf-8")
         write_json(folder / "model.json", card)
     return loaded
 

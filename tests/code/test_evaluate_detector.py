@@ -20,8 +20,9 @@ from cnn_core.colours import class_colour
 from cnn_core.detection import Found
 from cnn_core.detection_metrics import outcomes
 from cnn_core.detection_pictures import examples, mistakes_by_image, shown_images
-from cnn_core.detection_truth import class_numbers, detections, joined, read_truth
+from cnn_core.detection_truth import class_numbers, detections, joined
 from cnn_core.images import BadImage
+from cnn_core.truth import read_truth
 from cnn_core.yolo_labels import write_yolo
 from tasks import evaluate_detector
 
@@ -152,6 +153,9 @@ def test_the_stage_leaves_metrics_plots_and_predictions(data, tmp_path: Path, mo
     assert (confusion["actual"] != "background").sum() == 8
     for name in ("examples", "grid"):
         assert Image.open(f"data/plots/evaluate_detector-{name}.png").width > 600
+    record = json.loads(Path("data/predictions/detector-grid.json").read_text())
+    assert len(record["boxes"]) == len(record["kept"]) >= sum(record["kept"])
+    assert min(record["scores"], default=1.0) >= evaluate_detector.FAINTEST - 1e-4
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_progress_metrics_and_resources_are_events_under_a_runner(tmp_path: Path
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["progress", "metrics", "resources"]
     assert (events[0]["done"], events[0]["total"], events[0]["numbers"]) == (3, 3, {"loss": 0.5})
-    assert events[2]["peak_rss_bytes"] > 1_000_000
+    assert events[2]["peak_memory_bytes"] > 1_000_000
     assert done.stdout == ""
     assert json.loads((tmp_path / "m.json").read_text())["seconds"] > 0
 

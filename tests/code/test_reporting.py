@@ -1,140 +1,229 @@
-"""The report is a self-contained, pure function of the run's metrics, plots and parameters."""
+"""The report is self-contained, a pure function of the run's files, total, and honest about what is missing."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from PIL import Image
+import report_run
+import yaml
+from page_text import Page
 
-from cnn_core.reporting import ReportParams, confusion, origin, write_report
+from cnn_core.params import load_section
+from cnn_core.report_classifiers import chosen, confusion, origin
+from cnn_core.reporting import ReportParams, add_banner, write_report
 
-INGEST = {
-    "images": {"train": 80, "test": 20},
-    "rows_read": 101,
-    "refused": 1,
-    "duplicates": {"kept": 0},
-    "seconds": 2.0,
-}
-EVALUATE = {
-    "n": 20, "accuracy": 0.95, "accuracy_low": 0.7639, "accuracy_high": 0.9911, "ece": 0.031, "seconds": 3.5,
-    "precision": {"<0>": 1.0}, "recall": {"<0>": 0.5}, "f1": {"<0>": 0.67}, "evaluated_model": "shipped",
-}  # fmt: skip
+STANDALONE = re.compile(r"(?<![\w-])\d")  # a number, and no part of a name such as mAP50-95
+# What holds text that is no figure of the run, or is held against its file below.
+HELD = {"data-metric", "data-param", "data-file", "data-class", "data-table", "data-mask", "data-text"}
 
 
-DETECTOR = {
-    "images": 500, "objects": 1503, "map50": 0.9123, "map50_95": 0.6789, "map75": 0.7, "map50_low": 0.9011,
-    "map50_high": 0.9222, "map50_95_by_size": {"small": 0.5}, "map50_95_by_coco_area": {"small": 0.6, "medium": 0.7},
-    "ap50": {"<7>": 0.9}, "ap50_95": {"<7>": 0.6}, "objects_by_class": {"<7>": 151}, "precision": 0.951,
-    "recall": 0.902, "f1": 0.92, "seconds": 9.5, "weights_sha256": "0",
-}  # fmt: skip
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_run.whole_run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def html(whole: Path) -> str:
+    return report_run.page(whole)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    for folder in ("metrics", "plots"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
-    (tmp_path / "params.yaml").write_text("train:\n  digits:\n    epochs: 7\nreport:\n  title: A & B\n")
-    (tmp_path / "data/metrics/ingest-digits.json").write_text(json.dumps(INGEST))
-    (tmp_path / "data/metrics/evaluate-digits.json").write_text(json.dumps(EVALUATE))
-    (tmp_path / "data/plots/evaluate-digits-confusion.csv").write_text("actual,predicted\n0,0\n1,0\n1,1\n")
-    (tmp_path / "data/plots/train-digits.csv").write_text(
-        "epoch,train_loss,val_loss,val_accuracy\n1,2,1,.5\n2,1,.5,.9\n"
-    )
-    Image.new("L", (4, 4)).save(tmp_path / "data/plots/augment-digits.png")
-    return tmp_path
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
-def page(root: Path) -> str:
-    write_report(ReportParams(title="A & B"), root=root, output=root / "data/reports/index.html")
-    return (root / "data/reports/index.html").read_text()
+def shown(value: Any, style: str) -> str:
+    """How a value ought to stand on the page."""
+    if style == "total":
+        return f"{sum(value.values()):,}"
+    if style == "seconds" and value >= 100:
+        return f"{int(value // 60)} min {round(value % 60)} s"
+    formats = {"percent": "{:.2%}", "share": "{:.1%}", "count": "{:,.0f}", "three": "{:.3f}", "precise": "{:.4g}"}
+    formats |= {"seconds": "{:.1f} s", "megabytes": "{:,.0f} MB"}
+    return formats[style].format(value / 1e6 if style == "megabytes" else value).replace("%", " %")
 
 
-def test_the_page_shows_the_figures_and_loads_nothing(run: Path) -> None:
-    html = page(run)
-    for words in ("95.00 %", "76.39 %", "99.11 %", "A &amp; B", "&lt;0&gt;", "train.digits.epochs", "<svg", "101 rows"):
-        assert words in html
-    links = [link for link in re.findall(r"""(?:src|href)=["']([^"'#]+)""", html) if not link.startswith("data:")]
-    assert links == []
+def looked_up(root: Path, key: str) -> Any:
+    stage, _, path = key.partition(":")
+    file = root / f"data/metrics/{stage}.json"
+    if stage.startswith("manifest-"):
+        file = root / f"data/raw/{stage.removeprefix('manifest-')}/manifest.json"
+    value = json.loads(file.read_text())
+    for part in path.split("/"):
+        value = value[part]
+    return value
 
 
-def test_the_same_inputs_give_the_same_bytes(run: Path) -> None:
-    assert page(run) == page(run)
+def test_every_number_is_that_of_its_metrics_file(whole: Path, page: Page) -> None:
+    marked = page.marked("data-metric")
+    assert len(marked) > 250
+    for attributes, text in marked:
+        value = looked_up(whole, attributes["data-metric"])
+        assert text == shown(value, attributes["data-style"]), attributes["data-metric"]
+    metrics = {attributes["data-metric"] for attributes, _ in marked}
+    for stage in ("evaluate-digits:accuracy", "evaluate_detector:map50_low", "read:ways/masks/cnn/found", "detect:bad"):
+        assert stage in metrics
 
 
-def test_a_missing_part_is_said(run: Path) -> None:
-    (run / "data/metrics/evaluate-digits.json").unlink()
-    (run / "data/plots/train-digits.csv").unlink()
-    html = page(run)
-    assert "no evaluation of digits" in html
-    assert "no learning curve" in html
+def test_there_is_no_number_on_the_page_that_bears_no_mark(page: Page) -> None:
+    loose = [text for text, around in page.texts if not HELD & {name for found in around for name in found}]
+    assert [text for text in loose if STANDALONE.search(text)] == []
 
 
-def test_after_a_refit_the_page_says_which_model_was_measured(run: Path) -> None:
-    assert "refit: all" not in page(run)
-    path = run / "data/metrics/evaluate-digits.json"
-    path.write_text(json.dumps({**EVALUATE, "evaluated_model": "without held-out images"}))
-    assert "refit: all" in page(run)
+def test_every_parameter_is_shown_with_its_value(whole: Path, page: Page) -> None:
+    values = yaml.safe_load((whole / "params.yaml").read_text())
+    for attributes, text in page.marked("data-param"):
+        value = values
+        for part in attributes["data-param"].split("."):
+            value = value[part]
+        style = attributes["data-style"]
+        assert text == (shown(value, style) if style else "null" if value is None else str(value))
+    names = {attributes["data-param"] for attributes, _ in page.marked("data-param")}
+    assert {"train.digits.epochs", "report.expected.found_and_read", "segment.video.patience"} <= names
 
 
-def test_a_sample_is_called_so_and_a_source_by_its_path(run: Path) -> None:
+def test_the_confusion_is_that_of_the_predictions(whole: Path, page: Page) -> None:
+    for file in ("evaluate-digits-confusion", "evaluate-scenes-confusion", "evaluate_detector-confusion"):
+        rows = pd.read_csv(whole / f"data/plots/{file}.csv", dtype=str)
+        cells = [
+            (around[-1], text)
+            for text, around in page.texts
+            if "data-actual" in around[-1] and any(file in found.get("data-table", "") for found in around)
+        ]
+        counts = {(cell["data-actual"], cell["data-predicted"]): int(text) for cell, text in cells}
+        assert counts == rows.value_counts().to_dict()
+
+
+def test_the_charts_hold_what_the_tables_hold(whole: Path, page: Page) -> None:
+    drawn = [
+        {(row["x"], row["series"], row["value"]) for row in data["values"]}
+        for spec in page.specs
+        for data in spec["data"]
+        if data.get("values") and "series" in data["values"][0]
+    ]
+    table = pd.read_csv(whole / "data/plots/train-scenes.csv")
+    for columns in (("train_loss", "val_loss"), ("train_accuracy", "val_accuracy")):
+        named = zip(columns, ("training", "validation"), strict=True)
+        expected = {(e, name, v) for col, name in named for e, v in zip(table["epoch"], table[col], strict=True)}
+        assert expected in drawn
+    assert {(0.0, "mean", 1.0), (0.5, "mean", 0.75), (0.0, "7", 1.0), (0.5, "7", 0.7)} in drawn
+    assert {(1, "training", 0.25), (2, "training", 0.75), (2, "validation", 0.8)} in drawn
+
+
+def test_the_images_behind_the_figures_are_those_that_were_answered(whole: Path, page: Page) -> None:
+    answers = [one for one in page.payloads if "wrong" in one and "classes" in one]
+    for one, name in zip(answers, ("digits", "scenes"), strict=True):
+        table = pd.read_parquet(whole / f"data/predictions/{name}-test.parquet").set_index("id")
+        assert (one["total"], one["wrong"]) == (30, (table["label"] != table["predicted"]).sum())
+        assert {row[0] for row in one["rows"]} == set(table.index)
+        for id_, label, said, sure, image in one["rows"]:
+            assert (label, said) == tuple(table.loc[id_, ["label", "predicted"]])
+            assert sure == pytest.approx(table.loc[id_].filter(like="p").iloc[1:].max(), abs=1e-4)
+            assert image.startswith("data:image/png" if name == "digits" else "data:image/webp")
+
+
+def test_mistakes_come_first_and_then_each_class_in_turn() -> None:
+    rows = [(0, 0, 0.9), (0, 0, 0.5), (1, 1, 0.8), (0, 1, 0.6), (1, 0, 0.7), (0, 0, 0.4)]
+    table = pd.DataFrame(rows, columns=["label", "predicted", "sure"])
+    assert chosen(table, 10)["sure"].tolist() == [0.7, 0.6, 0.4, 0.8, 0.5, 0.9]
+    assert chosen(table, 3)["sure"].tolist() == [0.7, 0.6, 0.4]
+    assert chosen(table, 1)["sure"].tolist() == [0.7]
+
+
+def test_the_page_loads_nothing_and_says_so_to_the_browser(html: str, page: Page) -> None:
+    assert [link for link in page.links if not link.startswith(("data:", "#"))] == []
+    assert "default-src 'none'" in html
+    assert "&lt;b&gt;text" in html  # a reason in the quarantine
+    assert "sea &lt;cold&gt;" in html
+
+
+def test_the_same_inputs_give_the_same_bytes(run: Path, html: str) -> None:
+    assert report_run.page(run) == html
+
+
+def test_every_image_has_a_text(page: Page) -> None:
+    assert len(page.images) > 5
+    assert all(image["alt"] for image in page.images)
+
+
+def test_without_anything_the_page_says_of_everything_that_it_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((report_run.ROOT / "params.yaml").read_bytes())
+    said = " ".join(text for text, _ in Page(report_run.page(tmp_path)).texts)
+    assert "Parts are missing" in said
+    for words in ("no headline figure", "no detector", "no segmenter", "has not read", "no baselines", "no times"):
+        assert words in said
+    assert "Failed, or not run: the composition of scenes, the detector's training, the detector's evaluation" in said
+    assert "evaluate@scenes" in said
+
+
+def test_a_detector_that_failed_is_said_and_the_rest_is_shown(run: Path) -> None:
+    for path in (run / "data").rglob("*detector*"):
+        path.unlink()
+    for name in ("detect", "segment", "read", "evaluate_segmenter"):
+        (run / f"data/metrics/{name}.json").unlink()
+    said = " ".join(text for text, _ in Page(report_run.page(run)).texts)
+    assert "Parts are missing" in said
+    assert "This run has no detector." in said
+    assert "This run has no evaluation of the segmenter." in said
+    assert "found, cut out and read" not in said
+    assert shown(looked_up(run, "evaluate-digits:accuracy"), "percent") in said
+
+
+def test_a_run_without_scenes_has_no_such_section(run: Path) -> None:
+    values = yaml.safe_load((run / "params.yaml").read_text())
+    for section in ("sample", "ingest", "augment", "pretrain", "train", "evaluate", "predict", "anatomy"):
+        del values[section]["scenes"]
+    (run / "params.yaml").write_text(yaml.safe_dump(values))
+    for path in (run / "data").rglob("*scenes*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    html = report_run.page(run)
+    assert 'id="scenes"' not in html
+    assert "Parts are missing" not in html
+    assert 'id="digits"' in html
+
+
+def test_after_a_refit_the_page_says_which_model_was_measured(run: Path, html: str) -> None:
+    assert "No labelled" not in html
+    measured = json.loads((run / "data/metrics/evaluate-digits.json").read_text())
+    report_run.metrics(run, "evaluate-digits", {**measured, "evaluated_model": "without held-out images"})
+    assert "No labelled" in report_run.page(run)
+
+
+def test_a_sample_is_called_so_and_a_source_by_its_path() -> None:
     assert origin("scenes", {"ingest": {"scenes": {"source": "data/sources/scenes"}}}).count("generated") == 1
     assert "my/photos.zip" in origin("scenes", {"ingest": {"scenes": {"source": "my/photos.zip"}}})
 
 
-def test_the_confusion_counts_every_row(run: Path) -> None:
-    table = confusion(run / "data/plots/evaluate-digits-confusion.csv")
-    assert table == {"classes": ["0", "1"], "rows": [[1, 0], [1, 1]], "most": 1}
+def test_the_background_comes_last(whole: Path) -> None:
+    table = confusion(whole / "data/plots/evaluate_detector-confusion.csv", last="background")
+    assert table["classes"][-1] == "background"
+    assert sum(map(sum, table["rows"])) == 9
 
 
-@pytest.fixture
-def with_detector(run: Path) -> Path:
-    with (run / "params.yaml").open("a") as file:
-        file.write("evaluate_detector:\n  source: data/composed/numbers\n")
-    (run / "data/metrics/evaluate_detector.json").write_text(json.dumps(DETECTOR))
-    (run / "data/metrics/compose.json").write_text(json.dumps({"seconds": 4.0}))
-    plots = run / "data/plots"
-    curves = "recall,precision,class\n0,1,mean of 1 classes\n1,.5,mean of 1 classes\n0,1,7\n1,.5,7\n"
-    (plots / "evaluate_detector-pr.csv").write_text(curves)
-    learning = "epoch,train_box_loss,val_box_loss,mAP50,mAP50-95\n1,3.5,,,\n2,2.5,2.25,0.75,0.5\n"
-    (plots / "train_detector.csv").write_text(learning)
-    (plots / "evaluate_detector-confusion.csv").write_text("actual,predicted\n7,7\n7,background\nbackground,cat\n")
-    for name in ("compose", "evaluate_detector-grid", "evaluate_detector-examples"):
-        Image.new("L", (4, 4)).save(plots / f"{name}.png")
-    return run
+def test_fewer_images_when_fewer_are_asked_for(run: Path) -> None:
+    report_run.change(run, answers=7, pictures=2, masks=1)
+    page = Page(report_run.page(run))
+    assert [len(one["rows"]) for one in page.payloads if "rows" in one] == [7, 7, 2, 2]
+    assert len(page.marked("data-mask")) == 1
 
 
-def test_without_a_detector_there_is_no_such_section(run: Path) -> None:
-    assert "Detection" not in page(run)
-
-
-def test_the_detectors_figures_are_shown(with_detector: Path) -> None:
-    html = page(with_detector)
-    figures = ("mAP50 0.912", "0.901 to\n0.922", "mAP50-95 0.679", "95.10 %", "small 0.500")
-    for words in (*figures, "&lt;7&gt;", "composed: real"):
-        assert words in html, words
-    assert "mean of 1 classes" in html  # the legend of the curves, as text
-    assert "mAP50-95, validation" in html
-    assert "This run has no" not in html[html.index("Detection</h2>") :]
-    assert html == page(with_detector)
-    links = [link for link in re.findall(r"""(?:src|href)=["']([^"'#]+)""", html) if not link.startswith("data:")]
-    assert links == []
-
-
-def test_the_background_comes_last(with_detector: Path) -> None:
-    path = with_detector / "data/plots/evaluate_detector-confusion.csv"
-    table = confusion(path, last="background")
-    assert table == {"classes": ["7", "cat", "background"], "rows": [[1, 0, 1], [0, 0, 0], [0, 1, 0]], "most": 1}
-
-
-def test_what_a_detector_lacks_is_said(with_detector: Path) -> None:
-    (with_detector / "data/metrics/evaluate_detector.json").unlink()
-    for name in ("pr.csv", "confusion.csv", "grid.png", "examples.png"):
-        (with_detector / f"data/plots/evaluate_detector-{name}").unlink()
-    (with_detector / "data/plots/train_detector.csv").unlink()
-    (with_detector / "data/plots/compose.png").unlink()
-    html = page(with_detector)
-    part = html[html.index("Detection</h2>") :]
-    assert part.count("This run has no") == 7
+def test_a_banner_stands_above_the_verdict(run: Path, html: str) -> None:
+    with_banner = add_banner(html, "<p>against <b>main</b></p>")
+    assert with_banner.index("against <b>main</b>") < with_banner.index('class="verdict"')
+    params = load_section(ReportParams, "report", run / "params.yaml")
+    write_report(params, root=run, output=run / "b.html", banner="<p>against <b>main</b></p>")
+    assert (run / "b.html").read_text() == with_banner
+    with pytest.raises(ValueError, match="no place for a banner"):
+        add_banner("<html></html>", "x")

@@ -69,6 +69,10 @@ def settings(**changes):
         "feed": "auto",
         "ray_address": "",
         "state": "",
+        "pull_from": "",
+        "push_to": "",
+        "push_experiment_to": "",
+        "sharing_secret": "",
     }
     return Runtime(**values | changes)
 

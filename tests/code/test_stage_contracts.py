@@ -25,6 +25,7 @@ NO_RESULT = {
     "tasks/__init__.py",
     "tasks/events.py",
     "tasks/cluster.py",
+    "tasks/resources.py",
     "tasks/runtime.py",
     "tasks/state.py",
     "tasks/distributed.py",

@@ -103,8 +103,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     pd.DataFrame([row for row, _ in given]).to_csv(root / "data/study/upsampling.csv", index=False)
     for name in study_figures.DRAWN:
         table = pd.read_csv(root / f"data/study/{name}.csv")
-        study_figures.draw(name, table, root / f"data/plots/study-{name}.png")
-    study_figures.draw_upsampling(root / "data/plots/study-upsampling.png", {"as they are": digits.images[:3].numpy()})
+        study_figures.draw(name, table, root / f"data/study/{name}.png")
+    study_figures.draw_upsampling(root / "data/study/upsampling.png", {"as they are": digits.images[:3].numpy()})
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from detector_files import photograph, write_detector
 from PIL import Image
 
 from cnn_core.yolo import load_network
-from cnn_core.yolo_grid import GridView, look_at
+from cnn_core.yolo_grid import GridView, grid_record, look_at
 from cnn_core.yolo_grid_picture import draw_grid
 
 CONF, IOU, SIDE = 0.25, 0.5, 160
@@ -62,3 +63,16 @@ def test_nothing_found_is_drawn_too(weights: Path, tmp_path: Path) -> None:
     view = look_at(load_network(weights), photograph(160, 160, 1), imgsz=SIDE, conf=1.0, iou=IOU)
     assert len(view.boxes) == len(view.kept) == 0
     draw_grid(tmp_path / "grid.png", view)
+
+
+def test_what_is_kept_at_a_low_score_tells_what_is_kept_at_any(weights: Path) -> None:
+    loaded, image = load_network(weights), photograph(SIDE, SIDE, 7)
+    record = grid_record(look_at(loaded, image, imgsz=SIDE, conf=0.02, iou=IOU))
+    assert json.loads(json.dumps(record)) == record
+    assert (record["height"], record["width"]) == (SIDE, SIDE)
+    for conf in (0.1, CONF, 0.5):
+        view = look_at(loaded, image, imgsz=SIDE, conf=conf, iou=IOU)
+        least = conf + 1e-4  # the record's scores are rounded
+        kept = [s for s, stays in zip(record["scores"], record["kept"], strict=True) if stays and s > least]
+        scores = view.scores[view.kept]
+        assert sorted(kept) == pytest.approx(sorted(scores[scores > least].tolist()), abs=1e-4)

@@ -92,6 +92,61 @@ artifacts:
     path: data/models/digits
     type: model
 """
+# train_detector.lr0 is the share of objects that the "detector" finds. One picture a test digit, one object in it.
+DETECTOR = """
+import json, pathlib, sys
+import pandas as pd, yaml
+from cnn_core.annotations import objects_table, read_annotations, write_images, write_objects
+from cnn_core.annotations import images_table
+
+params, stage = yaml.safe_load(open("params.yaml")), sys.argv[1]
+
+def compose():
+    rows = pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'test'")
+    folder = pathlib.Path("data/composed/numbers")
+    folder.mkdir(parents=True)
+    images = images_table(pd.DataFrame({"image_id": rows["sha256"], "file": "x.png", "width": 100, "height": 100,
+                                        "split": "test"}))
+    boxes = {"x1": 10.0, "y1": 10.0, "x2": 40.0, "y2": 50.0}
+    objects = pd.DataFrame({"image_id": rows["sha256"], "class_id": rows["label"],
+                            "class_name": rows["label"].astype(str), **boxes})
+    write_images(folder / "images.parquet", images)
+    write_objects(folder / "objects.parquet", objects_table(objects))
+    told = {"schema_version": 1, "classes": list("0123456789")}
+    (folder / "manifest.json").write_text(json.dumps(told))
+
+def train_detector():
+    folder = pathlib.Path("data/models/detector")
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_detector"]["lr0"]}))
+
+def evaluate_detector():
+    model = json.loads(pathlib.Path(params["evaluate_detector"]["weights"], "model.json").read_text())
+    _, objects, _ = read_annotations("data/composed/numbers", "test")
+    found = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
+    for folder in ("data/predictions", "data/metrics"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    write_objects("data/predictions/detector-test.parquet", objects_table(objects.assign(score=0.9)[found]))
+    pathlib.Path("data/metrics/evaluate_detector.json").write_text(json.dumps({"map50": float(found.mean())}))
+
+{"compose": compose, "train_detector": train_detector, "evaluate_detector": evaluate_detector}[stage]()
+"""
+DETECTOR_YAML = """
+  compose:
+    cmd: python detector.py compose
+    deps: [data/raw/digits, detector.py]
+    outs: [data/composed/numbers]
+  train_detector:
+    cmd: python detector.py train_detector
+    deps: [data/composed/numbers]
+    params: [train_detector.lr0]
+    outs: [data/models/detector]
+  evaluate_detector:
+    cmd: python detector.py evaluate_detector
+    deps: [data/composed/numbers, '${evaluate_detector.weights}']
+    outs: [data/predictions/detector-test.parquet]
+    metrics: [data/metrics/evaluate_detector.json]
+"""
 IGNORED = "/.gridflow\n__pycache__/\n/data/inbox\n"
 
 
@@ -110,6 +165,15 @@ def make(root: Path, run: Callable, repository: Path, *, images: int = 600) -> P
     run("git", "add", ".", cwd=root)
     run("git", "commit", "-qm", "small", cwd=root)
     return root
+
+
+def add_detector(root: Path, run: Callable) -> None:
+    """Committed: the stages of the detector too."""
+    (root / "detector.py").write_text(DETECTOR)
+    pipeline = root / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace("artifacts:\n", DETECTOR_YAML.lstrip("\n") + "artifacts:\n"))
+    run("git", "add", ".", cwd=root)
+    run("git", "commit", "-qm", "detector", cwd=root)
 
 
 def set_skill(root: Path, skill: float) -> None:

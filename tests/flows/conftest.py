@@ -7,8 +7,10 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import indent
 
 import pytest
+import yaml
 
 from flows import deploy
 
@@ -63,7 +65,9 @@ def make_small(run: Callable, repository: Path) -> Callable[[Path], Path]:
             (root / package).symlink_to(repository / package)
         (root / "append.py").write_text(APPEND)
         (root / "dvc.yaml").write_text(DVC_YAML)
-        (root / "params.yaml").write_text("report:\n  title: small  # a comment that stays\n")
+        report = yaml.safe_load((repository / "params.yaml").read_text())["report"]  # checked as any stage's section
+        more = yaml.safe_dump({key: value for key, value in report.items() if key != "title"}, indent=2)
+        (root / "params.yaml").write_text("report:\n  title: small  # a comment that stays\n" + indent(more, "  "))
         (root / "source.txt").write_text("source")
         (root / "right.flag").write_text("")
         (root / ".gitignore").write_text("/tasks\n/cnn_core\n/.gridflow\n")
@@ -75,18 +79,37 @@ def make_small(run: Callable, repository: Path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Path) -> Path:
-    """This checkout as it is, committed in a repository of its own, with the tiny recipe run by ``dvc repro``."""
-    root = tmp_path_factory.mktemp("two") / "doors"
-    files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=repository).stdout
-    for name in filter(None, files.split("\0")):
-        if (repository / name).is_file() and name != "dvc.lock":  # results of this checkout's own runs
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(repository / name, root / name)
-    run("git", "init", "-q", cwd=root)
-    run("python", "-m", "flows.pipeline", "--recipe", "tiny", "--check", cwd=root)
-    run("git", "add", ".", cwd=root)
-    run("git", "commit", "-qm", "tiny", cwd=root)
+def make_tiny(run: Callable, repository: Path) -> Callable[[Path], Path]:
+    """Makes a copy of this checkout as it is, with the tiny recipe, committed in a repository of its own."""
+
+    def make(root: Path) -> Path:
+        files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=repository).stdout
+        for name in filter(None, files.split("\0")):
+            if (repository / name).is_file() and name != "dvc.lock":  # results of this checkout's own runs
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(repository / name, root / name)
+        run("git", "init", "-q", cwd=root)
+        run("python", "-m", "flows.pipeline", "--recipe", "tiny", "--check", cwd=root)
+        run("git", "add", ".", cwd=root)
+        run("git", "commit", "-qm", "tiny", cwd=root)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkout(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run: Callable, make_tiny: Callable
+) -> Path:
+    """Such a copy, run by ``dvc repro``.
+
+    The slow tests, called alone, let DVC take from its cache what the tests before them made of the same code and data.
+    """
+    root = make_tiny(tmp_path_factory.mktemp("two") / "doors")
+    cache = request.config.cache.mkdir("tiny-recipe")
+    if request.config.option.markexpr != "slow":
+        shutil.rmtree(cache)
+    run("dvc", "cache", "dir", "--local", str(cache), cwd=root)
     run("dvc", "repro", cwd=root, timeout=1500)
     return root
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import signal
 import subprocess
@@ -21,6 +22,21 @@ class Served:
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.ui, self.api = root, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}/api"
+
+    def start_serving(self, environment: dict[str, str], repository: Path) -> None:
+        """Until the deployments can be run."""
+        env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": self.api}
+        port = self.ui.rpartition(":")[2]
+        command = [sys.executable, "-m", "flows.deploy", "--port", port]
+        started = time.time()
+        self.process = subprocess.Popen(command, cwd=self.root, env=env)
+        wait_until(lambda: self._ready(started) or self.process.poll() is not None, 400)
+        assert self.process.poll() is None
+
+    def _ready(self, since: float) -> bool:
+        """Whether the three deployments have been told to the server since then."""
+        told = [datetime.datetime.fromisoformat(one["updated"]) for one in self.deployments().values()]
+        return len(told) == 3 and min(told).timestamp() >= since
 
     def deployments(self) -> dict[str, dict]:
         """By name."""
@@ -50,13 +66,15 @@ class Served:
         wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
         return {found["key"]: found for found in self.ask("artifacts/filter", wanted)}
 
-    def ask(self, path: str, body: dict | None = None) -> list | dict:
+    def ask(self, path: str, body: dict | None = None, method: str | None = None) -> list | dict:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.api}/{path}", data, {"Content-Type": "application/json"}, method=method
+        )
         for _ in range(20):
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
-                    return json.load(answer)
+                    return json.loads(answer.read() or b"null")
             except urllib.error.HTTPError as error:  # SQLite is busy on a busy machine
                 if error.code != 503:
                     raise
@@ -68,19 +86,16 @@ class Served:
 def serve(root: Path, environment: dict[str, str], repository: Path, port: int) -> Iterator[Served]:
     """``make ui`` in a repository; ended by Ctrl-C, as a person does."""
     served = Served(root, port)
-    env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": served.api}
-    process = subprocess.Popen([sys.executable, "-m", "flows.deploy", "--port", str(port)], cwd=root, env=env)
+    served.start_serving(environment, repository)
     try:
-        wait_until(lambda: len(served.deployments()) == 3 or process.poll() is not None, 400)
-        assert process.poll() is None
         yield served
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=120) == 0
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(timeout=120) == 0
 
 
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
-        time.sleep(0.5)
+        time.sleep(0.2)

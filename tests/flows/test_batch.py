@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from champion_repository import make, set_skill
 
+from cnn_core.annotations import read_objects
 from flows.batch import champions_of, step
 from flows.champions import promote
 from flows.git import git
@@ -46,6 +49,36 @@ def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
     assert git(root, "status", "--porcelain", "--untracked-files=all") == before
     assert "detect needs a champion of detector" in batch("detect", code=1)
     assert "segment takes its prompts from detect" in batch("segment", code=1)
+
+
+def test_the_champions_detect_segment_and_classify_photographs(
+    checkout: Path, tmp_path: Path, run: Callable, server: str
+) -> None:
+    """The real stages with the real networks of the tiny recipe: no good, so every box counts."""
+    for model in ("digits", "detector", "segmenter"):
+        promote(checkout, model, reason="a start")
+    images = tmp_path / "photographs"
+    images.mkdir()
+    for path in sorted((checkout / "data/composed/numbers/images/test").iterdir())[:3]:
+        shutil.copy(path, images)
+    before = git(checkout, "status", "--porcelain")
+    words = ["--steps", "detect", "segment", "classify", "--classifier", "digits", "--output", str(tmp_path / "out")]
+    settings = ["--set", "detect.conf=0.001", "--set", "detect.max_det=4", "--set", "segment.conf=0.0"]
+    run("python", "-m", "flows.batch", str(images), *words, *settings, cwd=checkout, PREFECT_API_URL=server)
+    boxes, masks = (objects(tmp_path / "out" / step) for step in ("detect", "segment"))
+    assert 0 < len(boxes) <= 12
+    assert set(boxes["image_id"]) >= set(masks["image_id"])
+    dropped = len(pd.read_parquet(tmp_path / "out" / "segment" / "dropped.parquet"))
+    assert len(masks) + dropped == len(boxes)
+    assert masks["rle"].notna().all()
+    assert len(pd.read_csv(next((tmp_path / "out" / "digits").glob("*.csv")))) == 3
+    story = json.loads((tmp_path / "out" / "batch.json").read_text())
+    assert {name.split()[0] for name in story["models"].values()} == {"digits", "detector", "segmenter"}
+    assert git(checkout, "status", "--porcelain") == before
+
+
+def objects(folder: Path) -> pd.DataFrame:
+    return pd.concat([read_objects(path) for path in sorted(folder.glob("part-*.parquet"))])
 
 
 def test_weights_named_by_hand_need_no_champion(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from flows.deploy import read_definition
 from flows.deploy import served as deployment
 from flows.forms import Values
 from flows.git import git
+from flows.heartbeats import EVERY_S, TAG, VARIABLE
 from flows.parameters import recipes
 from flows.publish import LARGEST, picture
 
@@ -49,6 +50,8 @@ def test_every_field_of_the_form_is_described_and_may_stay_empty(forms: dict[str
         assert all(field["description"] for field in form.values())
     for one in read_definition():
         assert one["parameters"] == {}
+        assert one["work_pool"]["job_variables"]["env"] == {VARIABLE: str(EVERY_S)}
+        assert TAG in one["tags"]
 
 
 def test_the_values_of_the_form_are_parameters(repository: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +13,12 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+
+from flows.git import git
 
 FAILS = "import json, os, pathlib, sys; pathlib.Path(os.environ['GRIDFLOW_RUN_DIR'], 'failure.json').write_text(json.dumps(dict(kind=sys.argv[1], message=sys.argv[2]))); sys.exit(1)"  # noqa: E501
 
@@ -34,7 +39,7 @@ def task_runs(server: str) -> list[dict]:
     return ask(f"{server}/task_runs/filter", wanted)
 
 
-def ask(url: str, body: dict) -> list[dict]:
+def ask(url: str, body: dict) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
@@ -89,6 +94,54 @@ def test_what_can_heal_is_tried_again(flow: Callable, small: Path, server: str) 
     make_fail(small, "right", "transient", "the line was cut")
     flow(code=1)
     assert {run["name"]: run["run_count"] for run in task_runs(server)}["right"] == 2  # retries: 1 in dvc.yaml
+
+
+@pytest.mark.parametrize("where", [[], ["--isolated", "--name", "half"]], ids=["checkout", "isolated"])
+def test_a_run_whose_task_broke_outside_its_stage_is_not_whole(
+    flow: Callable, small: Path, run: Callable, server: str, where: list[str]
+) -> None:
+    text = (small / "dvc.yaml").read_text()
+    broken = "first.txt 1 && touch $GRIDFLOW_RUN_DIR/../left"  # a file where the folder of left's events goes
+    (small / "dvc.yaml").write_text(text.replace("first.txt 1", broken))
+    run("git", "commit", "-qam", "a broken disk", cwd=small)
+    done = flow(*where, code=1)
+    assert "left failed (bug): its task broke outside the stage: " in done.stdout
+    assert re.search(r"\nright +done .*\nlast +not started\n", done.stdout)
+    flow_run = ask(f"{server}/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
+    assert flow_run["state"]["type"] == "FAILED"
+    assert git(small, "for-each-ref", "refs/exps") == ""
+
+
+def test_outputs_are_assets_and_their_lineage_is_told(flow: Callable, small: Path, server: str) -> None:
+    flow("left")
+    flow_run = ask(f"{server}/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]["id"]
+    made, used = (asset_events(server, flow_run, word, 2) for word in ("materialization.succeeded", "referenced"))
+    assert set(made) == {"dvc://gridflow/first.txt", "dvc://gridflow/left.txt"}
+    assert set(used) == {"dvc://gridflow/source.txt", "dvc://gridflow/first.txt"}
+    left, first = (made[f"dvc://gridflow/{name}.txt"]["payload"] for name in ("left", "first"))
+    assert left["md5"] == hashlib.md5(b"source1l").hexdigest()
+    assert left["made_of"] == {"first.txt": first["md5"]}
+    assert left["commit"] == git(small, "rev-parse", "HEAD")
+    upstream = [one["prefect.resource.id"] for one in made["dvc://gridflow/left.txt"]["related"]]
+    assert "dvc://gridflow/first.txt" in upstream
+    wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}, "key": {"any_": ["lineage"]}}}
+    table = json.loads(ask(f"{server}/artifacts/filter", wanted)[0]["data"])
+    assert [(row["output"], row["md5"], row["stage"]) for row in table] == [
+        ("first.txt", first["md5"], "first"),
+        ("left.txt", left["md5"], "left"),
+    ]
+
+
+def asset_events(server: str, flow_run: str, word: str, count: int) -> dict[str, dict]:
+    """A flow run's events of assets by the asset's key, once the server has so many."""
+    wanted = {"event": {"name": [f"prefect.asset.{word}"]}, "related": {"id": [f"prefect.flow-run.{flow_run}"]}}
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = ask(f"{server}/events/filter", {"filter": wanted})["events"]
+        if len(found) >= count:
+            return {event["resource"]["prefect.resource.id"]: event for event in found}
+        time.sleep(0.5)
+    raise AssertionError(f"the server has {len(found)} events of {word}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

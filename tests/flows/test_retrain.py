@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from champion_repository import digits, make, set_skill, write_table
+from champion_repository import add_detector, digits, make, set_skill, write_table
 
-from flows.champions import rollback
+from flows.champions import promote, rollback
 from flows.git import git
 from flows.inbox import data_version
 from flows.registry import champion, history
@@ -36,8 +36,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Pa
 def retrain(root: Path, run: Callable, repository: Path, server: str) -> Callable[..., str]:
     """The command line; what it says at the end."""
 
-    def call(*arguments: str, code: int | None = 0) -> str:
-        done = run("python", "-m", "flows.retrain", "digits", *arguments, cwd=root, code=code, timeout=900,
+    def call(*arguments: str, code: int | None = 0, model: str = "digits") -> str:
+        done = run("python", "-m", "flows.retrain", model, *arguments, cwd=root, code=code, timeout=900,
                    PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
         return done.stdout.splitlines()[-1]
 
@@ -127,6 +127,19 @@ def test_a_person_is_asked_first(
             waiting.send_signal(signal.SIGKILL)
     assert said.startswith("promoted: digits v")
     assert "Approved by a person: looks right" in history(root, "digits")[-1].reason
+
+
+def test_a_detector_is_judged_by_what_it_finds(root: Path, retrain: Callable, run: Callable, repository: Path) -> None:
+    """Last of all: it adds stages to the repository."""
+    add_detector(root, run)
+    run("dvc", "repro", "-q", "evaluate_detector", cwd=root, PYTHONPATH=str(repository))
+    promote(root, "detector", reason="a start")
+    said = retrain("--set", "train_detector.lr0=0.5", model="detector")
+    assert said.startswith("promoted: detector v2.0.0. The challenger is better: mAP50 0."), said
+    assert "in no class is it worse" in said
+    said = retrain("--set", "train_detector.lr0=0.3", model="detector")
+    assert said.startswith("kept: The challenger is not better at all: mAP50 0."), said
+    assert champion(root, "detector").notes["metrics"]["map50"] > 0.3
 
 
 def paused(server: str, process: subprocess.Popen, limit_s: float = 900) -> str:

@@ -1,0 +1,139 @@
+"""Whether a run is good, and why: its figures against what is expected of them, and what a person ought to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+from cnn_core.params import Params, bounded
+from cnn_core.report_headlines import Headline
+from cnn_core.report_numbers import Numbers, parameter
+
+Level = Literal["good", "look", "missing", "open"]
+TITLES: dict[Level, str] = {
+    "good": "Good",
+    "look": "Look here",
+    "missing": "Parts are missing",
+    "open": "Not judged",
+}
+PARTS = {  # sections of params.yaml whose stages leave one metrics file
+    "compose": "the composition of scenes",
+    "train_detector": "the detector's training",
+    "evaluate_detector": "the detector's evaluation",
+    "detect": "the detector's predictions",
+    "train_segmenter": "the segmenter's training",
+    "evaluate_segmenter": "the segmenter's evaluation",
+    "segment": "the segmenter's predictions",
+    "read": "reading",
+    "baselines": "the baselines",
+}
+OF_SETS = (
+    "ingest",
+    "augment",
+    "pretrain",
+    "train",
+    "evaluate",
+    "predict",
+    "anatomy",
+)  # those that leave one for each set
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits(Params):
+    """The section ``report.limits``: beyond them the verdict is "look here"."""
+
+    refused: float = bounded(0, 1)
+    calibration: float = bounded(0, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One line under the verdict; ``level`` is what it makes of the verdict by itself."""
+
+    level: Level
+    text: Markup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What stands above the fold: the worst of its reasons, and all of them, the worst first."""
+
+    level: Level
+    title: str
+    reasons: list[Reason]
+
+
+def judge(headlines: Sequence[Headline], numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> Verdict:
+    """A part that is missing outweighs a figure that is low, and that outweighs all that is as expected."""
+    missing, warnings = list(_missing(numbers, values)), list(_warnings(numbers, values, limits))
+    against = [_against(headline, numbers) for headline in headlines if headline.expected is not None]
+    reasons = [*missing, *(one for one in against if one.level == "look"), *warnings]
+    reasons += [one for one in against if one.level == "good"]
+    level: Level = reasons[0].level if reasons else "open"
+    if not against and level != "missing":
+        reasons.append(Reason(level="open", text=Markup("No expectation is set in <code>report.expected</code>.")))
+        level = "look" if warnings else "open"
+    return Verdict(level=level, title=TITLES[level], reasons=reasons)
+
+
+def _missing(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
+    """Stages that ``params.yaml`` has a section for, and that have left no metrics."""
+    parts = [name for section, name in PARTS.items() if section in values and numbers.of(section) is None]
+    for section in OF_SETS:
+        names = [name for name in values.get(section) or {} if numbers.of(f"{section}-{name}") is None]
+        parts += [Markup("<code>{}@{}</code>").format(section, name) for name in names]
+    if parts:
+        yield Reason(level="missing", text=Markup("Failed, or not run: {}.").format(Markup(", ").join(parts)))
+
+
+def _against(headline: Headline, numbers: Numbers) -> Reason:
+    """A figure against what is expected of it."""
+    style = "percent" if headline.unit == "%" else "three"
+    figure = numbers(headline.key, style)
+    wanted = parameter(headline.expected_by or "", headline.expected, style)
+    name = headline.label[:1].upper() + headline.label[1:]
+    if headline.value >= (headline.expected or 0.0):
+        return Reason(level="good", text=Markup("{}: {}, at least {} is expected.").format(name, figure, wanted))
+    text = Markup("<strong>{}: {}</strong>, at least {} is expected").format(name, figure, wanted)
+    if headline.high is None:
+        return Reason(level="look", text=text + ".")
+    reaches = headline.high >= (headline.expected or 0.0)
+    why = "; its interval still reaches that." if reaches else ", and its whole interval lies below."
+    return Reason(level="look", text=text + why)
+
+
+def _warnings(numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> Iterator[Reason]:
+    """What makes a good figure doubtful."""
+    for name in values.get("ingest", {}):
+        refused, rows = numbers.value(f"ingest-{name}:refused"), numbers.value(f"ingest-{name}:rows_read")
+        if rows and refused / rows > limits.refused:
+            text = Markup("Ingestion refused {} of {} rows of {}; their reasons are below, under its data.")
+            shown = numbers(f"ingest-{name}:refused", "count"), numbers(f"ingest-{name}:rows_read", "count")
+            yield Reason(level="look", text=text.format(*shown, name))
+    for name in values.get("evaluate", {}):
+        error = numbers.value(f"evaluate-{name}:ece")
+        if error is not None and error > limits.calibration:
+            text = Markup("The classifier of {} is not as sure as it is right: its calibration error is {}.")
+            yield Reason(level="look", text=text.format(name, numbers(f"evaluate-{name}:ece")))
+    for stage, key in (("detect", "bad"), ("segment", "bad"), ("segment", "dropped"), ("train_detector", "left_out")):
+        if numbers.value(f"{stage}:{key}"):
+            text = Markup("<code>{}</code> left out {} of its inputs (<code>{}</code>).")
+            yield Reason(level="look", text=text.format(stage, numbers(f"{stage}:{key}", "count"), key))
+    yield from _lead(numbers)
+
+
+def _lead(numbers: Numbers) -> Iterator[Reason]:
+    """Whether the CNN is ahead of classifiers that know nothing of images by more than chance."""
+    models = numbers.value("baselines:models") or {}
+    own = next((name for name in models if name.startswith("CNN")), None)
+    others = sorted((name for name in models if name != own), key=lambda name: -models[name]["accuracy"])
+    if own is None or not others or models[own]["accuracy_low"] > models[others[0]]["accuracy_high"]:
+        return
+    text = Markup(
+        "The CNN's lead over the best baseline is not certain: {} against {} of the {}; the intervals overlap."
+    )
+    figures = [numbers(f"baselines:models/{name}/accuracy") for name in (own, others[0])]
+    yield Reason(level="look", text=text.format(*figures, others[0]))

@@ -1,0 +1,31 @@
+"""The truth that detectors and segmenters are measured on, whatever it is written in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cnn_core.annotations import Annotations, read_annotations
+from cnn_core.coco import from_coco
+from cnn_core.yolo_labels import read_yolo
+
+
+def read_truth(source: str | Path, split: str) -> Annotations:
+    """Images, objects and classes of a set of ours, of a folder with a data.yaml, of a data.yaml (their ``split``), or
+    of a COCO JSON (all of it).
+
+    Raises:
+        ValueError: nothing is there, it is none of these, or it has no such split.
+    """
+    path = Path(source)
+    if path.suffix == ".json":
+        return from_coco(path, split=split)
+    if (path / "objects.parquet").is_file():
+        return read_annotations(path, split)
+    if not path.exists():
+        raise ValueError(
+            f"{path} does not exist: name a folder with a data.yaml, a data.yaml or a COCO JSON; the stage compose "
+            "writes data/composed/numbers"
+        )
+    if path.is_dir() and not (path / "data.yaml").is_file():
+        raise ValueError(f"{path} has no data.yaml: name a data set of Ultralytics, its data.yaml or a COCO JSON")
+    return read_yolo(path / "data.yaml" if path.is_dir() else path, split)

@@ -1,0 +1,114 @@
+"""Two runs side by side: ``python -m flows.compare A B [--all] [--markdown | --json] [--html FILE]``
+
+A and B are each ``workspace``, ``champion``, a DVC experiment, a commit, branch or tag, or a folder of a run; B
+(default: the workspace) is what is looked at, A what it is held against. Told are the parameters that differ, and of
+every metric how it changed and whether by more than luck (cnn_core/changes.py). The exit code does not say who is
+better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+
+from cnn_core.difference_tables import markdown, plain, text, with_banner
+from cnn_core.differences import Differences, differences
+from flows.graph import StageNode, find_root
+from flows.registry import MODELS, STAGE, champion
+from flows.sides import WORKSPACE, Side, champions, measured, side
+
+
+def compare_runs(root: Path, before: str, after: str, page: Path | None = None) -> Differences:
+    """The run ``after`` against the run ``before``, by their names.
+
+    Args:
+        page: a file to write the report of ``after`` to, with the comparison on top.
+
+    Raises:
+        ValueError: there is no such run, it has no metrics (or no report), or DVC does not have them.
+    """
+    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
+        sides = list(_sides(root, (before, after), Path(scratch)))
+        found = _compared(*sides)
+        if page is not None:
+            report = with_banner(sides[1].report(root), found)
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(report, encoding="utf-8")
+        return found
+
+
+def against_champions(root: Path, run: Path, name: str, stages: Sequence[str]) -> Differences | None:
+    """A run's models against their champions; None where none of those that it measured has one.
+
+    Args:
+        root: the checkout.
+        run: the folder of the run.
+        name: of the run.
+        stages: that the run was made of.
+    """
+    fresh = [model.name for model in MODELS.values() if model.evaluate in stages and (run / model.metrics).is_file()]
+    known = [(model, champion(root, model)) for model in fresh]
+    judged = [model for model, one in known if one and MODELS[model].metrics in measured(root, one.commit)]
+    if not judged:
+        return None
+    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
+        return _compared(champions(root, Path(scratch), judged), Side(name=name, root=run))
+
+
+def publish_comparison(root: Path, run: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
+    """At the end of a flow's run: the artifact ``against-the-champion``, where there is a champion."""
+    found = against_champions(root, run, experiment or "this run", [node.name for node in nodes])
+    if found is not None:
+        create_markdown_artifact(
+            markdown(found), key="against-the-champion", description="This run against the champions"
+        )
+
+
+def _compared(before: Side, after: Side) -> Differences:
+    if after.partial and not before.partial:
+        raise ValueError(f"{STAGE} stands first: it is what a run is held against")
+    names = (before.name, after.name if after.name != before.name else f"{after.name} (2)")
+    found = differences(before.root, after.root, names=names, partial=before.partial)
+    return replace(found, notes=[*before.notes, *after.notes, *found.notes])
+
+
+def _sides(root: Path, names: tuple[str, str], scratch: Path) -> Iterator[Side]:
+    for number, name in enumerate(names):
+        place = scratch / str(number)
+        place.mkdir()
+        yield side(root, name, place)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m flows.compare", description=__doc__)
+    parser.add_argument("before", metavar="A", help="what it is held against")
+    parser.add_argument("after", metavar="B", nargs="?", default=WORKSPACE, help=f"a run (default: {WORKSPACE})")
+    parser.add_argument("--all", action="store_true", help="also what did not change, and single classes and parts")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report of B, with the comparison on top")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--markdown", action="store_true", help="print it as Markdown, for a pull request")
+    forms.add_argument("--json", action="store_true", help="print it as JSON")
+    arguments = parser.parse_args()
+    try:
+        root = find_root()
+        found = compare_runs(root, arguments.before, arguments.after, arguments.html)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps(plain(found), indent=2, ensure_ascii=False))
+    else:
+        print((markdown if arguments.markdown else text)(found, every=arguments.all))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

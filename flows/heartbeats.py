@@ -1,0 +1,57 @@
+"""A run whose process died with its worker or its machine does not stay Running and holds no slot.
+
+While a flow runs it sends heartbeats. An automation of the server's crashes a run of our deployments that has missed
+some: ``make ui`` sets it up, and for a server of your own ``python -m flows.heartbeats`` (with ``PREFECT_API_URL``). By
+prefect.yaml the runs of workers send them as often; others, of the command line perhaps, send fewer and are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+
+NAME = "Gridflow: runs without a heartbeat have crashed"
+TAG = "gridflow"  # of every deployment
+EVERY_S = 30  # the least that Prefect allows
+MISSED = 3  # a busy machine may be late with one
+MESSAGE = (
+    "Its process sends no heartbeat any more: it was killed, or its machine is gone. The next run goes on from there."
+)
+VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+
+
+def send_heartbeats() -> None:
+    """What this process and those that it starts do from now on; before Prefect is imported."""
+    os.environ[VARIABLE] = str(EVERY_S)  # as the automation expects
+
+
+def crash_silent_runs() -> None:
+    """Make the automation, once. One of that name that is there stays as somebody may have changed it in the UI."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    with get_client(sync_client=True) as client:
+        if client.read_automations_by_name(NAME):
+            return
+        ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
+        trigger = EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *ends},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=MISSED * EVERY_S),
+        )
+        action = ChangeFlowRunState(state=StateType.CRASHED, message=MESSAGE)
+        client.create_automation(AutomationCore(name=NAME, description=MESSAGE, trigger=trigger, actions=[action]))
+
+
+if __name__ == "__main__":
+    crash_silent_runs()
+    sys.exit(0)

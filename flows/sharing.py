@@ -1,0 +1,216 @@
+"""What a run shares with other machines: its outputs through a DVC remote, its experiment through a git remote.
+
+Off unless runtime.yaml says where. Credentials come from the environment, ``.dvc/config.local`` or a Prefect Secret
+block. What DVC and git print is freed of them before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from prefect import get_run_logger, task
+from prefect.blocks.system import Secret
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows import notify
+from flows.failures import BACK_OFF, can_heal
+from flows.git import git, main_checkout
+from flows.graph import StageNode
+from flows.processes import ProcessGroups
+from flows.workspace import experiment_ref
+from tasks.runtime import Runtime, load_runtime
+
+RETRIES = 2
+# Words of what no second attempt mends: credentials, rights, names.
+REFUSED = re.compile(
+    r"denied|forbidden|unauthori[sz]ed|authenticat|credential|does ?n[o']t exist|NoSuchBucket|InvalidAccessKeyId"
+    r"|SignatureDoesNotMatch|requires '|not a valid|was found|another experiment|neither locally nor on remote",
+    re.IGNORECASE,
+)
+SECRET_NAMES = re.compile(r"secret|token|passw|key|credential|connection_string", re.IGNORECASE)
+SHORTEST_SECRET = 6  # shorter values of such variables are words like "true", not secrets
+USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")
+LONGEST_REASON = 300
+# What DVC tells a person at a terminal, or of stages that have not run yet.
+NOISE = ("Having any troubles?", "To push cached outputs", "WARNING: No file hash info found")
+# What DVC prints of a push that sent not all, though its exit code is 0, and what it means.
+INCOMPLETE = {
+    "has diverged": "it holds another experiment of that name already",
+    "do not exist neither locally": "some of the outputs are neither locally nor on remote",
+}
+
+
+def check_sharing(root: Path) -> None:
+    """Whether what runtime.yaml shares can be shared at all, before the first stage.
+
+    Args:
+        root: the user's checkout, whose remotes count.
+
+    Raises:
+        ValueError: a remote has no such name here, or the Secret block is missing or of another shape.
+    """
+    runtime = load_runtime()
+    if not (runtime.pull_from or runtime.push_to or runtime.push_experiment_to):
+        return
+    env = _environment(runtime)
+    if runtime.pull_from or runtime.push_to:
+        _, listed = _call(root, _dvc("remote", "list"), env)
+        known = {line.split()[0] for line in listed}
+        _check_remote("pull_from", runtime.pull_from, known, "DVC remote", "dvc remote add")
+        _check_remote("push_to", runtime.push_to, known, "DVC remote", "dvc remote add")
+    known = set(git(root, "remote").split())
+    _check_remote("push_experiment_to", runtime.push_experiment_to, known, "git remote", "git remote add")
+
+
+def pull(root: Path, stages: Sequence[str]) -> None:
+    """Fetch what the worktree's dvc.lock names and DVC's cache lacks, so that it need not be computed again.
+
+    A remote that does not answer is a warning: the stages can do without it.
+    """
+    runtime = load_runtime()
+    if not runtime.pull_from:
+        return
+    wanted = ["--with-deps", *stages] if stages else []
+    command = _dvc("pull", "--force", "--allow-missing", "--remote", runtime.pull_from, *wanted)
+    code, lines = _call(root, command, _environment(runtime))
+    for line in lines:
+        get_run_logger().info(line)
+    if code:
+        get_run_logger().warning("nothing was fetched from the DVC remote %s: %s", runtime.pull_from, _reason(lines))
+
+
+def share(root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> str:
+    """Send what a run made to where runtime.yaml says: first the data, then the experiment that names them.
+
+    Returns:
+        a sentence where this failed, which costs nothing of the run; else an empty text.
+    """
+    try:
+        why = _send(load_runtime(), root, nodes, experiment)
+    except ValueError as error:  # runtime.yaml or a remote was changed while the stages ran
+        why = str(error)
+    if not why:
+        return ""
+    kept = f"is the experiment {experiment} and in DVC's cache" if experiment else "is in DVC's cache"
+    text = f"not shared: {why}. The result {kept}; the same run again, with nothing to compute, sends it."
+    notify.post("gridflow.run.not_shared", text)
+    return text
+
+
+@task(
+    name="share",
+    task_run_name="share {what}",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=BACK_OFF(RETRIES),
+    retry_condition_fn=can_heal,
+    persist_result=False,
+)
+def transfer(what: str, command: Sequence[str], root: Path) -> State:
+    """Run one command of DVC; as with stages only what may heal is tried again."""
+    code, lines = _call(root, _dvc(*command), _environment(load_runtime()))
+    for line in lines:
+        get_run_logger().info(line)
+    missed = [why for words, why in INCOMPLETE.items() if any(words in line for line in lines)]
+    if code == 0 and not missed:
+        return Completed(message=lines[-1] if lines else what)
+    why = "; ".join(missed) or _reason(lines)
+    return Failed(message=f"{'user' if REFUSED.search(why) else 'transient'}: {why}")
+
+
+def _send(runtime: Runtime, root: Path, nodes: Sequence[StageNode], experiment: str | None) -> str:
+    """What was not taken, and why."""
+    if remote := runtime.push_to:
+        why = _transfer(f"data to {remote}", ["push", "--remote", remote, *_targets(root, nodes)], root)
+        if why:
+            return f"the DVC remote {remote} did not take the data: {why}"
+    if (remote := runtime.push_experiment_to) and experiment:
+        command = ["exp", "push", "--no-cache", remote, experiment_ref(git(root, "rev-parse", "HEAD"), experiment)]
+        # in the checkout, from which relative addresses start
+        if why := _transfer(f"experiment to {remote}", command, main_checkout(root)):
+            return f"the git remote {remote} did not take the experiment: {why}"
+    return ""
+
+
+def _transfer(what: str, command: Sequence[str], root: Path) -> str:
+    """Why it failed, or an empty text."""
+    state = transfer(what, command, root, return_state=True)
+    return "" if state.is_completed() else re.sub(r"^(user|transient): ", "", state.message or "it failed")
+
+
+def _targets(root: Path, nodes: Sequence[StageNode]) -> list[str]:
+    """The stages, and the pointers to the sources that they start from."""
+    pointers = {f"{path}.dvc" for node in nodes for path in node.inputs}
+    return [*(node.name for node in nodes), *sorted(path for path in pointers if (root / path).is_file())]
+
+
+def _check_remote(key: str, name: str, known: set[str], kind: str, add: str) -> None:
+    if name and name not in known:
+        there = f"there is {', '.join(sorted(known))}" if known else "there is none"
+        name = USER_OF_URL.sub("***@", name)
+        raise ValueError(f"runtime.{key}: {name} is no {kind} here ({there}); `{add} {name} …` makes one")
+
+
+def _environment(runtime: Runtime) -> dict[str, str]:
+    """Of the transfers: nobody is asked for a password, and the Secret block's variables are there for them alone.
+
+    Raises:
+        ValueError: there is no such block, or it holds something else than texts by name.
+    """
+    quiet = {"DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0"}
+    secret = _secret(runtime.sharing_secret) if runtime.sharing_secret else {}
+    return {**os.environ, **quiet, **secret}
+
+
+def _secret(name: str) -> Mapping[str, str]:
+    try:
+        found = Secret.load(name).get()
+    except ValueError:
+        raise ValueError(f"runtime.sharing_secret: the Prefect server has no Secret block {name}") from None
+    if not isinstance(found, Mapping) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError(f'the Secret block {name} must hold texts by name: {{"AWS_ACCESS_KEY_ID": "…", …}}')
+    return found
+
+
+def _dvc(*words: str) -> list[str]:
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", *words]
+
+
+def _call(root: Path, command: Sequence[str], env: Mapping[str, str]) -> tuple[int, list[str]]:
+    """The command's exit code and its lines, without secrets; it ends with its caller, and can ask nobody."""
+    groups = ProcessGroups()
+    try:
+        process = groups.start(command, cwd=root, env=env)
+        printed, _ = process.communicate()
+        groups.forget(process)
+    finally:
+        groups.end_all()
+    lines = map(str.strip, _clean(printed, root, env).splitlines())
+    return process.returncode, [line for line in lines if line and not line.startswith(NOISE)]
+
+
+def _clean(text: str, root: Path, env: Mapping[str, str]) -> str:
+    """The text without any value that the environment or DVC's settings hold under the name of a secret."""
+    settings = configparser.ConfigParser(interpolation=None, strict=False)
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
+    options = [option for section in settings.sections() for option in settings.items(section)]
+    found = {value for key, value in [*env.items(), *options] if SECRET_NAMES.search(key)}
+    found |= {quote(value, safe="") for value in found}  # as it stands in an address
+    for value in sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=len, reverse=True):
+        text = text.replace(value, "***")
+    return USER_OF_URL.sub("***@", text)
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """What the command gave as its reason: its lines of errors, or else its last one."""
+    errors = [re.sub("^ERROR: (unexpected error - )?", "", line) for line in lines if line.startswith("ERROR: ")]
+    errors = errors or list(lines[-1:])
+    return (": ".join(dict.fromkeys(errors)) or "no reason was given")[:LONGEST_REASON].rstrip(" .")

@@ -1,0 +1,86 @@
+"""Champion and challenger of detectors: pycocotools' own figures, and a paired test that finds what is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnn_core.annotations import images_table, objects_table
+from cnn_core.comparison import PromotionRule
+from cnn_core.detection_comparison import compare_detectors, detector_verdict
+from cnn_core.detection_metrics import COCO_AREAS, average_precision, evaluate_boxes, mean
+
+CLASSES = ["one", "two"]
+RULE = PromotionRule(margin=0.0, alpha=0.05, class_bound=0.05)
+
+
+def pictures(count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Images and their objects, two in each."""
+    names = [f"{number:03d}" for number in range(count)]
+    images = images_table(
+        [{"image_id": name, "file": f"{name}.png", "split": "test", "width": 100, "height": 100} for name in names]
+    )
+    rows = [
+        {"image_id": name, "class_id": kind, "class_name": CLASSES[kind], "x1": 10.0 + 40 * kind, "y1": 10.0,
+         "x2": 40.0 + 40 * kind, "y2": 50.0} for name in names for kind in (0, 1)
+    ]  # fmt: skip
+    return images, objects_table(rows)
+
+
+def found(truth: pd.DataFrame, right: float, seed: int, only: str = "") -> pd.DataFrame:
+    """A detector that finds so large a share of the objects (of one class, if named), and is elsewhere for the rest."""
+    draws = np.random.default_rng(seed)
+    rows = truth.copy()
+    rows["score"] = draws.uniform(0.3, 1, len(rows))
+    missed = (draws.uniform(size=len(rows)) > right) & (rows["class_name"].eq(only) if only else True)
+    rows.loc[missed, ["x1", "x2"]] += 45.0
+    return objects_table(rows)
+
+
+def test_the_figures_are_pycocotools_own() -> None:
+    images, truth = pictures(40)
+    tables = found(truth, 0.6, 1), found(truth, 0.9, 2)
+    gain = compare_detectors(images, truth, *tables, CLASSES)
+    for told, table in zip((gain.champion, gain.challenger), tables, strict=True):
+        evaluation = evaluate_boxes(images, truth, table, CLASSES, max_det=300, areas=COCO_AREAS, relative=False)
+        assert told == pytest.approx(mean(average_precision(evaluation, at=0.5)))
+    assert gain.low < gain.challenger - gain.champion < gain.high
+    assert gain.classes["two"][0] == 40
+
+
+def test_a_better_one_is_promoted_and_equal_or_worse_ones_are_not() -> None:
+    images, truth = pictures(80)
+    good, other, bad = found(truth, 0.9, 1), found(truth, 0.9, 7), found(truth, 0.6, 3)
+    better, why = detector_verdict(compare_detectors(images, truth, bad, good, CLASSES), RULE)
+    assert better, why
+    assert why.startswith("The challenger is better: mAP50 0.")
+    assert "not better at all" in detector_verdict(compare_detectors(images, truth, good, bad, CLASSES), RULE)[1]
+    same = compare_detectors(images, truth, good, good, CLASSES)
+    assert (same.low, same.high, same.p_value) == (0.0, 0.0, 1.0)
+    first, second = (
+        compare_detectors(images, truth, good, other, CLASSES),
+        compare_detectors(images, truth, other, good, CLASSES),
+    )
+    assert [detector_verdict(gain, RULE)[0] for gain in (first, second)] == [False, False]
+
+
+def test_a_class_may_not_pay_for_the_others() -> None:
+    images, truth = pictures(80)
+    before, after = found(truth, 0.3, 1, only="one"), found(truth, 0.75, 2, only="two")
+    better, why = detector_verdict(compare_detectors(images, truth, before, after, CLASSES), RULE)
+    assert not better
+    assert "worse by more than 0.0500 in the class two" in why
+
+
+def test_the_p_value_is_an_honest_one() -> None:
+    """Of equal detectors, about one in twenty looks better by luck at p <= 0.05: here of 40, on other images each."""
+    images, truth = pictures(40)
+    values = [
+        compare_detectors(
+            images, truth, found(truth, 0.8, seed), found(truth, 0.8, 1000 + seed), CLASSES, draws=200
+        ).p_value
+        for seed in range(40)
+    ]
+    assert sum(value <= 0.05 for value in values) <= 6
+    assert 0.3 < float(np.mean(values)) < 0.7

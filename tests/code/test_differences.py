@@ -1,0 +1,157 @@
+"""Two runs side by side: what differs, and whether by more than luck, held against SciPy and published figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import binomtest
+
+from cnn_core.changes import difference_interval, two_sided
+from cnn_core.difference_tables import PLACE, markdown, plain, text, with_banner
+from cnn_core.differences import differences
+from cnn_core.metrics import wilson
+
+NAMES = ("before", "after")
+
+
+def run_of(
+    root: Path, right: np.ndarray, *, ids: list[str] | None = None, hashes: list[str] | None = None, **more: object
+) -> Path:
+    """A run whose classifier is right on these test images: answers, RAW rows, metrics."""
+    count = len(right)
+    ids, labels = ids or [f"train/{number:05d}" for number in range(count)], np.arange(count) % 10
+    table = pd.DataFrame({"id": ids, "label": labels, "predicted": np.where(right, labels, (labels + 1) % 10)})
+    for folder in ("metrics", "predictions", "raw/digits"):
+        (root / "data" / folder).mkdir(parents=True)
+    table.to_parquet(root / "data/predictions/digits-test.parquet")
+    raw = pd.DataFrame({"id": ids, "split": "test", "sha256": hashes or [f"hash {name}" for name in ids]})
+    raw.to_parquet(root / "data/raw/digits/part-00000.parquet")
+    low, high = wilson(int(right.sum()), count)
+    metrics = {"n": count, "accuracy": float(right.mean()), "accuracy_low": low, "accuracy_high": high, "seconds": 3.0}
+    write(root, "evaluate-digits", metrics | {"f1": {"0": float(right[::10].mean())}})
+    (root / "params.yaml").write_text(yaml.safe_dump({"train": {"digits": {"epochs": 3, **more}}, "report": {}}))
+    return root
+
+
+def write(root: Path, stage: str, metrics: dict) -> None:
+    (root / f"data/metrics/{stage}.json").write_text(json.dumps(metrics))
+
+
+def rights(count: int, *wrong: int) -> np.ndarray:
+    return ~np.isin(np.arange(count), wrong)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (5, 3), (3, 5), (10, 10), (2, 17), (100, 61)])
+def test_the_paired_test_is_scipys_two_sided_one(gained: int, lost: int) -> None:
+    expected = binomtest(gained, gained + lost, 0.5).pvalue if gained + lost else 1.0
+    assert two_sided(gained, lost) == pytest.approx(expected)
+
+
+def test_the_interval_of_a_difference_is_newcombes() -> None:
+    """Newcombe (1998), table II, method 10: 56/70 - 48/80 is 0.2, 0.0524 to 0.3339."""
+    bounds = difference_interval(48 / 80, wilson(48, 80), 56 / 70, wilson(56, 70))
+    assert bounds == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_classifiers_are_compared_image_by_image(tmp_path: Path) -> None:
+    one = run_of(tmp_path / "a", rights(200, *range(30)))
+    other = run_of(tmp_path / "b", rights(200, *range(26, 34)), epochs=5)
+    found = differences(one, other, names=NAMES)
+    (change,) = found.headlines
+    assert (change.key, change.method, change.gained, change.lost, change.shared) == (
+        "evaluate-digits:accuracy", "images", 26, 4, 200)  # fmt: skip
+    assert change.p_value == pytest.approx(binomtest(26, 30, 0.5).pvalue)
+    assert change.meaning == "better"
+    assert found.verdict == "after against before, by more than luck: better in digits recognised."
+    assert found.params == {"train.digits.epochs": (3, 5)}
+    back = differences(other, one, names=NAMES)
+    assert back.headlines[0].meaning == "worse"
+    assert back.verdict == "after against before, by more than luck: worse in digits recognised."
+
+
+def test_a_small_change_may_be_luck_and_none_is_none(tmp_path: Path) -> None:
+    one, other = run_of(tmp_path / "a", rights(200, 1, 2)), run_of(tmp_path / "b", rights(200, 2))
+    found = differences(one, other, names=NAMES)
+    assert found.headlines[0].meaning == "not clear"
+    assert "by more than luck might" in found.verdict
+    same = differences(one, one, names=NAMES)
+    assert {change.meaning for change in same.metrics} == {"same"}
+    assert same.params == {}
+
+
+def test_images_are_known_by_their_pixels_where_names_were_given_anew(tmp_path: Path) -> None:
+    """The second set has half of the first's images under other names, and new ones under the old names."""
+    one = run_of(tmp_path / "a", rights(100, 0, 1))
+    ids = [f"train/{number:05d}" for number in range(100)]
+    hashes = [f"hash train/{number:05d}" for number in range(50, 100)] + [f"new {number}" for number in range(50)]
+    other = run_of(tmp_path / "b", rights(100, 0), ids=ids, hashes=hashes)
+    found = differences(one, other, names=NAMES)
+    assert (found.headlines[0].shared, found.headlines[0].gained, found.headlines[0].lost) == (50, 0, 1)
+    assert any("the test parts differ; 50 images are in both" in note for note in found.notes)
+
+
+def test_other_labels_are_not_compared_by_images(tmp_path: Path) -> None:
+    one, other = run_of(tmp_path / "a", rights(100, 0)), run_of(tmp_path / "b", rights(100, 1))
+    path = other / "data/predictions/digits-test.parquet"
+    table = pd.read_parquet(path)
+    table.assign(label=(table["label"] + 1) % 10).to_parquet(path)
+    found = differences(one, other, names=NAMES)
+    assert found.headlines[0].method == "none"  # the same accuracy
+    assert any("told different labels of 100 images" in note for note in found.notes)
+
+
+def test_figures_with_intervals_and_without(tmp_path: Path) -> None:
+    one, other = run_of(tmp_path / "a", rights(20)), run_of(tmp_path / "b", rights(20))
+    far = {"map50": 0.9, "map50_low": 0.89, "map50_high": 0.91, "precision": 0.7, "objects": 5, "seconds": 1.0}
+    write(one, "evaluate_detector", far)
+    write(other, "evaluate_detector", far | {"map50": 0.8, "map50_low": 0.78, "map50_high": 0.82, "precision": 0.6})
+    write(other, "read", {"found_and_read": 0.5})
+    found = differences(one, other, names=NAMES)
+    by_key = {change.key: change for change in found.metrics}
+    assert by_key["evaluate_detector:map50"].meaning == "worse"
+    assert by_key["evaluate_detector:map50"].high < 0
+    assert by_key["evaluate_detector:precision"].meaning == "not known"
+    assert by_key["evaluate_detector:objects"].meaning == "same"
+    assert not {key for key in by_key if key.endswith(("seconds", "_low", "_high"))}
+    assert [change.key for change in found.headlines] == ["evaluate-digits:accuracy", "evaluate_detector:map50"]
+    assert (found.only_before, found.only_after) == ([], ["read"])
+
+
+def test_the_tables_say_the_same(tmp_path: Path) -> None:
+    one, other = run_of(tmp_path / "a", rights(200, *range(30))), run_of(tmp_path / "b", rights(200), epochs="a|b")
+    found = differences(one, other, names=("v1", "a|name <b>"))
+    shown, marked = text(found), markdown(found)
+    for words in (
+        "85.00 %",
+        "100.00 %",
+        "+15.00",
+        "30 gained, 0 lost of 200 images, p = 1.9e-09",
+        "train.digits.epochs",
+    ):
+        assert words in shown
+        assert words in marked
+    assert "f1/0" not in shown
+    assert "1 figures of single classes" in shown
+    assert "f1/0" in text(found, every=True)
+    table = [line for line in marked.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {6, 4}
+    values = json.loads(json.dumps(plain(found)))
+    assert values["metrics"][0]["p_value"] == pytest.approx(binomtest(30, 30, 0.5).pvalue)
+    page = with_banner(f"<body>{PLACE}</body>", found)
+    assert page.startswith('<body><div id="banner"><aside')
+    assert page.endswith("</aside></div></body>")
+    assert "a|name &lt;b&gt;" in page
+    assert "<b>" not in page
+    with pytest.raises(ValueError, match="has no place for a comparison: run its stage report again"):
+        with_banner("<body></body>", found)
+
+
+def test_a_run_without_metrics_is_told(tmp_path: Path) -> None:
+    one = run_of(tmp_path / "a", rights(20))
+    with pytest.raises(ValueError, match="after has no metrics"):
+        differences(one, tmp_path / "empty", names=NAMES)

@@ -1,0 +1,174 @@
+"""Runs compared by their names on a small real repository: experiments, revisions, folders, the champion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from champion_repository import make, set_skill
+from scipy.stats import binomtest
+
+from cnn_core.difference_tables import PLACE
+from flows.champions import promote
+from flows.compare import compare_runs
+from flows.git import git
+from flows.sides import REPORT
+from flows.summary import short, write_pdf
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Path) -> Path:
+    """A commit `HEAD` with a run of skill 0.8 and a report, the experiments `better` (0.95) and `close` (0.81)."""
+    root = make(tmp_path_factory.mktemp("compare") / "small", run, repository)
+    env = {"PYTHONPATH": str(repository)}
+    (root / REPORT).parent.mkdir(parents=True, exist_ok=True)
+    (root / REPORT).write_text(f"<html><body><h1>A report</h1>{PLACE}</body></html>")
+    set_skill(root, 0.8)
+    run("dvc", "repro", "-q", cwd=root, **env)
+    run("git", "add", "dvc.lock", "params.yaml", REPORT, cwd=root)
+    run("git", "commit", "-qm", "a run", cwd=root)
+    for name, skill in (("better", 0.95), ("close", 0.81)):
+        set_skill(root, skill)
+        run("dvc", "repro", "-q", cwd=root, **env)
+        run("dvc", "exp", "save", "-n", name, cwd=root)
+    run("git", "checkout", "-q", ".", cwd=root)
+    run("dvc", "checkout", "-q", cwd=root)
+    return root
+
+
+@pytest.fixture
+def root(ran: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(ran, tmp_path / "small", symlinks=True)
+
+
+def answers(root: Path) -> pd.Series:
+    table = pd.read_parquet(root / "data/predictions/digits-test.parquet").set_index("id")
+    return table["label"] == table["predicted"]
+
+
+def test_experiments_and_revisions(root: Path, run: Callable) -> None:
+    before = git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")
+    found = compare_runs(root, "HEAD", "better")
+    (change,) = found.headlines
+    assert found.params == {"train.digits.learning_rate": (0.8, 0.95)}
+    assert (change.method, change.meaning, change.lost) == ("images", "better", 0)
+    assert change.p_value == pytest.approx(binomtest(change.gained, change.gained, 0.5).pvalue)
+    right = answers(root)
+    run("dvc", "exp", "apply", "better", cwd=root)
+    assert change.gained == int((answers(root) & ~right).sum()) > 10
+    assert change.shared == len(right)
+    assert (change.before, change.after) == (right.mean(), answers(root).mean())
+    run("git", "checkout", "-q", ".", cwd=root)
+    run("dvc", "checkout", "-q", cwd=root)
+    assert (git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")) == before
+
+    close = compare_runs(root, "workspace", "close").headlines[0]
+    assert close.meaning == "not clear"
+    assert close.p_value == pytest.approx(binomtest(close.gained, close.gained + close.lost, 0.5).pvalue)
+    assert compare_runs(root, "close", "better").before == "close"
+    assert compare_runs(root, git(root, "rev-parse", "HEAD"), "workspace").headlines[0].meaning == "same"
+
+
+def test_folders_and_what_cannot_be_compared(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(root / "data", folder / "data", symlinks=True)
+    shutil.copy(root / "params.yaml", folder)
+    found = compare_runs(root, str(folder), "better")
+    assert found.headlines[0].meaning == "better"
+    set_skill(root, 0.7)
+    found = compare_runs(root, str(folder), "workspace")
+    assert found.headlines[0].meaning == "same"
+    assert any("params.yaml has changed since the run in train.digits.learning_rate" in note for note in found.notes)
+
+    with pytest.raises(ValueError, match="'best' is no commit, branch, tag or experiment"):
+        compare_runs(root, "best", "workspace")
+    with pytest.raises(ValueError, match="HEAD~1 has no metrics: no run was committed there"):
+        compare_runs(root, "workspace", "HEAD~1")
+    with pytest.raises(ValueError, match="is no folder of a run: it has no data/metrics"):
+        compare_runs(root, str(tmp_path), "workspace")
+    with pytest.raises(ValueError, match="there is no champion that was measured"):
+        compare_runs(root, "champion", "workspace")
+    shutil.rmtree(root / "data" / "metrics")
+    with pytest.raises(ValueError, match=r"workspace has no metrics, but a dvc\.lock: `dvc checkout` brings them"):
+        compare_runs(root, "better", "workspace")
+    shutil.rmtree(root / ".dvc" / "cache")
+    with pytest.raises(ValueError, match=r"DVC does not have data/metrics/evaluate-digits.json of better.*`dvc pull`"):
+        compare_runs(root, "better", str(folder))
+
+
+def test_a_run_in_a_remote_alone_is_found(root: Path, run: Callable, tmp_path: Path) -> None:
+    run("dvc", "remote", "add", "-d", "near", str(tmp_path / "remote"), cwd=root)
+    run("dvc", "push", "-q", "--all-commits", cwd=root)
+    shutil.rmtree(root / ".dvc" / "cache")
+    assert compare_runs(root, "HEAD", "workspace").headlines[0].method == "images"
+
+
+def test_the_champion(root: Path) -> None:
+    promote(root, "digits", "better", reason="a start")
+    found = compare_runs(root, "champion", "workspace")
+    assert found.headlines[0].meaning == "worse"
+    assert found.params == {"train.digits.learning_rate": (0.95, 0.8)}
+    assert found.notes[0].startswith("champion: digits v1.0.0 (")
+    with pytest.raises(ValueError, match="champion stands first"):
+        compare_runs(root, "workspace", "champion")
+
+
+def test_the_command_line(root: Path, run: Callable, repository: Path) -> None:
+    def call(*words: str, code: int = 0, module: str = "compare"):
+        return run("python", "-m", f"flows.{module}", *words, cwd=root, code=code, PYTHONPATH=str(repository))
+
+    told = call("HEAD", "better").stdout
+    assert told.startswith("better against HEAD, by more than luck: better in digits recognised.\n")
+    assert "train.digits.learning_rate  0.8" in told
+    assert json.loads(call("HEAD", "better", "--json").stdout)["metrics"][0]["meaning"] == "better"
+    call("better", "workspace", "--html", "out/page.html")
+    page = (root / "out/page.html").read_text()
+    assert "<h1>A report</h1>" in page
+    assert "workspace against better, by more than luck: worse in digits recognised." in page
+    assert "error: 'best' is no commit" in call("best", code=1).stderr
+    said = call("--against", "HEAD", "better", module="summary").stdout
+    assert said.startswith("## ")
+    assert "### Against HEAD" in said
+    assert "| digits recognised |" in said
+
+
+def test_a_summary_and_a_pdf(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "digits recognised" in short(root, "close")
+    if not shutil.which("chromium"):
+        pytest.skip("there is no Chromium")
+    write_pdf(root, "workspace", tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="a PDF is printed by a Chromium, and none is installed"):
+        write_pdf(root, "workspace", tmp_path / "other.pdf")
+
+
+def test_a_run_of_the_flow_is_held_against_the_champion(
+    root: Path, run: Callable, repository: Path, server: str
+) -> None:
+    promote(root, "digits", "better", reason="a start")
+    shutil.copy(repository / "runtime.yaml", root)
+    set_skill(root, 0.6)
+    env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": server}
+    done = run("python", "-m", "flows.pipeline", "evaluate@digits", cwd=root, **env)
+    assert "could not be shown" not in done.stdout + done.stderr
+    wanted = {"artifacts": {"key": {"any_": ["against-the-champion"]}}, "sort": "CREATED_DESC"}
+    (newest, *_) = ask(f"{server}/artifacts/filter", wanted)
+    assert "this run against champion, by more than luck: worse in digits recognised." in newest["data"]
+    assert "| train.digits.learning\\_rate" in newest["data"] or "| train.digits.learning_rate" in newest["data"]
+
+    shutil.rmtree(root / ".dvc" / "cache")  # the champion's figures are gone: the run's are not
+    set_skill(root, 0.7)
+    done = run("python", "-m", "flows.pipeline", "evaluate@digits", cwd=root, **env)
+    assert "the comparison with the champions could not be shown: DVC does not have" in done.stdout + done.stderr
+
+
+def ask(url: str, body: dict) -> list[dict]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())

@@ -42,15 +42,14 @@ def is_healthy(api_url: str) -> bool:
         return False
 
 
-def start_server(host: str = HOST, port: int = PORT) -> subprocess.Popen[bytes]:
-    """Start a Prefect server and wait until it answers.
+def start_server(host: str = HOST, port: int = PORT, *, session: bool = False) -> subprocess.Popen[bytes]:
+    """Start a Prefect server, perhaps in a session of its own, and wait until it answers.
 
     Raises:
         RuntimeError: it ended, or did not answer in time.
     """
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    # a session of its own: the terminal's Ctrl-C is for `main`, which lets the runs end while the server still listens
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=session)
     deadline = time.monotonic() + START_S
     while not is_healthy(f"http://{host}:{port}/api"):
         if server.poll() is not None or time.monotonic() > deadline:
@@ -61,11 +60,14 @@ def start_server(host: str = HOST, port: int = PORT) -> subprocess.Popen[bytes]:
 
 
 class Server:
-    """A Prefect server that is started again on its database whenever it dies, until it is ended here."""
+    """A Prefect server that is started again on its database whenever it dies, until it is ended here.
+
+    In a session of its own: a terminal's Ctrl-C is for `main`, which lets the runs end while the server still listens.
+    """
 
     def __init__(self, host: str = HOST, port: int = PORT) -> None:
         self._address, self._ended, self._lock = (host, port), threading.Event(), threading.Lock()
-        self._process = start_server(host, port)
+        self._process = start_server(host, port, session=True)
         threading.Thread(target=self._watch, daemon=True, name="server").start()
 
     def end(self) -> None:
@@ -81,7 +83,7 @@ class Server:
                 if self._ended.wait(timeout=1.0):
                     return
                 print("The Prefect server died; it is started again.", flush=True)
-                self._process = start_server(*self._address)
+                self._process = start_server(*self._address, session=True)
 
 
 def read_definition(path: Path = DEFINITION) -> list[dict[str, Any]]:

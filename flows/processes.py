@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-GRACE_S = 4.0  # for all processes of a run together: a run that is cancelled is gone within 10 s
+GRACE_S = 3.0  # for all processes of a run together: a run that is cancelled is gone within 10 s
 
 
 class Slots:

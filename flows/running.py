@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefect import allow_failure
 from prefect.futures import wait
 
 from flows.failures import BACK_OFF
@@ -11,9 +12,14 @@ from flows.graph import StageNode
 from flows.lineage import assets_of, sources_of
 from flows.stage import Outcome, Run, run_stage
 
+REPORTS = "data/reports/"
+
 
 def run_nodes(nodes: Sequence[StageNode], run: Run) -> None:
-    """Submit every stage as a task that waits for its upstream, and wait for all of them; none outlives this call."""
+    """Submit every stage as a task that waits for its upstream, and wait for all of them; none outlives this call.
+
+    Downstream of a failed stage nothing starts but reports.
+    """
     try:
         futures = {}
         for node in nodes:
@@ -25,6 +31,8 @@ def run_nodes(nodes: Sequence[StageNode], run: Run) -> None:
                 asset_deps=sources_of(node),
             )
             needs = [futures[name] for name in node.upstream if name in futures]
+            if any(path.startswith(REPORTS) for path in node.outputs):  # a report says itself what is missing
+                needs = [allow_failure(future) for future in needs]
             futures[node.name] = task.submit(node, run, wait_for=needs)
         wait(list(futures.values()))
         for name, future in futures.items():

@@ -70,6 +70,39 @@ def test_a_named_stage_runs_with_what_it_needs_and_no_more(flow: Callable, small
     assert not (small / "right.txt").exists()
 
 
+PAGE = """
+  page:
+    cmd: python page.py
+    deps: [left.txt, data/metrics]
+    outs: [data/reports/index.html]
+"""
+WRITE_PAGE = """
+import pathlib
+page = pathlib.Path("data/reports/index.html")
+page.parent.mkdir(exist_ok=True)
+page.write_text("metrics: " + " ".join(sorted(path.name for path in pathlib.Path("data/metrics").iterdir())))
+"""
+
+
+def test_there_is_a_report_after_a_failure_too(flow: Callable, small: Path) -> None:
+    (small / "data" / "metrics").mkdir(parents=True)
+    (small / "data" / "metrics" / ".gitignore").write_text("")
+    (small / "page.py").write_text(WRITE_PAGE)
+    text = (small / "dvc.yaml").read_text().replace("right.txt", "data/metrics/right.txt")
+    (small / "dvc.yaml").write_text(text + PAGE)
+    good = (small / "dvc.yaml").read_text()
+    line = next(line for line in good.splitlines() if "data/metrics/right.txt r" in line)
+    (small / "fail.py").write_text(FAILS)
+    (small / "dvc.yaml").write_text(good.replace(line, '    cmd: python fail.py user "no right"'))
+    done = flow(code=1)
+    assert "no right" in done.stdout
+    assert (small / "data" / "reports" / "index.html").read_text() == "metrics: .gitignore"
+    assert not (small / "last.txt").exists()
+    (small / "dvc.yaml").write_text(good)
+    flow()
+    assert (small / "data" / "reports" / "index.html").read_text() == "metrics: .gitignore right.txt"
+
+
 def test_a_failure_is_told_in_its_sentence_and_takes_only_its_downstream(
     flow: Callable, small: Path, server: str
 ) -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run by several processes (``-n 2 --dist loadgroup``), one of them has the tests of flows, which share a pipeline
     and a server, and begins with them, for they take longest."""

@@ -15,7 +15,7 @@ from flows.registry import champion
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 EVERY_S = 30.0  # about what a retraining takes here: runs that wait for a place keep a small machine busy
-QUICK = {"PREFECT_RUNNER_POLL_FREQUENCY": "2"}
+QUICK = {"PREFECT_RUNNER_POLL_FREQUENCY": "2", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
 
 
 def test_a_schedule_trains_once_and_then_finds_nothing_new(

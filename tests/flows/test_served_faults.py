@@ -102,6 +102,7 @@ def flow_processes(root: Path) -> list[psutil.Process]:
 
 def goes_on(served: Served, trial: Trial) -> None:
     """The next run needs no cleaning and begins where the other one was killed."""
+    wait_until(lambda: not trial.working("train.py"))  # it has noticed, and ended itself
     trial.hold.unlink()
     state = served.end(served.start("pipeline", {"stages": ["train"]}))
     assert state["type"] == "COMPLETED", state

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +15,17 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run by several processes (``-n 2 --dist loadgroup``), one of them has the tests of flows, which share a pipeline
-    and a server, and begins with them, for they take longest."""
-    if not hasattr(config, "workerinput"):
-        return
-    flows = {item for item in items if ROOT / "tests" / "flows" in item.path.parents}
-    for item in flows:
-        item.add_marker(pytest.mark.xdist_group("flows"))
-    items.sort(key=lambda item: item not in flows)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run by several processes (``-n 2``), one of them has all tests of flows, which share a pipeline and a server, and
+    begins with them, for they take longest."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FlowsTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "flows" if nodeid.startswith("tests/flows/") else nodeid
+
+    return FlowsTogether(config, log)
 
 
 @pytest.fixture(scope="session")

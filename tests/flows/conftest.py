@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import indent
@@ -122,8 +123,10 @@ def server(environment: dict[str, str]) -> Iterator[str]:
         return
     os.environ["PREFECT_HOME"] = environment["PREFECT_HOME"]
     deploy.START_S = 400.0  # a busy machine
-    process = deploy.start_server(port=4273)
-    yield "http://127.0.0.1:4273/api"
+    with socket.create_server(("127.0.0.1", 0)) as free:  # two sessions of tests may run at once
+        port = free.getsockname()[1]
+    process = deploy.start_server(port=port)
+    yield f"http://127.0.0.1:{port}/api"
     process.terminate()
     process.wait(timeout=30)
 

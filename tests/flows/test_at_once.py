@@ -53,7 +53,7 @@ def metrics(root: Path, run: Callable, experiment: str) -> dict:
 
 
 def without_time(told: dict) -> dict:
-    return {key: value for key, value in told.items() if "second" not in key}
+    return {key: value for key, value in told.items() if "second" not in key and key != "resources"}
 
 
 def answers(lock: str) -> str:

@@ -63,7 +63,7 @@ def test_the_champions_detect_segment_and_classify_photographs(
         shutil.copy(path, images)
     before = git(checkout, "status", "--porcelain")
     words = ["--steps", "detect", "segment", "classify", "--classifier", "digits", "--output", str(tmp_path / "out")]
-    settings = ["--set", "detect.conf=0.001", "--set", "detect.max_det=4", "--set", "segment.conf=0.0"]
+    settings = ["--set", "detect.conf=0.0", "--set", "detect.max_det=4", "--set", "segment.conf=0.0"]
     run("python", "-m", "flows.batch", str(images), *words, *settings, cwd=checkout, PREFECT_API_URL=server)
     boxes, masks = (objects(tmp_path / "out" / step) for step in ("detect", "segment"))
     assert 0 < len(boxes) <= 12

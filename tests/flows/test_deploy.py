@@ -111,7 +111,7 @@ def test_a_run_from_the_server_is_isolated_and_can_be_cancelled(ui: Served, run:
     assert not (small / "first.txt").exists()
 
     bad = ui.start("pipeline", {"overrides": ["report.titel=theirs"]})
-    assert "report.titel is not a parameter; did you mean report.title?" in ui.end(bad)["message"]
+    assert "report.titel is not a parameter; did you mean report.title" in ui.end(bad)["message"]
 
     (small / "append.py").write_text(SLEEP)
     run("git", "commit", "-qam", "sleeps", cwd=small)

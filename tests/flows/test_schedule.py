@@ -33,8 +33,10 @@ def test_a_schedule_trains_once_and_then_finds_nothing_new(
         start = soon + datetime.timedelta(seconds=3)
         often = {"interval": EVERY_S, "anchor_date": start.isoformat()}
         served.ask(path, {"active": True, "schedule": often}, method="PATCH")
-        wait_until(lambda: len(ended(served, soon)) >= 2, 500)
-        served.ask(path, {"active": False}, method="PATCH")
+        try:
+            wait_until(lambda: len(ended(served, soon)) >= 2, 500)
+        finally:
+            served.ask(path, {"active": False}, method="PATCH")
         first, second = ended(served, soon)[:2]
     for one in (first, second):
         assert one["auto_scheduled"], one

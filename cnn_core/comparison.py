@@ -7,7 +7,7 @@ would be a fair coin's throw: McNemar's test, exact, from the binomial distribut
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -116,20 +116,43 @@ def verdict(found: Comparison, rule: PromotionRule) -> tuple[bool, str]:
         f"{found.challenger:.2%} against {found.champion:.2%} right on {found.n:,} held-out images that both know "
         f"({found.gained} gained, {found.lost} lost, p = {found.p_value:.3g})"
     )
-    worst = min(found.classes, key=lambda name: found.classes[name][2] - found.classes[name][1])
-    images, before, after = found.classes[worst]
+    return judge(rule, found.difference, found.p_value, found.classes, figures=figures, shown=".2%", of="images")
+
+
+def judge(
+    rule: PromotionRule,
+    difference: float,
+    p_value: float,
+    classes: Mapping[str, tuple[int, float, float]],
+    *,
+    figures: str,
+    shown: str,
+    of: str,
+) -> tuple[bool, str]:
+    """The rule applied to any paired comparison: whether the challenger is promoted, and a sentence why (not).
+
+    Args:
+        difference: the challenger's measure less the champion's.
+        classes: by class: how many, and the measure of the champion and of the challenger.
+        figures: what the sentence says of the whole.
+        shown: the format in which measures are told.
+        of: what the classes count.
+    """
+    bound = f"{rule.class_bound:{shown}}"
+    worst = min(classes, key=lambda name: classes[name][2] - classes[name][1])
+    n, before, after = classes[worst]
     # Differences of shares carry rounding: 0.92 - 0.90 is a hair more than 0.02.
-    if found.difference < rule.margin - 1e-12 or found.gained <= found.lost:
-        wanted = f"by at least {rule.margin:.2%}" if rule.margin else "at all"
+    if difference < rule.margin - 1e-12 or difference <= 0:
+        wanted = f"by at least {rule.margin:{shown}}" if rule.margin else "at all"
         return False, f"The challenger is not better {wanted}: {figures}."
-    if found.p_value > rule.alpha:
+    if p_value > rule.alpha:
         return False, f"The challenger may be better by luck (p is above {rule.alpha:g}): {figures}."
     if before - after > rule.class_bound + 1e-12:
         return False, (
-            f"The challenger is better over all but worse by more than {rule.class_bound:.2%} in the class {worst} "
-            f"({after:.2%} against {before:.2%} of {images:,}): {figures}."
+            f"The challenger is better over all but worse by more than {bound} in the class {worst} "
+            f"({after:{shown}} against {before:{shown}} of {n:,} {of}): {figures}."
         )
-    return True, f"The challenger is better: {figures}; in no class is it worse by more than {rule.class_bound:.2%}."
+    return True, f"The challenger is better: {figures}; in no class is it worse by more than {bound}."
 
 
 def as_ids(predictions: pd.DataFrame, hashes: pd.Series) -> pd.DataFrame:

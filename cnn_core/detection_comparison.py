@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cnn_core.comparison import PromotionRule
+from cnn_core.comparison import PromotionRule, judge
 from cnn_core.detection_metrics import ALL, ANY_AREA, average_precision, evaluate_boxes, mean, weighted_ap50
 
 DRAWS, SEED = 2_000, 0
@@ -83,21 +83,9 @@ def compare_detectors(
 
 def detector_verdict(found: Gain, rule: PromotionRule) -> tuple[bool, str]:
     """Whether the challenger is promoted, and why (not), in one sentence with the figures."""
-    difference = found.challenger - found.champion
     figures = (
         f"mAP50 {found.challenger:.4f} against {found.champion:.4f} on the same {found.n:,} held-out images "
         f"(difference {found.low:+.4f} to {found.high:+.4f}, p = {found.p_value:.3g})"
     )
-    worst = min(found.classes, key=lambda name: found.classes[name][2] - found.classes[name][1])
-    objects, before, after = found.classes[worst]
-    if difference < rule.margin - 1e-12 or difference <= 0:
-        wanted = f"by at least {rule.margin:.4f}" if rule.margin else "at all"
-        return False, f"The challenger is not better {wanted}: {figures}."
-    if found.p_value > rule.alpha:
-        return False, f"The challenger may be better by luck (p is above {rule.alpha:g}): {figures}."
-    if before - after > rule.class_bound + 1e-12:
-        return False, (
-            f"The challenger is better over all but worse by more than {rule.class_bound:.4f} in the class {worst} "
-            f"(AP50 {after:.4f} against {before:.4f}, {objects:,} objects): {figures}."
-        )
-    return True, f"The challenger is better: {figures}; in no class is it worse by more than {rule.class_bound:.4f}."
+    difference = found.challenger - found.champion
+    return judge(rule, difference, found.p_value, found.classes, figures=figures, shown=".4f", of="objects")

@@ -25,7 +25,7 @@ from flows.failures import BACK_OFF, can_heal
 from flows.git import git, main_checkout
 from flows.graph import StageNode
 from flows.processes import ProcessGroups
-from flows.workspace import experiment_ref
+from flows.workspace import dvc_remotes, experiment_ref
 from tasks.runtime import Runtime, load_runtime
 
 RETRIES = 2
@@ -60,10 +60,9 @@ def check_sharing(root: Path) -> None:
     runtime = load_runtime()
     if not (runtime.pull_from or runtime.push_to or runtime.push_experiment_to):
         return
-    env = _environment(runtime)
+    _environment(runtime)  # says what the Secret block lacks
     if runtime.pull_from or runtime.push_to:
-        _, listed = _call(root, _dvc("remote", "list"), env)
-        known = {line.split()[0] for line in listed}
+        known = dvc_remotes(root)
         _check_remote("pull_from", runtime.pull_from, known, "DVC remote", "dvc remote add")
         _check_remote("push_to", runtime.push_to, known, "DVC remote", "dvc remote add")
     known = set(git(root, "remote").split())

@@ -122,6 +122,11 @@ def sweep_workspaces(root: Path) -> list[str]:
     return swept
 
 
+def dvc_remotes(checkout: Path) -> set[str]:
+    """The names of the DVC remotes that ``checkout`` knows (`dvc remote list` breaks long lines, so it is not read)."""
+    return set(Config(str(checkout / ".dvc"), validate=False)["remote"])
+
+
 def share_cache(checkout: Path, place: Path) -> None:
     """Give ``place`` the cache, the remotes and the local settings (credentials) of ``checkout``.
 

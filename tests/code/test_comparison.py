@@ -92,7 +92,7 @@ def test_a_class_that_gets_worse_keeps_the_champion() -> None:
     after = answers([True] * 900 + [False] * 6 + [True] * 94, labels)
     promoted, why = verdict(compare(before, after, CLASSES), RULE)
     assert not promoted
-    assert "worse by more than 5.00% in the class one (94.00% against 100.00% of 100)" in why
+    assert "worse by more than 5.00% in the class one (94.00% against 100.00% of 100 images)" in why
     assert verdict(compare(before, after, CLASSES), PromotionRule(margin=0.01, alpha=0.05, class_bound=0.06))[0]
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -38,7 +39,7 @@ def plant(root: Path, *infos: dict) -> Path:
 
 
 def test_a_lock_of_a_number_borne_by_another_is_removed(tmp_path: Path, sleeper: subprocess.Popen) -> None:
-    mine = {"pid": os.getpid(), "cmd": " ".join(["pytest", *sys.argv[1:]])}
+    mine = {"pid": os.getpid(), "cmd": " ".join(psutil.Process().cmdline())}  # sys.argv is not it under xdist
     path = plant(tmp_path, {"pid": sleeper.pid, "cmd": "/env/bin/dvc repro"}, mine)
     assert sweep_rwlock(tmp_path) == [f"/env/bin/dvc repro (process {sleeper.pid})"]
     assert json.loads(path.read_text()) == {"write": {"/out/1": mine}, "read": {"/in": [mine]}}

@@ -1,10 +1,10 @@
-"""The differences of two runs as tables: for a terminal, as Markdown, as plain values, on top of a report."""
+"""The differences of two runs as tables: for a terminal, as Markdown, as plain values."""
 
 from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cnn_core.changes import Change
@@ -20,8 +20,6 @@ MEANINGS = {
     "not known": "not known",
 }
 WIDTH = 110
-TEMPLATE = "difference_banner.html.j2"
-PLACE = '<div id="banner"></div>'  # in the report's page
 METHOD = (
     "Accuracies: McNemar's test over the images that both answered, two-sided, at 5 %. Others: the 95 % interval of "
     "the change, from those of both figures. Each is judged by itself: of twenty figures one may seem clear by luck."
@@ -52,9 +50,9 @@ def row_of(change: Change) -> tuple[str, str, str, str, str]:
     )
 
 
-def param_rows(found: Differences) -> list[tuple[str, str, str]]:
+def param_rows(params: Mapping[str, tuple[Any, Any]]) -> list[tuple[str, str, str]]:
     """(parameter, before, after)."""
-    return [(key, *(ABSENT if one is None else str(one) for one in pair)) for key, pair in found.params.items()]
+    return [(key, *(ABSENT if one is None else str(one) for one in pair)) for key, pair in params.items()]
 
 
 def hidden(found: Differences) -> int:
@@ -65,21 +63,21 @@ def hidden(found: Differences) -> int:
 def text(found: Differences, *, every: bool = False) -> str:
     """For a terminal."""
     parts = [found.verdict, ""]
-    if rows := param_rows(found):
+    if rows := param_rows(found.params):
         parts += _aligned([("parameter", found.before, found.after), *rows])
     else:
         parts += ["No parameter differs."]
-    parts += ["", *_aligned([_head(found), *metric_rows(found, every=every)]), "", *_remarks(found, every=every)]
+    parts += ["", *_aligned([head_row(found), *metric_rows(found, every=every)]), "", *remarks(found, every=every)]
     return "\n".join([*parts, *textwrap.wrap(METHOD, WIDTH)])
 
 
 def markdown(found: Differences, *, every: bool = False) -> str:
     """For an artifact or a comment."""
     parts = [f"**{_escaped(found.verdict)}**", ""]
-    parts += _markdown([_head(found), *metric_rows(found, every=every)], right=(1, 2, 3))
-    if rows := param_rows(found):
+    parts += _markdown([head_row(found), *metric_rows(found, every=every)], right=(1, 2, 3))
+    if rows := param_rows(found.params):
         parts += ["", *_markdown([("parameter", found.before, found.after), *rows], right=())]
-    parts += ["", *(f"- {_escaped(remark)}" for remark in _remarks(found, every=every)), "", f"_{METHOD}_"]
+    parts += ["", *(f"- {_escaped(remark)}" for remark in remarks(found, every=every)), "", f"_{METHOD}_"]
     return "\n".join(parts)
 
 
@@ -88,44 +86,20 @@ def plain(found: Differences) -> dict[str, Any]:
     return {"verdict": found.verdict, **dataclasses.asdict(found)}
 
 
-def with_banner(page: str, found: Differences) -> str:
-    """The report of the run ``after``, with the comparison on top.
-
-    Raises:
-        ValueError: the page has no place for it: another version of this project made it.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    if page.count(PLACE) != 1:
-        raise ValueError(f"the report of {found.after} has no place for a comparison: run its stage report again")
-    environment = Environment(loader=PackageLoader("cnn_core", "."), autoescape=True, undefined=StrictUndefined)
-    banner = environment.get_template(TEMPLATE).render(
-        found=found,
-        head=_head(found),
-        headlines=[
-            (change, shown(change, "before"), shown(change, "after"), difference(change), MEANINGS[change.meaning])
-            for change in found.headlines
-        ],
-        params=param_rows(found),
-        others=[row_of(change) for change in found.metrics if change.meaning != "same" and not change.headline],
-        remarks=_remarks(found, every=True),
-        method=METHOD,
-    )
-    return page.replace(PLACE, banner.strip())
-
-
-def _head(found: Differences) -> tuple[str, ...]:
+def head_row(found: Differences) -> tuple[str, ...]:
+    """The names of `metric_rows`' columns."""
     return "figure", found.before, found.after, "change", "more than luck?"
 
 
-def _remarks(found: Differences, *, every: bool) -> list[str]:
-    remarks = list(found.notes)
+def remarks(found: Differences, *, every: bool) -> list[str]:
+    """What to know when reading the figures, and what is not shown."""
+    told = list(found.notes)
     for name, stages in ((found.before, found.only_before), (found.after, found.only_after)):
         if stages:
-            remarks.append(f"Only {name} has {', '.join(stages)}.")
+            told.append(f"Only {name} has {', '.join(stages)}.")
     if not every and (number := hidden(found)):
-        remarks.append(f"{number} figures of single classes and parts changed too (--all shows them).")
-    return remarks
+        told.append(f"{number} figures of single classes and parts changed too (--all shows them).")
+    return told
 
 
 def shown(change: Change, which: Literal["before", "after"]) -> tuple[str, str]:

@@ -20,7 +20,6 @@ from cnn_core.report_verdict import Limits, judge
 
 PAGE = Path(__file__).parent / "report_page"
 SCRIPTS = ("page.js", "answers.js", "scenes.js")
-BANNER = '<div id="banner"></div>'
 TARGETS = {"evaluate_detector": "detection", "evaluate_segmenter": "segmentation", "read": "reading"}
 COUNTED = {"evaluate_detector": "images", "evaluate_segmenter": "images", "read": "digits"}
 
@@ -37,9 +36,9 @@ class ReportParams(Params):
     masks: int = bounded(0, 100)  # images with masks
 
 
-def write_report(params: ReportParams, *, root: str | Path, output: str | Path, banner: str | None = None) -> None:
+def write_report(params: ReportParams, *, root: str | Path, output: str | Path) -> None:
     """Write the page to the file ``output``: a pure function of the files below ``root`` that the stage depends on, so
-    it bears no date, commit or host name. What depends on the moment comes in as ``banner``, as `add_banner` takes it.
+    it bears no date, commit or host name. What depends on the moment goes on top of a copy of it (banners.py).
     """
     root = Path(root)
     values = read_yaml(root / "params.yaml")
@@ -78,18 +77,7 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path, 
         )
     )
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(output).write_text(add_banner(page, banner) if banner else page, encoding="utf-8")
-
-
-def add_banner(page: str, banner: str) -> str:
-    """The finished ``page`` with HTML above its verdict: a comparison, parameters that differ, a stage that failed.
-
-    Raises:
-        ValueError: it is no page of this project, or of another version of it.
-    """
-    if BANNER not in page:
-        raise ValueError("this page has no place for a banner: it is not one that the stage report wrote")
-    return page.replace(BANNER, f'<div id="banner">{banner}</div>', 1)
+    Path(output).write_text(page, encoding="utf-8")
 
 
 def environment() -> Any:

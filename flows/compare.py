@@ -16,11 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact
-
-from cnn_core.difference_tables import markdown, plain, text, with_banner
+from cnn_core.banners import add_banner, of_differences
+from cnn_core.difference_tables import markdown, plain, text
 from cnn_core.differences import Differences, differences
-from flows.graph import StageNode, find_root
+from flows.graph import find_root
 from flows.registry import MODELS, STAGE, champion
 from flows.sides import WORKSPACE, Side, champions, measured, side
 
@@ -38,7 +37,7 @@ def compare_runs(root: Path, before: str, after: str, page: Path | None = None) 
         sides = list(_sides(root, (before, after), Path(scratch)))
         found = _compared(*sides)
         if page is not None:
-            report = with_banner(sides[1].report(root), found)
+            report = add_banner(sides[1].report(root), of_differences(found))
             page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(report, encoding="utf-8")
         return found
@@ -60,15 +59,6 @@ def against_champions(root: Path, run: Path, name: str, stages: Sequence[str]) -
         return None
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         return _compared(champions(root, Path(scratch), judged), Side(name=name, root=run))
-
-
-def publish_comparison(root: Path, run: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
-    """At the end of a flow's run: the artifact ``against-the-champion``, where there is a champion."""
-    found = against_champions(root, run, experiment or "this run", [node.name for node in nodes])
-    if found is not None:
-        create_markdown_artifact(
-            markdown(found), key="against-the-champion", description="This run against the champions"
-        )
 
 
 def _compared(before: Side, after: Side) -> Differences:

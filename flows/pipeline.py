@@ -22,7 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import notify
 from flows.forms import Override, Recipe, Text, Values
-from flows.git import main_checkout, resolve
+from flows.git import resolve
 from flows.graph import StageNode, find_root, missing_inputs, read_graph
 from flows.leftovers import clear_leftovers, new_run_folder
 from flows.lineage import publish_lineage
@@ -30,7 +30,6 @@ from flows.messages import counts, foreign, missing, summary, what_failed
 from flows.parameters import check_params, patch_params
 from flows.processes import Slots
 from flows.publish import if_it_can_be_shown, publish_summary
-from flows.registry import MODELS, champion
 from flows.running import run_nodes
 from flows.sharing import check_sharing, pull, share
 from flows.stage import Run, nothing_to_do
@@ -118,14 +117,14 @@ def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) ->
     text, failed = summary(nodes, run, experiment), what_failed(nodes, run)
     if unshared := "" if failed else share(run.root, nodes, experiment):
         text += f"\n{unshared}"
+    with if_it_can_be_shown("the run's page"):
+        from flows.run_page import publish_page  # SciPy's import takes a second: not in the UI's worker
+
+        if page := publish_page(run, nodes, experiment):
+            text += f"\n  {'this run':<13}{page}"
     with if_it_can_be_shown("the summary"):
         publish_summary(text, run.root, nodes, experiment)
         publish_lineage(nodes, run.root, experiment)
-    with if_it_can_be_shown("the comparison with the champions"):
-        if not failed and any(champion(run.root, model) for model in MODELS):
-            from flows.compare import publish_comparison  # SciPy's import takes a second: not in the UI's worker
-
-            publish_comparison(main_checkout(run.root), run.root, nodes, experiment)
     told = counts(run) + (f"; experiment {experiment}" if experiment else "") + (f"; {unshared}" if unshared else "")
     name = "NotShared" if unshared else None  # nothing of the run is lost
     return Failed(message=failed, data=text) if failed else Completed(name=name, message=told, data=text)

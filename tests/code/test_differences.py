@@ -11,8 +11,9 @@ import pytest
 import yaml
 from scipy.stats import binomtest
 
+from cnn_core.banners import PLACE, add_banner, of_differences
 from cnn_core.changes import difference_interval, two_sided
-from cnn_core.difference_tables import PLACE, markdown, plain, text, with_banner
+from cnn_core.difference_tables import markdown, plain, text
 from cnn_core.differences import differences
 from cnn_core.metrics import wilson
 
@@ -142,13 +143,13 @@ def test_the_tables_say_the_same(tmp_path: Path) -> None:
     assert {line.replace("\\|", "").count("|") for line in table} == {6, 4}
     values = json.loads(json.dumps(plain(found)))
     assert values["metrics"][0]["p_value"] == pytest.approx(binomtest(30, 30, 0.5).pvalue)
-    page = with_banner(f"<body>{PLACE}</body>", found)
+    page = add_banner(f"<body>{PLACE}</body>", of_differences(found))
     assert page.startswith('<body><div id="banner"><aside')
     assert page.endswith("</aside></div></body>")
     assert "a|name &lt;b&gt;" in page
     assert "<b>" not in page
-    with pytest.raises(ValueError, match="has no place for a comparison: run its stage report again"):
-        with_banner("<body></body>", found)
+    with pytest.raises(ValueError, match="has no place for a banner: run its stage report again"):
+        add_banner("<body></body>", of_differences(found))
 
 
 def test_a_run_without_metrics_is_told(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ import report_run
 import yaml
 from page_text import Page
 
-from cnn_core.params import load_section
+from cnn_core.banners import add_banner, of_run
 from cnn_core.report_classifiers import chosen, confusion, origin
-from cnn_core.reporting import ReportParams, add_banner, write_report
 
 STANDALONE = re.compile(r"(?<![\w-])\d")  # a number, and no part of a name such as mAP50-95
 # What holds text that is no figure of the run, or is held against its file below.
@@ -219,11 +218,17 @@ def test_fewer_images_when_fewer_are_asked_for(run: Path) -> None:
     assert len(page.marked("data-mask")) == 1
 
 
-def test_a_banner_stands_above_the_verdict(run: Path, html: str) -> None:
-    with_banner = add_banner(html, "<p>against <b>main</b></p>")
-    assert with_banner.index("against <b>main</b>") < with_banner.index('class="verdict"')
-    params = load_section(ReportParams, "report", run / "params.yaml")
-    write_report(params, root=run, output=run / "b.html", banner="<p>against <b>main</b></p>")
-    assert (run / "b.html").read_text() == with_banner
+def test_a_banner_stands_above_the_verdict(html: str) -> None:
+    changed = {"train.digits.epochs": (16, 3), "ingest.digits.source": ("data/x", "<b>")}
+    failed = ["train@digits failed (bug): it broke"]
+    page = add_banner(html, of_run("merry-fox", "0123abcdef", failed=failed, changed=changed), "<p>another</p>")
+    banner = page[: page.index('class="verdict"')]
+    for words in ("1 stage failed in the run merry-fox", "it broke", "2 parameters differ", "0123abcdef", "<p>another"):
+        assert words in banner
+    assert re.search(r"train.digits.epochs</code></th><td>16</td><td>3</td>", banner)
+    assert "<td>&lt;b&gt;</td>" in banner
+    whole = of_run("merry-fox", "0123abcdef", failed=[], changed={})
+    assert "All parameters are those of the commit 0123abcdef" in whole
+    assert "failed" not in whole
     with pytest.raises(ValueError, match="no place for a banner"):
-        add_banner("<html></html>", "x")
+        add_banner("<html></html>", whole)

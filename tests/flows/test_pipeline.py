@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cnn_core.banners import PLACE
 from flows.git import git
 
 FAILS = "import json, os, pathlib, sys; pathlib.Path(os.environ['GRIDFLOW_RUN_DIR'], 'failure.json').write_text(json.dumps(dict(kind=sys.argv[1], message=sys.argv[2]))); sys.exit(1)"  # noqa: E501
@@ -80,7 +81,7 @@ WRITE_PAGE = """
 import pathlib
 page = pathlib.Path("data/reports/index.html")
 page.parent.mkdir(exist_ok=True)
-page.write_text("metrics: " + " ".join(sorted(path.name for path in pathlib.Path("data/metrics").iterdir())))
+page.write_text('<div id="banner"></div>metrics: ' + " ".join(sorted(path.name for path in pathlib.Path("data/metrics").iterdir())))
 """
 
 
@@ -96,11 +97,14 @@ def test_there_is_a_report_after_a_failure_too(flow: Callable, small: Path) -> N
     (small / "dvc.yaml").write_text(good.replace(line, '    cmd: python fail.py user "no right"'))
     done = flow(code=1)
     assert "no right" in done.stdout
-    assert (small / "data" / "reports" / "index.html").read_text() == "metrics: .gitignore"
+    assert (small / "data" / "reports" / "index.html").read_text() == f"{PLACE}metrics: .gitignore"
+    (of_the_run,) = re.findall(r"this run +(\S+\.html)", done.stdout)
+    assert "1 stage failed in the run" in (small / of_the_run).read_text()
+    assert "right failed (user): no right" in (small / of_the_run).read_text()
     assert not (small / "last.txt").exists()
     (small / "dvc.yaml").write_text(good)
     flow()
-    assert (small / "data" / "reports" / "index.html").read_text() == "metrics: .gitignore right.txt"
+    assert (small / "data" / "reports" / "index.html").read_text() == f"{PLACE}metrics: .gitignore right.txt"
 
 
 def test_a_failure_is_told_in_its_sentence_and_takes_only_its_downstream(

@@ -6,6 +6,7 @@ The copy of this checkout is made and run once; each test changes one thing, loo
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,8 +59,13 @@ def test_the_results_are_whole(checkout: Path) -> None:
 def test_a_parameter_runs_only_what_it_touches_and_either_door_knows(
     checkout: Path, run: Callable, flow: Callable
 ) -> None:
-    ended = states(flow("--set", "evaluate.digits.worst=5"))
+    said = flow("--set", "evaluate.digits.worst=5")
+    ended = states(said)
     assert {name for name, state in ended.items() if state == "done"} == {"evaluate@digits", "report"}
+    (page,) = re.findall(r"this run +(\S+report\.html)", said)
+    before = (checkout / page).read_text().partition('class="verdict"')[0]
+    assert "evaluate.digits.worst" in before
+    assert "failed" not in before
     assert "up to date" in run("dvc", "repro", cwd=checkout).stdout
     run("git", "checkout", "params.yaml", cwd=checkout)
     run("dvc", "repro", cwd=checkout)  # from the run cache

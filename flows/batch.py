@@ -28,7 +28,8 @@ from flows.graph import find_root
 from flows.outputs import own_folder
 from flows.pipeline import MAX_STAGES
 from flows.registry import champion
-from flows.runs import StagesFailed, run_stages
+from flows.runs import StagesFailed, run_stages, save_and_share
+from flows.sharing import check_sharing
 from flows.workspace import Workspace, safe_name, workspace
 
 Steps = Literal["detect", "segment", "classify"]
@@ -88,6 +89,7 @@ def batch(
     root, name = main_checkout(find_root()), safe_name(f"batch-{flow_run.get_name() or 'run'}")
     target = root / output if output else own_folder(root / "data" / "batch") / name
     try:
+        check_sharing(root)
         source = _checked(root / folder, target)
         chosen = [
             step(each, classifier, (steps or [])[:place]) for place, each in enumerate(steps or ("detect", "classify"))
@@ -99,8 +101,8 @@ def batch(
             inputs = [f"{each.section}.source={source}" for each in chosen]
             more = [override for each in chosen for override in each.more]
             stages = [each.stage for each in chosen]
-            run_stages(place, stages, None, [*inputs, *more, *settings, *(overrides or [])])
-            commit = place.save(name, stages)
+            nodes = run_stages(place, stages, None, [*inputs, *more, *settings, *(overrides or [])])
+            commit = save_and_share(place, name, nodes)
             story = {
                 "source": str(source),
                 "models": models,

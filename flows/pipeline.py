@@ -22,7 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import notify
 from flows.forms import Override, Recipe, Text, Values
-from flows.git import resolve
+from flows.git import experiment_of, resolve
 from flows.graph import StageNode, find_root, missing_inputs, read_graph
 from flows.leftovers import clear_leftovers, new_run_folder
 from flows.lineage import publish_lineage
@@ -35,7 +35,6 @@ from flows.sharing import check_sharing, pull, share
 from flows.stage import Run, nothing_to_do
 from flows.workspace import (
     Workspace,
-    experiment_name,
     has_experiment,
     safe_name,
     sources_of_checkout,
@@ -110,7 +109,7 @@ def _run_isolated(
         run_nodes(nodes, run)
         if what_failed(nodes, run):
             return _end(run, nodes)
-        return _end(run, nodes, experiment_name(root, place.save(name, [node.name for node in nodes])))
+        return _end(run, nodes, experiment_of(root, place.save(name, [node.name for node in nodes])))
 
 
 def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) -> State[str]:

@@ -35,7 +35,8 @@ from flows.news import chosen_source, fingerprint, remember, remembered
 from flows.outputs import outputs
 from flows.pipeline import MAX_STAGES
 from flows.registry import MODELS, Model, champion, history
-from flows.runs import StagesFailed, run_stages
+from flows.runs import StagesFailed, run_stages, save_and_share
+from flows.sharing import check_sharing
 from flows.workspace import workspace
 
 
@@ -104,6 +105,7 @@ def retrain(
     rule = PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound)
     chosen = list(overrides or [])
     try:
+        check_sharing(root)
         commit = resolve(root, revision or "HEAD")
         source = chosen_source(root, commit, kind.source, recipe, chosen)
         folder = root / inbox if inbox else None
@@ -160,8 +162,7 @@ def challenge(
             overrides = [*overrides, f"ingest.{kind.source}.source={lay_out(place, kind.source, version)}"]
         elif data_version(root, kind.source):
             say(f"the inbox's data grew from another source than {source}, which is used alone")
-        run_stages(place, [kind.train, kind.evaluate], recipe, overrides)
-        saved = place.save(name)
+        saved = save_and_share(place, name, run_stages(place, [kind.train, kind.evaluate], recipe, overrides))
         challenger, made = read_answers(place.root, kind), outputs(root, saved)
         told = {"commit": saved, "experiment": experiment_of(root, saved), "metrics": challenger.metrics}
         say(f"the challenger is the experiment {told['experiment']}")

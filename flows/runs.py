@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from prefect import get_run_logger
 
+from flows.git import experiment_of
+from flows.graph import StageNode
 from flows.leftovers import new_run_folder
 from flows.lineage import publish_lineage
 from flows.messages import what_failed
@@ -14,6 +16,7 @@ from flows.pipeline import prepare_workspace
 from flows.processes import Slots
 from flows.publish import if_it_can_be_shown
 from flows.running import run_nodes
+from flows.sharing import pull, share
 from flows.stage import Run
 from flows.workspace import Workspace
 
@@ -22,12 +25,18 @@ class StagesFailed(Exception):  # noqa: N818
     """A stage failed; a sentence for each."""
 
 
-def run_stages(place: Workspace, stages: Sequence[str], recipe: str | None, overrides: Sequence[str]) -> None:
+def run_stages(
+    place: Workspace, stages: Sequence[str], recipe: str | None, overrides: Sequence[str]
+) -> list[StageNode]:
     """Bring the stages and all that they need up to date in a worktree.
+
+    Returns:
+        the stages that this took.
 
     Raises:
         StagesFailed: with a sentence for each that failed.
     """
+    pull(place.root, stages)
     nodes = prepare_workspace(place, stages, recipe, overrides, say=get_run_logger().info)
     run = Run(root=place.root, folder=new_run_folder(place.checkout), slots=Slots(os.cpu_count() or 1), isolated=True)
     run_nodes(nodes, run)
@@ -35,3 +44,15 @@ def run_stages(place: Workspace, stages: Sequence[str], recipe: str | None, over
         raise StagesFailed(failed)
     with if_it_can_be_shown("the lineage"):
         publish_lineage(nodes, place.root)
+    return nodes
+
+
+def save_and_share(place: Workspace, name: str, nodes: Sequence[StageNode]) -> str:
+    """Save what the stages made as a DVC experiment, and send it where runtime.yaml says; its commit.
+
+    What cannot be sent is a warning: the experiment is kept here.
+    """
+    commit = place.save(name, [node.name for node in nodes])
+    if unshared := share(place.root, nodes, experiment_of(place.checkout, commit)):
+        get_run_logger().warning(unshared)
+    return commit

@@ -172,12 +172,6 @@ def experiment_ref(rev: str, name: str) -> str:
     return str(ExpRefInfo(rev, name))
 
 
-def experiment_name(root: Path, commit: str) -> str:
-    """The name of the experiment that is this commit."""
-    refs = git(root, "for-each-ref", "--points-at", commit, "--format=%(refname)", "refs/exps").splitlines()
-    return next(ref.rpartition("/")[2] for ref in refs if ref.count("/") == 4)  # refs/exps/ab/cdef…/NAME
-
-
 def has_experiment(root: Path, rev: str, name: str) -> bool:
     """Whether the commit has an experiment of that name."""
     return bool(git(root, "for-each-ref", experiment_ref(rev, name)))

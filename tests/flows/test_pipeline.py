@@ -81,7 +81,8 @@ WRITE_PAGE = """
 import pathlib
 page = pathlib.Path("data/reports/index.html")
 page.parent.mkdir(exist_ok=True)
-page.write_text('<div id="banner"></div>metrics: ' + " ".join(sorted(path.name for path in pathlib.Path("data/metrics").iterdir())))
+names = sorted(path.name for path in pathlib.Path("data/metrics").iterdir())
+page.write_text('<div id="banner"></div>metrics: ' + " ".join(names))
 """
 
 

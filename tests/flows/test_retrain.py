@@ -28,6 +28,7 @@ EPOCH = (1_600_000_000, 1_600_000_000)
 def root(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Path) -> Path:
     root = make(tmp_path_factory.mktemp("retrain") / "small", run, repository)
     set_skill(root, 0.8)
+    run("dvc", "remote", "add", "near", str(root.parent / "near"), cwd=root)
     run("git", "commit", "-qam", "skill", cwd=root)
     return root
 
@@ -36,9 +37,9 @@ def root(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Pa
 def retrain(root: Path, run: Callable, repository: Path, server: str) -> Callable[..., str]:
     """The command line; what it says at the end."""
 
-    def call(*arguments: str, code: int | None = 0, model: str = "digits") -> str:
+    def call(*arguments: str, code: int | None = 0, model: str = "digits", **env: str) -> str:
         done = run("python", "-m", "flows.retrain", model, *arguments, cwd=root, code=code, timeout=900,
-                   PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
+                   PYTHONPATH=str(repository), PREFECT_API_URL=server, **env)  # fmt: skip
         return done.stdout.splitlines()[-1]
 
     return call
@@ -53,7 +54,10 @@ def skill(root: Path) -> float:
 def test_worse_is_kept_out_better_is_promoted_and_rolled_back(root: Path, retrain: Callable, run: Callable) -> None:
     before = git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")
     start = time.monotonic()
-    assert retrain().startswith("promoted: digits v1.0.0. There was no champion of digits yet.")
+    said = retrain(GRIDFLOW_PUSH_TO="near")
+    assert said.startswith("promoted: digits v1.0.0. There was no champion of digits yet.")
+    md5 = champion(root, "digits").notes["model_md5"].removesuffix(".dir")
+    assert list((root.parent / "near").rglob(f"{md5[2:]}*"))  # the challenger is shared
     first = time.monotonic() - start
     start = time.monotonic()
     said = retrain()

@@ -21,9 +21,11 @@ MAX_DET = 300  # boxes of a class in an image that count
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gain:
-    """Champion and challenger on ``n`` images: mAP50 of each, the 95 % interval of the difference, and the one-sided
-    ``p_value``: in how many draws the challenger was not better. ``classes``: class -> (objects, AP50 of each)."""
+    """Champion and challenger on ``n`` images: the ``measure`` of each, the 95 % interval of the difference, and the
+    one-sided ``p_value``: in how many draws the challenger was not better. ``classes``: class -> (objects, the
+    measure's value for it of each)."""
 
+    measure: str
     n: int
     champion: float
     challenger: float
@@ -57,22 +59,19 @@ def compare_detectors(
         for found in (champion, challenger)
     ]
     before, after = (average_precision(evaluation, at=0.5) for evaluation in both)
-    count = len(images)
-    weights = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=draws)
+    weights = drawn_images(len(images), draws)
     drawn = [
         np.nanmean([weighted_ap50(evaluation, number, weights) for number in np.flatnonzero(~np.isnan(before))], axis=0)
         for evaluation in both
     ]
     gains = drawn[1] - drawn[0]
-    gains = gains[~np.isnan(gains)]  # a draw without an object tells nothing
     counts = truth["class_name"].value_counts()
     return Gain(
-        n=count,
+        measure="mAP50",
+        n=len(images),
         champion=float(mean(before) or 0.0),
         challenger=float(mean(after) or 0.0),
-        low=float(np.percentile(gains, 2.5)),
-        high=float(np.percentile(gains, 97.5)),
-        p_value=float((1 + (gains <= 0).sum()) / (1 + len(gains))),
+        **interval_and_p(gains),
         classes={
             name: (int(counts[name]), float(before[number]), float(after[number]))
             for number, name in enumerate(classes)
@@ -81,10 +80,22 @@ def compare_detectors(
     )
 
 
-def detector_verdict(found: Gain, rule: PromotionRule) -> tuple[bool, str]:
+def drawn_images(count: int, draws: int) -> np.ndarray:
+    """How often each of the images comes in each draw: int64 (draws, count)."""
+    return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=draws)
+
+
+def interval_and_p(gains: np.ndarray) -> dict[str, float]:
+    """``low``, ``high`` and ``p_value`` of a `Gain`, from the difference in each draw; NaN: it holds no object."""
+    gains = gains[~np.isnan(gains)]
+    low, high = np.percentile(gains, [2.5, 97.5])
+    return {"low": float(low), "high": float(high), "p_value": float((1 + (gains <= 0).sum()) / (1 + len(gains)))}
+
+
+def gain_verdict(found: Gain, rule: PromotionRule) -> tuple[bool, str]:
     """Whether the challenger is promoted, and why (not), in one sentence with the figures."""
     figures = (
-        f"mAP50 {found.challenger:.4f} against {found.champion:.4f} on the same {found.n:,} held-out images "
+        f"{found.measure} {found.challenger:.4f} against {found.champion:.4f} on the same {found.n:,} held-out images "
         f"(difference {found.low:+.4f} to {found.high:+.4f}, p = {found.p_value:.3g})"
     )
     difference = found.challenger - found.champion

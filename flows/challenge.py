@@ -1,6 +1,6 @@
 """A challenger against the champion: the same held-out images answered by both, and the verdict.
 
-Classifiers by McNemar's test on the images that both know; detectors by a paired bootstrap over the images.
+Classifiers by McNemar's test on the images that both know; detectors and segmenters by a paired bootstrap over them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import pandas as pd
 from cnn_core.annotations import Annotations, read_objects
 from cnn_core.comparison import Comparison, PromotionRule, as_ids, compare, shared_ids, verdict
 from cnn_core.datasets import read_manifest
-from cnn_core.detection_comparison import Gain, compare_detectors, detector_verdict
+from cnn_core.detection_comparison import Gain, compare_detectors, gain_verdict
 from cnn_core.params import read_yaml
+from cnn_core.segmentation_comparison import compare_segmenters
 from cnn_core.truth import read_truth
 from flows.outputs import get, place
 from flows.registry import Model, Version
 
+FINDERS = {"detector": compare_detectors, "segmenter": compare_segmenters}
 CONFUSING = "champion and challenger cannot be compared"
 
 
@@ -37,8 +39,9 @@ class Answers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finds:
-    """What a detector found in the held-out images, whose ``truth`` is known."""
+    """What a detector or a segmenter found in the held-out images, whose ``truth`` is known."""
 
+    model: str
     found: pd.DataFrame
     truth: Annotations
     metrics: dict[str, Any]
@@ -49,6 +52,7 @@ def read_answers(root: Path, model: Model) -> Answers | Finds:
     if not model.data:
         params = read_yaml(root / "params.yaml")[model.evaluate]
         return Finds(
+            model=model.name,
             found=read_objects(root / model.predictions),
             truth=read_truth(root / params["source"], params["split"]),
             metrics=json.loads((root / model.metrics).read_text()),
@@ -75,15 +79,15 @@ def rows_of(root: Path, model: Model, version: Version) -> pd.DataFrame:
     return read_rows(get(root, version.commit, path, target))
 
 
-def judge_detectors(champion: Finds, challenger: Finds, rule: PromotionRule) -> tuple[bool, str, str]:
+def judge_finders(champion: Finds, challenger: Finds, rule: PromotionRule) -> tuple[bool, str, str]:
     """Whether the challenger is better, the sentence why (not), and a table of the figures. Both looked at the
     challenger's test part: pictures of test images, which the champion has not been trained on either."""
     images, truth, classes = challenger.truth
     try:
-        gain = compare_detectors(images, truth, champion.found, challenger.found, classes)
+        gain = FINDERS[challenger.model](images, truth, champion.found, challenger.found, classes)
     except ValueError as error:
         return False, f"{CONFUSING}: {error}.", ""
-    return *detector_verdict(gain, rule), detector_table(gain)
+    return *gain_verdict(gain, rule), gain_table(gain)
 
 
 def judge(
@@ -121,8 +125,8 @@ def table(found: Comparison) -> str:
     return "\n".join([*lines, "", told])
 
 
-def detector_table(gain: Gain) -> str:
-    """The comparison of detectors as a table in Markdown."""
+def gain_table(gain: Gain) -> str:
+    """The comparison of detectors or segmenters as a table in Markdown."""
     lines = ["| class | objects | champion | challenger | difference |", "|---|---:|---:|---:|---:|"]
     objects = sum(count for count, *_ in gain.classes.values())
     rows = {"all": (objects, gain.champion, gain.challenger), **gain.classes}
@@ -130,5 +134,5 @@ def detector_table(gain: Gain) -> str:
         f"| {name} | {count:,} | {before:.4f} | {after:.4f} | {after - before:+.4f} |"
         for name, (count, before, after) in rows.items()
     ]
-    told = f"AP50 of each class; 95 % of the difference {gain.low:+.4f} to {gain.high:+.4f}, p = {gain.p_value:.3g}."
+    told = f"{gain.measure}; 95 % of the difference {gain.low:+.4f} to {gain.high:+.4f}, p = {gain.p_value:.3g}."
     return "\n".join([*lines, "", told])

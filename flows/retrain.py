@@ -1,6 +1,6 @@
 """The retraining flow: new data in, a challenger trained beside everything else, and promoted only if it is better.
 
-``python -m flows.retrain digits|scenes|detector [--set key=value …]``
+``python -m flows.retrain digits|scenes|detector|segmenter [--set key=value …]``
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pydantic import Field
 
 from cnn_core.comparison import PromotionRule
 from flows import notify
-from flows.challenge import judge, judge_detectors, read_answers, rows_of
+from flows.challenge import judge, judge_finders, read_answers, rows_of
 from flows.champions import fetch, promote
 from flows.forms import Override, Recipe, Text
 from flows.git import experiment_of, main_checkout, resolve
@@ -68,7 +68,7 @@ class Verdict:
     on_crashed=[notify.failed],
 )
 def retrain(
-    model: Literal["digits", "scenes", "detector"] = "digits",
+    model: Literal["digits", "scenes", "detector", "segmenter"] = "digits",
     recipe: Recipe | None = None,
     overrides: list[Override] | None = None,
     revision: Text | None = None,
@@ -91,11 +91,11 @@ def retrain(
         recipe: a set of parameters from recipes/; empty: as committed.
         overrides: parameters as key=value, over the recipe's.
         revision: commit or branch to train at; empty: the checkout's commit.
-        inbox: folder with new data; empty: data/inbox/<model>. The detector has none: it grows by the digits' one.
+        inbox: folder with new data; empty: data/inbox/<model>. Detector and segmenter grow by the digits'.
         drift: what happens to new data that differ from the old.
-        margin: share of right answers (detector: mAP50) by which the challenger has to be better.
-        alpha: what the p-value may be at most (McNemar's test; detector: paired bootstrap).
-        class_bound: share of right answers (detector: AP50) by which it may be worse in a class.
+        margin: share of right answers (detector: mAP50; segmenter: mean IoU) by which the challenger has to be better.
+        alpha: what the p-value may be at most (McNemar's test; detector, segmenter: paired bootstrap).
+        class_bound: share of right answers (detector: AP50; segmenter: mean IoU) by which it may be worse in a class.
         unseen: compare also on test images that came after the champion, not only on those that both know.
         approve: ask a person before a promotion.
         approval_hours: how long to wait for that person.
@@ -178,7 +178,7 @@ def challenge(
             rows = challenger.rows if same_data else rows_of(root, kind, now)
             better, why, figures = judge(former, challenger, rows, rule, unseen=unseen)
         else:
-            better, why, figures = judge_detectors(former, challenger, rule)
+            better, why, figures = judge_finders(former, challenger, rule)
         return Verdict(better=better, why=f"{why} The champion is {now.name}.", figures=figures, **told)
 
 
@@ -221,7 +221,7 @@ def _kept(root: Path, model: str, now: str, why: str) -> State[str]:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
-    parser.add_argument("model", choices=("digits", "scenes", "detector"))
+    parser.add_argument("model", choices=tuple(MODELS))
     parser.add_argument("--recipe")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--revision", metavar="REV")

@@ -1,4 +1,5 @@
-"""Champion and challenger of detectors: pycocotools' own figures, and a paired test that finds what is there."""
+"""Champion and challenger of detectors and segmenters: pycocotools' own figures, and a paired test that finds what is
+there."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ import pytest
 
 from cnn_core.annotations import images_table, objects_table
 from cnn_core.comparison import PromotionRule
-from cnn_core.detection_comparison import compare_detectors, detector_verdict
+from cnn_core.detection_comparison import compare_detectors, gain_verdict
 from cnn_core.detection_metrics import COCO_AREAS, average_precision, evaluate_boxes, mean
+from cnn_core.segmentation_comparison import compare_segmenters
 
 CLASSES = ["one", "two"]
 RULE = PromotionRule(margin=0.0, alpha=0.05, class_bound=0.05)
@@ -52,23 +54,23 @@ def test_the_figures_are_pycocotools_own() -> None:
 def test_a_better_one_is_promoted_and_equal_or_worse_ones_are_not() -> None:
     images, truth = pictures(80)
     good, other, bad = found(truth, 0.9, 1), found(truth, 0.9, 7), found(truth, 0.6, 3)
-    better, why = detector_verdict(compare_detectors(images, truth, bad, good, CLASSES), RULE)
+    better, why = gain_verdict(compare_detectors(images, truth, bad, good, CLASSES), RULE)
     assert better, why
     assert why.startswith("The challenger is better: mAP50 0.")
-    assert "not better at all" in detector_verdict(compare_detectors(images, truth, good, bad, CLASSES), RULE)[1]
+    assert "not better at all" in gain_verdict(compare_detectors(images, truth, good, bad, CLASSES), RULE)[1]
     same = compare_detectors(images, truth, good, good, CLASSES)
     assert (same.low, same.high, same.p_value) == (0.0, 0.0, 1.0)
     first, second = (
         compare_detectors(images, truth, good, other, CLASSES),
         compare_detectors(images, truth, other, good, CLASSES),
     )
-    assert [detector_verdict(gain, RULE)[0] for gain in (first, second)] == [False, False]
+    assert [gain_verdict(gain, RULE)[0] for gain in (first, second)] == [False, False]
 
 
 def test_a_class_may_not_pay_for_the_others() -> None:
     images, truth = pictures(80)
     before, after = found(truth, 0.3, 1, only="one"), found(truth, 0.75, 2, only="two")
-    better, why = detector_verdict(compare_detectors(images, truth, before, after, CLASSES), RULE)
+    better, why = gain_verdict(compare_detectors(images, truth, before, after, CLASSES), RULE)
     assert not better
     assert "worse by more than 0.0500 in the class two" in why
 
@@ -84,3 +86,30 @@ def test_the_p_value_is_an_honest_one() -> None:
     ]
     assert sum(value <= 0.05 for value in values) <= 6
     assert 0.3 < float(np.mean(values)) < 0.7
+
+
+def masks(truth: pd.DataFrame, iou: float, seed: int) -> pd.DataFrame:
+    """What a segmenter of such a mean IoU says: an object in ten has no mask; and rows of another prompt."""
+    ious = np.random.default_rng(seed).normal(iou, 0.05, len(truth)).clip(0, 1)
+    own = truth.assign(object=np.arange(len(truth)), prompted_by="truth", iou=ious).sample(frac=0.9, random_state=seed)
+    return pd.concat([own, own.assign(prompted_by="detector", iou=0.0)])
+
+
+def test_segmenters_are_compared_by_the_iou_of_every_object() -> None:
+    images, truth = pictures(80)
+    good, other, bad = masks(truth, 0.8, 1), masks(truth, 0.8, 2), masks(truth, 0.7, 3)
+    gain = compare_segmenters(images, truth, bad, good, CLASSES)
+    own = good[good["prompted_by"] == "truth"]
+    assert gain.challenger == pytest.approx(own["iou"].sum() / len(truth))
+    of_two = own[own["class_name"] == "two"]
+    assert gain.classes["two"][2] == pytest.approx(of_two["iou"].sum() / 80)
+    assert gain.low < gain.challenger - gain.champion < gain.high
+    better, why = gain_verdict(gain, RULE)
+    assert better, why
+    assert why.startswith("The challenger is better: mean IoU 0.7")
+    assert not gain_verdict(compare_segmenters(images, truth, good, bad, CLASSES), RULE)[0]
+    assert not gain_verdict(compare_segmenters(images, truth, good, other, CLASSES), RULE)[0]
+    crowd = pd.concat([truth.iloc[:1].assign(iscrowd=1), truth.assign(iscrowd=0)], ignore_index=True)
+    assert compare_segmenters(images, crowd, bad, good, CLASSES) == gain
+    with pytest.raises(ValueError, match="holds no object"):
+        compare_segmenters(images, truth.iloc[:0], bad, good, CLASSES)

@@ -92,7 +92,8 @@ artifacts:
     path: data/models/digits
     type: model
 """
-# train_detector.lr0 is the share of objects that the "detector" finds. One picture a test digit, one object in it.
+# train_detector.lr0 is the share of objects that the "detector" finds, train_segmenter.learning_rate how
+# well masks fit. One picture a test digit, one object in it.
 DETECTOR = """
 import json, pathlib, sys
 import pandas as pd, yaml
@@ -129,7 +130,22 @@ def evaluate_detector():
     write_objects("data/predictions/detector-test.parquet", objects_table(objects.assign(score=0.9)[found]))
     pathlib.Path("data/metrics/evaluate_detector.json").write_text(json.dumps({"map50": float(found.mean())}))
 
-{"compose": compose, "train_detector": train_detector, "evaluate_detector": evaluate_detector}[stage]()
+def train_segmenter():
+    folder = pathlib.Path("data/models/segmenter")
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_segmenter"]["learning_rate"]}))
+
+def evaluate_segmenter():
+    skill = json.loads(pathlib.Path(params["evaluate_segmenter"]["weights"], "model.json").read_text())["skill"]
+    _, objects, _ = read_annotations("data/composed/numbers", "test")
+    noise = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8)
+    masks = objects.assign(score=0.9, iou=skill * noise, prompted_by="truth", object=range(len(objects)))
+    write_objects("data/predictions/segmenter-test.parquet", objects_table(masks))
+    told = json.dumps({"mean_iou": float(masks["iou"].mean())})
+    pathlib.Path("data/metrics/evaluate_segmenter.json").write_text(told)
+
+{"compose": compose, "train_detector": train_detector, "evaluate_detector": evaluate_detector,
+ "train_segmenter": train_segmenter, "evaluate_segmenter": evaluate_segmenter}[stage]()
 """
 DETECTOR_YAML = """
   compose:
@@ -146,6 +162,16 @@ DETECTOR_YAML = """
     deps: [data/composed/numbers, '${evaluate_detector.weights}']
     outs: [data/predictions/detector-test.parquet]
     metrics: [data/metrics/evaluate_detector.json]
+  train_segmenter:
+    cmd: python detector.py train_segmenter
+    deps: [data/composed/numbers]
+    params: [train_segmenter.learning_rate]
+    outs: [data/models/segmenter]
+  evaluate_segmenter:
+    cmd: python detector.py evaluate_segmenter
+    deps: [data/composed/numbers, '${evaluate_segmenter.weights}']
+    outs: [data/predictions/segmenter-test.parquet]
+    metrics: [data/metrics/evaluate_segmenter.json]
 """
 IGNORED = "/.gridflow\n__pycache__/\n/data/inbox\n"
 
@@ -168,7 +194,7 @@ def make(root: Path, run: Callable, repository: Path, *, images: int = 600) -> P
 
 
 def add_detector(root: Path, run: Callable) -> None:
-    """Committed: the stages of the detector too."""
+    """Committed: the stages of the detector and of the segmenter too."""
     (root / "detector.py").write_text(DETECTOR)
     pipeline = root / "dvc.yaml"
     pipeline.write_text(pipeline.read_text().replace("artifacts:\n", DETECTOR_YAML.lstrip("\n") + "artifacts:\n"))

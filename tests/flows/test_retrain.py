@@ -133,7 +133,9 @@ def test_a_person_is_asked_first(
     assert "Approved by a person: looks right" in history(root, "digits")[-1].reason
 
 
-def test_a_detector_is_judged_by_what_it_finds(root: Path, retrain: Callable, run: Callable, repository: Path) -> None:
+def test_detector_and_segmenter_are_judged_by_what_they_find(
+    root: Path, retrain: Callable, run: Callable, repository: Path
+) -> None:
     """Last of all: it adds stages to the repository."""
     add_detector(root, run)
     run("dvc", "repro", "-q", "evaluate_detector", cwd=root, PYTHONPATH=str(repository))
@@ -144,6 +146,13 @@ def test_a_detector_is_judged_by_what_it_finds(root: Path, retrain: Callable, ru
     said = retrain("--set", "train_detector.lr0=0.3", model="detector")
     assert said.startswith("kept: The challenger is not better at all: mAP50 0."), said
     assert champion(root, "detector").notes["metrics"]["map50"] > 0.3
+    assert retrain("--set", "train_segmenter.learning_rate=0.5", model="segmenter").startswith(
+        "promoted: segmenter v1.0.0. There"
+    )
+    said = retrain("--set", "train_segmenter.learning_rate=0.6", model="segmenter")
+    assert said.startswith("promoted: segmenter v2.0.0. The challenger is better: mean IoU 0."), said
+    said = retrain("--set", "train_segmenter.learning_rate=0.55", model="segmenter")
+    assert said.startswith("kept: The challenger is not better at all: mean IoU 0."), said
 
 
 def paused(server: str, process: subprocess.Popen, limit_s: float = 900) -> str:

@@ -232,3 +232,16 @@ def test_a_banner_stands_above_the_verdict(html: str) -> None:
     assert "failed" not in whole
     with pytest.raises(ValueError, match="no place for a banner"):
         add_banner("<html></html>", whole)
+
+
+def test_memory_of_a_gpu_is_shown_where_one_was_used(run: Path, html: str) -> None:
+    assert "GPU memory at its peak" not in html
+    assert "No stage used a GPU" in html
+    path = run / "data/metrics/train-digits.json"
+    metrics = json.loads(path.read_text())
+    metrics.setdefault("resources", {})["gpu_peak_memory_bytes"] = 2_345_000_000
+    path.write_text(json.dumps(metrics))
+    changed = report_run.page(run)
+    assert "GPU memory at its peak" in changed
+    assert "2,345 MB" in changed
+    assert "No stage used a GPU" not in changed

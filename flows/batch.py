@@ -29,6 +29,7 @@ from flows.outputs import own_folder
 from flows.pipeline import MAX_STAGES
 from flows.registry import champion
 from flows.runs import StagesFailed, run_stages, save_and_share
+from flows.server import check_server
 from flows.sharing import check_sharing
 from flows.workspace import Workspace, safe_name, workspace
 
@@ -179,6 +180,7 @@ def main() -> int:
     arguments.output = arguments.output and str(Path(arguments.output).resolve())
     try:
         os.chdir(find_root())
+        check_server()
         state = batch(**vars(arguments), return_state=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

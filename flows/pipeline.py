@@ -31,6 +31,7 @@ from flows.parameters import check_params, patch_params
 from flows.processes import Slots
 from flows.publish import if_it_can_be_shown, publish_summary
 from flows.running import run_nodes
+from flows.server import check_server
 from flows.sharing import check_sharing, pull, share
 from flows.stage import Run, nothing_to_do
 from flows.workspace import (
@@ -202,6 +203,7 @@ def main() -> int:
         os.chdir(root)
         if (done := _prepared(root, arguments)) is not None:
             return done
+        check_server()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

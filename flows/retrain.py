@@ -36,6 +36,7 @@ from flows.outputs import outputs
 from flows.pipeline import MAX_STAGES
 from flows.registry import MODELS, Model, champion, history
 from flows.runs import StagesFailed, run_stages, save_and_share
+from flows.server import check_server
 from flows.sharing import check_sharing
 from flows.workspace import workspace
 
@@ -233,8 +234,10 @@ def main() -> int:
     for option in ("unseen", "approve", "force"):
         parser.add_argument(f"--{option}", action="store_true")
     try:
+        arguments = parser.parse_args()
         os.chdir(find_root())
-        state = retrain(**vars(parser.parse_args()), return_state=True)
+        check_server()
+        state = retrain(**vars(arguments), return_state=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -17,15 +18,20 @@ BIN = Path(sys.executable).parent
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Run by several processes (``-n 2``), one of them has all tests of flows, which share a pipeline and a server, and
-    begins with them, for they take longest."""
+    """Run by several processes (``-n 2``), a file of flows' tests stays together, and all that share the tiny recipe's
+    pipeline do: it is made once. Scopes of many tests go first."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class FlowsTogether(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "flows" if nodeid.startswith("tests/flows/") else nodeid
+    @functools.cache
+    def scope(path: str) -> str:
+        return "pipeline" if "checkout: Path" in (ROOT / path).read_text() else path
 
-    return FlowsTogether(config, log)
+    class FilesOfFlows(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return scope(path) if path.startswith("tests/flows/") else nodeid
+
+    return FilesOfFlows(config, log)
 
 
 @pytest.fixture(scope="session")

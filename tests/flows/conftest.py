@@ -18,6 +18,7 @@ from flows import deploy
 APPEND = (
     "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
 )
+MADE = ("dvc.lock", "study/dvc.yaml", "study/dvc.lock")  # by `make run` and `make study` in this checkout, not for git
 DVC_YAML = """
 stages:
   first:
@@ -86,7 +87,7 @@ def make_tiny(run: Callable, repository: Path) -> Callable[[Path], Path]:
     def make(root: Path) -> Path:
         files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=repository).stdout
         for name in filter(None, files.split("\0")):
-            if (repository / name).is_file() and name != "dvc.lock":  # results of this checkout's own runs
+            if (repository / name).is_file() and name not in MADE:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repository / name, root / name)
         run("git", "init", "-q", cwd=root)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 from cnn_core.banners import PLACE
+from flows import deploy
 from flows.git import git
 
 FAILS = "import json, os, pathlib, sys; pathlib.Path(os.environ['GRIDFLOW_RUN_DIR'], 'failure.json').write_text(json.dumps(dict(kind=sys.argv[1], message=sys.argv[2]))); sys.exit(1)"  # noqa: E501
@@ -225,4 +227,34 @@ def wait_for_sleepers(pid: int) -> list[psutil.Process]:
 def test_without_a_server_it_starts_one_for_itself(small: Path, run: Callable, repository: Path) -> None:
     done = run("python", "-m", "flows.pipeline", "first", cwd=small, PYTHONPATH=str(repository))
     assert "temporary server" in done.stdout + done.stderr
+    assert (small / "first.txt").exists()
+
+
+def test_a_server_that_does_not_answer_is_one_sentence(small: Path, run: Callable, repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    done = run("python", "-m", "flows.pipeline", cwd=small, code=2, PYTHONPATH=str(repository), PREFECT_API_URL=address)
+    assert done.stderr.startswith(f"error: no Prefect server answers at {address}: start it (`make ui`), or unset ")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (small / "first.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_server_that_wants_a_password_is_one_sentence(
+    small: Path, run: Callable, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:sesame")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    server = deploy.start_server(port=port)
+    env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    try:
+        done = run("python", "-m", "flows.pipeline", "first", cwd=small, code=2, **env)
+        assert "refuses us (HTTP status 401): set PREFECT_API_AUTH_STRING=" in done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        run("python", "-m", "flows.pipeline", "first", cwd=small, PREFECT_API_AUTH_STRING="me:sesame", **env)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
     assert (small / "first.txt").exists()

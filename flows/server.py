@@ -1,0 +1,41 @@
+"""The Prefect server that the settings name: whether it answers, before a flow is started from a command line."""
+
+from __future__ import annotations
+
+from prefect import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import get_current_settings
+
+from flows.sharing import USER_OF_URL
+
+DENIED = (401, 403)
+
+
+def check_server() -> None:
+    """Nothing is checked where none is named: Prefect starts one for the run.
+
+    Raises:
+        ValueError: it does not answer, or refuses us.
+    """
+    address = get_current_settings().api.url
+    if address is None:
+        return
+    shown = USER_OF_URL.sub("***@", address)
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+    except PrefectHTTPStatusError as error:
+        code = error.response.status_code
+        if code not in DENIED:
+            raise ValueError(
+                f"the Prefect server at {shown} answers with HTTP status {code}; nothing was run"
+            ) from error
+        raise ValueError(
+            f"the Prefect server at {shown} refuses us (HTTP status {code}): set PREFECT_API_AUTH_STRING=user:password "
+            "to what it was started with (PREFECT_API_KEY for Prefect Cloud). Nothing was run"
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"no Prefect server answers at {shown}: start it (`make ui`), or unset PREFECT_API_URL "
+            f"(`prefect config unset PREFECT_API_URL`) to run without one. Nothing was run ({error})"
+        ) from error

@@ -47,7 +47,7 @@ def publish_page(run: Run, nodes: Sequence[StageNode], experiment: str | None = 
     banners += [of_differences(found)] if found else []
     page = run.folder / PAGE
     page.write_text(add_banner(report.read_text(encoding="utf-8"), *banners), encoding="utf-8")
-    return page.relative_to(checkout)
+    return page.relative_to(run.folder.parents[2])  # .gridflow/runs/ID
 
 
 def changed_since_commit(root: Path) -> dict[str, tuple[Any, Any]]:

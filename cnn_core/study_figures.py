@@ -67,11 +67,15 @@ def _dropout(table: pd.DataFrame) -> Figure:
     figure, (axes,) = _panels(1)
     means = table.groupby("kind", sort=False)[["train_accuracy", "accuracy"]].mean()
     places = np.arange(len(means))
-    axes.bar(places - 0.2, means["train_accuracy"], 0.38, color="#cbd5e1", label="on what it learned from")
-    axes.bar(places + 0.2, means["accuracy"], 0.38, color="#1f77b4", label="on unseen digits")
+    for column, aside, colour, label in (
+        ("train_accuracy", -0.2, "#cbd5e1", "on what it learned from"),
+        ("accuracy", 0.2, "#1f77b4", "on unseen digits"),
+    ):
+        bars = axes.bar(places + aside, means[column], 0.38, color=colour, label=label)
+        axes.bar_label(bars, fmt="{:.1%}", fontsize=7, padding=2)
     axes.set_xticks(places, list(means.index), fontsize=8)
-    axes.set(ylim=(max(0.0, means["accuracy"].min() - 0.1), 1.005), ylabel="accuracy")
-    axes.legend(fontsize=8, loc="lower left")
+    axes.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), ylabel="accuracy")
+    axes.legend(fontsize=8, loc="upper left", ncols=2)
     return figure
 
 

@@ -183,7 +183,8 @@ def make(root: Path, run: Callable, repository: Path, *, images: int = 600) -> P
     run("dvc", "init", "-q", cwd=root)
     shutil.copytree(repository / "tasks", root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "tasks" / "check.py").write_text("")  # the real one imports every stage: seconds
-    (root / "params.yaml").write_text((repository / "params.yaml").read_text())
+    for name in ("params.yaml", "runtime.yaml"):
+        shutil.copy(repository / name, root)
     (root / "stages.py").write_text(STAGES)
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / ".gitignore").write_text(IGNORED + "/data/sources/digits\n")

@@ -153,7 +153,6 @@ def test_a_run_of_the_flow_is_held_against_the_champion(
     root: Path, run: Callable, repository: Path, server: str
 ) -> None:
     promote(root, "digits", "better", reason="a start")
-    shutil.copy(repository / "runtime.yaml", root)
     set_skill(root, 0.6)
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": server}
     done = run("python", "-m", "flows.pipeline", "evaluate@digits", cwd=root, **env)

@@ -36,7 +36,7 @@ NOISE = re.compile(
     r"^(> python|Generating lock file|Updating lock file|To track the changes|\s*git add|To enable auto staging|"
     r"\s*dvc config core|Use `dvc push`)"
 )
-UNCHANGED = re.compile(r"didn't change, skipping|is cached - skipping run")
+UNCHANGED, RESTORED = "didn't change, skipping", "is cached - skipping run"  # of DVC
 
 
 @dataclass(kw_only=True)
@@ -48,16 +48,20 @@ class Run:
     slots: Slots
     isolated: bool = False  # the root is a worktree that goes with the run
     groups: ProcessGroups = field(default_factory=ProcessGroups)
-    executed: set[str] = field(default_factory=set)  # stages that made new outputs in this run
+    changed: set[str] = field(default_factory=set)  # stages whose outputs are others since: made, or from the cache
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)  # micro-batches of stages that ran out of memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a stage ended; ``kind`` is a failure's (``user|transient|oom|bug|cancelled``), None when all went well."""
+    """How a stage ended; ``kind`` is a failure's (``user|transient|oom|bug|cancelled``), None when all went well.
+
+    ``cached``: the stage did not run; ``restored``: its outputs came from DVC's cache in place of others.
+    """
 
     cached: bool = False
+    restored: bool = False
     seconds: float = 0.0
     kind: str | None = None
     message: str = ""
@@ -81,7 +85,7 @@ def nothing_to_do(nodes: Sequence[StageNode], root: Path) -> Run:
 )
 def run_stage(node: StageNode, run: Run) -> State:
     """Run one stage if it is stale; the state says Cached when its outputs already were what they have to be."""
-    if not node.stale and not run.executed.intersection(node.upstream):
+    if not node.stale and not run.changed.intersection(node.upstream):
         run.outcomes[node.name] = Outcome(cached=True)
         return State(type=StateType.COMPLETED, name="Cached", message="nothing that it depends on has changed")
     with run.slots.take(node.cpus):
@@ -96,9 +100,10 @@ def run_stage(node: StageNode, run: Run) -> State:
     with if_it_can_be_shown(f"the results of {node.name}"):
         publish_results(node, run.root)
         describe_assets(node, run.root)
+    if outcome.restored or not outcome.cached:
+        run.changed.add(node.name)
     if outcome.cached:
         return State(type=StateType.COMPLETED, name="Cached", message="DVC had this result already")
-    run.executed.add(node.name)
     return Completed(message=f"{outcome.seconds:.1f} s")
 
 
@@ -120,14 +125,14 @@ def execute(node: StageNode, run: Run) -> Outcome:
     except InterruptedError as error:
         return Outcome(kind="cancelled", message=str(error))
     try:
-        tail, unchanged = _follow(process, node, folder)
+        tail, said = _follow(process, node, folder)
     finally:
         run.groups.forget(process)
         if process.poll() != 0:
             end_stage(folder)  # DVC was killed alone, perhaps: a second copy must not meet the first
     seconds = time.monotonic() - start
     if process.returncode == 0:
-        return Outcome(cached=unchanged, seconds=seconds)
+        return Outcome(cached=bool(said), restored=RESTORED in said, seconds=seconds)
     if run.groups.ended:
         return Outcome(kind="cancelled", message="the run was cancelled; run it again to go on", seconds=seconds)
     kind, message = kind_of_failure(folder, process.returncode, tail)
@@ -157,21 +162,21 @@ def restore(node: StageNode, run: Run) -> None:
         get_run_logger().warning("the former outputs of %s were not restored: %s", node.name, error)
 
 
-def _follow(process: Popen[str], node: StageNode, folder: Path) -> tuple[list[str], bool]:
-    """Log the process's lines and its progress until it ends; its last lines, and whether DVC ran nothing."""
+def _follow(process: Popen[str], node: StageNode, folder: Path) -> tuple[list[str], str]:
+    """Log the process's lines and progress until it ends; its last lines, and what DVC says where it ran nothing."""
     logger, lines, events = get_run_logger(), _lines(process), _Events(folder / "events.jsonl", node)
     tail: list[str] = []
-    unchanged = False
+    said = ""
     for line in lines:
         if line is not None:
-            unchanged = unchanged or bool(UNCHANGED.search(line))
+            said = next((words for words in (UNCHANGED, RESTORED) if words in line), said)
             if line and not NOISE.match(line):
                 logger.info(line)
                 tail = [*tail[-19:], line]
         events.follow()
     events.follow(last=True)
     process.wait()
-    return tail, unchanged
+    return tail, said
 
 
 def _lines(process: Popen[str]) -> Iterator[str | None]:

@@ -67,6 +67,17 @@ def test_both_doors_recognise_each_others_work(flow: Callable, small: Path, run:
     assert states == dict.fromkeys(("first", "left", "right", "last"), "Cached")
 
 
+def test_what_comes_back_from_the_cache_reaches_what_needs_it(flow: Callable, small: Path, run: Callable) -> None:
+    """A parameter set back: DVC has the first stage's result of then, and what follows is not what it was now."""
+    for text in ("source", "other", "source"):
+        (small / "source.txt").write_text(text)
+        flow()
+    assert (small / "first.txt").read_text() == "source1"
+    assert (small / "left.txt").read_text() == "source1l"
+    assert (small / "last.txt").read_text() == "source1lx"
+    assert "up to date" in run("dvc", "status", cwd=small).stdout
+
+
 def test_a_named_stage_runs_with_what_it_needs_and_no_more(flow: Callable, small: Path) -> None:
     flow("left")
     assert (small / "left.txt").exists()

@@ -43,7 +43,7 @@ test-unit: $(READY) ## The unit part of the tests (about two minutes)
 	@python -m pytest $(TWO) -m "not slow" tests/code $(ARGS)
 
 test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs
-	@python -m pytest -m slow $(ARGS)
+	@python -m pytest $(TWO) -m slow $(ARGS)
 
 test-all: test test-slow ## All tests
 

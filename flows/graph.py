@@ -135,7 +135,9 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
 
 
 def _is_made(path: str, made: set[str]) -> bool:
-    return any(Path(path) == Path(out) or Path(out) in Path(path).parents for out in made)
+    """Of a stage's output, in one, or a folder of them."""
+    place, outs = Path(path), map(Path, made)
+    return any(place == out or out in place.parents or place in out.parents for out in outs)
 
 
 def _is_foreign(out: Output, root: Path) -> bool:

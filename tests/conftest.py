@@ -16,6 +16,41 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
+FAULTS = pytest.StashKey[list[list[Any]]]()
+
+
+@pytest.fixture(scope="session")
+def faults(request: pytest.FixtureRequest) -> Callable[[str, str, int], None]:
+    """``faults(what was injected, how the run recovered, results lost)``: told in a table when all tests have ended."""
+    return lambda *row: request.config.stash[FAULTS].append(list(row))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FAULTS] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes tells the first what it noted."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = session.config.stash[FAULTS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    node.config.stash[FAULTS] += getattr(node, "workeroutput", {}).get("faults", [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash[FAULTS]
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    for fault, recovered, lost in [("fault injected", "recovered by", "lost"), *rows]:
+        terminalreporter.line(f"{fault:<58}{recovered:<58}{lost:>4}")
+    lost = sum(lost for *_, lost in rows)
+    terminalreporter.line(f"{len(rows)} faults injected, {len(rows)} runs recovered, {lost} results lost")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Run by several processes (``-n 2``), a file of flows' tests stays together, and all that share the tiny recipe's

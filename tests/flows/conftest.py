@@ -130,15 +130,3 @@ def server(environment: dict[str, str]) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}/api"
     process.terminate()
     process.wait(timeout=30)
-
-
-@pytest.fixture(scope="session")
-def faults(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str, int], None]]:
-    """``faults(what was injected, how the run recovered, results lost)``: told in a table when all tests have ended."""
-    rows: list[tuple[str, str, int]] = []
-    yield lambda fault, recovered, lost: rows.append((fault, recovered, lost))
-    lines = [f"{fault:<58}{recovered:<58}{lost:>4}" for fault, recovered, lost in rows]
-    head = f"{'fault injected':<58}{'recovered by':<58}lost"
-    foot = f"{len(rows)} faults injected, {len(rows)} runs recovered, {sum(lost for *_, lost in rows)} results lost"
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print("\n" + "\n".join(["", head, *lines, foot]))

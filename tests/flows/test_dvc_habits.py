@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +83,17 @@ def test_another_clone_pulls_instead_of_computing(
     (clone / "params.yaml").write_text(params.replace("worst: 24", "worst: 3"))
     ran = run("dvc", "repro", "--pull", "--allow-missing", "evaluate@digits", cwd=clone).stdout
     assert [line for line in ran.splitlines() if line.startswith("Running")] == ["Running stage 'evaluate@digits':"]
+    before = report_entry(clone)
+    refused = run("dvc", "repro", "--pull", "--allow-missing", cwd=clone, code=None)  # no report on a part of the run
+    assert refused.returncode
+    assert report_entry(clone) == before
+    run("dvc", "pull", cwd=clone)
+    run("dvc", "repro", cwd=clone)
+    assert 'data-param="evaluate.digits.worst"' in (clone / "data/reports/index.html").read_text()
+
+
+def report_entry(root: Path) -> dict:
+    return yaml.safe_load((root / "dvc.lock").read_text())["stages"]["report"]
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ study: $(READY) ## Measure the lecture's claims on small networks -> data/report
 ui: $(READY) ## Start the Prefect UI and serve the deployments
 	@python -m flows.deploy
 
-test: $(READY) ## The tests: unit, data, model, flows (about 11 minutes on 2 cores)
+test: $(READY) ## The tests: unit, data, model, flows (about ten minutes on 2 cores)
 	@python -m pytest $(TWO) -m "not slow" $(ARGS)
 
 test-unit: $(READY) ## The unit part of the tests (about two minutes)
 	@python -m pytest $(TWO) -m "not slow" tests/code $(ARGS)
 
-test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs
+test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs (about half an hour)
 	@python -m pytest $(TWO) -m slow $(ARGS)
 
 test-all: test test-slow ## All tests

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnn_core.batches import Split, average_buffers, rank_and_world, sum_over_ranks
+from cnn_core.gathered import Share, broadcast_parameters, gather_factors
 from cnn_core.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.params import Params, bounded
 
@@ -53,6 +54,7 @@ class Learner:
         dtype: what autocast computes in; None = float32.
         micro_batch: images per forward pass (0 = the whole share); the step is the same but for batch norm.
         compiled: through ``torch.compile``.
+        batch_size: of the global batches, where there are several ranks; 0 = all gradients are summed alike.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Learner:
         dtype: torch.dtype | None,
         micro_batch: int,
         compiled: bool = False,
+        batch_size: int = 0,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)
         self.params, self.device, self.dtype, self.micro_batch = params, device, dtype, micro_batch
@@ -78,7 +81,14 @@ class Learner:
         self._world = rank_and_world()[1]
         self._groups = layer_groups(self.network)
         self.frozen = 0  # layer groups, from the input on
-        self._parallel = _parallel(self.network) if self._world > 1 else None
+        self._share, self._gathered = Share(), list[str]()
+        if self._world > 1:
+            share = math.ceil(batch_size / self._world)
+            # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of micro-batches
+            # one rank may have more than another, and would wait for it.
+            if device.type == "cpu" and batch_size and not compiled and not 0 < micro_batch < share:
+                self._gathered = gather_factors(self.network, self._share, batch_size=batch_size)
+        self._parallel = _parallel(self.network, self._gathered) if self._world > 1 else None
         self.optimizer = _optimizer(self._groups, params)
         peaks, warmup = [group["lr"] for group in self.optimizer.param_groups], params.warmup_fraction
         if math.isclose(warmup * (steps + 1), 1):  # OneCycleLR divides by the steps of the warm-up less one
@@ -102,7 +112,7 @@ class Learner:
             for parameter in group:
                 parameter.requires_grad_(number >= groups)
         if self._world > 1:  # what DDP sums was settled when it was made
-            self._parallel = _parallel(self.network)
+            self._parallel = _parallel(self.network, self._gathered)
 
     def step(self, pixels: Tensor, targets: Tensor, *, whole: int) -> tuple[Tensor, Tensor]:
         """One optimizer step on a global batch of ``whole`` images, of which this rank holds ``pixels``.
@@ -115,6 +125,7 @@ class Learner:
             The summed loss and the number of right answers over this rank's images: scalars on the device.
         """
         self._train_mode()
+        self._share.rows = math.ceil(whole / self._world)
         size = self.micro_batch or len(pixels)
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
@@ -157,9 +168,10 @@ class Learner:
 
     def gather_statistics(self) -> None:
         """Make the ranks' batch norm statistics one; before measuring or saving."""
-        average_buffers(self.network)
-        if self._averaged is not None:
-            average_buffers(self._averaged.module)
+        for network in {self.network, self.averaged}:
+            average_buffers(network)
+            # Of one gradient all ranks make the same step; processors of two kinds may differ in its last bits.
+            broadcast_parameters(network, self._gathered)
 
     @property
     def averaged(self) -> nn.Module:
@@ -202,7 +214,9 @@ class Learner:
             yield
 
 
-def _parallel(network: nn.Module) -> DistributedDataParallel:
+def _parallel(network: nn.Module, gathered: Sequence[str]) -> DistributedDataParallel:
+    broadcast_parameters(network, gathered)  # as DistributedDataParallel does it with all others
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, gathered)
     with warnings.catch_warnings():  # torch 2.14 has another name for the switch, which 2.11 does not know
         warnings.simplefilter("ignore", FutureWarning)
         # Gradients as views of what is exchanged: AlexNet's 228 MB are not copied to and fro.

@@ -161,8 +161,8 @@ class Steps:
         if loaded.family == "sam2":  # as its setup_source does
             predictor._bb_feat_sizes = [[side // share for side in predictor.imgsz] for share in (4, 8, 16)]
         model = predictor.model
-        decoder = model.sam_mask_decoder if loaded.family == "sam2" else model.mask_decoder
-        decoder.predict_masks = functools.partial(predict_masks, decoder)
+        self._decoder: Any = model.sam_mask_decoder if loaded.family == "sam2" else model.mask_decoder
+        self._may_choose = loaded.family == "sam2"  # among all masks, also where one is asked for
         self.predictor, self.side = predictor, int(predictor.imgsz[0])
         self.threshold = float(predictor.model.mask_threshold)
 
@@ -191,6 +191,8 @@ class Steps:
             shape: (height, width) of the image whose pixels the prompts are in.
             boxes: (N, 4), xyxy. points: (N, P, 2). labels: (N, P), 1 = inside, 0 = outside.
         """
+        single = not (multimask or self._may_choose)
+        self._decoder.predict_masks = functools.partial(predict_masks, self._decoder, single=single)
         prompts = self.predictor._prepare_prompts(self.predictor.imgsz, shape, boxes, points, labels)
         with self.autocast():
             logits, scores = self.predictor._inference_features(features, *prompts, multimask)

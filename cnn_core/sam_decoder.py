@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PIECE = 1 << 22  # numbers in the largest tensor (16 MB)
+PIECE = 1 << 24  # numbers in two images of the prompts that are worked on at a time (64 MB): eight at 1024 pixels
 
 
 def predict_masks(
@@ -24,6 +24,7 @@ def predict_masks(
     dense_prompt_embeddings: Tensor,
     repeat_image: bool | None = None,
     high_res_features: Sequence[Tensor] | None = None,
+    single: bool = False,
 ) -> tuple[Tensor, ...]:
     """Ultralytics' method of this name of SAM's and SAM 2's mask decoders, for many prompts on one image: the same sums
     in another order (logits differ by about 1e-5), in less than half of the time.
@@ -41,6 +42,8 @@ def predict_masks(
         sparse_prompt_embeddings: (N, P, C), N a multiple of B: the first image's prompts, the second's …
         dense_prompt_embeddings: (N, C, H, W), the same for all prompts: none of them is a mask.
         high_res_features: of SAM 2: (B, C / 8, 4H, 4W) and (B, C / 4, 2H, 2W).
+        single: the masks of an ambiguous prompt are not computed, only the first; of SAM alone, as SAM 2 may choose
+            among all.
     """
     side = image_embeddings.shape[-1]
     own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -53,7 +56,7 @@ def predict_masks(
     places = image_pe.flatten(2).transpose(1, 2).contiguous()
     seen = _Seen.once(decoder.transformer, image, places, tokens)
     parts = [
-        _decoded(decoder, image, places, some, side, first, high_res_features, seen)
+        _decoded(decoder, image, places, some, side, first, high_res_features, seen, single)
         for some in tokens.split(_piece(image, count))
     ]
     masks, outputs, tokens = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
@@ -80,11 +83,12 @@ def _decoded(
     first: int,
     finer: Sequence[Tensor] | None,
     seen: _Seen | None,
+    single: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all tokens."""
     tokens, image = _two_way(decoder.transformer, image, places, tokens, seen)
     outputs = tokens[:, first + 1 : first + 1 + decoder.num_mask_tokens]
-    heads = decoder.output_hypernetworks_mlps
+    heads = decoder.output_hypernetworks_mlps[:1] if single else decoder.output_hypernetworks_mlps
     weights = torch.stack([head(outputs[:, place]) for place, head in enumerate(heads)], 2)  # (N, C / 8, masks)
     logits = _upscaled(decoder, image, side, finer).flatten(1, 3) @ weights
     # Rows are places of the image, in each the quarters, in each their quarters: y x, y x, y x.

@@ -198,6 +198,7 @@ class _Run:
             dtype=autocast_dtype(params.precision, task.device),
             micro_batch=task.micro_batch,
             compiled=task.compiled,
+            batch_size=params.batch_size,
         )
 
     def _epoch(self, feed: Feed) -> dict[str, float]:

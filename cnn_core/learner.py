@@ -84,8 +84,8 @@ class Learner:
         self._share, self._gathered = Share(), list[str]()
         if self._world > 1:
             share = math.ceil(batch_size / self._world)
-            # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of micro-batches
-            # one rank may have more than another, and would wait for it.
+            # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of
+            # micro-batches one rank may have more than another, and would wait for it.
             if device.type == "cpu" and batch_size and not compiled and not 0 < micro_batch < share:
                 self._gathered = gather_factors(self.network, self._share, batch_size=batch_size)
         self._parallel = _parallel(self.network, self._gathered) if self._world > 1 else None
@@ -168,7 +168,7 @@ class Learner:
 
     def gather_statistics(self) -> None:
         """Make the ranks' batch norm statistics one; before measuring or saving."""
-        for network in {self.network, self.averaged}:
+        for network in dict.fromkeys([self.network, self.averaged]):  # in the same order on every rank
             average_buffers(network)
             # Of one gradient all ranks make the same step; processors of two kinds may differ in its last bits.
             broadcast_parameters(network, self._gathered)

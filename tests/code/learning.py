@@ -35,6 +35,11 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
 
 
+def wide() -> nn.Module:
+    """With a layer whose weights are many times as many as what a batch of 16 brings to it."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 4))
+
+
 def convolutional() -> nn.Module:
     """With all that may differ from one run to the next: batch norm and dropout."""
     body = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]

@@ -64,11 +64,12 @@ def masks(found: Segments) -> np.ndarray:
 
 
 def agrees(found: Segments, result: Any) -> bool:
-    """The same masks with the same scores, to 1e-4, in the same order."""
+    """The same masks with the same scores, to 1e-4, in the same order. Processors round differently, so a logit next to
+    the threshold may fall on its other side: of a million pixels one may differ, of less than a million none."""
     theirs, scores = result.masks.data.bool().numpy(), result.boxes.conf.numpy()
-    return (
-        len(found) == len(theirs)
-        and np.allclose(found.scores, scores, atol=1e-4)
-        and np.array_equal(masks(found), theirs)
-        and np.array_equal(found.areas, theirs.sum((1, 2)))
+    if len(found) != len(theirs) or not np.allclose(found.scores, scores, atol=1e-4):
+        return False
+    ours = masks(found)
+    return np.count_nonzero(ours != theirs) <= theirs.size // 1_000_000 and np.array_equal(
+        found.areas, ours.sum((1, 2))
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from learning import linear, params, stripes, task
+from learning import linear, params, stripes, task, wide
 
+from cnn_core.gathered import Share, gather_factors
 from cnn_core.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RANK = """
 import json, sys
 import torch, torch.distributed as dist
-from learning import convolutional, linear, params, stripes, task
+from learning import convolutional, linear, params, stripes, task, wide
 from cnn_core.training import train
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -29,6 +30,9 @@ torch.save({"weights": done.shipped, "history": done.history}, f"{folder}/{rank}
 for decay in (0.0, 0.5):
     done = train(params(epochs=1, ema_decay=decay), task(build=convolutional))
     torch.save(done.shipped, f"{folder}/norm{decay}-{rank}.pt")
+for name, changes in {"whole": {}, "half": {"precision": "bfloat16"}, "frozen": {"freeze_epochs": 1}}.items():
+    done = train(params(epochs=2, **changes), task(build=wide))
+    torch.save(done.shipped, f"{folder}/wide-{name}-{rank}.pt")
 dist.destroy_process_group()
 """
 
@@ -66,6 +70,30 @@ def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder, decay):
     assert any("running_mean" in key for key in first)
     for key in first:
         assert torch.equal(first[key], second[key]), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes", "near"),
+    [("whole", {}, 1e-5), ("half", {"precision": "bfloat16"}, 0.02), ("frozen", {"freeze_epochs": 1}, 1e-5)],
+)
+def test_layers_that_exchange_their_inputs_learn_what_they_learn_alone(folder, name, changes, near):
+    """Batches of 14 and 15 images: the ranks have 7 each, or 8 and 7."""
+    first, second = (torch.load(folder / f"wide-{name}-{rank}.pt") for rank in range(2))
+    alone = train(params(epochs=2, **changes), task(build=wide)).shipped
+    for key, value in alone.items():
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], value, atol=near, rtol=1e-4)
+
+
+def test_only_layers_with_many_more_weights_than_a_batch_has_numbers_exchange_their_inputs():
+    assert gather_factors(wide(), Share(), batch_size=16) == ["3.weight", "3.bias"]
+    assert gather_factors(wide(), Share(), batch_size=64) == []
+    frozen = wide()
+    gather_factors(frozen, Share(), batch_size=16)
+    frozen[3].requires_grad_(False)
+    frozen(torch.rand(2, 1, 8, 8)).sum().backward()  # without a process group: there is nothing to exchange
+    assert frozen[1].weight.grad is not None
 
 
 def test_a_batch_smaller_than_the_ranks_is_told(monkeypatch):

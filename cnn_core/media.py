@@ -88,6 +88,7 @@ class Media:
     spans: tuple[Part, ...]
     left_out: dict[str, int]  # files that are neither images nor videos, by their ending
     signature: str  # changes with names, sizes and times of change
+    vid_stride: int = 1  # every so manieth frame of the videos counts: for who reads them
 
     @property
     def count(self) -> int:
@@ -201,7 +202,7 @@ def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int,
             path = str(Path(base, name))
             spans.append(Part(kind="video", path=path, start=0, stop=frames, first=first, ids=(ids[name],)))
             first += frames
-    return Media(spans=tuple(spans), left_out=dict(left_out), signature=digest.hexdigest())
+    return Media(spans=tuple(spans), left_out=dict(left_out), signature=digest.hexdigest(), vid_stride=vid_stride)
 
 
 def count_frames(path: Path, vid_stride: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ class Predictions:
         bad: image_id and file of the images that could not be read.
         classes: their names.
         sha256: of the weights.
+        listed: what `list_media` was given beside the source; empty of folders that do not say.
     """
 
     images: pd.DataFrame
@@ -31,6 +33,7 @@ class Predictions:
     bad: pd.DataFrame
     classes: list[str]
     sha256: str
+    listed: dict[str, Any]
 
     @property
     def seen(self) -> pd.DataFrame:
@@ -62,6 +65,7 @@ def read_predictions(folder: str | Path, *, made_by: str) -> Predictions:
         bad=pd.read_parquet(folder / "bad.parquet"),
         classes=list(map(str, manifest["classes"])),
         sha256=str(manifest["model_sha256"]),
+        listed=dict(manifest.get("listed", {})),
     )
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     keep_memory()
     classifier = Classifier(params.weights, tta=params.tta, device=pick_device(runtime.use_gpu))
     source = read_predictions(params.source, made_by=MASKS)
-    media = list_media(params.images)
+    media = list_media(params.images, **source.listed)
     truth = None if is_none(params.truth) else open_truth(params, source)
     tables = ways(params, source, truth)
     glyphs = cut_outs(params, media, source, tables)
@@ -171,7 +171,7 @@ def cut_outs(params: ReadParams, media: Media, source: Predictions, tables: Tabl
 
 def pictures(media: Media, wanted: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
     """image_id and pixels, uint8 (H, W, 3) RGB, of the images asked for; those that cannot be read are left out."""
-    reader = Reader()
+    reader = Reader(vid_stride=media.vid_stride)
     for part in media.parts(PART):
         for entry in reader(part):
             if entry.image_id not in wanted:

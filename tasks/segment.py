@@ -263,7 +263,8 @@ def collect(folders: list[Path], params: SegmentParams, classes: list[str]) -> d
         model = found.model
         about = {key: model[key] for key in ("family", "name")}
         known = {"classes": classes or model["names"], "model_sha256": model["sha256"], **about}
-        counts = {"source": params.source, "prompt": params.prompt, "counts": found.counts}
+        listed = {"match": params.match, "vid_stride": params.vid_stride}  # who reads the source again needs them
+        counts = {"source": params.source, "prompt": params.prompt, "counts": found.counts, "listed": listed}
         write_json(target / "manifest.json", {"schema_version": 1, **known, **counts})
     return {**found.counts, "found": found.classes}
 

@@ -72,7 +72,7 @@ def main() -> None:
             network = save(params, job, checkpoint, digest)
             write_curve("data/plots/train_detector.csv", checkpoint["history"])
             show_seen("data/plots/train_detector-seen.png", params, job)
-            events.write_metrics("data/metrics/train_detector.json", metrics(network, checkpoint, resumed_at))
+            events.write_metrics("data/metrics/train_detector.json", metrics(network, job, checkpoint, resumed_at))
 
 
 def make_job(params: DetectorParams, scratch: Path) -> Job:
@@ -166,7 +166,7 @@ def save(params: DetectorParams, job: Job, checkpoint: Mapping[str, Any], digest
     return network
 
 
-def metrics(network: torch.nn.Module, checkpoint: Mapping[str, Any], resumed_at: int) -> dict[str, Any]:
+def metrics(network: torch.nn.Module, job: Job, checkpoint: Mapping[str, Any], resumed_at: int) -> dict[str, Any]:
     history, best = checkpoint["history"], checkpoint["best"]
     seconds = sum(record["seconds"] for record in history)
     trained = [record["images_per_s"] for record in history]
@@ -180,6 +180,7 @@ def metrics(network: torch.nn.Module, checkpoint: Mapping[str, Any], resumed_at:
         "images_per_s": round(len(trained) / sum(1 / speed for speed in trained), 1),
         "training_seconds": round(seconds, 1),
         "resumed_at": resumed_at,
+        "images": len(job.data.train) + len(job.data.val),
         "left_out": len(checkpoint["left_out"]),  # images that could not be learned from, and the first of them
         "left_out_files": list(shown_left_out(checkpoint["left_out"])),
     }

@@ -55,6 +55,7 @@ def write_predictions(
     objects: Sequence[Mapping[str, Any]] | pd.DataFrame,
     *,
     bad: Sequence[Mapping[str, Any]] = (),
+    listed: Mapping[str, Any] | None = None,
 ) -> Path:
     """An output folder of detect, or of segment where the objects have masks; two parts."""
     folder.mkdir(parents=True)
@@ -67,7 +68,8 @@ def write_predictions(
     write_images(folder / "images.parquet", images_table(images))
     columns = ["image_id", "file", "reason", "detail"]
     pd.DataFrame(bad, columns=columns, dtype="str").to_parquet(folder / "bad.parquet", index=False)
-    write_json(folder / "manifest.json", {"schema_version": 1, "classes": CLASSES, "model_sha256": "00", "counts": {}})
+    known = {"schema_version": 1, "classes": CLASSES, "model_sha256": "00", "counts": {}}
+    write_json(folder / "manifest.json", known | ({"listed": listed} if listed else {}))
     return folder
 
 

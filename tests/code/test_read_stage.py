@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +92,34 @@ def test_without_a_truth_and_a_detector_it_only_reads(place: Path) -> None:
     assert "ways" not in metrics
     assert metrics["digits"] == 6
     assert len(pd.read_csv("data/predictions/read/plates.csv")) == 4
+
+
+def test_of_a_video_it_reads_the_frames_that_were_segmented(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second frame has its digits elsewhere; at a stride of 2 those are skipped, and #000002 is the fourth."""
+    frames = [cv2.imread(str(place / f"set/images/test/00000{number}.png")) for number in (1, 2, 3)]
+    writer = cv2.VideoWriter(str(place / "film.avi"), cv2.VideoWriter_fourcc(*"FFV1"), 10, (96, 96))
+    for frame in frames:
+        writer.write(np.roll(frame, 40, axis=1))
+        writer.write(frame)
+    writer.release()
+    source = read_predictions("segment", made_by="segment")
+    names = {f"00000{number}": f"film#00000{number}" for number in (1, 2, 3)}
+    images, objects = in_other_ids(source.images, names), in_other_ids(source.objects, names)
+    objects = objects.drop(columns=["file", "model_sha256"])
+    write_predictions(place / "film", images, objects, listed={"match": "*", "vid_stride": 2})
+    glyphs = []
+
+    def classified(_: object, shown: np.ndarray) -> np.ndarray:
+        glyphs.append(shown.astype(int))
+        return Oracle("129405")(shown)
+
+    monkeypatch.setattr(read.Classifier, "__call__", classified)
+    alone = {"truth": "data/weights/none", "boxes": "data/weights/none"}
+    run(**alone)
+    assert run(source="film", images="film.avi", **alone)["digits"] == 6
+    of_pictures, of_frames = glyphs
+    assert np.abs(of_pictures - of_frames).mean() < 3  # a video's colours are rounded
+    assert pd.read_csv("data/predictions/read/plates.csv", dtype=str)["text"].tolist() == TEXTS[:3]
 
 
 def test_an_image_that_could_not_be_read_counts_as_missed(place: Path) -> None:

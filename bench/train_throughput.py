@@ -194,7 +194,7 @@ def usual(arguments: argparse.Namespace, params: TrainParams, device: torch.devi
             yield len(images)
 
 
-def our_learner(params: TrainParams, device: torch.device, num_classes: int) -> Learner:
+def our_learner(params: TrainParams, device: torch.device, num_classes: int, *, batch_size: int = 0) -> Learner:
     size = params.image_size
     torch.manual_seed(0)
     still: Callable[[Tensor], Tensor] = lambda images: images.float() / 255  # noqa: E731
@@ -209,6 +209,7 @@ def our_learner(params: TrainParams, device: torch.device, num_classes: int) -> 
         device=device,
         dtype=autocast_dtype(params.precision, device),
         micro_batch=0,
+        batch_size=batch_size,
     )
 
 

@@ -210,7 +210,9 @@ def test_the_stage_follows_what_is_prompted_in_each_video(tmp_path):
     for name, count in (("one", 5), ("two", 4)):
         capture = cv2.VideoCapture(str(target / f"pictures/{name}.mp4"))
         assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == count
-    assert json.loads((target / "manifest.json").read_text())["counts"]["images"] == 9
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert manifest["counts"]["images"] == 9
+    assert manifest["listed"] == {"match": "*", "vid_stride": 1}
     (tmp_path / "prompts.csv").write_text("image_id,frame,x1,y1,x2,y2\nthree,0,1,1,5,5\n")
     done = run_stage(tmp_path)
     assert done.returncode == 1

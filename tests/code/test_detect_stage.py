@@ -40,9 +40,10 @@ SECTION = {
 pytestmark = pytest.mark.slow
 
 
-def start(folder: Path, **changes: object) -> subprocess.Popen[str]:
+def start(folder: Path, *, batch: int = 0, **changes: object) -> subprocess.Popen[str]:
     (folder / "params.yaml").write_text(yaml.safe_dump({"detect": SECTION | changes}))
-    return stages.start(folder, stage="detect", GRIDFLOW_USE_GPU="false", GRIDFLOW_CPUS_PER_WORKER="0")
+    runtime = {"GRIDFLOW_USE_GPU": "false", "GRIDFLOW_CPUS_PER_WORKER": "0", "GRIDFLOW_MICRO_BATCH": str(batch)}
+    return stages.start(folder, stage="detect", **runtime)
 
 
 def results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -116,7 +117,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
 
 def peak_memory(folder: Path, source: str) -> float:
     """The most bytes that the stage's processes with pixels or results had: its driver and its actor."""
-    process = start(folder, source=source)
+    process = start(folder, source=source, batch=64)  # of so small images, many at a time
     peak = {"driver": 0, "actor": 0}
     while process.poll() is None:
         for name, found in _processes(process.pid):

@@ -8,11 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from stages import EPOCHS, curve, finish, plain, small_set, start, wait_for, worker_processes, write_params
+from stages import curve, finish, plain, small_set, start, wait_for, worker_processes, write_params
 
 from cnn_core.arrays import arrays_writer
 from cnn_core.batches import Feed
 
+EPOCHS = 6  # each begins a reading of Ray Data anew
 COUNT = {"train": 1003, "val": 20, "test": 11}
 CPU = torch.device("cpu")
 
@@ -136,10 +137,10 @@ def test_each_image_comes_exactly_once_an_epoch_over_all_ranks_shuffled_and_agai
 @pytest.mark.slow
 def test_a_streamed_training_ends_like_a_mapped_one(tmp_path):
     small_set(tmp_path)
-    write_params(tmp_path, refit="all")
+    write_params(tmp_path, epochs=EPOCHS, refit="all")
     output = finish(start(tmp_path, GRIDFLOW_FEED="streamed", GRIDFLOW_NUM_WORKERS="2"))
     assert json.loads((tmp_path / "data/metrics/train-digits.json").read_text())["val_accuracy"] > 0.9, output
-    write_params(tmp_path)
+    write_params(tmp_path, epochs=EPOCHS)
     mapped, streamed = plain(tmp_path), curve(tmp_path)
     for one, other in zip(mapped, streamed, strict=True):
         assert one["epoch"] == other["epoch"]
@@ -152,7 +153,7 @@ def test_a_streamed_training_ends_like_a_mapped_one(tmp_path):
 @pytest.mark.slow
 def test_a_streamed_elastic_training_goes_on_without_a_worker_that_was_killed(tmp_path):
     small_set(tmp_path)
-    write_params(tmp_path)
+    write_params(tmp_path, epochs=EPOCHS)
     process = start(tmp_path, GRIDFLOW_FEED="streamed", GRIDFLOW_NUM_WORKERS="1-2")
     before = wait_for(process, f"epoch 3/{EPOCHS}")
     workers = worker_processes(process)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+ONE_THREAD = 100_000  # numbers of a tensor, on the average, that one thread goes over as fast as several
 
 # glibc's mallopt(3): option -> value
 _KEEP_FREED_MEMORY = {
@@ -31,6 +36,24 @@ def keep_memory() -> None:
         return
     for option, value in _KEEP_FREED_MEMORY.items():
         mallopt(option, value)
+
+
+@contextlib.contextmanager
+def as_many_threads_as_pay(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """One thread within the block where ``tensors`` on a CPU are so few numbers that waking others costs more.
+
+    torch's fused optimizers share every single tensor out over all threads, however small it is (docs/benchmarks.md).
+    """
+    numbers = [tensor.numel() for tensor in tensors if tensor.device.type == "cpu"]
+    threads = torch.get_num_threads()
+    if not numbers or sum(numbers) > ONE_THREAD * len(numbers) or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def pick_device(use_gpu: bool | Literal["auto"]) -> torch.device:

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnn_core.batches import Split, average_buffers, rank_and_world, sum_over_ranks
+from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.gathered import Share, broadcast_parameters, gather_factors
 from cnn_core.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.params import Params, bounded
@@ -145,7 +146,8 @@ class Learner:
             right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
         if self.params.grad_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.params.grad_clip)
-        self.optimizer.step()
+        with as_many_threads_as_pay(self.network.parameters()):
+            self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self._averaged is not None and self.schedule.last_epoch % self.params.ema_every == 0:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.params import Params, bounded
 from cnn_core.sam_data import Prompted
 from cnn_core.sam_decoder import predict_masks
@@ -149,7 +150,8 @@ class Learner:
         loss.backward()
         if self.params.grad_clip:
             nn.utils.clip_grad_norm_(self.learns.parameters(), self.params.grad_clip)
-        self.optimizer.step()
+        with as_many_threads_as_pay(self.learns.parameters()):
+            self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._move_average()

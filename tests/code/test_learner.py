@@ -169,3 +169,20 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch):
     assert devices.pick_device("auto") == CPU
     with pytest.raises(ValueError, match="no CUDA device"):
         devices.pick_device(True)
+
+
+def test_the_optimizer_has_one_thread_where_there_is_little_to_do_and_all_again_after_it():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen = []
+        for numbers in (10, 200_000):
+            with devices.as_many_threads_as_pay([torch.zeros(numbers)]):
+                seen.append(torch.get_num_threads())
+            assert torch.get_num_threads() == 3
+        with pytest.raises(RuntimeError), devices.as_many_threads_as_pay([torch.zeros(1)]):
+            raise RuntimeError
+        assert seen == [1, 3]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)

@@ -52,7 +52,7 @@ def work(rank: int, arguments: argparse.Namespace, meet: str) -> None:
         "gathered": our_learner(params, device, 6, batch_size=arguments.batch),
         "alone": our_learner(params, device, 6),
     }
-    learners["alone"]._parallel = None
+    learners["alone"]._connected = True
     share = arguments.batch // RANKS
     pixels, targets = torch.rand(share, 3, arguments.size, arguments.size), torch.arange(share) % 6
     seconds: dict[str, list[float]] = {name: [] for name in learners}

@@ -158,6 +158,12 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def same_on_all_ranks(value: str) -> bool:
+    values: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return len(set(values)) == 1
+
+
 def average_buffers(module: nn.Module) -> None:
     """Give every rank the mean of the ranks' batch norm statistics, which each gathered from its own share."""
     if not dist.is_initialized():

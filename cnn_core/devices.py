@@ -12,7 +12,7 @@ from torch import Tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-ONE_THREAD = 100_000  # numbers of a tensor, on the average, that one thread goes over as fast as several
+ONE_THREAD = 2_000_000  # numbers that one thread goes over in some milliseconds
 
 # glibc's mallopt(3): option -> value
 _KEEP_FREED_MEMORY = {
@@ -40,13 +40,12 @@ def keep_memory() -> None:
 
 @contextlib.contextmanager
 def as_many_threads_as_pay(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """One thread within the block where ``tensors`` on a CPU are so few numbers that waking others costs more.
+    """One thread within the block where ``tensors`` are so few numbers that waking others on a CPU costs more.
 
     torch's fused optimizers share every single tensor out over all threads, however small it is (docs/benchmarks.md).
     """
-    numbers = [tensor.numel() for tensor in tensors if tensor.device.type == "cpu"]
     threads = torch.get_num_threads()
-    if not numbers or sum(numbers) > ONE_THREAD * len(numbers) or threads == 1:
+    if threads == 1 or sum(tensor.numel() for tensor in tensors) > ONE_THREAD:
         yield
         return
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
 """Data-parallel training of large linear layers: their inputs are exchanged instead of their gradients.
 
 A linear layer's gradient is a product of two thin matrices: what came in, (images, in), and what came back, (images,
-out). AlexNet's three layers have 54 million weights, 218 MB that `DistributedDataParallel` would sum over the ranks at
-each step; the two matrices of a global batch of 128 have 10 MB. So every rank gathers them and multiplies for all
-images what it would else have multiplied for its own. All ranks compute the same product, to the last bit.
+out). AlexNet's two largest have 54.5 million weights, 218 MB that `DistributedDataParallel` would sum over the ranks at
+each step; the matrices of a global batch of 128 have 11 MB. So every rank gathers them and multiplies for all images
+what it would else have multiplied for its own. Ranks on processors of one kind compute the same to the last bit.
 
 Xie et al., "Lighter-Communication Distributed Machine Learning via Sufficient Factor Broadcasting" (UAI 2016); Zhang et
 al., "Poseidon" (USENIX ATC 2017), which chooses layer by layer as here.
@@ -31,23 +31,46 @@ class Share:
     rows: int = 0
 
 
-def gather_factors(network: nn.Module, share: Share, *, batch_size: int) -> list[str]:
-    """Change the large linear layers of ``network`` so that backward gives the mean over the ranks of their gradients;
-    ``share.rows`` is to be set before.
+def large_layers(network: nn.Module, image: Tensor, *, batch_size: int) -> list[str]:
+    """The names of the linear layers whose gradients are better gathered: those with many weights that see one row an
+    image. What a layer sees is tried on ``image``, (1, C, H, W): the layers of transformers have many rows an image,
+    and the weights of some are used without the layer being called, so that nobody would exchange their gradients.
+    """
+    worth = {
+        name: module
+        for name, module in network.named_modules()
+        if name
+        and type(module) is nn.Linear
+        and module.weight.numel() >= WORTH * batch_size * (module.in_features + module.out_features)
+    }
+    seen: dict[str, list[int]] = {name: [] for name in worth}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, name=name: seen[name].append(given[0].ndim))
+        for name, module in worth.items()
+    ]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(image)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [name for name, ranks in seen.items() if ranks == [2]]  # called once
 
-    Args:
-        batch_size: images of a global batch; every rank sends as much.
+
+def gather_factors(network: nn.Module, layers: Sequence[str], share: Share) -> list[str]:
+    """Change these layers so that backward gives the mean over the ranks of their gradients; ``share.rows`` is to be
+    set before.
 
     Returns:
         The names of the parameters that nobody else needs to sum.
     """
     names: list[str] = []
-    for name, module in network.named_modules():
-        if type(module) is not nn.Linear:
-            continue
-        if module.weight.numel() >= WORTH * batch_size * (module.in_features + module.out_features):
-            module.forward = types.MethodType(_forward(share), module)
-            names += [f"{name}.{own}" if name else own for own, _ in module.named_parameters()]
+    for name in layers:
+        module = network.get_submodule(name)
+        module.forward = types.MethodType(_forward(share), module)
+        names += [f"{name}.{own}" for own, _ in module.named_parameters()]
     return names
 
 
@@ -59,8 +82,9 @@ def broadcast_parameters(network: nn.Module, names: Sequence[str]) -> None:
 
 def _forward(share: Share) -> Any:
     def forward(self: nn.Linear, inputs: Tensor) -> Tensor:
-        if not (torch.is_grad_enabled() and self.weight.requires_grad and inputs.ndim == 2):
+        if not (torch.is_grad_enabled() and self.weight.requires_grad):
             return F.linear(inputs, self.weight, self.bias)
+        assert inputs.ndim == 2, "as when it was tried"
         weight, bias, kind = self.weight, self.bias, inputs.device.type
         if torch.is_autocast_enabled(kind):  # as autocast would cast them: their gradients are cast back by autograd
             dtype = torch.get_autocast_dtype(kind)

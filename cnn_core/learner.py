@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnn_core.batches import Split, average_buffers, rank_and_world, sum_over_ranks
+from cnn_core.batches import Split, average_buffers, rank_and_world, same_on_all_ranks, sum_over_ranks
 from cnn_core.devices import as_many_threads_as_pay
-from cnn_core.gathered import Share, broadcast_parameters, gather_factors
+from cnn_core.gathered import Share, broadcast_parameters, gather_factors, large_layers
 from cnn_core.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.params import Params, bounded
 
@@ -82,14 +82,13 @@ class Learner:
         self._world = rank_and_world()[1]
         self._groups = layer_groups(self.network)
         self.frozen = 0  # layer groups, from the input on
-        self._share, self._gathered = Share(), list[str]()
-        if self._world > 1:
-            share = math.ceil(batch_size / self._world)
-            # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of
-            # micro-batches one rank may have more than another, and would wait for it.
-            if device.type == "cpu" and batch_size and not compiled and not 0 < micro_batch < share:
-                self._gathered = gather_factors(self.network, self._share, batch_size=batch_size)
-        self._parallel = _parallel(self.network, self._gathered) if self._world > 1 else None
+        # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of micro-batches
+        # one rank may have more than another, and would wait for it.
+        share = math.ceil(batch_size / self._world)
+        gathers = device.type == "cpu" and not compiled and not 0 < micro_batch < share
+        self._gather_at = batch_size if gathers else 0
+        self._share, self._gathered, self._parallel = Share(), list[str](), None
+        self._connected = self._world == 1
         self.optimizer = _optimizer(self._groups, params)
         peaks, warmup = [group["lr"] for group in self.optimizer.param_groups], params.warmup_fraction
         if math.isclose(warmup * (steps + 1), 1):  # OneCycleLR divides by the steps of the warm-up less one
@@ -112,8 +111,7 @@ class Learner:
         for number, group in enumerate(self._groups):
             for parameter in group:
                 parameter.requires_grad_(number >= groups)
-        if self._world > 1:  # what DDP sums was settled when it was made
-            self._parallel = _parallel(self.network, self._gathered)
+        self._connected = self._world == 1  # what DDP sums was settled when it was made
 
     def step(self, pixels: Tensor, targets: Tensor, *, whole: int) -> tuple[Tensor, Tensor]:
         """One optimizer step on a global batch of ``whole`` images, of which this rank holds ``pixels``.
@@ -125,6 +123,8 @@ class Learner:
         Returns:
             The summed loss and the number of right answers over this rank's images: scalars on the device.
         """
+        if not self._connected:
+            self._connect(pixels)
         self._train_mode()
         self._share.rows = math.ceil(whole / self._world)
         size = self.micro_batch or len(pixels)
@@ -199,6 +199,15 @@ class Learner:
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
 
+    def _connect(self, pixels: Tensor) -> None:
+        """Settle how the gradients of each layer come to all ranks; every rank calls it."""
+        if self._gather_at and not self._gathered and same_on_all_ranks(str(self.dtype)):  # what is exchanged has it
+            layers = large_layers(self.network, pixels[:1], batch_size=self._gather_at)
+            self._gathered = gather_factors(self.network, layers, self._share)
+        broadcast_parameters(self.network, self._gathered)  # as DistributedDataParallel does it with all others
+        self._parallel = _parallel(self.network, self._gathered)
+        self._connected = True
+
     def _train_mode(self) -> None:
         self.network.train()
         if self.frozen:
@@ -216,12 +225,15 @@ class Learner:
             yield
 
 
-def _parallel(network: nn.Module, gathered: Sequence[str]) -> DistributedDataParallel:
-    broadcast_parameters(network, gathered)  # as DistributedDataParallel does it with all others
+def _parallel(network: nn.Module, gathered: Sequence[str]) -> DistributedDataParallel | None:
+    """None where no others than the gathered parameters learn: it has nothing to do then."""
+    others = (parameter for name, parameter in network.named_parameters() if name not in gathered)
+    if not any(parameter.requires_grad for parameter in others):
+        return None
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, gathered)
     with warnings.catch_warnings():  # torch 2.14 has another name for the switch, which 2.11 does not know
         warnings.simplefilter("ignore", FutureWarning)
-        # Gradients as views of what is exchanged: AlexNet's 228 MB are not copied to and fro.
+        # Gradients as views of what is exchanged: they are not copied to and fro.
         return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 

@@ -69,6 +69,20 @@ def read_predictions(folder: str | Path, *, made_by: str) -> Predictions:
     )
 
 
+def check_same_frames(folder: str | Path, vid_stride: int, *, made_by: str) -> None:
+    """That in the predictions at ``folder`` a video's frames were counted at this stride: they are known by number.
+
+    Raises:
+        ValueError: at another one.
+    """
+    listed = read_json(Path(folder) / "manifest.json", made_by=made_by).get("listed", {})
+    if (other := int(listed.get("vid_stride", 1))) != vid_stride:
+        raise ValueError(
+            f"{folder} counted a video's frames with vid_stride {other}, here it is {vid_stride}: the same number "
+            f"would be another frame. Set {made_by}.vid_stride to {vid_stride}, or this one to {other}"
+        )
+
+
 def same_images(others: pd.DataFrame, truth: pd.DataFrame, *, named: tuple[object, object]) -> dict[str, str]:
     """The image_id that each image of ``others`` bears in ``truth``; images that are not there are left out.
 

@@ -10,6 +10,7 @@ Kirillov et al., "Segment Anything" (ICCV 2023); Zhang et al., "Faster Segment A
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Collection, Iterator
@@ -191,13 +192,20 @@ class Steps:
             shape: (height, width) of the image whose pixels the prompts are in.
             boxes: (N, 4), xyxy. points: (N, P, 2). labels: (N, P), 1 = inside, 0 = outside.
         """
-        single = not (multimask or self._may_choose)
-        self._decoder.predict_masks = functools.partial(predict_masks, self._decoder, single=single)
         prompts = self.predictor._prepare_prompts(self.predictor.imgsz, shape, boxes, points, labels)
-        with self.autocast():
+        with self.autocast(), self._own_decoder(single=not (multimask or self._may_choose)):
             logits, scores = self.predictor._inference_features(features, *prompts, multimask)
         count = 3 if multimask else 1
         return logits.unflatten(0, (-1, count)).float(), scores.unflatten(0, (-1, count)).float()
+
+    @contextlib.contextmanager
+    def _own_decoder(self, *, single: bool) -> Iterator[None]:
+        """The network is Ultralytics' again after the block: others may hold it too."""
+        self._decoder.predict_masks = functools.partial(predict_masks, self._decoder, single=single)
+        try:
+            yield
+        finally:
+            del self._decoder.predict_masks
 
     def stability(self, logits: Tensor, offset: float) -> float:
         """Of a mask's logits (H, W) the IoU of what is above and below the threshold by ``offset``: 0..1, NaN

@@ -87,6 +87,9 @@ class Memory:
 class VideoSteps(Steps):
     """SAM 2's prediction in a video, in steps; what they hand on is in the `Memory` of each object.
 
+    By Ultralytics' own decoder: one object a call gains nothing from ours, and where a mask is made 0 or 1 for the
+    memory, the last digit of a logit counts.
+
     Raises:
         ValueError: the network is no SAM 2.
     """
@@ -96,9 +99,6 @@ class VideoSteps(Steps):
             raise ValueError(f"{loaded.name} has no memory: to follow objects through a video, name weights of SAM 2")
         super().__init__(loaded, imgsz=imgsz, device=device, half=half)
         self.model = self.predictor.model
-        # One object a call gains nothing from our decoder, and where a mask is made 0 or 1 for the memory, the last
-        # digit of a logit counts.
-        vars(self.model.sam_mask_decoder).pop("predict_masks", None)
         self.model.set_binarize(True)  # as SAM2VideoPredictor.get_model; used on frames with a prompt alone
         self._places: list[Tensor] | None = None  # of a map's cells: the same for all frames and objects
 

@@ -206,7 +206,8 @@ def collect(folders: list[Path], params: DetectParams) -> dict[str, Any]:
         found = gather(folders, target, source=params.source, copied=("pictures", "labels"))
         model = found.model
         known = {"classes": model["names"], "model_sha256": model["sha256"], "task": model["task"]}
-        counts = {"source": params.source, "counts": found.counts}
+        listed = {"match": params.match, "vid_stride": params.vid_stride}  # who reads the source again needs them
+        counts = {"source": params.source, "counts": found.counts, "listed": listed}
         write_json(target / "manifest.json", {"schema_version": 1, **known, **counts})
     return {**found.counts, "engine": model["engine"], "found": found.classes}
 

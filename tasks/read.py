@@ -31,7 +31,15 @@ from cnn_core.initial_weights import is_none
 from cnn_core.media import Media, list_media
 from cnn_core.media_reading import Reader, pixels
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.prediction_folders import BOXES, MASKS, Predictions, in_other_ids, read_predictions, same_images
+from cnn_core.prediction_folders import (
+    BOXES,
+    MASKS,
+    Predictions,
+    check_same_frames,
+    in_other_ids,
+    read_predictions,
+    same_images,
+)
 from cnn_core.reading import (
     Combine,
     accuracy,
@@ -87,6 +95,8 @@ def main() -> None:
     classifier = Classifier(params.weights, tta=params.tta, device=pick_device(runtime.use_gpu))
     source = read_predictions(params.source, made_by=MASKS)
     media = list_media(params.images, **source.listed)
+    if media.videos and not is_none(params.boxes):
+        check_same_frames(params.boxes, media.vid_stride, made_by=BOXES)
     truth = None if is_none(params.truth) else open_truth(params, source)
     tables = ways(params, source, truth)
     glyphs = cut_outs(params, media, source, tables)

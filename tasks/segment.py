@@ -22,6 +22,7 @@ import numpy as np
 from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.media import Entry, Media, Part, list_media
 from cnn_core.params import bounded, load_section
+from cnn_core.prediction_folders import BOXES, check_same_frames
 from cnn_core.prompts import ImagePrompts, PromptTable, check_prompts, prompt_files, write_prompts
 from cnn_core.segmentation_params import SegmenterParams
 from cnn_core.segments import OBJECT
@@ -76,6 +77,8 @@ def main() -> None:
     if asks(params):
         check_prompts(params.prompts)
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
+    if media.videos and asks(params) and Path(params.prompts).is_dir():
+        check_same_frames(params.prompts, media.vid_stride, made_by=BOXES)
     tell_left_out(media, params.source)
     videos = followed(media, params)
     stills = without(media, videos)

@@ -11,37 +11,18 @@ import pytest
 import torch
 from learning import linear, params, stripes, task, wide
 
-from cnn_core.gathered import Share, gather_factors
+from cnn_core import models
+from cnn_core.gathered import Share, gather_factors, large_layers
 from cnn_core.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
-
-RANK = """
-import json, sys
-import torch, torch.distributed as dist
-from learning import convolutional, linear, params, stripes, task, wide
-from cnn_core.training import train
-
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-done = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1), micro_batch=3))
-torch.save({"weights": done.shipped, "history": done.history}, f"{folder}/{rank}.pt")
-for decay in (0.0, 0.5):
-    done = train(params(epochs=1, ema_decay=decay), task(build=convolutional))
-    torch.save(done.shipped, f"{folder}/norm{decay}-{rank}.pt")
-for name, changes in {"whole": {}, "half": {"precision": "bfloat16"}, "frozen": {"freeze_epochs": 1}}.items():
-    done = train(params(epochs=2, **changes), task(build=wide))
-    torch.save(done.shipped, f"{folder}/wide-{name}-{rank}.pt")
-dist.destroy_process_group()
-"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    command = [sys.executable, "-c", RANK]
+    command = [sys.executable, str(Path(__file__).with_name("rank.py"))]
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     ranks = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in range(2)]
     assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
@@ -86,14 +67,37 @@ def test_layers_that_exchange_their_inputs_learn_what_they_learn_alone(folder, n
         torch.testing.assert_close(first[key], value, atol=near, rtol=1e-4)
 
 
-def test_only_layers_with_many_more_weights_than_a_batch_has_numbers_exchange_their_inputs():
-    assert gather_factors(wide(), Share(), batch_size=16) == ["3.weight", "3.bias"]
-    assert gather_factors(wide(), Share(), batch_size=64) == []
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "gathered"),
+    [
+        ("wide", ["1.weight", "1.bias", "3.weight", "3.bias"]),
+        ("tokens", ["once.weight", "once.bias"]),
+        ("mixed", []),  # one rank in bfloat16, the other not
+        ("head", ["1.weight", "1.bias", "2.weight", "2.bias"]),  # of which the last alone learns
+    ],
+)
+def test_after_a_step_the_ranks_have_the_same_weights(folder, name, gathered):
+    first, second = (torch.load(folder / f"steps-{rank}.pt")[name] for rank in range(2))
+    assert first["gathered"] == second["gathered"] == gathered
+    for key, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][key]), key
+
+
+def test_only_layers_with_many_more_weights_than_a_batch_has_numbers_are_gathered():
+    image = torch.rand(1, 1, 8, 8)
+    assert large_layers(wide(), image, batch_size=16) == ["3"]
+    assert large_layers(wide(), image, batch_size=64) == []
     frozen = wide()
-    gather_factors(frozen, Share(), batch_size=16)
+    assert gather_factors(frozen, ["3"], Share()) == ["3.weight", "3.bias"]
     frozen[3].requires_grad_(False)
     frozen(torch.rand(2, 1, 8, 8)).sum().backward()  # without a process group: there is nothing to exchange
     assert frozen[1].weight.grad is not None
+
+
+def test_of_transformers_the_layers_with_many_rows_an_image_are_summed_as_ever():
+    network = models.build({"architecture": "torchvision_model", "builder": "swin_t", "dropout": 0.0}, 6, (3, 64, 64))
+    assert large_layers(network, torch.rand(1, 3, 64, 64), batch_size=16) == []
 
 
 def test_a_batch_smaller_than_the_ranks_is_told(monkeypatch):

@@ -120,6 +120,8 @@ def test_of_a_video_it_reads_the_frames_that_were_segmented(place: Path, monkeyp
     of_pictures, of_frames = glyphs
     assert np.abs(of_pictures - of_frames).mean() < 3  # a video's colours are rounded
     assert pd.read_csv("data/predictions/read/plates.csv", dtype=str)["text"].tolist() == TEXTS[:3]
+    with pytest.raises(ValueError, match=r"detect counted a video's frames with vid_stride 1, here it is 2: .* Set"):
+        run(source="film", images="film.avi", truth="data/weights/none")
 
 
 def test_an_image_that_could_not_be_read_counts_as_missed(place: Path) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from prediction_files import write_predictions
 from sam_files import write_sam
 from video_files import clips, frames, small_sam2, write_folder, write_video
 
@@ -182,6 +183,21 @@ def run_stage(folder: Path, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         command, cwd=folder, env=os.environ | more | environment, capture_output=True, text=True, check=False
     )
+
+
+def test_boxes_of_frames_counted_at_another_stride_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips/one.avi", frames(4)[0])
+    found = pd.DataFrame([{"image_id": "one#000001", "file": "clips/one.avi#000001", "width": 64, "height": 48}])
+    write_predictions(tmp_path / "detect", found, [], listed={"match": "*", "vid_stride": 2})
+    write_sam(tmp_path, "sam2.1_t")
+    (tmp_path / "runtime.yaml").write_text((ROOT / "runtime.yaml").read_text())
+    section = values(weights="sam2.1_t.pt", imgsz=128, prompts="detect")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"segment": section}))
+    with pytest.raises(ValueError, match="detect counted a video's frames with vid_stride 2, here it is 1"):
+        segment.main()
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow

@@ -209,7 +209,14 @@ class Prompted:
 
 
 def draw_prompts(
-    data: MaskSet, rows: np.ndarray, *, prompts: int, points: float, box_jitter: float, draws: np.random.Generator
+    data: MaskSet,
+    rows: np.ndarray,
+    *,
+    prompts: int,
+    points: float,
+    box_jitter: float,
+    draws: np.random.Generator,
+    part: slice = slice(None),
 ) -> Prompted:
     """Draw ``prompts`` objects of each image, again and again where there are fewer, and a prompt for each.
 
@@ -217,17 +224,21 @@ def draw_prompts(
         points: share of the batches whose prompts are points, anywhere inside the mask; the others' are boxes.
         box_jitter: each edge is moved by a normal draw of this standard deviation, in sides of the box, and by no more
             than three of them: a detector's boxes are not exact either (SAM's: 0.1; appendix A).
+        part: which of ``rows`` are given back, with the prompts that they have in the whole.
     """
     chosen = np.concatenate(
         [np.resize(draws.permutation(np.arange(data.first[row], data.first[row + 1])), prompts) for row in rows]
     )
-    masks = data.masks(chosen)
     by_point = draws.random() < points
+    where = draws.random(len(chosen)) if by_point else _moved(data.boxes[chosen], box_jitter, data.side, draws)
+    first, last, _ = part.indices(len(rows))
+    own = slice(first * prompts, last * prompts)
+    masks = data.masks(chosen[own])
     return Prompted(
-        rows=rows,
-        images=torch.from_numpy(data.images[rows]),
-        boxes=None if by_point else torch.from_numpy(_moved(data.boxes[chosen], box_jitter, data.side, draws)),
-        points=torch.from_numpy(_inside(masks, draws)) if by_point else None,
+        rows=rows[part],
+        images=torch.from_numpy(data.images[rows[part]]),
+        boxes=None if by_point else torch.from_numpy(where[own]),
+        points=torch.from_numpy(_inside(masks, where[own])) if by_point else None,
         masks=torch.from_numpy(masks),
     )
 
@@ -239,12 +250,16 @@ def _moved(boxes: np.ndarray, jitter: float, side: int, draws: np.random.Generat
     return moved.clip(0, side).astype(np.float32)
 
 
-def _inside(masks: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """A pixel of each mask, as the point in it that a click gives: float32 (n, 1, 2), x and y."""
+def _inside(masks: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A pixel of each mask, as the point in it that a click gives: float32 (n, 1, 2), x and y.
+
+    Args:
+        where: (n,) in 0..1, how far through the mask's pixels it lies.
+    """
     found = np.zeros((len(masks), 1, 2), np.float32)
     for row, mask in enumerate(masks):
         places = np.flatnonzero(mask)
         if len(places):  # a mask may have vanished when its image was made smaller
-            y, x = divmod(int(places[draws.integers(len(places))]), mask.shape[1])
+            y, x = divmod(int(places[int(where[row] * len(places))]), mask.shape[1])
             found[row, 0] = x, y
     return found

@@ -1,23 +1,26 @@
 """What a frozen encoder makes of a set's images, computed once and kept on disk, memory-mapped.
 
-<folder>/<split>-0.npy …   float16 (N, C, h, w), one file a map that the decoder takes
-         <split>.json      how many images are done, written after them
+<folder>/<split>-0.npy …           float16 (N, C, h, w), one file a map that the decoder takes
+         <split>.json              how many maps there are; written after the files are there
+         <split>-<rank>-of-<world>.json  how many of its images a process has done, written after them
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from cnn_core.batches import share
 from cnn_core.sam_data import MaskSet
 from cnn_core.sam_learner import Learner, Maps
 
 AT_A_TIME = 8  # images encoded
+LOOK_S = 0.2  # from one look for what another process writes to the next
 
 
 class Embeddings:
@@ -25,7 +28,9 @@ class Embeddings:
 
     Args:
         folder: of the run; what an interrupted run had computed is gone on with.
-        on_image: called now and then with the images done.
+        together: (rank, world): processes of one machine that call this with the same folder each compute a part, and
+            wait for the others.
+        on_image: called now and then with the images that this process has done, and how many its part has.
     """
 
     def __init__(
@@ -35,36 +40,66 @@ class Embeddings:
         learner: Learner,
         data: MaskSet,
         *,
-        on_image: Callable[[int], None] = lambda _: None,
+        together: tuple[int, int] = (0, 1),
+        on_image: Callable[[int, int], None] = lambda _done, _of: None,
     ) -> None:
-        self._device = learner.device
-        self._note = Path(folder, f"{split}.json")
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        done = json.loads(self._note.read_text())["done"] if self._note.is_file() else 0
+        self._device, self._folder, self._split = learner.device, Path(folder), split
+        self._folder.mkdir(parents=True, exist_ok=True)
+        rank, world = together
         self._files: list[np.memmap] = []
-        paths = [Path(folder, f"{split}-{number}.npy") for number in range(len(list(Path(folder).glob(f"{split}-*"))))]
-        if done:
-            self._files = [np.lib.format.open_memmap(path, "r+") for path in paths]
-        for start in range(done, len(data), AT_A_TIME):
-            stop = min(start + AT_A_TIME, len(data))
-            maps = learner.maps(torch.from_numpy(data.images[start:stop]))
-            if not self._files:
-                self._files = [_made(Path(folder, f"{split}-{n}.npy"), len(data), m) for n, m in enumerate(maps)]
+        parts = [share(torch.arange(len(data)), each, world).numpy() for each in range(world)]
+        for start in range(self._done(rank, world), len(parts[rank]), AT_A_TIME):
+            rows = parts[rank][start : start + AT_A_TIME]
+            maps = learner.maps(torch.from_numpy(data.images[rows]))
+            if rank == 0 and not self._maps_note.is_file():
+                self._make(len(data), maps)
+            self._open()
             for file, found in zip(self._files, maps, strict=True):
-                file[start:stop] = found.to(torch.float16).cpu().numpy()
+                file[rows] = found.to(torch.float16).cpu().numpy()
                 file.flush()
-            self._write_note(stop)
-            on_image(stop)
+            _write(self._note(rank, world), {"done": start + len(rows)})
+            on_image(start + len(rows), len(parts[rank]))
+        _wait(lambda: all(self._done(each, world) == len(part) for each, part in enumerate(parts)))
+        self._open()
 
     def __getitem__(self, rows: np.ndarray) -> Maps:
         """float32, on the learner's device."""
         return [torch.from_numpy(np.array(file[rows])).to(self._device).float() for file in self._files]
 
-    def _write_note(self, done: int) -> None:
-        partial = self._note.with_suffix(".partial")
-        partial.write_text(json.dumps({"done": done}))
-        partial.replace(self._note)
+    def _make(self, count: int, maps: Maps) -> None:
+        for number, found in enumerate(maps):
+            shape = (count, *found.shape[1:])
+            np.lib.format.open_memmap(self._file(number), "w+", dtype=np.float16, shape=shape).flush()
+        _write(self._maps_note, {"maps": len(maps)})
+
+    def _open(self) -> None:
+        if not self._files:
+            _wait(self._maps_note.is_file)
+            count = json.loads(self._maps_note.read_text())["maps"]
+            self._files = [np.lib.format.open_memmap(self._file(number), "r+") for number in range(count)]
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{self._split}-{number}.npy"
+
+    @property
+    def _maps_note(self) -> Path:
+        return self._folder / f"{self._split}.json"
+
+    def _note(self, rank: int, world: int) -> Path:
+        return self._folder / f"{self._split}-{rank}-of-{world}.json"
+
+    def _done(self, rank: int, world: int) -> int:
+        note = self._note(rank, world)
+        return int(json.loads(note.read_text())["done"]) if note.is_file() else 0
 
 
-def _made(path: Path, count: int, found: Tensor) -> np.memmap:
-    return np.lib.format.open_memmap(path, "w+", dtype=np.float16, shape=(count, *found.shape[1:]))
+def _write(note: Path, value: dict[str, int]) -> None:
+    partial = note.with_suffix(".partial")
+    partial.write_text(json.dumps(value))
+    partial.replace(note)
+
+
+def _wait(ready: Callable[[], bool]) -> None:
+    """Not at a barrier, which gives up after some minutes: an image may take seconds, and a rank has thousands."""
+    while not ready():
+        time.sleep(LOOK_S)

@@ -1,4 +1,5 @@
-"""One SAM being trained: its step, its averaged weights, its measurement. SAM, MobileSAM, SAM 2 and the small one."""
+"""One SAM being trained: its step, its averaged weights, its measurement. SAM, MobileSAM, SAM 2 and the small one; on
+one device or one of several ranks."""
 
 from __future__ import annotations
 
@@ -9,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.optim.lr_scheduler import OneCycleLR
 
+from cnn_core.batches import average_buffers, rank_and_world, sum_over_ranks
 from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.params import Params, bounded
 from cnn_core.sam_data import Prompted
@@ -20,6 +24,7 @@ from cnn_core.sam_decoder import predict_masks
 from cnn_core.sam_losses import mask_losses
 
 Maps = list[Tensor]  # an image's embedding (B, C, side / 16, side / 16), and the finer maps where a network has them
+LOOKS = 6  # numbers that say how an image is changed: contrast, the channels' balance, brightness, mirrored
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of all SAMs, in 0..255
 
 
@@ -82,10 +87,10 @@ def decode(
 
 
 class Learner:
-    """Trains one network by calls of `step`.
+    """Trains one network by calls of `step`; every rank holds one and calls it with its share of the same batch.
 
     Args:
-        network: as `cnn_core.sam.load_sam` gives it; its ``set_imgsz`` is called.
+        network: as `cnn_core.sam.load_sam` gives it, the same on all ranks; its ``set_imgsz`` is called.
         frozen: the encoder stays as it is, and with it the prompts' embeddings: the mask decoder learns.
         steps: all steps that the schedule spans.
         dtype: what autocast computes in; None = float32.
@@ -114,10 +119,11 @@ class Learner:
         for name, parameter in self.learns.named_parameters():
             # SAM 2's decoder has two layers that belong to its encoder.
             parameter.requires_grad_(not (frozen and name.startswith(("conv_s0", "conv_s1"))))
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self._world = rank_and_world()[1]
+        self._trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": params.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in self._trained if p.ndim > 1], "weight_decay": params.weight_decay},
+            {"params": [p for p in self._trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
         warmup = params.warmup_fraction
@@ -129,18 +135,22 @@ class Learner:
         )
         self.average = {name: value.clone() for name, value in self._values().items()}
 
-    def step(self, batch: Prompted, maps: Maps | None, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One step on a batch; ``maps`` are its images' where the encoder is frozen.
+    def step(self, batch: Prompted, maps: Maps | None, looks: Tensor, *, whole: int = 0) -> tuple[Tensor, Tensor]:
+        """One step on a global batch of ``whole`` images (0 = these), of which this rank holds ``batch``.
+
+        Args:
+            maps: of the batch's images, where the encoder is frozen.
+            looks: uniform in 0..1, float (B, LOOKS): how each image is changed; not used where the encoder is frozen.
 
         Returns:
-            The mean loss, and the mean IoU of the masks found: scalars.
+            The mean loss, and the mean IoU of the masks found, of this rank: scalars.
         """
         if not self.learns.training:
             self.network.eval()
             self.learns.train()
         batch = batch.to(self.device)
         if maps is None:
-            batch = self._augmented(batch, draws)
+            batch = self._augmented(batch, looks.to(self.device))
         scale = self.imgsz / batch.images.shape[-1]
         with self._autocast():
             maps = encode(self.network, self.family, self.pixels(batch.images)) if maps is None else maps
@@ -148,6 +158,7 @@ class Learner:
             logits, scores = decode(self.network, self.family, maps, boxes, points)
         loss, found = self.loss(logits, scores, batch.masks, ambiguous=points is not None)
         loss.backward()
+        self._sum_gradients(len(batch.images) / (whole or len(batch.images)))
         if self.params.grad_clip:
             nn.utils.clip_grad_norm_(self.learns.parameters(), self.params.grad_clip)
         with as_many_threads_as_pay(self.learns.parameters()):
@@ -191,15 +202,40 @@ class Learner:
             return scaled
         return F.interpolate(scaled, size=(self.imgsz, self.imgsz), mode="bilinear", align_corners=False)
 
-    def _augmented(self, batch: Prompted, draws: torch.Generator) -> Prompted:
+    def gather_statistics(self) -> None:
+        """Make the ranks' batch norm statistics one; before measuring or saving."""
+        average_buffers(self.network)
+        for name, value in self.average.items():
+            if "running_" in name:
+                sum_over_ranks(value).div_(self._world)
+
+    def _sum_gradients(self, share: float) -> None:
+        """The global batch's mean gradient, of each rank's mean over its ``share`` of the images.
+
+        Not by DistributedDataParallel, which wraps a ``forward``: here parts of the network are called. What a
+        parameter's gradient is None for (a prompt of the other kind) the optimizer leaves alone; it is so on no rank
+        where one of them has a gradient.
+        """
+        if self._world == 1:
+            return
+        found = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self._trained]
+        there = torch.tensor([float(p.grad is not None) for p in self._trained], device=self.device)
+        together = torch.cat([there, _flatten_dense_tensors(found).mul_(share)])
+        dist.all_reduce(together)
+        there, summed = together.split([len(there), len(together) - len(there)])
+        for parameter, gradient, ranks in zip(
+            self._trained, _unflatten_dense_tensors(summed, found), there.tolist(), strict=True
+        ):
+            parameter.grad = gradient if ranks else None
+
+    def _augmented(self, batch: Prompted, looks: Tensor) -> Prompted:
         """Mirrored, and in other colours: contrast, brightness and the channels' balance."""
-        count, strength = len(batch.images), self.params.colour
-        uniform = torch.rand(count, 6, generator=draws).to(self.device)
-        batch = batch.mirrored(uniform[:, 5] < self.params.fliplr)
+        strength = self.params.colour
+        batch = batch.mirrored(looks[:, 5] < self.params.fliplr)
         if not strength:
             return batch
         gain, balance, light = (
-            1 + strength * (2 * uniform[:, part, None, None] - 1) for part in (slice(0, 1), slice(1, 4), slice(4, 5))
+            1 + strength * (2 * looks[:, part, None, None] - 1) for part in (slice(0, 1), slice(1, 4), slice(4, 5))
         )
         images = (batch.images.float() - 128) * (gain * balance) + (128 + 64 * (light - 1))
         return dataclasses.replace(batch, images=images.clamp(0, 255))

@@ -1,5 +1,6 @@
 """Training of a promptable segmenter: the mask decoder of SAM, MobileSAM or SAM 2 on embeddings computed once, all of
-it, or a small SAM from scratch.
+it, or a small SAM from scratch. It runs alone on one device, or as every rank of a process group that somebody else
+has set up; ranks that see one folder share the work of the embeddings.
 
 Kirillov et al., "Segment Anything" (ICCV 2023), section 3 and appendix A: prompts drawn from the masks, moved boxes and
 points inside; the losses stand in sam_losses.py.
@@ -17,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnn_core.batches import rank_and_world, share, sum_over_ranks
 from cnn_core.devices import Precision, autocast_dtype
 from cnn_core.initial_weights import is_none
 from cnn_core.params import bounded
 from cnn_core.sam import STRIDE, LoadedSam, load_sam
 from cnn_core.sam_data import MaskSet, Prompted, draw_prompts, load_masks
 from cnn_core.sam_embeddings import Embeddings
-from cnn_core.sam_learner import Learner, LearnerParams
+from cnn_core.sam_learner import LOOKS, Learner, LearnerParams
 from cnn_core.sam_losses import iou
 from cnn_core.sam_small import SmallSamParams, build_small_sam
 from cnn_core.sam_weights import SMALL
@@ -75,6 +77,7 @@ class Job:
     start: str
     folder: Path  # of the run: for the embeddings
     device: torch.device
+    together: tuple[int, int] = (0, 1)  # which this rank is, of how many that have the same folder
 
 
 def start_network(params: TrainSegmenterParams, start: str) -> LoadedSam:
@@ -109,7 +112,8 @@ def train(
         on_note: sentences for a person.
 
     Raises:
-        ValueError: as `start_network` and `load_masks`; or the loss has become infinite or not a number.
+        ValueError: as `start_network` and `load_masks`; the loss has become infinite or not a number; or there are
+            too few images for the ranks.
     """
     if resume and resume["finished"]:
         return
@@ -123,7 +127,13 @@ class _Run:
         self.data = {split: load_masks(job.source, split, imgsz=loaded.imgsz) for split in ("train", "val")}
         if left := sum(part.left_out for part in self.data.values()):
             on_note(f"{left:,} objects without a mask are left out")
+        self.rank, self.world = rank_and_world()
         self.steps = -(-len(self.data["train"]) // params.batch)
+        if (fewest := len(self.data["train"]) // self.steps) < self.world:
+            raise ValueError(
+                f"batches of {fewest} images cannot be shared by {self.world} workers; lower num_workers in "
+                "runtime.yaml, or set a larger batch"
+            )
         self.learner = Learner(
             loaded.network,
             loaded.family,
@@ -143,13 +153,14 @@ class _Run:
     def _embedded(self, split: str, part: MaskSet, on_note: Callable[[str], None]) -> Embeddings:
         told = time.perf_counter()
 
-        def tell(done: int) -> None:
+        def tell(done: int, of: int) -> None:
             nonlocal told
-            if time.perf_counter() - told > 10 or done == len(part):
+            if time.perf_counter() - told > 10 or done == of:
                 told = time.perf_counter()
-                on_note(f"embeddings of {split}: {done:,} of {len(part):,} images")
+                on_note(f"embeddings of {split}: {done:,} of {of:,} images" + " of a worker's share" * (of < len(part)))
 
-        return Embeddings(self.job.folder / "embeddings", split, self.learner, part, on_image=tell)
+        folder = self.job.folder / "embeddings"
+        return Embeddings(folder, split, self.learner, part, together=self.job.together, on_image=tell)
 
     def fit(self, resume: Mapping[str, Any] | None, on_epoch: OnEpoch) -> None:
         if resume:
@@ -158,6 +169,7 @@ class _Run:
         for epoch in range(len(self.history), self.params.epochs):
             started = time.perf_counter()
             record = self._epoch(epoch)
+            self.learner.gather_statistics()
             if (epoch + 1) % self.params.val_every == 0 or epoch + 1 == self.params.epochs:
                 record |= self.measure()
             record["seconds"] = time.perf_counter() - started
@@ -179,23 +191,25 @@ class _Run:
         order = draws.permutation(len(data))
         rate = float(self.learner.optimizer.param_groups[0]["lr"])
         sums, started = torch.zeros(2, device=self.job.device), time.perf_counter()
-        shown, done = started, 0
-        for step in range(self.steps):
-            rows = np.sort(order[step * params.batch : (step + 1) * params.batch])
-            batch = drawn(params, data, rows, draws)
-            maps = self.kept["train"][rows] if self.kept else None
-            colours = generator(CPU, params.seed, "augment", epoch, step)
-            loss, found = self.learner.step(batch, maps, colours)
+        shown, done, mine = started, 0, 0
+        # The batches differ by one image at most: none is a remainder too small to be shared.
+        for step, rows in enumerate(map(np.sort, np.array_split(order, self.steps))):
+            own = _share(len(rows), self.rank, self.world)
+            batch = drawn(params, data, rows, draws, part=own)
+            maps = self.kept["train"][batch.rows] if self.kept else None
+            looks = torch.rand(len(rows), LOOKS, generator=generator(CPU, params.seed, "augment", epoch, step))
+            loss, found = self.learner.step(batch, maps, looks[own], whole=len(rows))
             done += len(rows)
-            sums += torch.stack([loss, found]) * len(rows)
+            mine += len(batch.rows)
+            sums += torch.stack([loss, found]) * len(batch.rows)
             now = time.perf_counter()
             if now - shown >= STEP_EVERY_S or step == self.steps - 1:
                 shown = now
                 self._check(sums[0], epoch)
-                mean_loss, mean_iou = (sums / done).tolist()
+                mean_loss, mean_iou = (sums / mine).tolist()
                 told = {"epoch": epoch + 1, "done": done, "total": len(data), "loss": mean_loss, "iou": mean_iou}
                 self.on_step({**told, "images_per_s": done / (now - started)})
-        loss, found = (sums / done).tolist()
+        loss, found = (sum_over_ranks(sums) / done).tolist()
         speed = done / (time.perf_counter() - started)
         return {"epoch": epoch + 1, "lr": rate, "train_loss": loss, "train_iou": found, "images_per_s": speed}
 
@@ -208,11 +222,12 @@ class _Run:
 
     def measure(self) -> dict[str, float]:
         """The averaged network on the validation part, prompted by the true boxes: the mean over objects of the IoU,
-        and of how far the predicted IoU is from it."""
-        data, found, wrong = self.data["val"], [], []
+        and of how far the predicted IoU is from it. Each rank takes some of the images."""
+        data, sums = self.data["val"], torch.zeros(3, dtype=torch.float64, device=self.job.device)
+        images = np.arange(len(data))[_share(len(data), self.rank, self.world)]
         with self.learner.averaged():
-            for start in range(0, len(data), self.params.batch):
-                rows = np.arange(start, min(start + self.params.batch, len(data)))
+            for start in range(0, len(images), self.params.batch):
+                rows = images[start : start + self.params.batch]
                 kept = self.kept.get("val")
                 maps = kept[rows] if kept else self.learner.maps(torch.from_numpy(data.images[rows]))
                 for place, row in enumerate(rows):
@@ -221,9 +236,16 @@ class _Run:
                     logits, scores = self.learner.masks(own, torch.from_numpy(data.boxes[objects]), data.side)
                     truth = torch.from_numpy(data.masks(objects)).to(logits.device) > 0
                     real = iou(logits > 0, truth)
-                    found.append(real)
-                    wrong.append((scores - real).abs())
-        return {"val_iou": float(torch.cat(found).mean()), "val_iou_error": float(torch.cat(wrong).mean())}
+                    wrong = (scores - real).abs()
+                    sums += torch.stack([real.sum(), wrong.sum(), torch.ones_like(real).sum()])
+        found, wrong, count = sum_over_ranks(sums).tolist()
+        return {"val_iou": found / count, "val_iou_error": wrong / count}
+
+
+def _share(count: int, rank: int, world: int) -> slice:
+    """Which of ``count`` a rank takes."""
+    mine = share(torch.arange(count), rank, world)
+    return slice(int(mine[0]), int(mine[-1]) + 1) if len(mine) else slice(0, 0)
 
 
 def drawn(
@@ -233,10 +255,18 @@ def drawn(
     draws: np.random.Generator,
     *,
     points: float | None = None,
+    part: slice = slice(None),
 ) -> Prompted:
-    """A batch as training draws it, before it is mirrored and its colours change."""
-    share = params.points if points is None else points
-    return draw_prompts(data, rows, prompts=params.prompts, points=share, box_jitter=params.box_jitter, draws=draws)
+    """A batch as training draws it, or a part of it, before it is mirrored and its colours change."""
+    return draw_prompts(
+        data,
+        rows,
+        prompts=params.prompts,
+        points=params.points if points is None else points,
+        box_jitter=params.box_jitter,
+        draws=draws,
+        part=part,
+    )
 
 
 def final_state(params: TrainSegmenterParams, start: str, checkpoint: Mapping[str, Any]) -> tuple[LoadedSam, dict]:

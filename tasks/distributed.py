@@ -52,6 +52,8 @@ class Rank:
 
         context = train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.machine = context.get_node_rank()  # which of the machines
+        self.on_machine = context.get_local_rank(), context.get_local_world_size()
         self.device = get_device()
         self._board = board
         self._folder = folder  # of the run

@@ -1,7 +1,7 @@
 """Train a promptable segmenter in a Ray worker: a small SAM from scratch, or the mask decoder of SAM, MobileSAM or
 SAM 2 on embeddings computed once -> data/models/segmenter.
 
-One worker, on its CPUs or one GPU. An interrupted run goes on from its last finished epoch.
+Data-parallel over ``num_workers``, on CPUs or GPUs. An interrupted run goes on from its last finished epoch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cnn_core.sam_training import Job, TrainSegmenterParams, final_state, start_
 from cnn_core.sam_weights import weights_file
 from cnn_core.yolo import OWN, file_sha256, quiet
 from tasks import distributed, events
-from tasks.cluster import ray_cluster
+from tasks.cluster import check_shared, ray_cluster
 from tasks.runtime import Runtime, git_commit, load_runtime
 from tasks.state import Run, key_of, run_in_progress
 from tasks.story import Story, write_curve
@@ -41,9 +41,6 @@ TOLD = ("train_loss", "train_iou", "val_iou", "val_iou_error", "images_per_s")  
 def main() -> None:
     params = load_section(PARAMS, "train_segmenter")
     runtime = load_runtime()
-    if runtime.num_workers[1] > 1:
-        events.log("a segmenter is trained by one worker: num_workers in runtime.yaml is not followed here")
-    runtime = dataclasses.replace(runtime, num_workers=(1, 1))
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         quiet(scratch)
         source, start = str(Path(params.source).absolute()), start_path(params)
@@ -80,6 +77,8 @@ def say_start(params: TrainSegmenterParams, start: str) -> None:
 def fit(params: TrainSegmenterParams, config: dict[str, Any], runtime: Runtime, run: Run) -> tuple[dict[str, Any], int]:
     """The last checkpoint, and the finished epochs that it went on from."""
     with Story("train_segmenter", params.epochs, told=TOLD, measured=MEASURED) as story, ray_cluster(runtime):
+        if runtime.ray_address:
+            check_shared(run.storage, config["source"])
         checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell)
     return checkpoint, story.resumed_at
 
@@ -97,9 +96,12 @@ def work(config: dict[str, Any], rank: distributed.Rank) -> None:
 
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         quiet(scratch)
-        # Embeddings of a run whose state is remote are computed anew by a worker that takes over.
-        folder = Path(scratch if "://" in config["folder"] else config["folder"])
-        job = Job(source=config["source"], start=config["start"], folder=folder, device=rank.device)
+        # Embeddings: once on each machine. Of a run whose state is remote every worker computes its own, and anew when
+        # it takes over.
+        remote = "://" in config["folder"]
+        folder = Path(scratch) if remote else Path(config["folder"], f"machine-{rank.machine}")
+        together = (0, 1) if remote else rank.on_machine
+        job = Job(source=config["source"], start=config["start"], folder=folder, device=rank.device, together=together)
         train(
             params,
             job,

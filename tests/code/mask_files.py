@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from cnn_core.annotations import encode_mask, images_table, objects_table, write_images, write_objects
 from cnn_core.files import write_json
+from cnn_core.params import from_mapping
+from cnn_core.sam_training import TrainSegmenterParams, start_network
 
 CLASSES = ["disc", "bar"]
 MODEL = {
@@ -76,6 +80,15 @@ def write_set(folder: Path, *, train: int = 4, val: int = 2, height: int = 64, w
     write_objects(folder / "objects.parquet", objects_table(objects))
     counts = {"train": train, "val": val}
     write_json(folder / "manifest.json", {"schema_version": 1, "classes": CLASSES, "counts": counts})
+    return folder
+
+
+def write_model(folder: Path) -> Path:
+    """A model folder of the smallest network, with random weights; ``cnn_core.yolo.quiet`` goes before."""
+    params = from_mapping(TrainSegmenterParams, PARAMS, "train_segmenter")
+    folder.mkdir()
+    torch.save(start_network(params, "none").network.state_dict(), folder / "model.pt")
+    write_json(folder / "model.json", {"imgsz": 64, "model": dataclasses.asdict(params.model)})
     return folder
 
 

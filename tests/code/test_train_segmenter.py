@@ -8,20 +8,21 @@ import json
 import pytest
 import torch
 import yaml
-from mask_files import CLASSES, MODEL, PARAMS, write_set
+from mask_files import CLASSES, MODEL, PARAMS, write_model, write_set
 from stages import finish, kill, start, wait_for, worker_processes
 
 from cnn_core.sam import load_sam
+from cnn_core.yolo import quiet
 
 EPOCHS = 8
 
 
-def begin(folder, **changes):
+def begin(folder, environment=None, **changes):
     """The stage as a process, in ``folder``, with the smallest network."""
     params = {**PARAMS, "source": "set", "epochs": EPOCHS, "batch": 2, "points": 0.25, **changes}
     plain = json.loads(json.dumps(params))  # tuples as lists
     (folder / "params.yaml").write_text(yaml.safe_dump({"train_segmenter": plain}))
-    return start(folder, stage="train_segmenter")
+    return start(folder, stage="train_segmenter", **(environment or {}))
 
 
 def curve(folder):
@@ -56,15 +57,27 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
+def test_two_workers_train_and_a_killed_one_is_replaced(tmp_path):
     write_set(tmp_path / "set", train=60)
-    process = begin(tmp_path)
-    wait_for(process, f"epoch 3/{EPOCHS}")
-    (worker,) = worker_processes(process)
-    worker.kill()
+    process = begin(tmp_path, {"GRIDFLOW_NUM_WORKERS": "2"}, batch=5)
+    assert "training on 2 workers" in wait_for(process, f"epoch 3/{EPOCHS}")
+    one, _ = worker_processes(process)
+    one.kill()
     output = finish(process)
     assert "a training worker died" in output
     assert "resuming at epoch" in output
+    assert [row["epoch"] for row in curve(tmp_path)] == [str(number) for number in range(1, EPOCHS + 1)]
+    assert float(curve(tmp_path)[-1]["train_loss"]) < float(curve(tmp_path)[0]["train_loss"])
+
+
+@pytest.mark.slow
+def test_two_workers_fine_tune_a_decoder_on_embeddings_that_they_share(tmp_path):
+    write_set(tmp_path / "set")
+    quiet(tmp_path)
+    write_model(tmp_path / "model")
+    output = finish(begin(tmp_path, {"GRIDFLOW_NUM_WORKERS": "2"}, epochs=1, weights="model", imgsz=0))
+    assert "embeddings of train: 2 of 2 images of a worker's share" in output
+    assert (tmp_path / "data/models/segmenter/model.json").is_file()
 
 
 @pytest.mark.slow

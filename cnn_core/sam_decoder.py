@@ -85,10 +85,10 @@ def _decoded(
     seen: _Seen | None,
     single: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all tokens."""
-    tokens, image = _two_way(decoder.transformer, image, places, tokens, seen)
-    outputs = tokens[:, first + 1 : first + 1 + decoder.num_mask_tokens]
+    """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all that is read of the tokens."""
     heads = decoder.output_hypernetworks_mlps[:1] if single else decoder.output_hypernetworks_mlps
+    tokens, image = _two_way(decoder.transformer, image, places, tokens, seen, first + 1 + len(heads))
+    outputs = tokens[:, first + 1 :]
     weights = torch.stack([head(outputs[:, place]) for place, head in enumerate(heads)], 2)  # (N, C / 8, masks)
     logits = _upscaled(decoder, image, side, finer).flatten(1, 3) @ weights
     # Rows are places of the image, in each the quarters, in each their quarters: y x, y x, y x.
@@ -121,10 +121,14 @@ class _Seen:
 
 
 def _two_way(
-    transformer: Any, image: Tensor, places: Tensor, prompts: Tensor, seen: _Seen | None
+    transformer: Any, image: Tensor, places: Tensor, prompts: Tensor, seen: _Seen | None, read: int
 ) -> tuple[Tensor, Tensor]:
-    """SAM's two-way transformer: image and places (1, HW, C), prompts (N, T, C) -> (N, T, C) and (N, HW, C)."""
-    tokens = prompts
+    """SAM's two-way transformer: image and places (1, HW, C), prompts (N, T, C) -> (N, read, C) and (N, HW, C).
+
+    Of the tokens only the first ``read`` are looked at afterwards, and so only these look at the image a last time.
+    """
+    tokens, given = prompts, image
+    plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(image.device.type)
     for layer in transformer.layers:
         if layer.skip_first_layer_pe:
             tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
@@ -138,7 +142,11 @@ def _two_way(
         else:
             tokens = layer.norm2(tokens + _to_image(layer.cross_attn_token_to_image, tokens + prompts, key, image))
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        image = layer.norm4(_from_tokens(layer.cross_attn_image_to_token, key, tokens + prompts, tokens, image))
+        taken = _from_tokens(
+            layer.cross_attn_image_to_token, key, tokens + prompts, tokens, image, spare=plain and image is not given
+        )
+        image = layer.norm4(taken)
+    tokens, prompts = tokens[:, :read], prompts[:, :read]
     taken = _to_image(transformer.final_attn_token_to_image, tokens + prompts, image + places, image)
     return transformer.norm_final_attn(tokens + taken), image
 
@@ -157,8 +165,9 @@ def _to_image(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tens
     return attention.out_proj(seen.flatten(2) + attention.v_proj.bias)
 
 
-def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, image: Tensor) -> Tensor:
-    """The image plus what its places (query) take from the tokens (N, T, C): (N, HW, C)."""
+def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, image: Tensor, *, spare: bool) -> Tensor:
+    """The image plus what its places (query) take from the tokens (N, T, C): (N, HW, C); in the place of the image
+    where that is ``spare``."""
     heads = attention.num_heads
     key, value = (x.unflatten(-1, (heads, -1)) for x in (attention.k_proj(key), attention.v_proj(value)))
     count, number, _, width = key.shape
@@ -166,13 +175,16 @@ def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, imag
     bias = torch.einsum("nthd,hd->nth", key, attention.q_proj.bias.unflatten(0, (heads, -1))).reshape(count, -1, 1)
     into_query = attention.q_proj.weight.unflatten(0, (heads, -1))
     key = torch.einsum("nthd,hdc->nthc", key, into_query).flatten(1, 2)  # (N, T * heads, C)
-    weights = torch.baddbmm(bias, key, _per_prompt(query.transpose(1, 2), count))
+    if len(query) == 1:  # the same for all prompts: one product
+        weights = (key.flatten(0, 1) @ query[0].T).view(count, number * heads, -1) + bias
+    else:
+        weights = torch.baddbmm(bias, key, _per_prompt(query.transpose(1, 2), count))
     weights = torch.softmax(weights.view(count, number, -1), 1)  # places last: a softmax of 8 in a row is slow
     weights = weights.view(count, number * heads, -1).transpose(1, 2)
     into_image = attention.out_proj.weight.unflatten(1, (heads, -1))
     value = torch.einsum("nthd,chd->nthc", value, into_image).flatten(1, 2)
     value = value + attention.out_proj.bias / heads  # a head's weights sum to 1
-    return torch.baddbmm(_per_prompt(image, count), weights, value)
+    return image.baddbmm_(weights, value) if spare else torch.baddbmm(_per_prompt(image, count), weights, value)
 
 
 def _per_prompt(image: Tensor, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+BLOCK = 512  # places that are upscaled at a time: 1 MB in the official networks
 PIECE = 1 << 24  # numbers in two images of the prompts that are worked on at a time (64 MB): eight at 1024 pixels
 
 
@@ -90,7 +91,7 @@ def _decoded(
     tokens, image = _two_way(decoder.transformer, image, places, tokens, seen, first + 1 + len(heads))
     outputs = tokens[:, first + 1 :]
     weights = torch.stack([head(outputs[:, place]) for place, head in enumerate(heads)], 2)  # (N, C / 8, masks)
-    logits = _upscaled(decoder, image, side, finer).flatten(1, 3) @ weights
+    logits = _logits(decoder, image, weights, _by_place(finer, side))
     # Rows are places of the image, in each the quarters, in each their quarters: y x, y x, y x.
     logits = logits.view(len(tokens), side, side, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)
     return logits.reshape(len(tokens), -1, 4 * side, 4 * side), outputs, tokens
@@ -194,23 +195,67 @@ def _per_prompt(image: Tensor, count: int) -> Tensor:
     return image.repeat_interleave(count // len(image), 0) if len(image) < count else image
 
 
-def _upscaled(decoder: Any, image: Tensor, side: int, finer: Sequence[Tensor] | None) -> Tensor:
-    """(N, HW, C) -> (N, HW, 4, 4, C / 8): of each place its quarters, and of each of them its quarters."""
-    first, norm, activation, second, last = decoder.output_upscaling
-    image = _quartered(first, image)
-    if finer is not None:
-        fine = finer[1].unflatten(3, (side, 2)).unflatten(2, (side, 2))  # (1, C, y, y, x, x)
-        image = image + _per_prompt(fine.permute(0, 2, 4, 3, 5, 1).reshape(len(fine), side * side, 4, -1), len(image))
+def _by_place(finer: Sequence[Tensor] | None, side: int) -> tuple[Tensor, Tensor] | None:
+    """SAM 2's finer features in the rows of `_upscaled`: (B, HW, 4, C / 4) and (B, HW, 4, 4, C / 8)."""
+    if finer is None:
+        return None
+    halves = finer[1].unflatten(3, (side, 2)).unflatten(2, (side, 2))  # (B, C, y, y, x, x)
+    quarters = finer[0].unflatten(3, (side, 2, 2)).unflatten(2, (side, 2, 2))
+    return (
+        halves.permute(0, 2, 4, 3, 5, 1).flatten(1, 2).flatten(2, 3),
+        quarters.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(1, 2).flatten(2, 3).flatten(3, 4),
+    )
+
+
+def _logits(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, Tensor] | None) -> Tensor:
+    """(N, HW, C) upscaled, by the masks' weights (N, C / 8, masks): (N, HW, 4, 4, masks).
+
+    Each place is upscaled by itself. On a CPU some are at a time, so that what becomes of them stays in its cache.
+    """
+    kernels = [_kernel(decoder.output_upscaling[number]) for number in (0, 3)]
+    if image.is_cuda or torch.is_grad_enabled():
+        return _upscaled(decoder, image, fine, kernels) @ weights[:, None, None]
+    count, places, _ = image.shape
+    found = [
+        _upscaled(
+            decoder,
+            image[prompt : prompt + 1, rows],
+            fine and tuple(_of_prompt(part, prompt, count)[:, rows] for part in fine),
+            kernels,
+        )
+        @ weights[prompt]
+        for prompt in range(count)
+        for rows in (slice(start, start + BLOCK) for start in range(0, places, BLOCK))
+    ]
+    return torch.cat(found, 1).view(count, places, 4, 4, -1)
+
+
+def _of_prompt(maps: Tensor, prompt: int, count: int) -> Tensor:
+    """What belongs to the image (one of B) of one of ``count`` prompts."""
+    image = prompt * len(maps) // count
+    return maps[image : image + 1]
+
+
+def _upscaled(
+    decoder: Any, image: Tensor, fine: tuple[Tensor, Tensor] | None, kernels: list[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """(N, P, C) -> (N, P, 4, 4, C / 8): of each of P places its quarters, and of each of them its quarters."""
+    _, norm, activation, _, last = decoder.output_upscaling
+    image = _quartered(image, *kernels[0])
+    if fine is not None:
+        image = image + _per_prompt(fine[0], len(image))
     image = activation(nn.functional.layer_norm(image, image.shape[-1:], norm.weight, norm.bias, norm.eps))
-    image = _quartered(second, image)
-    if finer is not None:
-        fine = finer[0].unflatten(3, (side, 2, 2)).unflatten(2, (side, 2, 2))
-        fine = fine.permute(0, 2, 5, 3, 6, 4, 7, 1).reshape(len(fine), side * side, 4, 4, -1)
-        image = image + _per_prompt(fine, len(image))
+    image = _quartered(image, *kernels[1])
+    if fine is not None:
+        image = image + _per_prompt(fine[1], len(image))
     return last(image)
 
 
-def _quartered(convolution: Any, rows: Tensor) -> Tensor:
-    """A transposed convolution of 2 x 2 with stride 2, of rows (…, C) -> (…, 4, D)."""
-    weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 2 * 2 * D)
-    return torch.addmm(convolution.bias.repeat(4), rows.flatten(0, -2), weight).view(*rows.shape[:-1], 4, -1)
+def _kernel(convolution: Any) -> tuple[Tensor, Tensor]:
+    """Of a transposed convolution of 2 x 2 with stride 2 the matrix (C, 2 * 2 * D) and the bias (2 * 2 * D,)."""
+    return convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias.repeat(4)
+
+
+def _quartered(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """That convolution of rows (…, C) -> (…, 4, D)."""
+    return torch.addmm(bias, rows.flatten(0, -2), weight).view(*rows.shape[:-1], 4, -1)

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.optim.lr_scheduler import OneCycleLR
 
 from cnn_core.batches import average_buffers, rank_and_world, sum_over_ranks
@@ -220,13 +219,11 @@ class Learner:
             return
         found = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self._trained]
         there = torch.tensor([float(p.grad is not None) for p in self._trained], device=self.device)
-        together = torch.cat([there, _flatten_dense_tensors(found).mul_(share)])
+        together = torch.cat([there, *(gradient.flatten() * share for gradient in found)])
         dist.all_reduce(together)
-        there, summed = together.split([len(there), len(together) - len(there)])
-        for parameter, gradient, ranks in zip(
-            self._trained, _unflatten_dense_tensors(summed, found), there.tolist(), strict=True
-        ):
-            parameter.grad = gradient if ranks else None
+        there, *summed = together.split([len(there), *(gradient.numel() for gradient in found)])
+        for parameter, gradient, ranks in zip(self._trained, summed, there.tolist(), strict=True):
+            parameter.grad = gradient.view_as(parameter) if ranks else None
 
     def _augmented(self, batch: Prompted, looks: Tensor) -> Prompted:
         """Mirrored, and in other colours: contrast, brightness and the channels' balance."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from mask_files import PARAMS, write_model, write_set
 
 from cnn_core.params import from_mapping
 from cnn_core.sam_data import draw_prompts, load_masks
+from cnn_core.sam_embeddings import Embeddings
 from cnn_core.sam_training import Job, TrainSegmenterParams, train
 from cnn_core.yolo import quiet
 
@@ -67,6 +71,22 @@ def test_of_a_whole_network_the_ranks_end_with_one_set_of_weights_and_statistics
     assert any("running_mean" in name for name in first)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+def test_who_is_done_first_waits_for_the_embeddings_of_the_other(tmp_path):
+    data = load_masks(write_set(tmp_path / "set", train=5), "train", imgsz=64)
+
+    def embedded(rank):
+        def maps(images):
+            time.sleep(0.5 * rank)
+            return [images[:, :1, :2, :2].float()]
+
+        learner = SimpleNamespace(device=torch.device("cpu"), maps=maps)
+        return Embeddings(tmp_path / "run", "train", learner, data, together=(rank, 2))[np.arange(5)][0]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(embedded, range(2)))
+    assert all(torch.equal(one, torch.from_numpy(data.images[:, :1, :2, :2]).float()) for one in found)
 
 
 def test_the_prompts_do_not_depend_on_the_number_of_ranks(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from cnn_core.images import DAMAGED, EMPTY, NOT_AN_IMAGE, BadImage, decode_rgb
 from cnn_core.media import IMAGES, Entry, Part, id_column, image_column
@@ -88,6 +89,21 @@ class Reader:
             position += 1
             self._open = (path, position, follow)
             yield found
+
+
+def sizes_together(entries: Iterable[Entry]) -> list[Entry]:
+    """Files of one size one after the other, by what their heads say; what is no file, or no image, first."""
+    return sorted(entries, key=_size_told)
+
+
+def _size_told(entry: Entry) -> tuple[int, int]:
+    if not isinstance(entry.content, Path):
+        return 0, 0
+    try:
+        with Image.open(entry.content) as image:
+            return image.size
+    except Exception:  # whoever decodes it says what is wrong with it
+        return 0, 0
 
 
 def frames(path: str, vid_stride: int) -> Iterator[np.ndarray]:

@@ -11,10 +11,13 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tasks.events import ROOT, StageError, log
 from tasks.runtime import Runtime, available_cores
@@ -23,6 +26,9 @@ OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so there is next to no
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
 WAIT_FOR_NODES_S = 600  # for a cluster to have room (again) for the fewest workers
 ANSWER_S = 60  # a node that does not answer for so long is not there
+# Of a Ray of one machine, whose size is fixed and whose workers' words go to nobody. They take processor time from the
+# work, and the first lets the end of Ray wait for a whole second.
+NOT_NEEDED = ("autoscaler/_private/monitor.py", "_private/log_monitor.py")
 
 # No telemetry, no chatter, no watcher of what cannot happen here. Read by Ray when it is imported or started.
 ENVIRONMENT = {
@@ -78,7 +84,8 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
         # A folder of its own: stages start their Rays side by side. Short, for the sockets in it have 107 characters.
         usual = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="gridflow-", dir=usual if len(usual) < 40 else "/tmp")
-        with _environment(PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))):
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        with _environment(PYTHONPATH=path), _without_watchers():
             ray.init(
                 address="local",
                 # One more than the workers take; not where they would grow into it.
@@ -94,6 +101,30 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _without_watchers() -> Iterator[None]:
+    """End them as soon as they are there: Ray has no public switch for them."""
+    started = threading.Event()
+    thread = threading.Thread(target=_end_watchers, args=(started,), daemon=True, name="watchers")
+    thread.start()
+    try:
+        yield
+    finally:
+        started.set()
+        thread.join()
+
+
+def _end_watchers(started: threading.Event) -> None:
+    last = False
+    while not last:
+        last = started.wait(0.05)
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if any(part.endswith(NOT_NEEDED) for part in child.cmdline()):
+                    child.kill()
+                    child.wait(1)
 
 
 def node_cores() -> list[int]:

@@ -133,12 +133,16 @@ class DetectWorker:
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
         from cnn_core.images import BadImage
+        from cnn_core.media_reading import sizes_together
         from cnn_core.yolo_inference import write_labels, write_picture
 
-        about = self.detector.about
-        objects, images, bad = [], [], []
-        for entry, image, found in self.detector.stream(self.reader(part)):
+        about, entries = self.detector.about, self.reader(part)
+        if part.kind == "files":  # a network of free input sizes is slower where each image has another than the last
+            entries = sizes_together(entries)
+        objects, images, bad, order = [], [], [], {}
+        for entry, image, found in self.detector.stream(entries):
             named = {"image_id": entry.image_id, "file": entry.file}
+            order[entry.image_id] = entry.number
             if isinstance(found, BadImage):
                 bad.append({**named, "reason": found.reason, "detail": found.detail})
                 continue
@@ -149,6 +153,8 @@ class DetectWorker:
                 write_picture(folder / "pictures" / f"{entry.image_id}.jpg", image, found, about.names)
             if not tracked and self.params.save_txt:
                 write_labels(folder / "labels" / f"{entry.image_id}.txt", image, found, about.names)
+        for table in (objects, images, bad):
+            table.sort(key=lambda row: order[row["image_id"]])
         write_part(folder, objects, images, bad)
         write_json(
             folder / "model.json",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cnn_core.images import BadImage
 from cnn_core.media import list_media
-from cnn_core.media_reading import Reader, pixels
+from cnn_core.media_reading import Reader, pixels, sizes_together
 
 SIDE = 24
 
@@ -61,6 +61,20 @@ def test_a_folder_a_zip_and_parquet_list_the_same_images(folder: Path, tmp_path:
     for name in ("images", "all.zip", "tables", "one.parquet", "nested.parquet"):
         for size in (1, 3, 100):
             assert widths(tmp_path / name, size) == list(range(7)), name
+
+
+def test_files_of_one_size_come_together_and_none_is_lost(folder: Path) -> None:
+    for number in range(3):  # of the same sizes as the first three
+        (folder / f"again-{number}.png").write_bytes(png(number))
+    (folder / "broken.png").write_bytes(b"no image")
+    (part,) = list_media(str(folder)).parts(20)
+    given, sorted_ = list(Reader()(part)), sizes_together(Reader()(part))
+    assert sorted(entry.number for entry in sorted_) == [entry.number for entry in given]
+    assert Path(sorted_[0].file).name == "broken.png", "no size, no error: whoever decodes it says what is wrong"
+    widths = [pixels(entry, imread).shape[1] - SIDE for entry in sorted_[1:]]
+    assert widths == [0, 0, 1, 1, 2, 2, 3, 4, 5, 6]
+    same = [entry.number for entry, width in zip(sorted_[1:], widths, strict=True) if width == 0]
+    assert same == sorted(same), "within a size as they were"
 
 
 def test_files_that_are_no_images_are_left_out_and_counted(folder: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 
 from cnn_core.media import Part
-from tasks.cluster import ray_cluster
+from tasks.cluster import NOT_NEEDED, ray_cluster
 from tasks.events import StageError
 from tasks.parts import Room, finished, run_parts
 from tasks.runtime import load_runtime
@@ -53,6 +56,19 @@ def test_a_part_says_which_images_it_is() -> None:
     assert str(Part(kind="files", start=0, stop=1, names=("a.jpg",), **place)) == "photos/a.jpg"
     assert str(Part(kind="parquet", start=128, stop=256, **place)) == "photos, rows 128 to 255"
     assert str(Part(kind="video", start=0, stop=1200, **place)) == "photos, frames 0 to 1,199"
+
+
+@pytest.mark.slow
+def test_a_ray_of_ones_own_has_no_watchers_and_ends_at_once() -> None:
+    assert all((Path(ray.__file__).parent / name).is_file() for name in NOT_NEEDED), "Ray calls them otherwise now"
+    runtime = dataclasses.replace(load_runtime(), ray_address="", num_workers=(1, 1))
+    with ray_cluster(runtime):
+        assert ray.get(ray.remote(num_cpus=1)(lambda: 7).remote()) == 7
+        words = [word for child in psutil.Process().children() for word in child.cmdline()]  # and no zombies
+        assert any("raylet" in word for word in words)
+        assert not any(word.endswith(NOT_NEEDED) for word in words)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1, "the autoscaler's monitor lets SIGTERM wait for a second"
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 from torch import Tensor
@@ -47,6 +48,7 @@ from tasks.cluster import ENVIRONMENT
 WAYS = ("ceiling", "gridflow", "usual", "usual+")
 SPINNING = "GOMP_SPINCOUNT"
 WARM = 4  # steps before the clock starts; of the usual way also the batches that its workers have ready
+EPOCHS = 4  # of the stage; in the first its memory grows
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -244,7 +246,7 @@ def workers(arguments: argparse.Namespace, folder: Path) -> None:
     chosen = recipe(arguments)
     section = values["train"]["scenes"]
     section |= {"model": chosen.model, "weights": "none", "image_size": arguments.size, "batch_size": arguments.batch}
-    section |= {"epochs": 2, "epoch_images": arguments.batch * arguments.steps}
+    section |= {"epochs": EPOCHS, "epoch_images": max(len(images), arguments.batch * arguments.steps)}  # a whole epoch
     (place / "params.yaml").write_text(yaml.safe_dump(values))
     speeds: dict[int, list[float]] = {1: [], 2: []}
     for number in range(arguments.rounds):
@@ -256,14 +258,14 @@ def workers(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def stage_speed(place: Path, count: int) -> float:
-    """Images per second of the second epoch."""
+    """Images per second of an epoch; the first one does not count."""
     more = {"GRIDFLOW_NUM_WORKERS": str(count), "GRIDFLOW_CPUS_PER_WORKER": "1", "GRIDFLOW_STATE": str(place / "state")}
     command = [sys.executable, "-m", "tasks.train", "scenes"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | more
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"the stage train failed:\n{done.stdout}{done.stderr}")
-    return float((place / "data/plots/train-scenes.csv").read_text().splitlines()[-1].rpartition(",")[2])
+    return statistics.median(pd.read_csv(place / "data/plots/train-scenes.csv")["images_per_s"][1:])
 
 
 def _wait(device: torch.device) -> None:

@@ -26,9 +26,40 @@ WORTH = 4  # times as many numbers in the weights as in the matrices: below that
 
 @dataclasses.dataclass
 class Share:
-    """``rows``: the most images that a rank has of the present global batch; ranks with fewer send zeros behind."""
+    """``rows``: the most images that a rank has of the present global batch; ranks with fewer send zeros behind.
+
+    ``under_way``: what is being exchanged. Nobody waits for it while the layers below go backward: `finish` does.
+    """
 
     rows: int = 0
+    under_way: list[_Exchange] = dataclasses.field(default_factory=list)
+
+    def finish(self) -> None:
+        """After each backward pass: give the layers their gradients."""
+        for exchange in self.under_way:
+            exchange.finish()
+        self.under_way.clear()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Exchange:
+    layer: nn.Linear
+    work: dist.Work
+    own: Tensor  # (rows, in + out), kept until it is sent
+    every: Tensor  # (ranks * rows, in + out)
+
+    def finish(self) -> None:
+        self.work.wait()
+        seen, returned = self.every.split([self.layer.in_features, self.layer.out_features], 1)
+        returned = returned / dist.get_world_size()
+        _add_gradient(self.layer.weight, returned.T @ seen)
+        if self.layer.bias is not None:
+            _add_gradient(self.layer.bias, returned.sum(0))
+
+
+def _add_gradient(parameter: nn.Parameter, gradient: Tensor) -> None:
+    gradient = gradient.to(parameter.dtype)
+    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def large_layers(network: nn.Module, image: Tensor, *, batch_size: int) -> list[str]:
@@ -60,8 +91,8 @@ def large_layers(network: nn.Module, image: Tensor, *, batch_size: int) -> list[
 
 
 def gather_factors(network: nn.Module, layers: Sequence[str], share: Share) -> list[str]:
-    """Change these layers so that backward gives the mean over the ranks of their gradients; ``share.rows`` is to be
-    set before.
+    """Change these layers so that their gradients are the means over the ranks: ``share.rows`` is to be set before each
+    backward pass, and ``share.finish()`` called after it.
 
     Returns:
         The names of the parameters that nobody else needs to sum.
@@ -90,32 +121,32 @@ def _forward(share: Share) -> Any:
             dtype = torch.get_autocast_dtype(kind)
             inputs, weight, bias = inputs.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         with torch.autocast(kind, enabled=False):
-            return _Gathered.apply(inputs, weight, bias, share.rows)
+            return _Gathered.apply(inputs, weight, bias, self, share)
 
     return forward
 
 
 class _Gathered(torch.autograd.Function):
-    """A linear layer whose weights' gradient is the mean of what the ranks' own would be."""
+    """A linear layer whose backward pass begins the exchange, and leaves the weights' gradient to `Share.finish`."""
 
     @staticmethod
-    def forward(context: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+    def forward(
+        context: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Linear, share: Share
+    ) -> Tensor:
         context.save_for_backward(inputs, weight)
-        context.rows = rows
+        context.layer, context.share = layer, share
         return F.linear(inputs, weight, bias)
 
     @staticmethod
-    def backward(context: Any, given: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+    def backward(context: Any, given: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         inputs, weight = context.saved_tensors
-        back = given @ weight if context.needs_input_grad[0] else None
+        share: Share = context.share
         own = torch.cat([inputs, given], 1)
-        assert len(own) <= context.rows, "the ranks' parts of a batch differ by one image at most"
-        if len(own) < context.rows:
-            own = F.pad(own, (0, 0, 0, context.rows - len(own)))
+        assert len(own) <= share.rows, "the ranks' parts of a batch differ by one image at most"
+        if len(own) < share.rows:
+            own = F.pad(own, (0, 0, 0, share.rows - len(own)))
         world = dist.get_world_size()
         every = own.new_empty(world * len(own), own.shape[1])
-        dist.all_gather(list(every.chunk(world)), own)
-        seen, returned = every.split([inputs.shape[1], given.shape[1]], 1)
-        returned = returned / world
-        bias = returned.sum(0) if context.needs_input_grad[2] else None
-        return back, returned.T @ seen, bias, None
+        work = dist.all_gather(list(every.chunk(world)), own, async_op=True)
+        share.under_way.append(_Exchange(layer=context.layer, work=work, own=own, every=every))
+        return given @ weight if context.needs_input_grad[0] else None, None, None, None, None

@@ -142,6 +142,7 @@ class Learner:
                     reduction="sum",
                 )  # DDP takes the mean over ranks, so: x ranks / the global batch
                 (summed * (self._world / whole)).backward()
+            self._share.finish()
             loss += summed.detach()
             right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
         if self.params.grad_clip:

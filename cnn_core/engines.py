@@ -229,8 +229,19 @@ class OpenVino:
         self._static = quantised and about.fixed is None
         self._free = None if self._static else self._compile(model)
         self._lock, self._local = threading.Lock(), threading.local()
+        self._first, self._tried = threading.Lock(), False
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """See `Engine`. The very first call is made alone: OpenVINO's binding sets up statics in it, and a second
+        thread that waits for these with Python's lock held would wait for ever, as would the first one for the lock."""
+        if self._tried:
+            return self._infer(images)
+        with self._first:
+            found = self._infer(images)
+            self._tried = True
+            return found
+
+    def _infer(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
         request = self._request(images.shape)
         found = request.infer([np.ascontiguousarray(images)], share_inputs=True)
         outputs = [torch.from_numpy(np.array(value)) for value in found.values()]

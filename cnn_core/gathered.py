@@ -53,7 +53,7 @@ class _Exchange:
         seen, returned = self.every.split([self.layer.in_features, self.layer.out_features], 1)
         returned = returned / dist.get_world_size()
         _add_gradient(self.layer.weight, returned.T @ seen)
-        if self.layer.bias is not None:
+        if self.layer.bias is not None and self.layer.bias.requires_grad:
             _add_gradient(self.layer.bias, returned.sum(0))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -59,7 +58,7 @@ def test_a_part_says_which_images_it_is() -> None:
 
 
 @pytest.mark.slow
-def test_a_ray_of_ones_own_has_no_watchers_and_ends_at_once() -> None:
+def test_a_ray_of_ones_own_has_no_watchers() -> None:
     assert all((Path(ray.__file__).parent / name).is_file() for name in NOT_NEEDED), "Ray calls them otherwise now"
     runtime = dataclasses.replace(load_runtime(), ray_address="", num_workers=(1, 1))
     with ray_cluster(runtime):
@@ -67,8 +66,6 @@ def test_a_ray_of_ones_own_has_no_watchers_and_ends_at_once() -> None:
         words = [word for child in psutil.Process().children() for word in child.cmdline()]  # and no zombies
         assert any("raylet" in word for word in words)
         assert not any(word.endswith(NOT_NEEDED) for word in words)
-        began = time.monotonic()
-    assert time.monotonic() - began < 1, "the autoscaler's monitor lets SIGTERM wait for a second"
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
     python -m bench.data_parallel [--builder alexnet] [--size 128] [--batch 128] [--rounds 5]
 
-Two ranks of one thread each on this machine, joined by gloo, on images that are there already; three learners take
+Two ranks of one thread each on this machine, joined by gloo, on images that are there already; four learners take
 turns within the same processes:
 
     summed      all gradients are summed by DistributedDataParallel
-    gathered    what `Learner` does: of layers with many weights the inputs are exchanged (cnn_core/gathered.py)
+    gathered    of layers with many weights the inputs are exchanged (cnn_core/gathered.py): what `Learner` does where
+                the ranks are on several machines
+    together    what it does on one machine: each rank steps a part of these weights (cnn_core/sharded_step.py)
     alone       nothing is exchanged: what the sums of a rank's own images cost, which no exchange can beat
 
 Medians of the rounds, seconds a step of two.
@@ -50,9 +52,11 @@ def work(rank: int, arguments: argparse.Namespace, meet: str) -> None:
     learners = {
         "summed": our_learner(params, device, 6),
         "gathered": our_learner(params, device, 6, batch_size=arguments.batch),
+        "together": our_learner(params, device, 6, batch_size=arguments.batch),
         "alone": our_learner(params, device, 6),
     }
-    learners["alone"]._connected = True
+    learners["gathered"].ranks.whole_gradient = True
+    learners["alone"].ranks.connected = True
     share = arguments.batch // RANKS
     pixels, targets = torch.rand(share, 3, arguments.size, arguments.size), torch.arange(share) % 6
     seconds: dict[str, list[float]] = {name: [] for name in learners}

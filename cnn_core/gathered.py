@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cnn_core.sharded_step import Held
 
 WORTH = 4  # times as many numbers in the weights as in the matrices: below that, the product for all images costs more
 
@@ -28,10 +30,12 @@ WORTH = 4  # times as many numbers in the weights as in the matrices: below that
 class Share:
     """``rows``: the most images that a rank has of the present global batch; ranks with fewer send zeros behind.
 
+    ``held``: of weights that the ranks hold together, what this rank needs of the gradient (`cnn_core.sharded_step`).
     ``under_way``: what is being exchanged. Nobody waits for it while the layers below go backward: `finish` does.
     """
 
     rows: int = 0
+    held: Mapping[nn.Parameter, Held] = dataclasses.field(default_factory=dict)
     under_way: list[_Exchange] = dataclasses.field(default_factory=list)
 
     def finish(self) -> None:
@@ -44,6 +48,7 @@ class Share:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Exchange:
     layer: nn.Linear
+    held: Held | None
     work: dist.Work
     own: Tensor  # (rows, in + out), kept until it is sent
     every: Tensor  # (ranks * rows, in + out)
@@ -52,7 +57,10 @@ class _Exchange:
         self.work.wait()
         seen, returned = self.every.split([self.layer.in_features, self.layer.out_features], 1)
         returned = returned / dist.get_world_size()
-        _add_gradient(self.layer.weight, returned.T @ seen)
+        if self.held is None:
+            _add_gradient(self.layer.weight, returned.T @ seen)
+        else:
+            _add_gradient(self.held.own, returned[:, self.held.part].T @ seen)
         if self.layer.bias is not None and self.layer.bias.requires_grad:
             _add_gradient(self.layer.bias, returned.sum(0))
 
@@ -118,10 +126,12 @@ def _forward(share: Share) -> Any:
         assert inputs.ndim == 2, "as when it was tried"
         weight, bias, kind = self.weight, self.bias, inputs.device.type
         if torch.is_autocast_enabled(kind):  # as autocast would cast them: their gradients are cast back by autograd
-            dtype = torch.get_autocast_dtype(kind)
-            inputs, weight, bias = inputs.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+            dtype, held = torch.get_autocast_dtype(kind), share.held.get(self.weight)
+            ready = None if held is None else held.cast
+            weight = weight.to(dtype) if ready is None else ready
+            inputs, bias = inputs.to(dtype), None if bias is None else bias.to(dtype)
         with torch.autocast(kind, enabled=False):
-            return _Gathered.apply(inputs, weight, bias, self, share)
+            return _Gathered.apply(inputs, weight, bias, self.weight, self, share)
 
     return forward
 
@@ -131,16 +141,22 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Linear, share: Share
+        context: Any,
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        _learns: nn.Parameter,  # for autograd: ``weight`` may be a cast of it that autograd has not seen made
+        layer: nn.Linear,
+        share: Share,
     ) -> Tensor:
         context.save_for_backward(inputs, weight)
         context.layer, context.share = layer, share
         return F.linear(inputs, weight, bias)
 
     @staticmethod
-    def backward(context: Any, given: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(context: Any, given: Tensor) -> tuple[Tensor | None, None, None, None, None, None]:
         inputs, weight = context.saved_tensors
-        share: Share = context.share
+        layer, share = context.layer, context.share
         own = torch.cat([inputs, given], 1)
         assert len(own) <= share.rows, "the ranks' parts of a batch differ by one image at most"
         if len(own) < share.rows:
@@ -148,5 +164,7 @@ class _Gathered(torch.autograd.Function):
         world = dist.get_world_size()
         every = own.new_empty(world * len(own), own.shape[1])
         work = dist.all_gather(list(every.chunk(world)), own, async_op=True)
-        share.under_way.append(_Exchange(layer=context.layer, work=work, own=own, every=every))
-        return given @ weight if context.needs_input_grad[0] else None, None, None, None, None
+        share.under_way.append(
+            _Exchange(layer=layer, held=share.held.get(layer.weight), work=work, own=own, every=every)
+        )
+        return given @ weight if context.needs_input_grad[0] else None, None, None, None, None, None

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnn_core.batches import Split, average_buffers, rank_and_world, same_on_all_ranks, sum_over_ranks
+from cnn_core.batches import Split, average_buffers, rank_and_world, sum_over_ranks
+from cnn_core.data_parallel import DataParallel
 from cnn_core.devices import as_many_threads_as_pay
-from cnn_core.gathered import Share, broadcast_parameters, gather_factors, large_layers
 from cnn_core.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.params import Params, bounded
 
@@ -79,16 +77,8 @@ class Learner:
         self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
         self._view, self._class_weights = view, class_weights
-        self._world = rank_and_world()[1]
         self._groups = layer_groups(self.network)
         self.frozen = 0  # layer groups, from the input on
-        # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of micro-batches
-        # one rank may have more than another, and would wait for it.
-        share = math.ceil(batch_size / self._world)
-        gathers = device.type == "cpu" and not compiled and not 0 < micro_batch < share
-        self._gather_at = batch_size if gathers else 0
-        self._share, self._gathered, self._parallel = Share(), list[str](), None
-        self._connected = self._world == 1
         self.optimizer = _optimizer(self._groups, params)
         peaks, warmup = [group["lr"] for group in self.optimizer.param_groups], params.warmup_fraction
         if math.isclose(warmup * (steps + 1), 1):  # OneCycleLR divides by the steps of the warm-up less one
@@ -97,6 +87,17 @@ class Learner:
         self.schedule = OneCycleLR(self.optimizer, peaks, steps + 1, pct_start=warmup, cycle_momentum=False)
         average = get_ema_multi_avg_fn(params.ema_decay**params.ema_every)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if params.ema_decay else None
+        # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of micro-batches
+        # one rank may have more than another, and would wait for it.
+        gathers = device.type == "cpu" and not compiled and not 0 < micro_batch < batch_size / rank_and_world()[1]
+        self.ranks = DataParallel(
+            self.network,
+            self._averaged,
+            self.optimizer,
+            dtype=dtype,
+            gather_at=batch_size if gathers else 0,
+            whole_gradient=params.grad_clip > 0,
+        )
         if compiled:
             self.network.compile()
 
@@ -111,7 +112,7 @@ class Learner:
         for number, group in enumerate(self._groups):
             for parameter in group:
                 parameter.requires_grad_(number >= groups)
-        self._connected = self._world == 1  # what DDP sums was settled when it was made
+        self.ranks.disconnect()
 
     def step(self, pixels: Tensor, targets: Tensor, *, whole: int) -> tuple[Tensor, Tensor]:
         """One optimizer step on a global batch of ``whole`` images, of which this rank holds ``pixels``.
@@ -123,32 +124,30 @@ class Learner:
         Returns:
             The summed loss and the number of right answers over this rank's images: scalars on the device.
         """
-        if not self._connected:
-            self._connect(pixels)
+        self.ranks.connect(pixels)
         self._train_mode()
-        self._share.rows = math.ceil(whole / self._world)
         size = self.micro_batch or len(pixels)
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         parts = list(zip(pixels.split(size), targets.split(size), strict=True))
         for index, (part, target) in enumerate(parts):
-            with self._gradients_summed_at(index == len(parts) - 1):
-                logits = self._logits(self._parallel or self.network, part)
+            with contextlib.nullcontext() if index == len(parts) - 1 else self.ranks.not_yet():
+                logits = self._logits(self.ranks.network, part)
                 summed = F.cross_entropy(
                     logits,
                     target,
                     weight=self._class_weights,
                     label_smoothing=self.params.label_smoothing,
                     reduction="sum",
-                )  # DDP takes the mean over ranks, so: x ranks / the global batch
-                (summed * (self._world / whole)).backward()
-            self._share.finish()
+                )
+                self.ranks.backward(summed, whole=whole)
             loss += summed.detach()
             right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
         if self.params.grad_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.params.grad_clip)
         with as_many_threads_as_pay(self.network.parameters()):
             self.optimizer.step()
+            self.ranks.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self._averaged is not None and self.schedule.last_epoch % self.params.ema_every == 0:
@@ -171,10 +170,10 @@ class Learner:
 
     def gather_statistics(self) -> None:
         """Make the ranks' batch norm statistics one; before measuring or saving."""
-        for network in dict.fromkeys([self.network, self.averaged]):  # in the same order on every rank
+        networks = [*dict.fromkeys([self.network, self.averaged])]
+        for network in networks:
             average_buffers(network)
-            # Of one gradient all ranks make the same step; processors of two kinds may differ in its last bits.
-            broadcast_parameters(network, self._gathered)
+        self.ranks.unify(networks)
 
     @property
     def averaged(self) -> nn.Module:
@@ -193,21 +192,13 @@ class Learner:
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        assert self.ranks.sharded is None, "before the first step: what the ranks then share is not replaced"
         self.network.load_state_dict(state["network"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
-
-    def _connect(self, pixels: Tensor) -> None:
-        """Settle how the gradients of each layer come to all ranks; every rank calls it."""
-        if self._gather_at and not self._gathered and same_on_all_ranks(str(self.dtype)):  # what is exchanged has it
-            layers = large_layers(self.network, pixels[:1], batch_size=self._gather_at)
-            self._gathered = gather_factors(self.network, layers, self._share)
-        broadcast_parameters(self.network, self._gathered)  # as DistributedDataParallel does it with all others
-        self._parallel = _parallel(self.network, self._gathered)
-        self._connected = True
 
     def _train_mode(self) -> None:
         self.network.train()
@@ -219,23 +210,6 @@ class Learner:
         inputs = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             return model(inputs).float()
-
-    @contextlib.contextmanager
-    def _gradients_summed_at(self, last: bool) -> Iterator[None]:
-        with contextlib.nullcontext() if last or self._parallel is None else self._parallel.no_sync():
-            yield
-
-
-def _parallel(network: nn.Module, gathered: Sequence[str]) -> DistributedDataParallel | None:
-    """None where no others than the gathered parameters learn: it has nothing to do then."""
-    others = (parameter for name, parameter in network.named_parameters() if name not in gathered)
-    if not any(parameter.requires_grad for parameter in others):
-        return None
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, gathered)
-    with warnings.catch_warnings():  # torch 2.14 has another name for the switch, which 2.11 does not know
-        warnings.simplefilter("ignore", FutureWarning)
-        # Gradients as views of what is exchanged: they are not copied to and fro.
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:

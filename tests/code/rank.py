@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import sys
+from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -10,6 +14,7 @@ import torch.nn.functional as F
 from learning import CPU, convolutional, linear, params, stripes, task, wide
 from torch import nn
 
+from cnn_core.checkpoints import load_checkpoint, save_checkpoint
 from cnn_core.learner import Learner
 from cnn_core.training import train
 
@@ -31,16 +36,30 @@ def many_classes() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 512))
 
 
-def stepped(network, rank, *, dtype=None, frozen=False):
-    """Weights right after two steps, before anything is made one over the ranks; and which of them were gathered."""
+# What is learned by layers that exchange their inputs, and stepped by the ranks together where it may be.
+TOGETHER = {"epochs": 2, "grad_clip": 0.0}
+WIDE = {
+    "whole": TOGETHER,
+    "half": {**TOGETHER, "precision": "bfloat16"},
+    "frozen": {**TOGETHER, "freeze_epochs": 1},
+    "plain": {**TOGETHER, "ema_decay": 0.0},
+    "seldom": {**TOGETHER, "ema_every": 3},
+    "sgd": {**TOGETHER, "optimizer": "sgd", "momentum": 0.9},
+    "clipped": {**TOGETHER, "grad_clip": 0.1},
+}
+
+
+def stepped(network, rank, *, dtype=None, frozen=False, **changes):
+    """Weights right after two steps, before anything is made one over the ranks; and how they were come by."""
     settings = {"mean": (0.2,), "std": (0.3,), "view": None, "class_weights": None, "micro_batch": 0, "dtype": dtype}
-    learner = Learner(network, params(), steps=9, device=CPU, batch_size=8, **settings)
+    learner = Learner(network, params(**{"grad_clip": 0.0} | changes), steps=9, device=CPU, batch_size=8, **settings)
     if frozen:
         learner.freeze(learner.groups - 1)
     split = stripes(4, seed=rank)
     for _ in range(2):
         learner.step(split.images.float() / 255, split.labels, whole=8)
-    return {"gathered": learner._gathered, "weights": network.state_dict()}
+    sharded = learner.ranks.sharded is not None
+    return {"gathered": learner.ranks.gathered, "sharded": sharded, "weights": network.state_dict()}
 
 
 def main(rank: int, folder: str) -> None:
@@ -51,16 +70,24 @@ def main(rank: int, folder: str) -> None:
     for decay in (0.0, 0.5):
         done = train(params(epochs=1, ema_decay=decay), task(build=convolutional))
         torch.save(done.shipped, f"{folder}/norm{decay}-{rank}.pt")
-    for name, changes in {"whole": {}, "half": {"precision": "bfloat16"}, "frozen": {"freeze_epochs": 1}}.items():
-        done = train(params(epochs=2, **changes), task(build=wide))
+    for name, changes in WIDE.items():
+        done = train(params(**changes), task(build=wide))
         torch.save(done.shipped, f"{folder}/wide-{name}-{rank}.pt")
+    kept: list[dict] = []
+    train(params(**TOGETHER), task(build=wide), on_epoch=lambda _, make: kept.append(copy.deepcopy(make())))
+    save_checkpoint(f"{folder}/kept-{rank}", kept[0])
+    alone = load_checkpoint(Path(folder, "alone"))
+    torch.save(train(params(**TOGETHER), task(build=wide), resume=alone).shipped, f"{folder}/resumed-{rank}.pt")
     torch.manual_seed(0)
     steps = {
         "wide": stepped(wide(), rank),
         "tokens": stepped(Tokens(), rank),
         "mixed": stepped(wide(), rank, dtype=[torch.bfloat16, None][rank]),
         "head": stepped(many_classes(), rank, frozen=True),
+        "clipped": stepped(wide(), rank, grad_clip=0.1),
     }
+    with mock.patch("os.open", side_effect=PermissionError) if rank else mock.patch("os.open", wraps=os.open):
+        steps["apart"] = stepped(wide(), rank)
     torch.save(steps, f"{folder}/steps-{rank}.pt")
     dist.destroy_process_group()
 

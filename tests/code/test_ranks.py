@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from learning import linear, params, stripes, task, wide
+from rank import TOGETHER, WIDE
 
 from cnn_core import models
+from cnn_core.checkpoints import load_checkpoint, save_checkpoint
 from cnn_core.gathered import Share, gather_factors, large_layers
+from cnn_core.sharded_step import _mapped
 from cnn_core.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
+    kept: list[dict] = []
+    train(params(**TOGETHER), task(build=wide), on_epoch=lambda _, make: kept.append(copy.deepcopy(make())))
+    save_checkpoint(folder / "alone", kept[0])
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     command = [sys.executable, str(Path(__file__).with_name("rank.py"))]
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -56,12 +63,12 @@ def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder, decay):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "near"),
-    [("whole", {}, 1e-5), ("half", {"precision": "bfloat16"}, 0.02), ("frozen", {"freeze_epochs": 1}, 1e-5)],
+    [(name, changes, 0.02 if name == "half" else 1e-5) for name, changes in WIDE.items()],
 )
 def test_layers_that_exchange_their_inputs_learn_what_they_learn_alone(folder, name, changes, near):
     """Batches of 14 and 15 images: the ranks have 7 each, or 8 and 7."""
     first, second = (torch.load(folder / f"wide-{name}-{rank}.pt") for rank in range(2))
-    alone = train(params(epochs=2, **changes), task(build=wide)).shipped
+    alone = train(params(**changes), task(build=wide)).shipped
     for key, value in alone.items():
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(first[key], value, atol=near, rtol=1e-4)
@@ -69,19 +76,46 @@ def test_layers_that_exchange_their_inputs_learn_what_they_learn_alone(folder, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "gathered"),
+    ("name", "gathered", "sharded"),
     [
-        ("wide", ["1.weight", "1.bias", "3.weight", "3.bias"]),
-        ("tokens", ["once.weight", "once.bias"]),
-        ("mixed", []),  # one rank in bfloat16, the other not
-        ("head", ["1.weight", "1.bias", "2.weight", "2.bias"]),  # of which the last alone learns
+        ("wide", ["1.weight", "1.bias", "3.weight", "3.bias"], True),
+        ("tokens", ["once.weight", "once.bias"], True),
+        ("mixed", [], False),  # one rank in bfloat16, the other not
+        ("head", ["1.weight", "1.bias", "2.weight", "2.bias"], True),  # of which the last alone learns
+        ("clipped", ["1.weight", "1.bias", "3.weight", "3.bias"], False),
+        ("apart", ["1.weight", "1.bias", "3.weight", "3.bias"], False),  # one cannot reach the other's memory
     ],
 )
-def test_after_a_step_the_ranks_have_the_same_weights(folder, name, gathered):
+def test_after_a_step_the_ranks_have_the_same_weights(folder, name, gathered, sharded):
     first, second = (torch.load(folder / f"steps-{rank}.pt")[name] for rank in range(2))
     assert first["gathered"] == second["gathered"] == gathered
+    assert first["sharded"] == second["sharded"] == sharded
     for key, value in first["weights"].items():
         assert torch.equal(value, second["weights"][key]), key
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux only")
+def test_of_a_file_that_only_bears_the_same_path_nothing_is_taken(tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"another machine's")
+    (tmp_path / "4").symlink_to(other)
+    with pytest.raises(OSError, match="is another file than gridflow-12"):
+        _mapped(str(tmp_path / "4"), "gridflow-12")
+    assert other.read_bytes() == b"another machine's"
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_another_number_of_ranks(folder):
+    """From one to two and from two to one: a checkpoint has the whole of what the ranks step in parts."""
+    whole = train(params(**TOGETHER), task(build=wide)).shipped
+    resumed = [torch.load(folder / f"resumed-{rank}.pt") for rank in range(2)]
+    for rank in range(2):
+        kept = load_checkpoint(folder / f"kept-{rank}")
+        resumed.append(train(params(**TOGETHER), task(build=wide), resume=kept).shipped)
+    for shipped in resumed:
+        for key, value in whole.items():
+            torch.testing.assert_close(shipped[key], value, atol=1e-5, rtol=1e-4)
+    assert (folder / "kept-0/checkpoint.pt").stat().st_size < 1.1 * (folder / "alone/checkpoint.pt").stat().st_size
 
 
 def test_only_layers_with_many_more_weights_than_a_batch_has_numbers_are_gathered():

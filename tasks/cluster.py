@@ -11,13 +11,10 @@ import os
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from tasks.events import ROOT, StageError, log
 from tasks.runtime import Runtime, available_cores
@@ -26,9 +23,9 @@ OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so there is next to no
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
 WAIT_FOR_NODES_S = 600  # for a cluster to have room (again) for the fewest workers
 ANSWER_S = 60  # a node that does not answer for so long is not there
-# Of a Ray of one machine, whose size is fixed and whose workers' words go to nobody. They take processor time from the
-# work, and the first lets the end of Ray wait for a whole second.
-NOT_NEEDED = ("autoscaler/_private/monitor.py", "_private/log_monitor.py")
+# What starts processes that a Ray of one machine, whose size is fixed and whose workers' words go to nobody, does not
+# need: each takes half a second of processor time at its start and some more later, and the first lets Ray's end wait.
+NOT_NEEDED = ("start_monitor", "start_log_monitor", "start_api_server")  # of ray._private.node.Node
 
 # No telemetry, no chatter, no watcher of what cannot happen here. Read by Ray when it is imported or started.
 ENVIRONMENT = {
@@ -85,7 +82,7 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
         usual = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="gridflow-", dir=usual if len(usual) < 40 else "/tmp")
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        with _environment(PYTHONPATH=path), _without_watchers():
+        with _environment(PYTHONPATH=path), _lean():
             ray.init(
                 address="local",
                 # One more than the workers take; not where they would grow into it.
@@ -104,27 +101,28 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_watchers() -> Iterator[None]:
-    """End them as soon as they are there: Ray has no public switch for them."""
-    started = threading.Event()
-    thread = threading.Thread(target=_end_watchers, args=(started,), daemon=True, name="watchers")
-    thread.start()
+def _lean() -> Iterator[None]:
+    """Within it Ray starts without `NOT_NEEDED`, and sees at once that its node is there: itself it looks once a
+    second. It has no public switch for either."""
+    from ray._private import node, services
+
+    look = services.get_node
+
+    def look_often(address: str, node_id: str) -> Any:
+        client, began = services.GcsClient(address=address), time.monotonic()
+        while not client.get_all_node_info(timeout=ANSWER_S) and time.monotonic() - began < ANSWER_S:
+            time.sleep(0.02)
+        return look(address, node_id)
+
+    changes = [(services, "get_node", look_often), *((node.Node, name, lambda *_, **__: None) for name in NOT_NEEDED)]
+    kept = [(place, name, getattr(place, name)) for place, name, _ in changes]
     try:
+        for place, name, value in changes:
+            setattr(place, name, value)
         yield
     finally:
-        started.set()
-        thread.join()
-
-
-def _end_watchers(started: threading.Event) -> None:
-    last = False
-    while not last:
-        last = started.wait(0.05)
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):
-                if any(part.endswith(NOT_NEEDED) for part in child.cmdline()):
-                    child.kill()
-                    child.wait(1)
+        for place, name, value in kept:
+            setattr(place, name, value)
 
 
 def node_cores() -> list[int]:

@@ -240,7 +240,11 @@ def _optimizer(layers: Sequence[Sequence[nn.Parameter]], params: OptimizerParams
     if params.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
     nesterov = params.momentum > 0
-    return torch.optim.SGD(groups, lr=params.learning_rate, momentum=params.momentum, nesterov=nesterov, fused=True)
+    sgd = torch.optim.SGD(groups, lr=params.learning_rate, momentum=params.momentum, nesterov=nesterov, fused=True)
+    if params.momentum:  # torch's fused step does not take parameters with and without one: of layers just unfrozen
+        for parameter in (parameter for layer in layers for parameter in layer):
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return sgd
 
 
 def total_steps(epochs: int, images: int, batch_size: int) -> int:

@@ -123,11 +123,11 @@ def sharded_step(
 
 def _before_the_first_step(optimizer: Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
     """What the optimizer would make by itself then."""
-    assert isinstance(optimizer, AdamW | SGD)
     if isinstance(optimizer, AdamW):
         moments = {key: torch.zeros_like(weight, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")}
         return {"step": torch.tensor(0.0), **moments}
-    return {"momentum_buffer": torch.zeros_like(weight, requires_grad=False)}
+    assert isinstance(optimizer, SGD), "whose momentum is there already (`cnn_core.learner`)"
+    return {}
 
 
 def _average_own_rows(averaged: AveragedModel, shared: Sequence[Tensor], parts: Sequence[slice]) -> None:
@@ -154,10 +154,11 @@ def shared_memory(like: Sequence[Tensor]) -> list[Tensor] | None:
     place: list[tuple[str, str] | None] = [None]
     file = None
     if rank == 0 and hasattr(os, "memfd_create"):
-        name = f"gridflow-{secrets.token_hex(8)}"
-        file = os.memfd_create(name)
-        os.truncate(file, sum(sizes))
-        place = [(f"/proc/{os.getpid()}/fd/{file}", name)]
+        with contextlib.suppress(OSError):  # a limit or a rule of this system: the others are to hear of it
+            name = f"gridflow-{secrets.token_hex(8)}"
+            file = os.memfd_create(name)
+            os.truncate(file, sum(sizes))
+            place = [(f"/proc/{os.getpid()}/fd/{file}", name)]
     dist.broadcast_object_list(place, src=0)
     memory = None
     with contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ from tasks.runtime import Runtime, available_cores
 OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so there is next to nothing in it ...
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
 WAIT_FOR_NODES_S = 600  # for a cluster to have room (again) for the fewest workers
+SOON_S = 10  # a node of one's own is there
 ANSWER_S = 60  # a node that does not answer for so long is not there
 # What starts processes that a Ray of one machine, whose size is fixed and whose workers' words go to nobody, does not
 # need: each takes half a second of processor time at its start and some more later, and the first lets Ray's end wait.
@@ -110,7 +111,7 @@ def _lean() -> Iterator[None]:
 
     def look_often(address: str, node_id: str) -> Any:
         client, began = services.GcsClient(address=address), time.monotonic()
-        while not client.get_all_node_info(timeout=ANSWER_S) and time.monotonic() - began < ANSWER_S:
+        while not client.get_all_node_info(timeout=ANSWER_S) and time.monotonic() - began < SOON_S:
             time.sleep(0.02)
         return look(address, node_id)
 

@@ -172,6 +172,7 @@ def run_stage(main: Callable[..., None]) -> None:
 def _leave() -> None:
     """End this process without giving back piece by piece what it has loaded: with torch that takes a third of a
     second, a stage."""
+    threading._shutdown()  # waits for threads that are no daemons, as the interpreter would
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

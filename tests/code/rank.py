@@ -45,8 +45,10 @@ WIDE = {
     "plain": {**TOGETHER, "ema_decay": 0.0},
     "seldom": {**TOGETHER, "ema_every": 3},
     "sgd": {**TOGETHER, "optimizer": "sgd", "momentum": 0.9},
+    "thawed": {**TOGETHER, "optimizer": "sgd", "momentum": 0.9, "freeze_epochs": 1},
     "clipped": {**TOGETHER, "grad_clip": 0.1},
 }
+APART = {"apart": {}, "apart-sgd": {"optimizer": "sgd", "momentum": 0.9}}  # one cannot reach the other's memory
 
 
 def stepped(network, rank, *, dtype=None, frozen=False, **changes):
@@ -87,7 +89,9 @@ def main(rank: int, folder: str) -> None:
         "clipped": stepped(wide(), rank, grad_clip=0.1),
     }
     with mock.patch("os.open", side_effect=PermissionError) if rank else mock.patch("os.open", wraps=os.open):
-        steps["apart"] = stepped(wide(), rank)
+        steps |= {name: stepped(wide(), rank, **changes) for name, changes in APART.items()}
+    with mock.patch("os.truncate", side_effect=PermissionError):
+        steps["refused"] = stepped(wide(), rank)
     torch.save(steps, f"{folder}/steps-{rank}.pt")
     dist.destroy_process_group()
 

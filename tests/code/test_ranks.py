@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from learning import linear, params, stripes, task, wide
-from rank import TOGETHER, WIDE
+from rank import APART, TOGETHER, WIDE
 
 from cnn_core import models
 from cnn_core.checkpoints import load_checkpoint, save_checkpoint
@@ -83,7 +83,7 @@ def test_layers_that_exchange_their_inputs_learn_what_they_learn_alone(folder, n
         ("mixed", [], False),  # one rank in bfloat16, the other not
         ("head", ["1.weight", "1.bias", "2.weight", "2.bias"], True),  # of which the last alone learns
         ("clipped", ["1.weight", "1.bias", "3.weight", "3.bias"], False),
-        ("apart", ["1.weight", "1.bias", "3.weight", "3.bias"], False),  # one cannot reach the other's memory
+        *((name, ["1.weight", "1.bias", "3.weight", "3.bias"], False) for name in [*APART, "refused"]),
     ],
 )
 def test_after_a_step_the_ranks_have_the_same_weights(folder, name, gathered, sharded):

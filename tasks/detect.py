@@ -21,9 +21,8 @@ from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.media import Media, Part, check_source, list_media
 from cnn_core.params import Params, bounded, load_section
 from tasks import events
-from tasks.cluster import ray_cluster
 from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part
-from tasks.parts import Room, part_folder, room, run_parts
+from tasks.parts import Room, part_folder, run_parts
 from tasks.runtime import Runtime, load_runtime, main_checkout
 from tasks.state import key_of, run_in_progress
 
@@ -80,11 +79,9 @@ def main() -> None:
     with run_in_progress(runtime, f"detect-{key}") as run:
         state = local(run.folder, "detect")
         parts = media.parts(PART)
-        with ray_cluster(runtime):
-            where = room(runtime)
-            some = calibration_parts(media) if params.int8 else []
-            make = functools.partial(DetectWorker, params, runtime, where, str(state), some)
-            run_parts(parts, make, state / "parts", where, label="detect")
+        some = calibration_parts(media) if params.int8 else []
+        make = functools.partial(DetectWorker, params, runtime, str(state), some)
+        run_parts(parts, make, state / "parts", runtime, label="detect")
         folders = [part_folder(state / "parts", number) for number in range(len(parts))]
         if params.tracker != "none":
             from tasks.tracking import follow  # imports torch, which the driver needs for nothing else
@@ -109,7 +106,7 @@ class DetectWorker:
     """A `tasks.parts.Worker`: loads the network once, and writes a part's tables, pictures and labels. Made in its
     actor: only there is torch imported."""
 
-    def __init__(self, params: DetectParams, runtime: Runtime, where: Room, state: str, some: list[Part]) -> None:
+    def __init__(self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], where: Room) -> None:
         import torch
 
         from cnn_core.detection import Detector, DetectorParams

@@ -1,12 +1,14 @@
-"""Long inference in parts on Ray Data: actors that load once, parts that are whole or absent, runs that can be resumed.
+"""Long inference in parts: workers that load once, parts that are whole or absent, runs that can be resumed.
 
     folder/part-00000/…    what the worker wrote for the first part; there only when the part is finished
     folder/part-00000.begun   a byte for each time that it was begun in this run, until it is finished
 
 A part that is there is not done again, so a killed run goes on with what is missing, and nothing is done twice. Only
-descriptions of parts (names, numbers) go through the driver; pixels are read, and results written, by the actors.
-Ray makes an actor that died anew and gives it the same part again, without end: a part at which one actor after the
-other dies is noticed by its bytes.
+descriptions of parts (names, numbers) go through the driver; pixels are read, and results written, by the workers.
+
+Workers are Ray Data's actors. A few images one process beside this one does sooner than Ray has started; should it die,
+Ray goes on. Ray makes an actor that died anew and gives it the same part again, without end: a part at which one worker
+after the other dies is noticed by its bytes.
 """
 
 from __future__ import annotations
@@ -14,15 +16,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
+import os
 import pickle
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
 from cnn_core.files import whole_folder
 from tasks import events
-from tasks.cluster import first_line
+from tasks.cluster import first_line, ray_cluster
+from tasks.resources import gpus
 from tasks.runtime import Runtime, available_cores
 
 BEGINNINGS = 3  # of a part: an actor may die of what is not its fault, but not so often at the same images
@@ -38,23 +47,14 @@ class Worker(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Room:
-    """How many actors there are, and what each of them has."""
+    """How many workers there are, and what each of them has."""
 
     actors: int
     cpus: int
     gpus: int
 
 
-def room(runtime: Runtime) -> Room:
-    """One actor for each GPU; without one, as many as ``num_workers`` says. Called while a Ray is there."""
-    import ray
-
-    gpus = 0 if runtime.use_gpu is False else int(ray.cluster_resources().get("GPU", 0))
-    if runtime.use_gpu is True and not gpus:
-        raise ValueError("use_gpu is true but Ray finds no GPU; set it to auto or false in runtime.yaml")
-    actors = gpus or runtime.num_workers[1]
-    cpus = runtime.cpus_per_worker or max(1, available_cores() // (1 if runtime.ray_address else actors))
-    return Room(actors=actors, cpus=cpus, gpus=1 if gpus else 0)
+Make = Callable[[Room], Worker]
 
 
 def finished(folder: Path, number: int) -> bool:
@@ -66,57 +66,125 @@ def part_folder(folder: Path, number: int) -> Path:
 
 
 def run_parts(
-    parts: Sequence[Any],
-    make: Callable[[], Worker],
-    folder: str | Path,
-    where: Room,
-    *,
-    label: str,
-    unit: str = "images",
+    parts: Sequence[Any], make: Make, folder: Path, runtime: Runtime, *, label: str, unit: str = "images"
 ) -> None:
     """Work on every part that is not finished, with its results at ``part_folder(folder, its number)``.
 
     Args:
         parts: each with a length (in units) and a text that says which they are, small enough to be sent around.
-        make: makes the worker, in its actor.
+        make: makes the worker, in its process.
 
     Raises:
-        StageError: as the worker failed; actors died of a part (user); or an actor was lost otherwise (transient).
+        StageError: as the worker failed; workers died of a part (user); or one was lost otherwise (transient).
     """
-    import ray
-
     folder = folder.absolute()
     for counted in folder.glob("part-*.begun"):  # by a run that was interrupted
         counted.unlink()
-    missing = [number for number in range(len(parts)) if not finished(folder, number)]
-    total = sum(map(len, parts))
+    missing = [(number, part) for number, part in enumerate(parts) if not finished(folder, number)]
+    total, left = sum(map(len, parts)), sum(len(part) for _, part in missing)
     with events.progress(label, total, unit) as bar:
-        if done := total - sum(len(parts[number]) for number in missing):
-            bar.skip(done)
-            events.log(f"{label}: {done:,} of {total:,} {unit} were done before the interruption")
+        if left < total:
+            bar.skip(total - left)
+            events.log(f"{label}: {total - left:,} of {total:,} {unit} were done before the interruption")
         if not missing:
             return
         began, count = time.monotonic(), 0
-        try:
-            for row in _results([(number, parts[number]) for number in missing], make, folder, where):
+        with contextlib.closing(_results(missing, make, folder, runtime, label)) as rows:  # ends processes at once
+            for row in rows:
                 if "failure" in row:
                     raise events.StageError(row["failure"], row["kind"])
                 count += row["size"]
                 bar.update(row["size"], **{f"{unit}_per_s": count / (time.monotonic() - began)})
+
+
+def _results(
+    todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: Runtime, label: str
+) -> Generator[dict[str, Any]]:
+    if one_process_will_do(runtime, sum(len(part) for _, part in todo)):
+        try:
+            yield from _beside(todo, make, folder, runtime)
+            return
+        except EOFError:
+            todo = [(number, part) for number, part in todo if not finished(folder, number)]
+            events.log(f"warning: the process of {label} died; Ray goes on, with processes that are replaced")
+    with ray_cluster(runtime):
+        import ray
+
+        try:
+            yield from _on_ray(todo, make, folder, _room(runtime))
         except ray.exceptions.RayError as error:
             raise events.StageError(f"{label}: a worker of Ray was lost: {first_line(error)}", "transient") from None
 
 
-def _results(
-    todo: Sequence[tuple[int, Any]], make: Callable[[], Worker], folder: Path, where: Room
-) -> Iterator[dict[str, Any]]:
+def one_process_will_do(runtime: Runtime, units: int) -> bool:
+    """Whether Ray, with a start of seconds, has nothing to give: few images, one worker, no GPU and no cluster."""
+    few = units <= runtime.local_images and runtime.num_workers[1] == 1 and not runtime.ray_address
+    return few and (runtime.use_gpu is False or (runtime.use_gpu == "auto" and not gpus()))
+
+
+def _beside(todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: Runtime) -> Iterator[dict[str, Any]]:
+    """By one process beside this one, which must not die of an image.
+
+    Raises:
+        EOFError: it died.
+    """
+    where = Room(actors=1, cpus=runtime.cpus_per_worker or available_cores(), gpus=0)
+    # What is loaded here need not be loaded again; but torch's threads do not live through a fork.
+    forks = sys.platform == "linux" and "torch" not in sys.modules
+    context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, todo, make, where, folder), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        for _ in todo:
+            yield ours.recv()
+    except ConnectionResetError as error:
+        raise EOFError from error
+    finally:
+        process.kill()  # it has nothing left to do, and its libraries would take their time to end
+        process.join()
+
+
+def _work(to: Connection, todo: Sequence[tuple[int, Any]], make: Make, where: Room, folder: Path) -> None:
+    """The process beside. As of Ray's processes, nothing that a library prints is shown."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage ends it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    worker = _Lazy(make, where)
+    for number, part in todo:
+        to.send(worker.one(number, part, folder))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _room(runtime: Runtime) -> Room:
+    """One actor for each GPU; without one, as many as ``num_workers`` says. Called while a Ray is there."""
+    import ray
+
+    found = 0 if runtime.use_gpu is False else int(ray.cluster_resources().get("GPU", 0))
+    if runtime.use_gpu is True and not found:
+        raise ValueError("use_gpu is true but Ray finds no GPU; set it to auto or false in runtime.yaml")
+    actors = found or runtime.num_workers[1]
+    cpus = runtime.cpus_per_worker or max(1, available_cores() // (1 if runtime.ray_address else actors))
+    return Room(actors=actors, cpus=cpus, gpus=1 if found else 0)
+
+
+def _on_ray(todo: Sequence[tuple[int, Any]], make: Make, folder: Path, where: Room) -> Iterator[dict[str, Any]]:
     import ray.data
     from ray import cloudpickle
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     # As bytes: Ray Data would try to make columns of them, and warn of an actor with arguments of its own.
-    rows = [{"number": number, "work": cloudpickle.dumps((make, str(folder), part))} for number, part in todo]
+    rows = [{"number": number, "work": cloudpickle.dumps((make, where, folder, part))} for number, part in todo]
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,
         batch_size=None,  # a block is a part
@@ -129,24 +197,34 @@ def _results(
 
 
 class _Actor:
-    """Ray Data's shape: made once an actor, called with a part; loads when it gets its first.
-
-    Failures come back as rows, with their kind: an exception would come back as a text.
-    """
+    """Ray Data's shape: made once an actor, called with a part."""
 
     def __init__(self) -> None:
-        self.worker: Worker | None = None
+        self.worker: _Lazy | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         answers = [self._one(int(number), work) for number, work in zip(batch["number"], batch["work"], strict=True)]
         return {key: [answer[key] for answer in answers] for key in answers[0]}
 
     def _one(self, number: int, work: bytes) -> dict[str, Any]:
-        make, folder, part = pickle.loads(work)
-        target = part_folder(Path(folder), number)
+        make, where, folder, part = pickle.loads(work)
+        self.worker = self.worker or _Lazy(make, where)
+        return self.worker.one(number, part, folder)
+
+
+class _Lazy:
+    """A worker that loads when it gets its first part. Failures come back as rows, with their kind: an exception would
+    come back as a text."""
+
+    def __init__(self, make: Make, where: Room) -> None:
+        self.make, self.where = make, where
+        self.worker: Worker | None = None
+
+    def one(self, number: int, part: Any, folder: Path) -> dict[str, Any]:
+        target = part_folder(folder, number)
         try:
             with _counted(target, part):
-                self.worker = self.worker or make()
+                self.worker = self.worker or self.make(self.where)
                 with whole_folder(target) as partial:
                     self.worker(part, partial)
         except Exception as error:

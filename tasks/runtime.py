@@ -28,6 +28,7 @@ class Runtime(Params):
     use_gpu: Literal["auto", True, False]
     cpus_per_worker: int = bounded(0)
     micro_batch: int = bounded(0)
+    local_images: int = bounded(0)
     oom_smaller_batch: bool
     compile: bool
     feed: Literal["auto", "mapped", "streamed"]

@@ -28,10 +28,9 @@ from cnn_core.segmentation_params import SegmenterParams
 from cnn_core.segments import OBJECT
 from cnn_core.video_params import TrackingParams
 from tasks import events
-from tasks.cluster import ray_cluster
 from tasks.inference import EXTRA as OF_IMAGE
 from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part, write_rows
-from tasks.parts import Room, part_folder, room, run_parts
+from tasks.parts import Room, part_folder, run_parts
 from tasks.runtime import Runtime, load_runtime, main_checkout
 from tasks.state import key_of, run_in_progress
 
@@ -108,10 +107,8 @@ def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state:
     """All images in parts; gives the parts' folders."""
     parts = media.parts(PART)
     if parts:
-        with ray_cluster(runtime):
-            where = room(runtime)
-            make = functools.partial(SegmentWorker, params, runtime, where, str(state), by_class)
-            run_parts(parts, make, state / "parts", where, label="segment")
+        make = functools.partial(SegmentWorker, params, runtime, str(state), by_class)
+        run_parts(parts, make, state / "parts", runtime, label="segment")
     return [part_folder(state / "parts", number) for number in range(len(parts))]
 
 
@@ -178,7 +175,7 @@ class SegmentWorker:
         by_class: overlays have a colour a class, else one an object.
     """
 
-    def __init__(self, params: SegmentParams, runtime: Runtime, where: Room, state: str, by_class: bool) -> None:
+    def __init__(self, params: SegmentParams, runtime: Runtime, state: str, by_class: bool, where: Room) -> None:
         import torch
 
         from cnn_core.devices import keep_memory

@@ -21,8 +21,7 @@ from cnn_core.media import Media, Part
 from cnn_core.video_params import VideoParams, VideoPrompt
 from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
 from tasks import events
-from tasks.cluster import ray_cluster
-from tasks.parts import Room, room, run_parts
+from tasks.parts import Room, run_parts
 from tasks.runtime import load_runtime
 
 if TYPE_CHECKING:
@@ -70,10 +69,8 @@ def segment_videos(media: Media, params: SegmentParams, folders: Sequence[Path],
             f"{params.prompts} has no prompts for the videos of {params.source}, whose first frame is called {named}"
         )
     classes = prompt_classes(params.prompts)
-    with ray_cluster(runtime):
-        where = room(runtime)
-        make = functools.partial(VideoWorker, params, classes, where, str(state))
-        run_parts(jobs, make, folders[0].parent, where, label="segment videos", unit="frames")
+    make = functools.partial(VideoWorker, params, classes, str(state))
+    run_parts(jobs, make, folders[0].parent, runtime, label="segment videos", unit="frames")
     for job, folder in zip(jobs, folders, strict=True):
         _tell(job, folder)
 
@@ -103,7 +100,7 @@ def video_settings(params: SegmentParams) -> VideoParams:
 class VideoWorker:
     """A `tasks.parts.Worker`: loads the network once, and works on one video after the other. Made in its actor."""
 
-    def __init__(self, params: SegmentParams, classes: list[str], where: Room, state: str) -> None:
+    def __init__(self, params: SegmentParams, classes: list[str], state: str, where: Room) -> None:
         import torch
 
         from cnn_core.sam_video import VideoSegmenter

@@ -64,6 +64,7 @@ def settings(**changes):
         "use_gpu": False,
         "cpus_per_worker": 0,
         "micro_batch": 0,
+        "local_images": 0,
         "oom_smaller_batch": True,
         "compile": False,
         "feed": "auto",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -13,12 +17,11 @@ import ray
 from ray._private.node import Node
 
 from cnn_core.media import Part
+from tasks import parts as parts_module
 from tasks.cluster import NOT_NEEDED, ray_cluster
 from tasks.events import StageError
-from tasks.parts import Room, finished, run_parts
-from tasks.runtime import load_runtime
-
-ROOM = Room(actors=1, cpus=1, gpus=0)
+from tasks.parts import Room, finished, one_process_will_do, run_parts
+from tasks.runtime import ROOT, Runtime, load_runtime
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,10 @@ class Pictures:
 
 
 class Mortal:
-    def __init__(self, deaths: Path) -> None:
-        self.deaths = deaths
+    """And writes which process and which room it has."""
+
+    def __init__(self, deaths: Path, where: Room) -> None:
+        self.deaths, self.where = deaths, where
 
     def __call__(self, part: Pictures, folder: Path) -> dict[str, int]:
         died = self.deaths / part.name
@@ -45,8 +50,13 @@ class Mortal:
         if times < part.deadly:
             died.write_bytes(b"." * (times + 1))
             os.kill(os.getpid(), signal.SIGKILL)
-        (folder / "done").touch()
+        (folder / "done").write_text(f"{os.getpid()} {os.getppid()} {self.where.cpus}")
         return {"images": len(part)}
+
+
+def settings(**changes: object) -> Runtime:
+    few = {"ray_address": "", "num_workers": (1, 1), "use_gpu": False, "local_images": 30, "cpus_per_worker": 1}
+    return dataclasses.replace(load_runtime(), **few | changes)
 
 
 def test_a_part_says_which_images_it_is() -> None:
@@ -60,8 +70,7 @@ def test_a_part_says_which_images_it_is() -> None:
 
 @pytest.mark.slow
 def test_a_ray_of_ones_own_has_no_watchers() -> None:
-    runtime = dataclasses.replace(load_runtime(), ray_address="", num_workers=(1, 1))
-    with ray_cluster(runtime):
+    with ray_cluster(settings()):
         assert ray.get(ray.remote(num_cpus=1)(lambda: 7).remote()) == 7
         words = [word for child in psutil.Process().children() for word in child.cmdline()]  # and no zombies
         assert any("raylet" in word for word in words)
@@ -70,24 +79,77 @@ def test_a_ray_of_ones_own_has_no_watchers() -> None:
         assert getattr(Node, name).__module__ == "ray._private.node"
 
 
+def test_few_images_on_one_machine_need_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [one_process_will_do(settings(), units) for units in (1, 30, 31)] == [True, True, False]
+    changes = ({"local_images": 0}, {"ray_address": "auto"}, {"num_workers": (1, 2)}, {"use_gpu": True})
+    for change in changes:
+        assert not one_process_will_do(settings(**change), 1)
+    for found in ([], ["a GPU"]):
+        monkeypatch.setattr(parts_module, "gpus", lambda found=found: found)
+        assert one_process_will_do(settings(use_gpu="auto"), 1) is (not found)
+
+
+def test_few_parts_are_done_by_one_process_beside_this_one(tmp_path: Path) -> None:
+    parts = [Pictures(name="first", deadly=0), Pictures(name="second", deadly=0)]
+    run_parts(parts, functools.partial(Mortal, tmp_path), tmp_path / "parts", settings(), label="detect")
+    seen = [path.read_text().split() for path in sorted(tmp_path.glob("parts/*/done"))]
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
+    process, parent, cpus = map(int, seen[0])
+    assert (parent, cpus) == (os.getpid(), 1)
+    assert not psutil.pid_exists(process)
+    assert not ray.is_initialized()
+
+
+SLOW = """
+import functools, time
+from pathlib import Path
+from test_parts import Mortal, Pictures, run_parts, settings
+
+class Slow(Mortal):
+    def __call__(self, part, folder):
+        super().__call__(part, folder)
+        (folder.parent / "busy").write_text((folder / "done").read_text())
+        time.sleep(600)
+
+run_parts([Pictures(name="slow", deadly=0)], functools.partial(Slow, Path()), Path("parts"), settings(), label="detect")
+"""
+
+
+def test_the_process_beside_ends_with_the_stage_however_that_ends(tmp_path: Path) -> None:
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    stage = subprocess.Popen([sys.executable, "-c", SLOW], cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "parts/busy").exists():
+        assert stage.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    beside = psutil.Process(int((tmp_path / "parts/busy").read_text().split()[0]))
+    stage.kill()
+    stage.wait()
+    beside.wait(5)  # raises where it lives on
+    assert not finished(tmp_path / "parts", 0)
+
+
 @pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_but_not_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("local_images", [30, 0])
+def test_a_worker_that_dies_is_replaced_but_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], local_images: int
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the actors load what stands here
     parts = [Pictures(name="good", deadly=0), Pictures(name="unlucky", deadly=2), Pictures(name="bad", deadly=99)]
     folder = tmp_path / "parts"
-
-    def go() -> None:
-        run_parts(parts, lambda: Mortal(tmp_path), folder, ROOM, label="detect")
-
-    runtime = dataclasses.replace(load_runtime(), ray_address="", num_workers=(1, 1))
-    with ray_cluster(runtime):
-        with pytest.raises(
-            StageError, match=r"^the process that works on bad died 3 times: .*\. Take them out"
-        ) as told:
-            go()
-        assert told.value.kind == "user"
-        assert (tmp_path / "bad").stat().st_size == 3
-        assert [finished(folder, number) for number in range(3)] == [True, True, False]
-        (tmp_path / "bad").write_bytes(b"." * 98)  # and another run may try again
+    runtime = settings(local_images=local_images)  # begun by one process beside this one, or by Ray
+    go = functools.partial(run_parts, parts, functools.partial(Mortal, tmp_path), folder, runtime, label="detect")
+    with pytest.raises(StageError, match=r"^the process that works on bad died 3 times: .*\. Take them out") as told:
         go()
+    assert told.value.kind == "user"
+    assert (tmp_path / "bad").stat().st_size == 3
+    assert [finished(folder, number) for number in range(3)] == [True, True, False]
+    first = (folder / "part-00000/done").read_text().split()[1] == str(os.getpid())
+    assert first == (local_images > 0), "the process beside did it, and nobody again"
+    assert ("the process of detect died; Ray goes on" in capsys.readouterr().out) == (local_images > 0)
+    (tmp_path / "bad").write_bytes(b"." * 98)  # and another run may try again
+    go()
     assert sorted(path.name for path in folder.iterdir()) == ["part-00000", "part-00001", "part-00002"]
+    assert not ray.is_initialized()

@@ -73,7 +73,7 @@ def work(folder: Path, source: Path, prompts: list[dict[str, Any]] | None, **cha
     if prompts is not None:
         pd.DataFrame(prompts).to_csv(folder / "prompts.csv", index=False)
         write_prompts(folder / "prompts.csv", folder / "prompts.parquet", media, params.prompt)  # type: ignore[arg-type]
-    worker = SegmentWorker(params, load_runtime(), Room(actors=1, cpus=1, gpus=0), str(folder), True)
+    worker = SegmentWorker(params, load_runtime(), str(folder), True, Room(actors=1, cpus=1, gpus=0))
     (part,) = media.parts(100)
     (folder / "part").mkdir()
     worker(part, folder / "part")

@@ -78,7 +78,7 @@ def worker(tmp_path_factory) -> VideoWorker:
     folder = tmp_path_factory.mktemp("worker")
     quiet(folder)
     where = Room(actors=1, cpus=torch.get_num_threads(), gpus=0)
-    return VideoWorker(params(weights=small_sam2()), ["a", "b"], where, str(folder))
+    return VideoWorker(params(weights=small_sam2()), ["a", "b"], str(folder), where)
 
 
 def boxes(count: int, objects: int = 2, frame: int = 0) -> tuple[VideoPrompt, ...]:
@@ -229,6 +229,10 @@ def test_the_stage_follows_what_is_prompted_in_each_video(tmp_path):
     manifest = json.loads((target / "manifest.json").read_text())
     assert manifest["counts"]["images"] == 9
     assert manifest["listed"] == {"match": "*", "vid_stride": 1}
+    done = run_stage(tmp_path, GRIDFLOW_LOCAL_IMAGES="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for number, found in enumerate((first, second)):  # Ray's actors give the same
+        pd.testing.assert_frame_equal(read_objects(target / f"part-{number:05d}.parquet"), found)
     (tmp_path / "prompts.csv").write_text("image_id,frame,x1,y1,x2,y2\nthree,0,1,1,5,5\n")
     done = run_stage(tmp_path)
     assert done.returncode == 1

@@ -2,12 +2,14 @@
 
     python -m bench.detect_throughput --images 500 --rounds 2
 
-Compared, in turn, with the same weights and the same files: this project's stage `detect`; `yolo predict`, Ultralytics'
-command line as its users run it (PyTorch, its defaults, annotated pictures saved); and the best of Ultralytics alone
-that was found: its OpenVINO export, a stream over a listing, text labels saved. Cold is the whole process, start-up
-included, with the engine exported before; steady is what its images cost once it runs: the time of all images less that
-of a tenth of them. The weights are random, with a bias that leaves some boxes in each image; how many boxes agree
-(IoU >= 0.98, same class, score within 0.01) with PyTorch in float32 is printed beside.
+Compared, in turn, with the same weights and the same files: this project's stage `detect`, in float32 (its default) and
+with `half`; `yolo predict`, Ultralytics' command line as its users run it (PyTorch, its defaults, annotated pictures
+saved); and the best of Ultralytics alone that was found: its OpenVINO export, a stream over a listing, text labels
+saved (in bfloat16 where the processor has it, which is OpenVINO's own default, so like `half`). Cold is the whole
+process, start-up included, with the engine exported before; steady is what its images cost once it runs: the time of
+all images less that of a tenth of them. The weights are random, with a bias that leaves some boxes in each image; how
+many boxes agree (IoU >= 0.98, same class, score within 0.01) with PyTorch in float32 is printed beside: of random
+weights, whose scores lie close together, few do in bfloat16 (what it costs trained ones: `bench.detect_precision`).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ sys.path.insert(0, str(ROOT / "tests/code"))  # its random weights and photograp
 
 from detector_files import photograph, write_detector  # noqa: E402
 
+OURS = ("float32", "half")  # this project
 SHAPES = [(480, 640), (640, 480), (427, 640), (640, 427), (640, 640), (360, 640), (500, 640), (640, 512)]
 ALONE = """
 import sys
@@ -50,7 +53,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", default="yolo11n")
-    parser.add_argument("--half", action="store_true", help="this project in bfloat16, as Ultralytics' OpenVINO is")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -59,12 +61,13 @@ def main() -> None:
         write_images(folder / "few", max(8, args.images // 10))
         engine = export(folder, weights)
         runs = {
-            "this project": lambda source: ours(folder, weights, source, half=args.half),
+            **{name: lambda source, own=name: ours(folder / own, weights, folder / source) for name in OURS},
             "yolo predict": lambda source: command_line(folder, weights, source),
             "Ultralytics alone, OpenVINO, batch 1": lambda source: alone(folder, engine, source, 1),
             "Ultralytics alone, OpenVINO, batch 8": lambda source: alone(folder, engine, source, 8),
         }
-        first = timed(lambda: ours(folder, weights, "few", half=args.half))
+        first = timed(lambda: ours(folder / "half", weights, folder / "few"))
+        ours(folder / "float32", weights, folder / "few")
         print(f"first run ever, its export included: {first:.1f} s for {max(8, args.images // 10)} images")
         measured = measure(runs, args.rounds)
         report(measured, args.images, max(8, args.images // 10))
@@ -93,19 +96,13 @@ def environment(folder: Path) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | quiet
 
 
-def ours(folder: Path, weights: Path, source: str, *, half: bool) -> None:
-    section = yaml.safe_load((ROOT / "params.yaml").read_text()).get("detect", {})
-    own = {"weights": str(weights), "source": str(folder / source), "imgsz": 640, "conf": 0.25, "iou": 0.7}
-    own |= {
-        "max_det": 300,
-        "classes": [],
-        "agnostic_nms": False,
-        "half": half or "auto",
-        "int8": False,
-        "backend": "auto",
-    }
-    own |= {"vid_stride": 1, "tracker": "none", "save_txt": False, "pictures": 0}
-    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": section | own}))
+def ours(folder: Path, weights: Path, source: Path) -> None:
+    """In ``folder``, whose name is the precision."""
+    folder.mkdir(exist_ok=True)
+    own = {"weights": str(weights), "source": str(source), "match": "*", "imgsz": 640, "conf": 0.25, "iou": 0.7}
+    own |= {"max_det": 300, "classes": [], "agnostic_nms": False, "half": folder.name == "half" or "auto"}
+    own |= {"int8": False, "backend": "auto", "vid_stride": 1, "tracker": "none", "save_txt": False, "pictures": 0}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": own}))
     more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / "state")}
     run([sys.executable, "-m", "tasks.detect"], folder, environment(folder) | more)
 
@@ -147,31 +144,37 @@ def report(measured: dict[str, list[tuple[float, float]]], images: int, few: int
         name: (images - few) / statistics.median(whole - part for part, whole in times)
         for name, times in measured.items()
     }
-    print(f"{images} images, median of {len(next(iter(measured.values())))}; images/s, and this project against it")
+    print(f"{images} images, median of {len(next(iter(measured.values())))} rounds; images/s, and ours against it")
     for name in measured:
-        against = f"cold x{cold['this project'] / cold[name]:.2f}  steady x{steady['this project'] / steady[name]:.2f}"
-        print(f"{name:40} cold {cold[name]:6.1f}  steady {steady[name]:6.1f}   {against}")
+        shown = f"{'this project, ' if name in OURS else ''}{name}"
+        ratios = [f"{own} x{cold[own] / cold[name]:.2f} x{steady[own] / steady[name]:.2f}" for own in OURS]
+        against = "" if name in OURS else f"   {'   '.join(ratios)}   (cold, steady)"
+        print(f"{shown:40} cold {cold[name]:6.1f}  steady {steady[name]:6.1f}{against}")
 
 
 def compare(folder: Path) -> None:
     """How much of Ultralytics' boxes the others have."""
-    images = pd.read_parquet(folder / "data/predictions/detect/images.parquet")
-    parts = sorted((folder / "data/predictions/detect").glob("part-*.parquet"))
-    objects = pd.concat([pd.read_parquet(part) for part in parts])
-    groups = dict(tuple(objects.groupby("image_id")))
-    counts = dict.fromkeys(("boxes", "this project", "Ultralytics alone, OpenVINO"), 0)
+    tables = {f"this project, {own}": boxes(folder / own / "data/predictions/detect") for own in OURS}
+    counts = dict.fromkeys(("boxes", *tables, "Ultralytics alone, OpenVINO"), 0)
+    images = pd.read_parquet(folder / "float32/data/predictions/detect/images.parquet")
     for image in images.itertuples():
         stem, size = Path(image.file).stem, (image.width, image.height)
         reference = labels(folder / "command/out/labels" / f"{stem}.txt", size)
-        rows = groups.get(image.image_id, objects.iloc[:0])
-        own = rows[["class_id", "x1", "y1", "x2", "y2", "score"]].to_numpy(float)
         counts["boxes"] += len(reference)
-        counts["this project"] += matched(reference, own)
+        for name, found in tables.items():
+            counts[name] += matched(reference, found.get(image.image_id, np.empty((0, 6))))
         other = labels(folder / "alone/out/labels" / f"{stem}.txt", size)
         counts["Ultralytics alone, OpenVINO"] += matched(reference, other)
     for name in list(counts)[1:]:
         share = counts[name] / max(1, counts["boxes"])
         print(f"{name}: {share:.2%} of the {counts['boxes']:,} boxes of `yolo predict`")
+
+
+def boxes(folder: Path) -> dict[str, np.ndarray]:
+    """By image: class, xyxy in pixels, score."""
+    objects = pd.concat([pd.read_parquet(part) for part in sorted(folder.glob("part-*.parquet"))])
+    columns = ["class_id", "x1", "y1", "x2", "y2", "score"]
+    return {str(name): rows[columns].to_numpy(float) for name, rows in objects.groupby("image_id")}
 
 
 def labels(path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -40,6 +40,11 @@ class StageNode:
         """The name in small letters, digits and dashes, as Prefect's artifact keys and folders want it."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
 
+    @property
+    def section(self) -> str:
+        """Its section of the parameters, which bears the name of its module: train of train@digits."""
+        return self.name.rpartition(":")[2].partition("@")[0]
+
 
 def find_root(start: Path | None = None) -> Path:
     """The root of the repository that holds ``start`` (default: the current folder).

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cnn_core.params import read_yaml
 def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, check: bool = True) -> list[str]:
     """Apply a recipe, then overrides (``train.digits.epochs=3``), to ``params.yaml``; comments stay.
 
-    The new file is checked whole (unless ``check`` is false) before it takes the old one's place, so a bad value
+    What changes is checked (unless ``check`` is false) before the new file takes the old one's place, so a bad value
     changes nothing.
 
     Returns:
@@ -42,19 +42,25 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
         after = dict(_flatten(read_yaml(candidate)))
         changes = [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
         if changes and check:
-            check_params(root, candidate)
+            check_params(root, candidate, changed_sections(changes))
         if changes:
             candidate.replace(params)
     return changes
 
 
-def check_params(root: Path, params: Path | None = None) -> None:
-    """Check every section against its stage's dataclass, in a process of its own (flows must not import torch).
+def changed_sections(changes: Iterable[str]) -> set[str]:
+    """The sections (stages) of what `patch_params` says has changed."""
+    return {change.partition(".")[0] for change in changes}
+
+
+def check_params(root: Path, params: Path | None = None, sections: Collection[str] = ()) -> None:
+    """Check sections (empty = every one) against their stages' dataclasses, in a process of its own: flows must not
+    import torch, which takes seconds for all.
 
     Raises:
         ValueError: a key is unknown or missing, or a value is not allowed; every fault is listed.
     """
-    command = [sys.executable, "-m", "tasks.check", str(params or root / "params.yaml")]
+    command = [sys.executable, "-m", "tasks.check", str(params or root / "params.yaml"), *sorted(sections)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode == 3:
         raise ValueError(done.stdout.strip())

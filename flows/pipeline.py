@@ -27,7 +27,7 @@ from flows.graph import StageNode, find_root, missing_inputs, read_graph
 from flows.leftovers import clear_leftovers, new_run_folder
 from flows.lineage import publish_lineage
 from flows.messages import counts, foreign, missing, summary, what_failed
-from flows.parameters import check_params, patch_params
+from flows.parameters import changed_sections, check_params, patch_params
 from flows.processes import Slots
 from flows.publish import if_it_can_be_shown, publish_summary
 from flows.running import run_nodes
@@ -146,7 +146,7 @@ def prepare(root: Path, stages: tuple[str, ...], recipe: str | None, overrides: 
         print("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
         print("\n".join(f"  {change}" for change in changes), flush=True)
     nodes = read_graph(root, stages)
-    _check(root, nodes, checked=bool(changes))  # changes were checked before they were written
+    _check(root, nodes, changes)
     return nodes
 
 
@@ -170,17 +170,18 @@ def prepare_workspace(
         nodes = read_graph(place.root, stages)
     for change in [*changes, *found]:
         say(f"parameter {change}")
-    _check(place.root, nodes, checked=bool(changes))
+    _check(place.root, nodes, changes)
     return nodes
 
 
-def _check(root: Path, nodes: Sequence[StageNode], *, checked: bool) -> None:
+def _check(root: Path, nodes: Sequence[StageNode], changes: Sequence[str]) -> None:
+    """``changes`` were checked before they were written."""
     if absent := missing_inputs(root, nodes):
         raise ValueError("\n".join(missing(root, stage, path) for stage, path in absent))
     if found := [(node.name, path) for node in nodes for path in node.foreign]:
         raise ValueError("\n".join(foreign(root, stage, path) for stage, path in found))
-    if not checked and any(node.stale for node in nodes):
-        check_params(root)
+    if sections := {node.section for node in nodes if node.stale} - changed_sections(changes):
+        check_params(root, sections=sections)
 
 
 def main() -> int:

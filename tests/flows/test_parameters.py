@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ def root(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def check_here(root: Path, params: Path | None = None) -> None:
-    if found := list(faults(params or root / "params.yaml")):
+def check_here(root: Path, params: Path | None = None, sections: Collection[str] = ()) -> None:
+    if found := list(faults(params or root / "params.yaml", sections)):
         raise ValueError("\n".join(found))
 
 
@@ -32,6 +33,20 @@ def test_parameters_are_checked_by_a_process_of_its_own(root: Path) -> None:
     (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("unlabelled: 500 ", "unlabelled: -1 "))
     with pytest.raises(ValueError, match=r"^sample\.digits\.unlabelled must be at least 0"):
         check_params(root)
+
+
+def test_only_sections_that_are_asked_for_are_looked_into(root: Path) -> None:
+    whole = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(whole.replace("unlabelled: 500 ", "unlabelled: -1 "))
+    patch_params(root, None, ["detect.conf=0.5"])  # for `detect` another stage's fault is none
+    with pytest.raises(ValueError, match=r"^detect\.conf must be at least 0 and at most 1, not 2"):
+        patch_params(root, None, ["detect.conf=2"])
+    check_params(root, sections={"detect"})
+    with pytest.raises(ValueError, match=r"^sample\.digits\.unlabelled must be at least 0"):
+        check_params(root, sections={"detect", "sample"})
+    (root / "params.yaml").write_text(whole + "detct:\n  conf: 1\n")
+    with pytest.raises(ValueError, match="detct is not a stage; did you mean detect"):
+        check_params(root, sections={"detect"})
 
 
 def test_an_override_changes_its_value_and_keeps_the_comments(root: Path) -> None:

@@ -133,13 +133,13 @@ def _beside(todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: 
     forks = sys.platform == "linux" and "torch" not in sys.modules
     context: Any = multiprocessing.get_context("fork" if forks else "spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, todo, make, where, folder), daemon=True)
+    process = context.Process(target=_work, args=(theirs, todo, make, where, folder))  # it may have children
     process.start()
     theirs.close()
     try:
         for _ in todo:
             yield ours.recv()
-    except ConnectionResetError as error:
+    except OSError as error:  # in the middle of a word
         raise EOFError from error
     finally:
         process.kill()  # it has nothing left to do, and its libraries would take their time to end

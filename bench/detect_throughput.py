@@ -31,6 +31,8 @@ import torch
 import yaml
 from torchvision.ops import box_iou
 
+from tasks.runtime import load_runtime
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/code"))  # its random weights and photographs
 
@@ -60,8 +62,9 @@ def main() -> None:
         write_images(folder / "all", args.images)
         write_images(folder / "few", max(8, args.images // 10))
         engine = export(folder, weights)
+        few = args.images <= load_runtime().local_images
         runs = {
-            **{name: lambda source, own=name: ours(folder / own, weights, folder / source) for name in OURS},
+            **{name: lambda source, own=name: ours(folder / own, weights, folder / source, few=few) for name in OURS},
             "yolo predict": lambda source: command_line(folder, weights, source),
             "Ultralytics alone, OpenVINO, batch 1": lambda source: alone(folder, engine, source, 1),
             "Ultralytics alone, OpenVINO, batch 8": lambda source: alone(folder, engine, source, 8),
@@ -96,14 +99,16 @@ def environment(folder: Path) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | quiet
 
 
-def ours(folder: Path, weights: Path, source: Path) -> None:
-    """In ``folder``, whose name is the precision."""
+def ours(folder: Path, weights: Path, source: Path, *, few: bool = True) -> None:
+    """In ``folder``, whose name is the precision; ``few``: the images are so few that Ray is not needed."""
     folder.mkdir(exist_ok=True)
     own = {"weights": str(weights), "source": str(source), "match": "*", "imgsz": 640, "conf": 0.25, "iou": 0.7}
     own |= {"max_det": 300, "classes": [], "agnostic_nms": False, "half": folder.name == "half" or "auto"}
     own |= {"int8": False, "backend": "auto", "vid_stride": 1, "tracker": "none", "save_txt": False, "pictures": 0}
     (folder / "params.yaml").write_text(yaml.safe_dump({"detect": own}))
     more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / "state")}
+    if not few:  # all are done on Ray, so the tenth that is subtracted is too
+        more["GRIDFLOW_LOCAL_IMAGES"] = "0"
     run([sys.executable, "-m", "tasks.detect"], folder, environment(folder) | more)
 
 

@@ -22,14 +22,15 @@ from cnn_core.media import Media, Part, check_source, list_media
 from cnn_core.params import Params, bounded, load_section
 from tasks import events
 from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part
-from tasks.parts import Room, part_folder, run_parts
+from tasks.parts import run_parts
 from tasks.runtime import Runtime, load_runtime, main_checkout
 from tasks.state import key_of, run_in_progress
+from tasks.workers import Room, part_folder
 
-PART = 128  # images; what a killed run loses at most, for each actor
+PART = 128  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/detect"
 CALIBRATED = 128  # images of the source that int8 is calibrated with
-# What the parts depend on and only the actors load.
+# What the parts depend on and only the workers load.
 _CODE = ("detection", "engines", "images", "media", "media_reading", "yolo", "yolo_exports", "yolo_inference")
 CODE = [f"cnn_core/{name}.py" for name in _CODE]
 
@@ -103,8 +104,8 @@ def check_weights(weights: str) -> None:
 
 
 class DetectWorker:
-    """A `tasks.parts.Worker`: loads the network once, and writes a part's tables, pictures and labels. Made in its
-    actor: only there is torch imported."""
+    """A `tasks.workers.Worker`: loads the network once, and writes a part's tables, pictures and labels. Made in its
+    process: only there is torch imported."""
 
     def __init__(self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], where: Room) -> None:
         import torch

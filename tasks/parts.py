@@ -1,8 +1,5 @@
 """Long inference in parts: workers that load once, parts that are whole or absent, runs that can be resumed.
 
-    folder/part-00000/…    what the worker wrote for the first part; there only when the part is finished
-    folder/part-00000.begun   a byte for each time that it was begun in this run, until it is finished
-
 A part that is there is not done again, so a killed run goes on with what is missing, and nothing is done twice. Only
 descriptions of parts (names, numbers) go through the driver; pixels are read, and results written, by the workers.
 
@@ -14,7 +11,7 @@ after the other dies is noticed by its bytes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -23,46 +20,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from cnn_core.files import whole_folder
 from tasks import events
-from tasks.cluster import first_line, ray_cluster
-from tasks.resources import gpus
+from tasks.cluster import ENVIRONMENT, first_line, ray_cluster
+from tasks.resources import gpu_count
 from tasks.runtime import Runtime, available_cores
+from tasks.workers import LazyWorker, Make, Room, done, finished
 
-BEGINNINGS = 3  # of a part: an actor may die of what is not its fault, but not so often at the same images
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 SPARE_CPUS = 0.5  # of an actor's cores that Ray does not count: it needs some to start the next task
-
-
-class Worker(Protocol):
-    """Loads when it is made, and then works on one part after the other."""
-
-    def __call__(self, part: Any, folder: Path) -> dict[str, int]:
-        """Write what comes of ``part`` into the empty ``folder``, and count: ``images`` at least."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Room:
-    """How many workers there are, and what each of them has."""
-
-    actors: int
-    cpus: int
-    gpus: int
-
-
-Make = Callable[[Room], Worker]
-
-
-def finished(folder: Path, number: int) -> bool:
-    return part_folder(folder, number).is_dir()
-
-
-def part_folder(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05d}"
 
 
 def run_parts(
@@ -101,12 +71,20 @@ def _results(
     todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: Runtime, label: str
 ) -> Generator[dict[str, Any]]:
     if one_process_will_do(runtime, sum(len(part) for _, part in todo)):
+        told = set()
         try:
-            yield from _beside(todo, make, folder, runtime)
+            for row in _beside(todo, make, folder, runtime):
+                told.add(row.get("number"))
+                yield row
             return
         except EOFError:
-            todo = [(number, part) for number, part in todo if not finished(folder, number)]
             events.log(f"warning: the process of {label} died; Ray goes on, with processes that are replaced")
+        for number, part in todo:
+            if finished(folder, number) and number not in told:  # it died before it could say so
+                yield done(number, part)
+        todo = [(number, part) for number, part in todo if not finished(folder, number)]
+        if not todo:
+            return
     with ray_cluster(runtime):
         import ray
 
@@ -119,7 +97,7 @@ def _results(
 def one_process_will_do(runtime: Runtime, units: int) -> bool:
     """Whether Ray, with a start of seconds, has nothing to give: few images, one worker, no GPU and no cluster."""
     few = units <= runtime.local_images and runtime.num_workers[1] == 1 and not runtime.ray_address
-    return few and (runtime.use_gpu is False or (runtime.use_gpu == "auto" and not gpus()))
+    return few and (runtime.use_gpu is False or (runtime.use_gpu == "auto" and not gpu_count()))
 
 
 def _beside(todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: Runtime) -> Iterator[dict[str, Any]]:
@@ -134,28 +112,37 @@ def _beside(todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: 
     context: Any = multiprocessing.get_context("fork" if forks else "spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, todo, make, where, folder))  # it may have children
-    process.start()
-    theirs.close()
+    os.environ.setdefault("GOMP_SPINCOUNT", ENVIRONMENT["GOMP_SPINCOUNT"])  # as Ray's workers
     try:
+        process.start()
+        theirs.close()
         for _ in todo:
+            while not ours.poll(1):
+                if not process.is_alive() and not ours.poll():  # and a child of its own holds the pipe open
+                    raise EOFError
             yield ours.recv()
     except OSError as error:  # in the middle of a word
         raise EOFError from error
     finally:
-        process.kill()  # it has nothing left to do, and its libraries would take their time to end
-        process.join()
+        if process.pid:
+            process.kill()  # it has nothing left to do, and its libraries would take their time to end
+            process.join()
 
 
 def _work(to: Connection, todo: Sequence[tuple[int, Any]], make: Make, where: Room, folder: Path) -> None:
     """The process beside. As of Ray's processes, nothing that a library prints is shown."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage ends it
+    if sys.platform == "linux":  # at once, or it would hold the run's lock, which it has by the fork
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
-    worker = _Lazy(make, where)
+    worker = LazyWorker(make, where)
     for number, part in todo:
-        to.send(worker.one(number, part, folder))
+        to.send(row := worker.one(number, part, folder))
+        if "failure" in row:
+            return
 
 
 def _end_with_parent() -> None:
@@ -200,7 +187,7 @@ class _Actor:
     """Ray Data's shape: made once an actor, called with a part."""
 
     def __init__(self) -> None:
-        self.worker: _Lazy | None = None
+        self.worker: LazyWorker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         answers = [self._one(int(number), work) for number, work in zip(batch["number"], batch["work"], strict=True)]
@@ -208,56 +195,5 @@ class _Actor:
 
     def _one(self, number: int, work: bytes) -> dict[str, Any]:
         make, where, folder, part = pickle.loads(work)
-        self.worker = self.worker or _Lazy(make, where)
+        self.worker = self.worker or LazyWorker(make, where)
         return self.worker.one(number, part, folder)
-
-
-class _Lazy:
-    """A worker that loads when it gets its first part. Failures come back as rows, with their kind: an exception would
-    come back as a text."""
-
-    def __init__(self, make: Make, where: Room) -> None:
-        self.make, self.where = make, where
-        self.worker: Worker | None = None
-
-    def one(self, number: int, part: Any, folder: Path) -> dict[str, Any]:
-        target = part_folder(folder, number)
-        try:
-            with _counted(target, part):
-                self.worker = self.worker or self.make(self.where)
-                with whole_folder(target) as partial:
-                    self.worker(part, partial)
-        except Exception as error:
-            return self._told(error)
-        return {"number": number, "size": len(part)}
-
-    @staticmethod
-    def _told(error: Exception) -> dict[str, Any]:
-        kind, message = events.classify(error)
-        if kind == "bug":
-            import traceback
-
-            message += f"\n{traceback.format_exc()}"
-        return {"failure": message, "kind": kind}
-
-
-@contextlib.contextmanager
-def _counted(target: Path, part: Any) -> Iterator[None]:
-    """Notes that a part is begun, for whoever is given it when this process dies of it.
-
-    Raises:
-        StageError: it has been begun too often.
-    """
-    begun = target.with_name(f"{target.name}.begun")
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    times = begun.stat().st_size if begun.exists() else 0
-    if times >= BEGINNINGS:
-        raise events.StageError(
-            f"the process that works on {part} died {times} times: memory ran out, or one of these files crashes what "
-            "reads it. Take them out of the source, or halve them to find the one",
-            "user",
-        )
-    with begun.open("ab") as file:
-        file.write(b".")
-    yield
-    begun.unlink()

@@ -22,7 +22,7 @@ class Meter:
         self._cpu: dict[tuple[int, float], float] = {}  # of each process, when it was last seen
         self._peak = self._gpu_peak = 0
         self._lock = threading.Lock()
-        self._gpus = gpus()
+        self._gpus = _gpus()
 
     @classmethod
     def begin(cls) -> None:
@@ -62,8 +62,19 @@ class Meter:
         return found | ({"gpu_peak_memory_bytes": self._gpu_peak} if self._gpus else {})
 
 
-def gpus() -> list[Any]:
-    """This machine's, as NVML's handles; none without its library or a driver."""
+def gpu_count() -> int:
+    """NVIDIA GPUs of this machine, also of those that do not answer."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetCount()
+    except Exception:  # no library, no driver, no permission
+        return 0
+
+
+def _gpus() -> list[Any]:
+    """NVML's handles; none without its library or a driver."""
     try:
         import pynvml
 

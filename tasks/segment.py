@@ -30,11 +30,12 @@ from cnn_core.video_params import TrackingParams
 from tasks import events
 from tasks.inference import EXTRA as OF_IMAGE
 from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part, write_rows
-from tasks.parts import Room, part_folder, run_parts
+from tasks.parts import run_parts
 from tasks.runtime import Runtime, load_runtime, main_checkout
 from tasks.state import key_of, run_in_progress
+from tasks.workers import Room, part_folder
 
-PART = 16  # images; what a killed run loses at most, for each actor
+PART = 16  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/segment"
 EXTRA = {
     **OF_IMAGE,
@@ -44,7 +45,7 @@ EXTRA = {
     "prompt_score": "float64",
 }
 DROPPED = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}
-# What the parts depend on and only the actors load.
+# What the parts depend on and only the workers load.
 _CODE = """clips detection engines images media_reading sam sam_automatic sam_decoder sam_memory sam_small sam_video
     sam_weights segment_images segmentation segmentation_pictures segmentation_prompts video_pictures video_prompts yolo
     yolo_exports yolo_inference yolo_prompting"""
@@ -168,8 +169,8 @@ def tell(params: SegmentParams, summary: Mapping[str, Any]) -> None:
 
 
 class SegmentWorker:
-    """A `tasks.parts.Worker`: loads the network once, and writes a part's tables, overlays and cut-outs. Made in its
-    actor: only there is torch imported.
+    """A `tasks.workers.Worker`: loads the network once, and writes a part's tables, overlays and cut-outs. Made in its
+    process: only there is torch imported.
 
     Args:
         by_class: overlays have a colour a class, else one an object.

@@ -1,4 +1,4 @@
-"""The videos of `segment`: objects followed by SAM 2 from their prompts on, one video after the other in Ray's actors.
+"""The videos of `segment`: objects followed by SAM 2 from their prompts on, one video after the other.
 
 Each video's folder is a part like those of the images (`tasks.inference`): its frames are the images, ``track_id`` (and
 ``prompt_id``) is the object, and ``pictures/<video>.mp4`` shows the masks. A frame in which an object is hidden has no
@@ -21,8 +21,9 @@ from cnn_core.media import Media, Part
 from cnn_core.video_params import VideoParams, VideoPrompt
 from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
 from tasks import events
-from tasks.parts import Room, run_parts
+from tasks.parts import run_parts
 from tasks.runtime import load_runtime
+from tasks.workers import Room
 
 if TYPE_CHECKING:
     from cnn_core.sam_video import Followed
@@ -54,7 +55,7 @@ def video_parts(media: Media, params: SegmentParams) -> list[Part]:
 
 
 def segment_videos(media: Media, params: SegmentParams, folders: Sequence[Path], state: Path) -> None:
-    """Follow what is prompted in every video, each into its folder of ``folders`` (`tasks.parts.part_folder`).
+    """Follow what is prompted in every video, each into its folder of ``folders`` (`tasks.workers.part_folder`).
 
     Raises:
         ValueError: the prompts name no frame of any of them, or as `video_prompts`.
@@ -98,7 +99,7 @@ def video_settings(params: SegmentParams) -> VideoParams:
 
 
 class VideoWorker:
-    """A `tasks.parts.Worker`: loads the network once, and works on one video after the other. Made in its actor."""
+    """A `tasks.workers.Worker`: loads the network once, and works on one video after the other. Made in its process."""
 
     def __init__(self, params: SegmentParams, classes: list[str], state: str, where: Room) -> None:
         import torch

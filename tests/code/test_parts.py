@@ -20,8 +20,9 @@ from cnn_core.media import Part
 from tasks import parts as parts_module
 from tasks.cluster import NOT_NEEDED, ray_cluster
 from tasks.events import StageError
-from tasks.parts import Room, finished, one_process_will_do, run_parts
+from tasks.parts import one_process_will_do, run_parts
 from tasks.runtime import ROOT, Runtime, load_runtime
+from tasks.workers import Room, finished
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,8 @@ def test_few_images_on_one_machine_need_no_ray(monkeypatch: pytest.MonkeyPatch) 
     changes = ({"local_images": 0}, {"ray_address": "auto"}, {"num_workers": (1, 2)}, {"use_gpu": True})
     for change in changes:
         assert not one_process_will_do(settings(**change), 1)
-    for found in ([], ["a GPU"]):
-        monkeypatch.setattr(parts_module, "gpus", lambda found=found: found)
+    for found in (0, 1):
+        monkeypatch.setattr(parts_module, "gpu_count", lambda found=found: found)
         assert one_process_will_do(settings(use_gpu="auto"), 1) is (not found)
 
 
@@ -101,16 +102,31 @@ def test_few_parts_are_done_by_one_process_beside_this_one(tmp_path: Path) -> No
     assert not ray.is_initialized()
 
 
-SLOW = """
-import functools, time
-from pathlib import Path
-from test_parts import Mortal, Pictures, run_parts, settings
-
 class Slow(Mortal):
-    def __call__(self, part, folder):
+    def __call__(self, part: Pictures, folder: Path) -> dict[str, int]:
         super().__call__(part, folder)
         (folder.parent / "busy").write_text((folder / "done").read_text())
         time.sleep(600)
+        return {}
+
+
+class Last(Mortal):
+    """Dies when its part is in place, and leaves a child with all that it has open."""
+
+    def __call__(self, part: Pictures, folder: Path) -> dict[str, int]:
+        if not os.fork():
+            time.sleep(20)
+            os._exit(0)
+        super().__call__(part, folder)
+        folder.rename(folder.parent / "part-00000")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+SLOW = """
+import functools
+from pathlib import Path
+from test_parts import Pictures, Slow, run_parts, settings
 
 run_parts([Pictures(name="slow", deadly=0)], functools.partial(Slow, Path()), Path("parts"), settings(), label="detect")
 """
@@ -129,6 +145,18 @@ def test_the_process_beside_ends_with_the_stage_however_that_ends(tmp_path: Path
     stage.wait()
     beside.wait(5)  # raises where it lives on
     assert not finished(tmp_path / "parts", 0)
+
+
+def test_what_was_done_before_the_process_died_is_not_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    run_parts(
+        [Pictures(name="only", deadly=0)], functools.partial(Last, tmp_path), tmp_path / "parts", settings(), label="x"
+    )
+    assert time.monotonic() - began < 10, "its child is not waited for"
+    assert "x 10/10 images" in capsys.readouterr().out
+    assert not ray.is_initialized()
 
 
 @pytest.mark.slow

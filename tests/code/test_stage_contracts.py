@@ -32,6 +32,7 @@ NO_RESULT = {
     "tasks/story.py",
     "tasks/streaming.py",
     "tasks/parts.py",
+    "tasks/workers.py",
 }
 
 

@@ -111,11 +111,13 @@ class DetectWorker:
         import torch
 
         from cnn_core.detection import Detector, DetectorParams
+        from cnn_core.devices import keep_memory
         from cnn_core.media_reading import Reader
 
         names = [field.name for field in dataclasses.fields(DetectorParams)]
         if not where.gpus:
             torch.set_num_threads(where.cpus)
+            keep_memory()
         self.params, self.reader = params, Reader(vid_stride=params.vid_stride)
         self.detector = Detector(
             params.weights,

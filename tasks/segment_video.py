@@ -104,10 +104,12 @@ class VideoWorker:
     def __init__(self, params: SegmentParams, classes: list[str], state: str, where: Room) -> None:
         import torch
 
+        from cnn_core.devices import keep_memory
         from cnn_core.sam_video import VideoSegmenter
 
         if not where.gpus:
             torch.set_num_threads(where.cpus)
+            keep_memory()
         self.params, self.classes = params, classes
         self.segmenter = VideoSegmenter(
             params.weights,

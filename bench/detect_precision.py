@@ -61,18 +61,25 @@ def main() -> None:
 
 def agreeing(reference: pd.DataFrame, found: pd.DataFrame, least_iou: float, within: float) -> float:
     """The share of the reference's boxes with a score from `SHOWN` on that are among those found."""
-    groups, have, count = dict(tuple(found.groupby("image_id"))), 0, 0
-    for image_id, rows in reference[reference["score"] >= SHOWN].groupby("image_id"):
-        others = groups.get(image_id, found.iloc[:0])
-        corners = ["x1", "y1", "x2", "y2"]
-        overlap = box_iou(torch.tensor(rows[corners].to_numpy()), torch.tensor(others[corners].to_numpy())).numpy()
-        scores, classes = (
-            (rows[name].to_numpy()[:, None], others[name].to_numpy()[None]) for name in ("score", "class_id")
-        )
-        near = np.abs(scores[0] - scores[1]) <= within
-        have += int(((overlap >= least_iou) & near & (classes[0] == classes[1])).any(1).sum())
-        count += len(rows)
-    return have / max(1, count)
+    reference, groups = reference[reference["score"] >= SHOWN], by_image(found)
+    have = sum(
+        matched(rows, groups.get(image_id, rows[:0]), least_iou, within)
+        for image_id, rows in by_image(reference).items()
+    )
+    return have / max(1, len(reference))
+
+
+def by_image(objects: pd.DataFrame) -> dict[str, np.ndarray]:
+    """float64 (n, 6) of each image: class, xyxy in pixels, score."""
+    columns = ["class_id", "x1", "y1", "x2", "y2", "score"]
+    return {str(name): rows[columns].to_numpy(float) for name, rows in objects.groupby("image_id")}
+
+
+def matched(reference: np.ndarray, found: np.ndarray, least_iou: float = 0.98, within: float = 0.01) -> int:
+    """How many of the reference's boxes have one of the same class at this overlap and score; both as `by_image`."""
+    overlap = box_iou(torch.tensor(reference[:, 1:5]), torch.tensor(found[:, 1:5])).numpy()
+    near = np.abs(reference[:, None, 5] - found[None, :, 5]) <= within
+    return int(((overlap >= least_iou) & near & (reference[:, None, 0] == found[None, :, 0])).any(1).sum())
 
 
 def measure(
@@ -101,12 +108,8 @@ def measure(
             seconds = time.perf_counter() - began
     areas = relative_areas(*SIZES)
     evaluation = evaluate_boxes(images, objects, found, classes, max_det=300, areas=areas, relative=True)
-    return (
-        mean(average_precision(evaluation, at=0.5)),
-        mean(average_precision(evaluation)),
-        found,
-        len(images) / seconds,
-    )
+    precision = [mean(average_precision(evaluation, at=at)) for at in (0.5, None)]
+    return *precision, found, len(images) / seconds
 
 
 def calibration(source: str) -> Iterator[np.ndarray]:

@@ -27,10 +27,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 import yaml
-from torchvision.ops import box_iou
 
+from bench.detect_precision import by_image, matched
 from tasks.runtime import load_runtime
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,10 +175,7 @@ def compare(folder: Path) -> None:
 
 
 def boxes(folder: Path) -> dict[str, np.ndarray]:
-    """By image: class, xyxy in pixels, score."""
-    objects = pd.concat([pd.read_parquet(part) for part in sorted(folder.glob("part-*.parquet"))])
-    columns = ["class_id", "x1", "y1", "x2", "y2", "score"]
-    return {str(name): rows[columns].to_numpy(float) for name, rows in objects.groupby("image_id")}
+    return by_image(pd.concat([pd.read_parquet(part) for part in sorted(folder.glob("part-*.parquet"))]))
 
 
 def labels(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -189,14 +185,6 @@ def labels(path: Path, size: tuple[int, int]) -> np.ndarray:
     table = np.loadtxt(path, ndmin=2)
     centre, half = table[:, 1:3] * size, table[:, 3:5] * size / 2
     return np.column_stack([table[:, 0], centre - half, centre + half, table[:, 5]])
-
-
-def matched(reference: np.ndarray, found: np.ndarray) -> int:
-    if not len(reference) or not len(found):
-        return 0
-    overlap = box_iou(torch.from_numpy(reference[:, 1:5]), torch.from_numpy(np.ascontiguousarray(found[:, 1:5])))
-    near = np.abs(reference[:, None, 5] - found[None, :, 5]) <= 0.01
-    return int(((overlap.numpy() >= 0.98) & near & (reference[:, None, 0] == found[None, :, 0])).any(1).sum())
 
 
 if __name__ == "__main__":

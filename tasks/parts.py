@@ -71,20 +71,11 @@ def _results(
     todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: Runtime, label: str
 ) -> Generator[dict[str, Any]]:
     if one_process_will_do(runtime, sum(len(part) for _, part in todo)):
-        told = set()
-        try:
-            for row in _beside(todo, make, folder, runtime):
-                told.add(row.get("number"))
-                yield row
-            return
-        except EOFError:
-            events.log(f"warning: the process of {label} died; Ray goes on, with processes that are replaced")
-        for number, part in todo:
-            if finished(folder, number) and number not in told:  # it died before it could say so
-                yield done(number, part)
+        yield from _beside(todo, make, folder, runtime)
         todo = [(number, part) for number, part in todo if not finished(folder, number)]
         if not todo:
             return
+        events.log(f"warning: the process of {label} died; Ray goes on, with processes that are replaced")
     with ray_cluster(runtime):
         import ray
 
@@ -101,11 +92,8 @@ def one_process_will_do(runtime: Runtime, units: int) -> bool:
 
 
 def _beside(todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: Runtime) -> Iterator[dict[str, Any]]:
-    """By one process beside this one, which must not die of an image.
-
-    Raises:
-        EOFError: it died.
-    """
+    """By one process beside this one, which must not die of an image. When that one dies, what it has not done is not
+    done."""
     where = Room(actors=1, cpus=runtime.cpus_per_worker or available_cores(), gpus=0)
     # What is loaded here need not be loaded again; but torch's threads do not live through a fork.
     forks = sys.platform == "linux" and "torch" not in sys.modules
@@ -113,16 +101,19 @@ def _beside(todo: Sequence[tuple[int, Any]], make: Make, folder: Path, runtime: 
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, todo, make, where, folder))  # it may have children
     os.environ.setdefault("GOMP_SPINCOUNT", ENVIRONMENT["GOMP_SPINCOUNT"])  # as Ray's workers
+    told = 0
     try:
         process.start()
         theirs.close()
-        for _ in todo:
+        while told < len(todo):
             while not ours.poll(1):
                 if not process.is_alive() and not ours.poll():  # and a child of its own holds the pipe open
                     raise EOFError
             yield ours.recv()
-    except OSError as error:  # in the middle of a word
-        raise EOFError from error
+            told += 1
+    except (EOFError, OSError):  # at the end of a word, or in the middle of one
+        if finished(folder, todo[told][0]):
+            yield done(*todo[told])
     finally:
         if process.pid:
             process.kill()  # it has nothing left to do, and its libraries would take their time to end

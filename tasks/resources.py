@@ -78,8 +78,7 @@ def _gpus() -> list[Any]:
     try:
         import pynvml
 
-        pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(gpu_count())]
     except Exception:  # no library, no driver, no permission: then nothing is said of GPUs
         return []
 

@@ -47,6 +47,7 @@ def part_folder(folder: Path, number: int) -> Path:
 
 
 def done(number: int, part: Any) -> dict[str, Any]:
+    """What is told of a part that is finished."""
     return {"number": number, "size": len(part)}
 
 

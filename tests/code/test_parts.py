@@ -17,7 +17,6 @@ import ray
 from ray._private.node import Node
 
 from cnn_core.media import Part
-from tasks import parts as parts_module
 from tasks.cluster import NOT_NEEDED, ray_cluster
 from tasks.events import StageError
 from tasks.parts import one_process_will_do, run_parts
@@ -86,7 +85,7 @@ def test_few_images_on_one_machine_need_no_ray(monkeypatch: pytest.MonkeyPatch) 
     for change in changes:
         assert not one_process_will_do(settings(**change), 1)
     for found in (0, 1):
-        monkeypatch.setattr(parts_module, "gpu_count", lambda found=found: found)
+        monkeypatch.setattr("tasks.parts.gpu_count", lambda found=found: found)
         assert one_process_will_do(settings(use_gpu="auto"), 1) is (not found)
 
 

@@ -31,7 +31,7 @@ from cnn_core.media import Media
 from tasks import events
 
 BAD = {"image_id": "str", "file": "str", "reason": "str", "detail": "str"}
-EXTRA = {"file": "str", "model_sha256": "str"}  # columns of objects behind those of `OBJECTS`
+RESULT_COLUMNS = {"file": "str", "model_sha256": "str"}  # columns of objects behind those of `OBJECTS`
 Rows = Iterable[Mapping[str, Any]]
 
 
@@ -64,7 +64,7 @@ def tell_left_out(media: Media, source: str) -> None:
         events.log(f"{source} also has files that are no images: {kinds}")
 
 
-def write_part(folder: Path, objects: Rows, images: Rows, bad: Rows, extra: Mapping[str, str] = EXTRA) -> None:
+def write_part(folder: Path, objects: Rows, images: Rows, bad: Rows, extra: Mapping[str, str] = RESULT_COLUMNS) -> None:
     """A part's tables, with the same columns and types whether they have rows or not.
 
     Args:

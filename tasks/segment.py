@@ -1,6 +1,6 @@
 """Masks in any images, prompted by what `detect` found there, by points, or of everything -> data/predictions/segment.
 
-part-00000.parquet …   one row a mask: `cnn_core.annotations.OBJECTS` (score = predicted IoU) and `EXTRA`
+part-00000.parquet …   one row a mask: `cnn_core.annotations.OBJECTS` (score = predicted IoU) and `MASK_COLUMNS`
 images.parquet         one row an image that could be read, also where nothing was found
 dropped.parquet        prompts without a mask: image_id, file, prompt_id, reason
 coco.json              COCO's results format, with masks and file names
@@ -28,8 +28,7 @@ from cnn_core.segmentation_params import SegmenterParams
 from cnn_core.segments import OBJECT
 from cnn_core.video_params import TrackingParams
 from tasks import events
-from tasks.inference import EXTRA as OF_IMAGE
-from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part, write_rows
+from tasks.inference import RESULT_COLUMNS, gather, local, tell_left_out, weights_sha256, write_part, write_rows
 from tasks.parts import run_parts
 from tasks.runtime import Runtime, load_runtime, main_checkout
 from tasks.state import key_of, run_in_progress
@@ -37,14 +36,14 @@ from tasks.workers import Room, part_folder
 
 PART = 16  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/segment"
-EXTRA = {
-    **OF_IMAGE,
+MASK_COLUMNS = {
+    **RESULT_COLUMNS,
     "area": "int64",
     "stability": "float64",
     "prompt_id": "int64",
     "prompt_score": "float64",
 }
-DROPPED = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}
+DROPPED_PROMPTS = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}
 # What the parts depend on and only the workers load.
 _CODE = """clips detection engines images media_reading sam sam_automatic sam_decoder sam_memory sam_small sam_video
     sam_weights segment_images segmentation segmentation_pictures segmentation_prompts video_pictures video_prompts yolo
@@ -216,8 +215,8 @@ class SegmentWorker:
             objects += [{**named, **row, "model_sha256": sha256} for row in found.rows]
             dropped += [{**named, "prompt_id": number, "reason": why} for number, why in found.dropped.items()]
             self._draw(folder, entry, image, found.rows, (prompts or {}).get(entry.image_id))
-        write_part(folder, objects, images, bad, EXTRA)
-        write_rows(folder / "dropped.parquet", dropped, DROPPED)
+        write_part(folder, objects, images, bad, MASK_COLUMNS)
+        write_rows(folder / "dropped.parquet", dropped, DROPPED_PROMPTS)
         own = self.predictor.names
         names = list(own.values()) if own and prompts is None else [OBJECT["class_name"]]
         about = {"names": names, "sha256": sha256, "family": self.predictor.family, "name": self.predictor.name}

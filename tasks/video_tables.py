@@ -12,7 +12,7 @@ from cnn_core.images import BadImage
 from cnn_core.segments import LOW_SCORE
 from cnn_core.video_params import HIDDEN
 from tasks.inference import write_part, write_rows
-from tasks.segment import DROPPED, EXTRA
+from tasks.segment import DROPPED_PROMPTS, MASK_COLUMNS
 
 if TYPE_CHECKING:
     from cnn_core.sam_video import Followed
@@ -27,7 +27,7 @@ class VideoTables:
     Attributes:
         frames: how many could be read. last: the number of the last one that came.
         seen: the objects that have a mask somewhere. lost: frames that could not be read.
-        dropped: prompts that were not used, rows of `DROPPED`.
+        dropped: prompts that were not used, rows of `DROPPED_PROMPTS`.
     """
 
     def __init__(self, folder: Path, sha256: str) -> None:
@@ -72,11 +72,11 @@ class VideoTables:
                     writer.write_table(pq.read_table(file))
         for piece in self._pieces:
             shutil.rmtree(piece)
-        write_rows(self.folder / "dropped.parquet", self.dropped, DROPPED)
+        write_rows(self.folder / "dropped.parquet", self.dropped, DROPPED_PROMPTS)
 
     def _flush(self) -> None:
         piece = self.folder / f".piece-{len(self._pieces):05d}"
         piece.mkdir()
-        write_part(piece, self._rows["objects"], self._rows["images"], self._rows["bad"], EXTRA)
+        write_part(piece, self._rows["objects"], self._rows["images"], self._rows["bad"], MASK_COLUMNS)
         self._rows = {name: [] for name in TABLES}
         self._pieces.append(piece)

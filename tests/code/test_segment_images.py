@@ -26,7 +26,7 @@ from cnn_core.segments import Segments
 from cnn_core.yolo import quiet
 from cnn_core.yolo_prompting import Chooser
 from tasks.runtime import load_runtime
-from tasks.segment import EXTRA, SegmentParams, SegmentWorker
+from tasks.segment import MASK_COLUMNS, SegmentParams, SegmentWorker
 from tasks.workers import Room
 
 VIDEO = {
@@ -109,7 +109,7 @@ def test_odd_images_and_odd_prompts(tmp_path, weights):
     objects, images = pd.read_parquet(part / "objects.parquet"), pd.read_parquet(part / "images.parquet")
     bad, dropped = pd.read_parquet(part / "bad.parquet"), pd.read_parquet(part / "dropped.parquet")
     assert list(objects)[: len(OBJECTS)] == list(OBJECTS)
-    assert set(EXTRA) <= set(objects)
+    assert set(MASK_COLUMNS) <= set(objects)
     found = list(zip(objects["image_id"], objects["prompt_id"], strict=True))
     assert found == [("colour", 0), ("colour", 3), ("grey", 0), ("wide", 0)]
     assert list(images["image_id"]) == ["colour", "grey", "unprompted", "wide"]

@@ -26,7 +26,7 @@ from cnn_core.detection import Detector, DetectorParams
 from cnn_core.detection_metrics import average_precision, evaluate_boxes, mean, relative_areas
 from cnn_core.detection_truth import class_numbers, detections, joined
 from cnn_core.truth import read_truth
-from tasks.runtime import available_cores
+from tasks.engine.runtime import available_cores
 
 WAYS = {  # name: backend, half, int8
     "torch float32": ("torch", False, False),

@@ -30,7 +30,7 @@ import pandas as pd
 import yaml
 
 from bench.detect_precision import by_image, matched
-from tasks.runtime import load_runtime
+from tasks.engine.runtime import load_runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/code"))  # its random weights and photographs

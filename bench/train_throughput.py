@@ -6,7 +6,7 @@
     gridflow  this project's training loop: stored arrays, augmentation of whole batches on the device
     usual     ImageFolder, DataLoader workers, torchvision v2 transforms image by image, a plain loop
     usual+    the same with this project's settings of the memory allocator (`cnn_core.devices.keep_memory`) and of the
-              threads, which every stage has (`GOMP_SPINCOUNT` in tasks/cluster.py)
+              threads, which every stage has (`GOMP_SPINCOUNT` in tasks/engine/cluster.py)
 
 All with the same network, batch, precision, optimizer and strengths of augmentation. Each measurement is a process of
 its own; the ways alternate, and medians over the rounds are given. ``usual`` keeps no average of the weights, ours
@@ -43,7 +43,7 @@ from cnn_core.params import from_mapping
 from cnn_core.seeds import generator
 from cnn_core.training import TrainParams
 from cnn_core.transforms import transform
-from tasks.cluster import ENVIRONMENT
+from tasks.engine.cluster import ENVIRONMENT
 
 WAYS = ("ceiling", "gridflow", "usual", "usual+")
 SPINNING = "GOMP_SPINCOUNT"

@@ -14,7 +14,7 @@ from prefect.tasks import exponential_backoff
 
 from cnn_core.params import read_yaml
 from flows.graph import StageNode
-from tasks.runtime import load_runtime
+from tasks.engine.runtime import load_runtime
 
 BACK_OFF = exponential_backoff(2.0)  # seconds before an attempt: 2, 4, 8 ...
 BATCHES = ("batch_size", "batch")  # how sections of params.yaml name the images of a step

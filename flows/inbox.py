@@ -25,7 +25,7 @@ from flows.graph import find_root
 from flows.outputs import get, outputs, own_folder
 from flows.registry import champion, tags
 from flows.workspace import Workspace, workspace
-from tasks.state import try_lock
+from tasks.engine.state import try_lock
 
 DONE, REFUSED = "done", "refused"
 SETTLE_S = 10.0  # what was written to more recently is perhaps still being copied

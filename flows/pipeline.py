@@ -42,7 +42,7 @@ from flows.workspace import (
     uncommitted,
     workspace,
 )
-from tasks.runtime import load_runtime
+from tasks.engine.runtime import load_runtime
 
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 

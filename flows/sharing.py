@@ -26,7 +26,7 @@ from flows.git import git, main_checkout
 from flows.graph import StageNode
 from flows.processes import ProcessGroups
 from flows.workspace import dvc_remotes, experiment_ref
-from tasks.runtime import Runtime, load_runtime
+from tasks.engine.runtime import Runtime, load_runtime
 
 RETRIES = 2
 # Words of what no second attempt mends: credentials, rights, names.

@@ -28,7 +28,7 @@ from flows.leftovers import end_stage
 from flows.lineage import describe_assets
 from flows.processes import ProcessGroups, Slots
 from flows.publish import if_it_can_be_shown, publish_results
-from tasks.events import progress_line
+from tasks.engine.events import progress_line
 
 LOG_EVERY_S = 5.0
 # What DVC tells a person at a terminal, and says nothing in a log.
@@ -148,7 +148,7 @@ def stage_environment(folder: Path) -> dict[str, str]:
         "GRIDFLOW_RUN_DIR": str(folder),
         "GRIDFLOW_RUNNER_PID": str(os.getpid()),
         "DVC_NO_ANALYTICS": "1",
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"),  # stages side by side: see tasks/cluster.py
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"),  # stages side by side: see tasks/engine/cluster.py
     }
 
 

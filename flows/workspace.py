@@ -28,7 +28,7 @@ from flows.git import commit_tree, git, resolve, update_refs
 from flows.graph import StageNode, missing_inputs
 from flows.leftovers import end_orphans
 from flows.parameters import text_parameters
-from tasks.state import try_lock
+from tasks.engine.state import try_lock
 
 LINKS = "reflink,hardlink,symlink"  # what the file system can, in this order; never copies
 LOCKS = ("dvc.lock", "*/dvc.lock")

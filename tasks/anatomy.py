@@ -20,8 +20,8 @@ from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.checkpoints import ModelCard, load_model
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.views import views
-from tasks import events
-from tasks.runtime import available_cores, load_runtime
+from tasks.engine import events
+from tasks.engine.runtime import available_cores, load_runtime
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from cnn_core.datasets import decode, read_manifest, read_raw
 from cnn_core.figures import contact_sheet
 from cnn_core.params import bounded, load_section
 from cnn_core.seeds import generator
-from tasks import events
+from tasks.engine import events
 
 BLOCK = 1000  # images distorted at a time; part of what seeds them
 SHOWN_COPIES = 3

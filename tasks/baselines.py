@@ -17,7 +17,7 @@ from cnn_core.baselines import BASELINES, compare, row
 from cnn_core.checkpoints import load_model
 from cnn_core.classifier import Classifier
 from cnn_core.params import Params, bounded, load_section
-from tasks import events
+from tasks.engine import events
 
 SET = "digits"
 

@@ -14,7 +14,7 @@ from cnn_core.compose_picture import ComposeParams
 from cnn_core.figures import contact_sheet
 from cnn_core.params import load_section
 from cnn_core.yolo_labels import SPLITS
-from tasks import events
+from tasks.engine import events
 
 PARAMS = ComposeParams
 FOLDER = "data/composed/numbers"

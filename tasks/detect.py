@@ -20,12 +20,12 @@ from typing import Any, Literal
 from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.media import Media, Part, check_source, list_media
 from cnn_core.params import Params, bounded, load_section
-from tasks import events
+from tasks.engine import events
+from tasks.engine.parts import run_parts
+from tasks.engine.runtime import Runtime, load_runtime, main_checkout
+from tasks.engine.state import key_of, run_in_progress
+from tasks.engine.workers import Room, part_folder
 from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part
-from tasks.parts import run_parts
-from tasks.runtime import Runtime, load_runtime, main_checkout
-from tasks.state import key_of, run_in_progress
-from tasks.workers import Room, part_folder
 
 PART = 128  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/detect"
@@ -104,7 +104,7 @@ def check_weights(weights: str) -> None:
 
 
 class DetectWorker:
-    """A `tasks.workers.Worker`: loads the network once, and writes a part's tables, pictures and labels. Made in its
+    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, pictures and labels. Made in its
     process: only there is torch imported."""
 
     def __init__(self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], where: Room) -> None:

@@ -15,8 +15,8 @@ from cnn_core.figures import contact_sheet
 from cnn_core.metrics import classification, worst_mistakes
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.views import MOST_VIEWS
-from tasks import events
-from tasks.runtime import load_runtime
+from tasks.engine import events
+from tasks.engine.runtime import load_runtime
 
 ACROSS = 8  # mistakes in a row of the picture
 

@@ -35,8 +35,8 @@ from cnn_core.truth import read_truth
 from cnn_core.yolo import load_network, weights_file
 from cnn_core.yolo_grid import grid_record, look_at
 from cnn_core.yolo_grid_picture import draw_grid
-from tasks import events
-from tasks.runtime import available_cores, load_runtime, state_folder
+from tasks.engine import events
+from tasks.engine.runtime import available_cores, load_runtime, state_folder
 
 FIRST = 6  # images that are shown as they come
 FAINTEST = 0.02  # least score of a box that the report's grid can show

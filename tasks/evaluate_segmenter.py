@@ -31,8 +31,8 @@ from cnn_core.segmentation_evaluation import (
 )
 from cnn_core.segmentation_evaluation_pictures import draw_examples
 from cnn_core.segmentation_metrics import SCORES, calibration, compared, figures, means_by, sizes, trust
-from tasks import events
-from tasks.runtime import available_cores, load_runtime, state_folder
+from tasks.engine import events
+from tasks.engine.runtime import available_cores, load_runtime, state_folder
 
 # Automatic masks are not measured; the segmenter wants the values all the same.
 NO_EVERYTHING = EverythingParams(

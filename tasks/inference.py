@@ -28,7 +28,7 @@ from cnn_core.annotations import (
 )
 from cnn_core.coco import coco_results
 from cnn_core.media import Media
-from tasks import events
+from tasks.engine import events
 
 BAD = {"image_id": "str", "file": "str", "reason": "str", "detail": "str"}
 RESULT_COLUMNS = {"file": "str", "model_sha256": "str"}  # columns of objects behind those of `OBJECTS`

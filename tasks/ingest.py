@@ -11,7 +11,7 @@ from cnn_core.near_duplicates import near_keys
 from cnn_core.params import load_section
 from cnn_core.scene_sources import open_scenes
 from cnn_core.splits import ink_keys
-from tasks import events
+from tasks.engine import events
 
 PARAMS = IngestParams
 LAYOUTS = {

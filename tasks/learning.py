@@ -27,11 +27,11 @@ from cnn_core.photo_augmentation import principal_colours
 from cnn_core.seeds import generator
 from cnn_core.training import Outcome, Task, TrainParams, outcome, parameter_count, train
 from cnn_core.transforms import Transform, transform
-from tasks import distributed, events
-from tasks.cluster import check_shared, ray_cluster
-from tasks.runtime import git_commit, load_runtime
-from tasks.state import key_of, run_in_progress
-from tasks.story import Story
+from tasks.engine import distributed, events
+from tasks.engine.cluster import check_shared, ray_cluster
+from tasks.engine.runtime import git_commit, load_runtime
+from tasks.engine.state import key_of, run_in_progress
+from tasks.engine.story import Story
 
 CURVE = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "images_per_s")
 TOLD = ("train_loss", "val_loss", "val_accuracy", "images_per_s")  # in an epoch's line
@@ -113,14 +113,14 @@ def load_feeds(params: TrainParams, config: Mapping[str, Any], splits: Mapping[s
     """What is trained on, and what is refitted on: the splits, or streams of their rows."""
     folder, refit = config["data"], params.refit == "all"
     if config["streamed"]:
-        from tasks.streaming import Stream
+        from tasks.engine.streaming import Stream
 
         return Stream.of("train", folder), Stream.of("refit", folder) if refit else None
     return splits["train"], splits["train"].joined(splits["val"], splits["test"]) if refit else None
 
 
 def streamed_sets(folder: str | Path, *, refit: bool) -> dict[str, Any]:
-    from tasks.streaming import datasets  # it imports Ray, for which `ray_cluster` has to make ready first
+    from tasks.engine.streaming import datasets  # it imports Ray, for which `ray_cluster` has to make ready first
 
     return datasets(folder, refit=refit)
 

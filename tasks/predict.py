@@ -17,8 +17,8 @@ from cnn_core.image_files import Block, read_folder
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.validation import Refusal
 from cnn_core.views import MOST_VIEWS
-from tasks import events
-from tasks.runtime import load_runtime
+from tasks.engine import events
+from tasks.engine.runtime import load_runtime
 
 BLOCK = 2000  # images decoded at a time
 SUBMITTED = ("digits",)  # sets whose competition takes a submission.csv

@@ -54,8 +54,8 @@ from cnn_core.reading import (
 from cnn_core.reading_pictures import example, examples, outline_colours
 from cnn_core.truth import read_truth
 from cnn_core.views import MOST_VIEWS
-from tasks import events
-from tasks.runtime import load_runtime
+from tasks.engine import events
+from tasks.engine.runtime import load_runtime
 
 TARGET = "data/predictions/read"
 PART = 128  # images whose digits are classified together

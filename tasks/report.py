@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cnn_core.params import load_section
 from cnn_core.reporting import ReportParams, write_report
-from tasks import events
+from tasks.engine import events
 
 PARAMS = ReportParams
 

@@ -15,7 +15,7 @@ from PIL import Image
 from cnn_core.files import whole_folder
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.scenes import SCENES, draw_scene
-from tasks import events
+from tasks.engine import events
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,12 +27,12 @@ from cnn_core.prompts import ImagePrompts, PromptTable, check_prompts, prompt_fi
 from cnn_core.segmentation_params import SegmenterParams
 from cnn_core.segments import OBJECT
 from cnn_core.video_params import TrackingParams
-from tasks import events
+from tasks.engine import events
+from tasks.engine.parts import run_parts
+from tasks.engine.runtime import Runtime, load_runtime, main_checkout
+from tasks.engine.state import key_of, run_in_progress
+from tasks.engine.workers import Room, part_folder
 from tasks.inference import RESULT_COLUMNS, gather, local, tell_left_out, weights_sha256, write_part, write_rows
-from tasks.parts import run_parts
-from tasks.runtime import Runtime, load_runtime, main_checkout
-from tasks.state import key_of, run_in_progress
-from tasks.workers import Room, part_folder
 
 PART = 16  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/segment"
@@ -168,7 +168,7 @@ def tell(params: SegmentParams, summary: Mapping[str, Any]) -> None:
 
 
 class SegmentWorker:
-    """A `tasks.workers.Worker`: loads the network once, and writes a part's tables, overlays and cut-outs. Made in its
+    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, overlays and cut-outs. Made in its
     process: only there is torch imported.
 
     Args:

@@ -20,10 +20,10 @@ from cnn_core.images import BadImage
 from cnn_core.media import Media, Part
 from cnn_core.video_params import VideoParams, VideoPrompt
 from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
-from tasks import events
-from tasks.parts import run_parts
-from tasks.runtime import load_runtime
-from tasks.workers import Room
+from tasks.engine import events
+from tasks.engine.parts import run_parts
+from tasks.engine.runtime import load_runtime
+from tasks.engine.workers import Room
 
 if TYPE_CHECKING:
     from cnn_core.sam_video import Followed
@@ -55,7 +55,7 @@ def video_parts(media: Media, params: SegmentParams) -> list[Part]:
 
 
 def segment_videos(media: Media, params: SegmentParams, folders: Sequence[Path], state: Path) -> None:
-    """Follow what is prompted in every video, each into its folder of ``folders`` (`tasks.workers.part_folder`).
+    """Follow what is prompted in every video, each into its folder of ``folders`` (`tasks.engine.workers.part_folder`).
 
     Raises:
         ValueError: the prompts name no frame of any of them, or as `video_prompts`.
@@ -99,7 +99,7 @@ def video_settings(params: SegmentParams) -> VideoParams:
 
 
 class VideoWorker:
-    """A `tasks.workers.Worker`: loads the network once, and works on one video after the other. Made in its process."""
+    """A `tasks.engine.workers.Worker`: loads the network once, and works on one video after the other. Made in its process."""
 
     def __init__(self, params: SegmentParams, classes: list[str], state: str, where: Room) -> None:
         import torch

@@ -15,8 +15,8 @@ from cnn_core.params import load_section
 from cnn_core.study_beyond import series, series_rows, spoilt, upsampling_rows
 from cnn_core.study_experiments import EXPERIMENTS, ExperimentParams, measure
 from cnn_core.study_networks import Digits
-from tasks import events
-from tasks.runtime import available_cores, load_runtime
+from tasks.engine import events
+from tasks.engine.runtime import available_cores, load_runtime
 
 PARAMS = ExperimentParams
 SHOWN = 10  # digits of the upsampling's picture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnn_core.study_report import write_study
-from tasks import events
+from tasks.engine import events
 
 
 def main() -> None:

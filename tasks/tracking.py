@@ -13,7 +13,7 @@ import pandas as pd
 from cnn_core.annotations import BOX, objects_table, read_images, read_objects, write_objects
 from cnn_core.media import Media, Part
 from cnn_core.media_reading import Reader
-from tasks import events
+from tasks.engine import events
 
 if TYPE_CHECKING:
     from tasks.detect import DetectParams

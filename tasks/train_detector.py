@@ -32,11 +32,11 @@ from cnn_core.yolo_training import (
     seen,
     train,
 )
-from tasks import distributed, events
-from tasks.cluster import ray_cluster
-from tasks.runtime import Runtime, git_commit, load_runtime
-from tasks.state import Run, key_of, run_in_progress
-from tasks.story import Story, write_curve
+from tasks.engine import distributed, events
+from tasks.engine.cluster import ray_cluster
+from tasks.engine.runtime import Runtime, git_commit, load_runtime
+from tasks.engine.state import Run, key_of, run_in_progress
+from tasks.engine.story import Story, write_curve
 
 PARAMS = DetectorParams
 FOLDER = "data/models/detector"

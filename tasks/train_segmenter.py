@@ -25,11 +25,11 @@ from cnn_core.sam_pictures import seen
 from cnn_core.sam_training import Job, TrainSegmenterParams, final_state, start_network, train
 from cnn_core.sam_weights import weights_file
 from cnn_core.yolo import OWN, file_sha256, quiet
-from tasks import distributed, events
-from tasks.cluster import check_shared, ray_cluster
-from tasks.runtime import Runtime, git_commit, load_runtime
-from tasks.state import Run, key_of, run_in_progress
-from tasks.story import Story, write_curve
+from tasks.engine import distributed, events
+from tasks.engine.cluster import check_shared, ray_cluster
+from tasks.engine.runtime import Runtime, git_commit, load_runtime
+from tasks.engine.state import Run, key_of, run_in_progress
+from tasks.engine.story import Story, write_curve
 
 PARAMS = TrainSegmenterParams
 FOLDER = "data/models/segmenter"

@@ -20,7 +20,7 @@ from prefect.settings import Settings
 from prefect.settings.legacy import _get_valid_setting_names
 from prefect.utilities.templating import apply_values, find_placeholders
 
-from tasks.runtime import Runtime
+from tasks.engine.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

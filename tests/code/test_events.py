@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.events import StageError, classify
+from tasks.engine.events import StageError, classify
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,11 +17,11 @@ import ray
 from ray._private.node import Node
 
 from cnn_core.media import Part
-from tasks.cluster import NOT_NEEDED, ray_cluster
-from tasks.events import StageError
-from tasks.parts import one_process_will_do, run_parts
-from tasks.runtime import ROOT, Runtime, load_runtime
-from tasks.workers import Room, finished
+from tasks.engine.cluster import NOT_NEEDED, ray_cluster
+from tasks.engine.events import StageError
+from tasks.engine.parts import one_process_will_do, run_parts
+from tasks.engine.runtime import ROOT, Runtime, load_runtime
+from tasks.engine.workers import Room, finished
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def test_few_images_on_one_machine_need_no_ray(monkeypatch: pytest.MonkeyPatch) 
     for change in changes:
         assert not one_process_will_do(settings(**change), 1)
     for found in (0, 1):
-        monkeypatch.setattr("tasks.parts.gpu_count", lambda found=found: found)
+        monkeypatch.setattr("tasks.engine.parts.gpu_count", lambda found=found: found)
         assert one_process_will_do(settings(use_gpu="auto"), 1) is (not found)
 
 

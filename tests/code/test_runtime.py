@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import runtime as runtime_module
-from tasks.runtime import Runtime, load_runtime, main_checkout, state_folder
-from tasks.state import key_of, run_in_progress
+from tasks.engine import runtime as runtime_module
+from tasks.engine.runtime import Runtime, load_runtime, main_checkout, state_folder
+from tasks.engine.state import key_of, run_in_progress
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,7 +115,7 @@ def test_the_state_lies_in_the_main_checkout_of_a_worktree(tmp_path, monkeypatch
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.state.main_checkout", lambda: tmp_path)
+    monkeypatch.setattr("tasks.engine.state.main_checkout", lambda: tmp_path)
     return settings(state=str(tmp_path / "state"))
 
 
@@ -142,7 +142,7 @@ def test_a_run_that_failed_or_was_killed_is_found_again(checkout, tmp_path):
         assert (Path(run.folder) / "checkpoint").is_dir()
         (tmp_path / "kept").touch()
     holder = (
-        "import sys, time; from pathlib import Path; import tasks.state as s\n"
+        "import sys, time; from pathlib import Path; import tasks.engine.state as s\n"
         "lock = s.try_lock(Path(sys.argv[1]) / 'locks/train.lock'); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
@@ -179,8 +179,8 @@ def test_a_runs_key_follows_parameters_data_and_code(monkeypatch, tmp_path):
     key = key_of(params={"a": 1}, data="x")
     assert key == key_of(data="x", params={"a": 1})
     assert len({key, key_of(params={"a": 2}, data="x"), key_of(params={"a": 1}, data="y")}) == 3
-    monkeypatch.setattr("tasks.state.ROOT", tmp_path)
-    monkeypatch.setattr("tasks.state._loaded_code", lambda: [tmp_path / "code.py"])
+    monkeypatch.setattr("tasks.engine.state.ROOT", tmp_path)
+    monkeypatch.setattr("tasks.engine.state._loaded_code", lambda: [tmp_path / "code.py"])
     keys = []
     for code in ("a = 1", "a = 2"):
         (tmp_path / "code.py").write_text(code)

@@ -25,9 +25,9 @@ from cnn_core.segmentation_pictures import overlay, write_cutouts, write_overlay
 from cnn_core.segments import Segments
 from cnn_core.yolo import quiet
 from cnn_core.yolo_prompting import Chooser
-from tasks.runtime import load_runtime
+from tasks.engine.runtime import load_runtime
+from tasks.engine.workers import Room
 from tasks.segment import MASK_COLUMNS, SegmentParams, SegmentWorker
-from tasks.workers import Room
 
 VIDEO = {
     "folders": False,

@@ -24,8 +24,8 @@ from cnn_core.media import list_media
 from cnn_core.video_params import VideoPrompt
 from cnn_core.yolo import quiet
 from tasks import segment
+from tasks.engine.workers import Room
 from tasks.segment_video import Job, VideoWorker, video_parts
-from tasks.workers import Room
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERYTHING = {

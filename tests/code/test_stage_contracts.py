@@ -23,16 +23,16 @@ NO_RESULT = {
     "cnn_core/devices.py",
     "cnn_core/models.py",  # the list of networks; a stage that trains depends on its own network's module
     "tasks/__init__.py",
-    "tasks/events.py",
-    "tasks/cluster.py",
-    "tasks/resources.py",
-    "tasks/runtime.py",
-    "tasks/state.py",
-    "tasks/distributed.py",
-    "tasks/story.py",
-    "tasks/streaming.py",
-    "tasks/parts.py",
-    "tasks/workers.py",
+    "tasks/engine/events.py",
+    "tasks/engine/cluster.py",
+    "tasks/engine/resources.py",
+    "tasks/engine/runtime.py",
+    "tasks/engine/state.py",
+    "tasks/engine/distributed.py",
+    "tasks/engine/story.py",
+    "tasks/engine/streaming.py",
+    "tasks/engine/parts.py",
+    "tasks/engine/workers.py",
 }
 
 

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def streaming():
-    return pytest.importorskip("tasks.streaming")
+    return pytest.importorskip("tasks.engine.streaming")
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,8 @@ def test_a_batch_smaller_than_the_ranks_is_told(streaming):
 def own_ray():
     import dataclasses
 
-    from tasks.cluster import ray_cluster
-    from tasks.runtime import load_runtime
+    from tasks.engine.cluster import ray_cluster
+    from tasks.engine.runtime import load_runtime
 
     with ray_cluster(dataclasses.replace(load_runtime(), ray_address="", feed="streamed", num_workers=(1, 1))):
         yield

@@ -17,9 +17,9 @@ import psutil
 import pytest
 from stages import EPOCHS, curve, finish, plain, small_set, start, wait_for, write_params
 
-from tasks.cluster import judge_shared, wait_for_room
-from tasks.events import StageError
-from tasks.runtime import load_runtime
+from tasks.engine.cluster import judge_shared, wait_for_room
+from tasks.engine.events import StageError
+from tasks.engine.runtime import load_runtime
 
 RAY = str(Path(sys.executable).parent / "ray")
 QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
@@ -39,11 +39,11 @@ def test_folders_that_a_node_does_not_see_are_named():
 def test_a_cluster_that_stays_too_small_is_told(monkeypatch):
     monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", "3-4")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr("tasks.cluster.node_cores", lambda: [6, 3])
+    monkeypatch.setattr("tasks.engine.cluster.node_cores", lambda: [6, 3])
     wait_for_room(load_runtime(), 3)
-    monkeypatch.setattr("tasks.cluster.node_cores", lambda: [6, 2])
-    monkeypatch.setattr("tasks.cluster.WAIT_FOR_NODES_S", 0)
-    monkeypatch.setattr("tasks.cluster.time.sleep", lambda _: None)
+    monkeypatch.setattr("tasks.engine.cluster.node_cores", lambda: [6, 2])
+    monkeypatch.setattr("tasks.engine.cluster.WAIT_FOR_NODES_S", 0)
+    monkeypatch.setattr("tasks.engine.cluster.time.sleep", lambda _: None)
     with pytest.raises(StageError, match=r"at 10\.0\.0\.1:6379 has room for 2 of the 3 workers of 3 cores; add"):
         wait_for_room(load_runtime(), 3)
 

@@ -12,7 +12,7 @@ from champion_repository import digits, make, write_table
 
 from flows.git import git
 from flows.inbox import data_version, present_data, take_in, waiting
-from tasks.state import try_lock
+from tasks.engine.state import try_lock
 
 EPOCH = (1_600_000_000, 1_600_000_000)
 SOURCE = "data/sources/digits"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cnn_core.files import whole_folder
-from tasks import events
+from tasks.engine import events
 
 BEGINNINGS = 3  # of a part: a worker may die of what is not its fault, but not so often at the same images
 

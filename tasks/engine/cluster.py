@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.events import ROOT, StageError, log
-from tasks.runtime import Runtime, available_cores
+from tasks.engine.events import ROOT, StageError, log
+from tasks.engine.runtime import Runtime, available_cores
 
 OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so there is next to nothing in it ...
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import psutil
 from tqdm import tqdm
 
-from tasks.resources import Meter
+from tasks.engine.resources import Meter
 
 Kind = Literal["user", "transient", "oom", "bug"]
 ROOT = Path(__file__).resolve().parent.parent

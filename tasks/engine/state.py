@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.runtime import ROOT, Runtime, main_checkout, state_folder
+from tasks.engine.runtime import ROOT, Runtime, main_checkout, state_folder
 
 KEEP_DAYS = 14  # what was interrupted longer ago is not gone on with
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import events
+from tasks.engine import events
 
 _PHASES = {"select": "", "refit": " of the refit"}  # a training of one phase names none
 _POSITION = ("phase", "epoch", "epochs", "done", "total")

@@ -25,11 +25,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tasks import events
-from tasks.cluster import ENVIRONMENT, first_line, ray_cluster
-from tasks.resources import gpu_count
-from tasks.runtime import Runtime, available_cores
-from tasks.workers import LazyWorker, Make, Room, done, finished
+from tasks.engine import events
+from tasks.engine.cluster import ENVIRONMENT, first_line, ray_cluster
+from tasks.engine.resources import gpu_count
+from tasks.engine.runtime import Runtime, available_cores
+from tasks.engine.workers import LazyWorker, Make, Room, done, finished
 
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 SPARE_CPUS = 0.5  # of an actor's cores that Ray does not count: it needs some to start the next task

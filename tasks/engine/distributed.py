@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.cluster import first_line, node_cores, wait_for_room
-from tasks.events import StageError, classify, log
-from tasks.runtime import Runtime
-from tasks.state import Run
+from tasks.engine.cluster import first_line, node_cores, wait_for_room
+from tasks.engine.events import StageError, classify, log
+from tasks.engine.runtime import Runtime
+from tasks.engine.state import Run
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -171,7 +171,7 @@ def _fit_once(
         ),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
         datasets=dict(datasets),
-        # A rank reads its own rows of the whole (tasks/streaming.py): Ray's split drops some, and ranks wait for it.
+        # A rank reads its own rows of the whole (tasks/engine/streaming.py): Ray's split drops some, and ranks wait for it.
         dataset_config=DataConfig(datasets_to_split=[], execution_options=ExecutionOptions(preserve_order=True)),
         run_config=RunConfig(
             name=run.name,

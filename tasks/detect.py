@@ -20,12 +20,12 @@ from typing import Any, Literal
 from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.media import Media, Part, check_source, list_media
 from cnn_core.params import Params, bounded, load_section
+from tasks.common.prediction_parts import gather, local, tell_left_out, weights_sha256, write_part
 from tasks.engine import events
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 from tasks.engine.state import key_of, run_in_progress
 from tasks.engine.workers import Room, part_folder
-from tasks.inference import gather, local, tell_left_out, weights_sha256, write_part
 
 PART = 128  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/detect"
@@ -85,7 +85,7 @@ def main() -> None:
         run_parts(parts, make, state / "parts", runtime, label="detect")
         folders = [part_folder(state / "parts", number) for number in range(len(parts))]
         if params.tracker != "none":
-            from tasks.tracking import follow  # imports torch, which the driver needs for nothing else
+            from tasks.common.tracking import follow  # imports torch, which the driver needs for nothing else
 
             follow(media, parts, folders, params, state / "settings")
         summary = collect(folders, params)

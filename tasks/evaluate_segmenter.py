@@ -15,7 +15,6 @@ from cnn_core.annotations import write_objects
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.initial_weights import is_none
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.prediction_folders import BOXES, in_other_ids, read_predictions, same_images
 from cnn_core.sam import load_sam
 from cnn_core.sam_weights import weights_file
 from cnn_core.segmentation import EverythingParams, Segmenter, SegmenterParams
@@ -31,6 +30,7 @@ from cnn_core.segmentation_evaluation import (
 )
 from cnn_core.segmentation_evaluation_pictures import draw_examples
 from cnn_core.segmentation_metrics import SCORES, calibration, compared, figures, means_by, sizes, trust
+from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
 

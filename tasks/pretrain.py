@@ -17,7 +17,7 @@ from cnn_core.batches import Split
 from cnn_core.params import from_mapping, load_section
 from cnn_core.training import Task, TrainParams
 from cnn_core.transforms import CLASSES_OF_ROTATIONS, Rotations
-from tasks import learning
+from tasks.common import classifier_training as learning
 from tasks.engine import distributed, events
 
 MOST_VALIDATED = 500  # images of the validation part, each of which is asked about four times

@@ -31,15 +31,6 @@ from cnn_core.initial_weights import is_none
 from cnn_core.media import Media, list_media
 from cnn_core.media_reading import Reader, pixels
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.prediction_folders import (
-    BOXES,
-    MASKS,
-    Predictions,
-    check_same_frames,
-    in_other_ids,
-    read_predictions,
-    same_images,
-)
 from cnn_core.reading import (
     Combine,
     accuracy,
@@ -54,6 +45,15 @@ from cnn_core.reading import (
 from cnn_core.reading_pictures import example, examples, outline_colours
 from cnn_core.truth import read_truth
 from cnn_core.views import MOST_VIEWS
+from tasks.common.predictions import (
+    BOXES,
+    MASKS,
+    Predictions,
+    check_same_frames,
+    in_other_ids,
+    read_predictions,
+    same_images,
+)
 from tasks.engine import events
 from tasks.engine.runtime import load_runtime
 

@@ -22,33 +22,34 @@ import numpy as np
 from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.media import Entry, Media, Part, list_media
 from cnn_core.params import bounded, load_section
-from cnn_core.prediction_folders import BOXES, check_same_frames
 from cnn_core.prompts import ImagePrompts, PromptTable, check_prompts, prompt_files, write_prompts
 from cnn_core.segmentation_params import SegmenterParams
 from cnn_core.segments import OBJECT
 from cnn_core.video_params import TrackingParams
+from tasks.common.prediction_parts import (
+    DROPPED_PROMPTS,
+    MASK_COLUMNS,
+    gather,
+    local,
+    tell_left_out,
+    weights_sha256,
+    write_part,
+    write_rows,
+)
+from tasks.common.predictions import BOXES, check_same_frames
 from tasks.engine import events
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 from tasks.engine.state import key_of, run_in_progress
 from tasks.engine.workers import Room, part_folder
-from tasks.inference import RESULT_COLUMNS, gather, local, tell_left_out, weights_sha256, write_part, write_rows
 
 PART = 16  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/segment"
-MASK_COLUMNS = {
-    **RESULT_COLUMNS,
-    "area": "int64",
-    "stability": "float64",
-    "prompt_id": "int64",
-    "prompt_score": "float64",
-}
-DROPPED_PROMPTS = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}
 # What the parts depend on and only the workers load.
 _CODE = """clips detection engines images media_reading sam sam_automatic sam_decoder sam_memory sam_small sam_video
     sam_weights segment_images segmentation segmentation_pictures segmentation_prompts video_pictures video_prompts yolo
     yolo_exports yolo_inference yolo_prompting"""
-CODE = [*(f"cnn_core/{name}.py" for name in _CODE.split()), "tasks/segment_video.py", "tasks/video_tables.py"]
+CODE = [*(f"cnn_core/{name}.py" for name in _CODE.split()), "tasks/common/videos.py", "tasks/common/video_tables.py"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def main() -> None:
         classes = prepare_prompts(params, stills, state, strict=not videos)
         folders = segment_images(stills, params, runtime, state, len(classes) > 1)
         if videos:
-            from tasks.segment_video import segment_videos
+            from tasks.common.videos import segment_videos
 
             own = [part_folder(state / "videos", number) for number in range(len(videos))]
             segment_videos(media, params, own, state)
@@ -130,7 +131,7 @@ def followed(media: Media, params: SegmentParams) -> list[Part]:
     image."""
     if asks(params) and (media.videos or params.video.folders):
         from cnn_core.sam_weights import family
-        from tasks.segment_video import video_parts
+        from tasks.common.videos import video_parts
 
         if family(params.weights) == "sam2":
             return video_parts(media, params)

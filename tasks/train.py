@@ -10,7 +10,7 @@ import torch
 from cnn_core.arrays import read_dataset
 from cnn_core.params import from_mapping, load_section
 from cnn_core.training import Task, TrainParams
-from tasks import learning
+from tasks.common import classifier_training as learning
 from tasks.engine import distributed, events
 
 PARAMS = TrainParams

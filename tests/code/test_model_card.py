@@ -23,7 +23,8 @@ from cnn_core.params import from_mapping, load_section
 from cnn_core.sam_training import Job, TrainSegmenterParams, train
 from cnn_core.training import Outcome, TrainParams
 from cnn_core.transforms import CLASSES_OF_ROTATIONS
-from tasks import learning, train_detector, train_segmenter
+from tasks import train_detector, train_segmenter
+from tasks.common import classifier_training as learning
 
 ROOT = Path(__file__).resolve().parents[2]
 # https://github.com/huggingface/hub-docs/blob/main/modelcard.md; the fields that the Hub verifies, and those we use

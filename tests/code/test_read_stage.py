@@ -15,8 +15,8 @@ from PIL import Image
 from prediction_files import found_in, numbers_set, write_predictions
 
 from cnn_core.annotations import read_annotations, read_objects
-from cnn_core.prediction_folders import in_other_ids, read_predictions, same_images
 from tasks import read
+from tasks.common.predictions import in_other_ids, read_predictions, same_images
 
 TEXTS = ["12", "9", "405", ""]
 VALUES = {

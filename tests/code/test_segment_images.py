@@ -25,9 +25,10 @@ from cnn_core.segmentation_pictures import overlay, write_cutouts, write_overlay
 from cnn_core.segments import Segments
 from cnn_core.yolo import quiet
 from cnn_core.yolo_prompting import Chooser
+from tasks.common.prediction_parts import MASK_COLUMNS
 from tasks.engine.runtime import load_runtime
 from tasks.engine.workers import Room
-from tasks.segment import MASK_COLUMNS, SegmentParams, SegmentWorker
+from tasks.segment import SegmentParams, SegmentWorker
 
 VIDEO = {
     "folders": False,

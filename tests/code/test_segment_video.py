@@ -24,8 +24,8 @@ from cnn_core.media import list_media
 from cnn_core.video_params import VideoPrompt
 from cnn_core.yolo import quiet
 from tasks import segment
+from tasks.common.videos import Job, VideoWorker, video_parts
 from tasks.engine.workers import Room
-from tasks.segment_video import Job, VideoWorker, video_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERYTHING = {
@@ -122,7 +122,7 @@ def test_a_video_becomes_a_part_and_a_rendered_video(worker, tmp_path):
 def test_tables_in_pieces_are_the_same(worker, tmp_path, monkeypatch):
     source = write_folder(tmp_path / "shot", frames(5)[0])
     whole = work(worker, source, tmp_path / "one", *boxes(5))
-    monkeypatch.setattr("tasks.video_tables.FRAMES", 2)
+    monkeypatch.setattr("tasks.common.video_tables.FRAMES", 2)
     pieces = work(worker, source, tmp_path / "two", *boxes(5))
     pd.testing.assert_frame_equal(whole[1], pieces[1])
     assert list(read_images(tmp_path / "two/images.parquet")["image_id"]) == [f"frame{n}" for n in range(5)]

@@ -1,6 +1,6 @@
 """The videos of `segment`: objects followed by SAM 2 from their prompts on, one video after the other.
 
-Each video's folder is a part like those of the images (`tasks.inference`): its frames are the images, ``track_id`` (and
+Each video's folder is a part like those of the images (`tasks.common.prediction_parts`): its frames are the images, ``track_id`` (and
 ``prompt_id``) is the object, and ``pictures/<video>.mp4`` shows the masks. A frame in which an object is hidden has no
 row of it. What a killed run loses is the videos in hand.
 """
@@ -27,8 +27,8 @@ from tasks.engine.workers import Room
 
 if TYPE_CHECKING:
     from cnn_core.sam_video import Followed
+    from tasks.common.video_tables import VideoTables
     from tasks.segment import SegmentParams
-    from tasks.video_tables import VideoTables
 
 HIDDEN_ALWAYS = "seen in no frame"
 BEHIND = "behind the last frame"
@@ -121,7 +121,7 @@ class VideoWorker:
     def __call__(self, job: Job, folder: Path) -> dict[str, int]:
         from cnn_core.video_pictures import VideoPicture
         from cnn_core.yolo_inference import reader
-        from tasks.video_tables import VideoTables
+        from tasks.common.video_tables import VideoTables
 
         clip = Clip(job.part, vid_stride=self.params.vid_stride, imread=reader(3))
         tables = VideoTables(folder, self.segmenter.loaded.sha256)

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 from cnn_core.images import BadImage
 from cnn_core.segments import LOW_SCORE
 from cnn_core.video_params import HIDDEN
-from tasks.inference import write_part, write_rows
-from tasks.segment import DROPPED_PROMPTS, MASK_COLUMNS
+from tasks.common.prediction_parts import DROPPED_PROMPTS, MASK_COLUMNS, write_part, write_rows
 
 if TYPE_CHECKING:
     from cnn_core.sam_video import Followed

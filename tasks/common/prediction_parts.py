@@ -152,3 +152,15 @@ def _joined(files: Sequence[Path], target: Path) -> int:
             writer.write_table(table)
             rows += len(table)
     return rows
+
+
+MASK_COLUMNS = {
+    **RESULT_COLUMNS,
+    "area": "int64",
+    "stability": "float64",
+    "prompt_id": "int64",
+    "prompt_score": "float64",
+}
+
+
+DROPPED_PROMPTS = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from cnn_core.batches import rank_and_world, same_on_all_ranks
+from cnn_core.distributed import rank_and_world, same_on_all_ranks
 from cnn_core.gathered import Share, broadcast_parameters, gather_factors, large_layers
 from cnn_core.sharded_step import ShardedStep, sharded_step
 

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.yolo import LoadedYolo, file_sha256, load_network, weights_file
+from cnn_core.files import file_sha256
+from cnn_core.yolo import LoadedYolo, load_network, weights_file
 from cnn_core.yolo_exports import PACKAGES, Calibration, exported
 
 Backend = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]

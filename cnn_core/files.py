@@ -69,3 +69,16 @@ def sha256_files(folder: str | Path, names: Iterable[str]) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+NONE = "data/weights/none"
+
+
+def is_none(path: str | Path) -> bool:
+    """Whether a weights parameter says: start from scratch."""
+    return Path(path).name == "none"
+
+
+def file_sha256(file: str | Path) -> str:
+    with Path(file).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

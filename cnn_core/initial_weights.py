@@ -18,9 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnn_core.checkpoints import read_card
+from cnn_core.files import NONE, is_none
 from cnn_core.layer_groups import head_name
-
-NONE = "data/weights/none"
 
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the state dict
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
@@ -40,11 +39,6 @@ class Loaded:
     copied: int
     fresh: list[str]
     source: str
-
-
-def is_none(path: str | Path) -> bool:
-    """Whether a weights parameter says: start from scratch."""
-    return Path(path).name == "none"
 
 
 def load_initial(network: nn.Module, path: str | Path, *, classes: Sequence[str]) -> Loaded:

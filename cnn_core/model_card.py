@@ -15,8 +15,7 @@ from typing import Any
 
 import yaml
 
-from cnn_core.files import read_json
-from cnn_core.initial_weights import is_none
+from cnn_core.files import is_none, read_json
 
 CARD = "README.md"
 TEMPLATE = "model_card.md.j2"

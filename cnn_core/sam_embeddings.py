@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cnn_core.batches import share
+from cnn_core.distributed import share
 from cnn_core.sam_data import MaskSet
 from cnn_core.sam_learner import Learner, Maps
 

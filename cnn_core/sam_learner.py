@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from cnn_core.batches import average_buffers, rank_and_world, sum_over_ranks
 from cnn_core.devices import as_many_threads_as_pay
+from cnn_core.distributed import average_buffers, rank_and_world, sum_over_ranks
 from cnn_core.params import Params, bounded
 from cnn_core.sam_data import Prompted
 from cnn_core.sam_decoder import predict_masks

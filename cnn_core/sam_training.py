@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.batches import rank_and_world, share, sum_over_ranks
 from cnn_core.devices import Precision, autocast_dtype
-from cnn_core.initial_weights import is_none
+from cnn_core.distributed import rank_and_world, share, sum_over_ranks
+from cnn_core.files import is_none
 from cnn_core.params import bounded
 from cnn_core.sam import STRIDE, LoadedSam, load_sam
 from cnn_core.sam_data import MaskSet, Prompted, draw_prompts, load_masks

@@ -19,9 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cnn_core.files import read_json
-from cnn_core.initial_weights import is_none
-from cnn_core.yolo import ENGINES, OWN, file_sha256
+from cnn_core.files import file_sha256, is_none, read_json
+from cnn_core.yolo import ENGINES, OWN
 
 Family = Literal["sam", "sam2", "yolo"]
 TRUSTED = "GRIDFLOW_TRUSTED_WEIGHTS"  # in the environment: SHA-256 values, with commas between them

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from cnn_core import models
-from cnn_core.batches import Feed, Split, rank_and_world, steps_per_epoch, sum_over_ranks
+from cnn_core.batches import Feed, Split, steps_per_epoch
 from cnn_core.devices import Precision, autocast_dtype
+from cnn_core.distributed import rank_and_world, sum_over_ranks
 from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps, weights_of
 from cnn_core.params import bounded
 from cnn_core.seeds import generator, mixed_seed

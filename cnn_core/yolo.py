@@ -7,7 +7,6 @@ Ultralytics is AGPL-3.0. It is imported only here, in the ``yolo_*`` modules bes
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import os
 import sys
@@ -19,8 +18,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from cnn_core.files import read_json
-from cnn_core.initial_weights import is_none
+from cnn_core.files import file_sha256, is_none, read_json
 
 TASKS = ("detect", "segment")
 TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
@@ -153,11 +151,6 @@ def grid_sizes(loaded: LoadedYolo, height: int, width: int) -> list[tuple[int, i
     """(rows, columns) of each grid that an input of this size is predicted on, the finest first."""
     strides = [int(stride) for stride in loaded.network.model[-1].stride]  # type: ignore[index]
     return [(height // stride, width // stride) for stride in strides]
-
-
-def file_sha256(file: str | Path) -> str:
-    with Path(file).open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _read(file: Path) -> Any:

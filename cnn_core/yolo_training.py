@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_core.devices import Precision
-from cnn_core.initial_weights import is_none
+from cnn_core.files import is_none
 from cnn_core.params import Params, bounded
 from cnn_core.yolo import TASKS, load_network
 from cnn_core.yolo_data import DetectionData

@@ -13,7 +13,7 @@ import torch
 
 from cnn_core.annotations import write_objects
 from cnn_core.devices import keep_memory, pick_device
-from cnn_core.initial_weights import is_none
+from cnn_core.files import is_none
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.sam import load_sam
 from cnn_core.sam_weights import weights_file

@@ -24,10 +24,9 @@ import pandas as pd
 from cnn_core.annotations import BOX, decode_mask, write_objects
 from cnn_core.classifier import Classifier
 from cnn_core.devices import keep_memory, pick_device
-from cnn_core.files import whole_folder, write_json
+from cnn_core.files import is_none, whole_folder, write_json
 from cnn_core.glyphs import SIDE, Ink, cut_out
 from cnn_core.images import BadImage
-from cnn_core.initial_weights import is_none
 from cnn_core.media import Media, list_media
 from cnn_core.media_reading import Reader, pixels
 from cnn_core.params import Params, bounded, load_section

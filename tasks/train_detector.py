@@ -17,8 +17,7 @@ import torch
 
 from cnn_core import yolo
 from cnn_core.figures import contact_sheet
-from cnn_core.files import whole_folder, write_json
-from cnn_core.initial_weights import is_none
+from cnn_core.files import is_none, whole_folder, write_json
 from cnn_core.model_card import CARD, DETECTOR, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from cnn_core.yolo_data import DetectionData, content_sha256, open_source

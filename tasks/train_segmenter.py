@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from cnn_core.figures import contact_sheet
-from cnn_core.files import whole_folder, write_json
-from cnn_core.initial_weights import is_none
+from cnn_core.files import file_sha256, is_none, whole_folder, write_json
 from cnn_core.model_card import CARD, SEGMENTER, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from cnn_core.sam import LoadedSam
@@ -24,7 +23,7 @@ from cnn_core.sam_data import content_sha256, read_masks
 from cnn_core.sam_pictures import seen
 from cnn_core.sam_training import Job, TrainSegmenterParams, final_state, start_network, train
 from cnn_core.sam_weights import weights_file
-from cnn_core.yolo import OWN, file_sha256, quiet
+from cnn_core.yolo import OWN, quiet
 from tasks.engine import distributed, events
 from tasks.engine.cluster import check_shared, ray_cluster
 from tasks.engine.runtime import Runtime, git_commit, load_runtime

@@ -21,7 +21,8 @@ from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.batches import Feed, Split
 from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.figures import contact_sheet
-from cnn_core.initial_weights import is_none, load_initial
+from cnn_core.files import is_none
+from cnn_core.initial_weights import load_initial
 from cnn_core.model_card import classifier_card
 from cnn_core.photo_augmentation import principal_colours
 from cnn_core.seeds import generator

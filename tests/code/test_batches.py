@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from cnn_core.batches import epoch_batches, share
+from cnn_core.batches import epoch_batches
+from cnn_core.distributed import share
 from cnn_core.seeds import generator, mixed_seed
 
 

@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 from torchvision.ops import box_iou
 
+from cnn_core.annotations.truth import read_truth
 from cnn_core.detection import Detector, DetectorParams
 from cnn_core.detection_metrics import average_precision, evaluate_boxes, mean, relative_areas
 from cnn_core.detection_truth import class_numbers, detections, joined
-from cnn_core.truth import read_truth
 from tasks.engine.runtime import available_cores
 
 WAYS = {  # name: backend, half, int8

@@ -20,20 +20,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cnn_core.annotations import (
+from cnn_core.annotations.masks import encode_mask, mask_box
+from cnn_core.annotations.tables import (
     SCHEMA_VERSION,
-    encode_mask,
     images_table,
-    mask_box,
     objects_table,
     write_images,
     write_objects,
 )
+from cnn_core.annotations.yolo_labels import SPLITS, write_yolo
 from cnn_core.compose_digits import INK, without_specks
 from cnn_core.compose_picture import ComposeParams, Scene, draw_scene
 from cnn_core.datasets import decode, read_manifest, read_raw
 from cnn_core.files import sha256_files, whole_folder, write_json
-from cnn_core.yolo_labels import SPLITS, write_yolo
 
 _SCENE, _COUNTS, _ORDER = range(3)  # what a random stream is for
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cnn_core.annotations import encode_mask
+from cnn_core.annotations.masks import encode_mask
 from cnn_core.engines import UNKNOWN_SIDE, Backend, Calibration, open_engine
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
@@ -50,7 +50,7 @@ class Found:
         boxes: float32 (n, 4), xyxy in the image's pixels.
         scores: float32 (n,)
         classes: int64 (n,)
-        masks: n texts (`cnn_core.annotations.encode_mask`), or None of a detector.
+        masks: n texts (`cnn_core.annotations.tables.masks.encode_mask`), or None of a detector.
         tracks: int64 (n,), or None where nothing was followed.
     """
 

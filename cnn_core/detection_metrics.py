@@ -21,8 +21,8 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cnn_core.annotations import BOX
-from cnn_core.coco import coco_results, to_coco
+from cnn_core.annotations.coco import coco_results, to_coco
+from cnn_core.annotations.tables import BOX
 from cnn_core.nms import iou
 
 BACKGROUND = "background"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from cnn_core.annotations import BOX
+from cnn_core.annotations.tables import BOX
 from cnn_core.colours import Colour, ink_on
 from cnn_core.detection_metrics import BACKGROUND
 from cnn_core.figures import contact_sheet

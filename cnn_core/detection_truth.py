@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations import objects_table
+from cnn_core.annotations.tables import objects_table
 from cnn_core.detection import Detector, Found
 from cnn_core.media import Entry
 

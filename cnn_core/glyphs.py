@@ -20,7 +20,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cnn_core.annotations import mask_box
+from cnn_core.annotations.masks import mask_box
 
 Ink = Literal["contrast", "mask"]
 SIDE, BOX = 28, 20  # pixels of MNIST's field, and of the longer side of a digit in it

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cnn_core.annotations import image_ids
+from cnn_core.annotations.tables import image_ids
 from cnn_core.images import BadImage
 from cnn_core.sources import open_files
 

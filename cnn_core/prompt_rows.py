@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cnn_core.annotations import BOX
+from cnn_core.annotations.tables import BOX
 from cnn_core.segments import OBJECT
 from cnn_core.source_images import listed
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from cnn_core.annotations import BOX
+from cnn_core.annotations.tables import BOX
 from cnn_core.files import read_json
 from cnn_core.media import Media
 from cnn_core.prompt_rows import POINT, PROMPTS, Kind, classed, prompt_rows, read_table

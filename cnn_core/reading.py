@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations import BOX, decode_mask, encode_mask, mask_box
+from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
+from cnn_core.annotations.tables import BOX
 from cnn_core.detection_metrics import match
 from cnn_core.metrics import wilson
 from cnn_core.nms import iou

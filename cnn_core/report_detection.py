@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from cnn_core import report_charts as charts
-from cnn_core.annotations import BOX, Annotations, read_objects
+from cnn_core.annotations.tables import BOX, Annotations, read_objects
+from cnn_core.annotations.truth import read_truth
 from cnn_core.colours import class_colour
 from cnn_core.detection_metrics import BACKGROUND, outcomes
 from cnn_core.report_classifiers import confusion
 from cnn_core.report_images import figure, scene
-from cnn_core.truth import read_truth
 
 STAGES = ("compose", "train_detector", "evaluate_detector", "detect")
 COMPOSED = "The pictures are composed: real handwritten digits on walls drawn by a program, so every box is exact."

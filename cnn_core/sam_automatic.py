@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.annotations import decode_mask, encode_mask
+from cnn_core.annotations.masks import decode_mask, encode_mask
 from cnn_core.sam import PIECE
 
 if TYPE_CHECKING:

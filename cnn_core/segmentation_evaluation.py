@@ -10,14 +10,15 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations import BOX, encode_mask
+from cnn_core.annotations.masks import encode_mask
+from cnn_core.annotations.tables import BOX
+from cnn_core.annotations.truth import read_truth
 from cnn_core.detection_metrics import match
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
 from cnn_core.media_reading import pixels
 from cnn_core.sam import LoadedSam, reference_predictor
 from cnn_core.segmentation import Segmenter
-from cnn_core.truth import read_truth
 
 TRUTH, DETECTOR = "truth", "detector"  # where a prompt comes from
 PROMPTS = ("image_id", "prompted_by", "object", *BOX)

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations import BOX, decode_mask
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import BOX
 from cnn_core.detection_pictures import MISSED, RIGHT, TRUTH, WRONG, Colour
 from cnn_core.figures import contact_sheet
 from cnn_core.segmentation_evaluation import read_image

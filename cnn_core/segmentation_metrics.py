@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations import decode_mask, mask_box
+from cnn_core.annotations.masks import decode_mask, mask_box
 
 SMALL, MEDIUM, LARGE = "small", "medium", "large"
 SCORES = ("iou", "dice", "boundary_f")

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from cnn_core.annotations import BOX, decode_mask
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import BOX
 from cnn_core.colours import Colour, class_colour, ink_on
 
 LEAST, MOST = 640, 1600  # pixels of a picture's longer side; small images are enlarged in whole steps

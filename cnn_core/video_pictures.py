@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cnn_core.annotations import BOX, decode_mask
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import BOX
 from cnn_core.colours import class_colour, ink_on
 
 CODEC = "mp4v"  # MPEG-4 part 2: what OpenCV's wheels can write everywhere

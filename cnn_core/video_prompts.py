@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
-from cnn_core.annotations import BOX
+from cnn_core.annotations.tables import BOX
 from cnn_core.clips import Clip
 from cnn_core.files import read_json
 from cnn_core.media import Media

@@ -21,7 +21,7 @@ from ultralytics.utils import YAML, IterableSimpleNamespace, nms, ops
 from ultralytics.utils.checks import check_imgsz, check_yaml
 from ultralytics.utils.patches import imread
 
-from cnn_core.annotations import decode_mask
+from cnn_core.annotations.masks import decode_mask
 
 if TYPE_CHECKING:
     from cnn_core.detection import DetectorParams, Found

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_core.annotations import decode_mask
+from cnn_core.annotations.masks import decode_mask
 from cnn_core.segmentation_prompts import Prompts
 from cnn_core.segments import Segments
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cnn_core.annotations import BOX, Annotations, read_annotations
+from cnn_core.annotations.tables import BOX, Annotations, read_annotations
+from cnn_core.annotations.yolo_labels import SPLITS
 from cnn_core.compose import compose
 from cnn_core.compose_picture import ComposeParams
 from cnn_core.figures import contact_sheet
 from cnn_core.params import load_section
-from cnn_core.yolo_labels import SPLITS
 from tasks.engine import events
 
 PARAMS = ComposeParams

@@ -1,6 +1,6 @@
 """Find objects in any images: a folder, .zip, Parquet or video, and weights -> data/predictions/detect.
 
-part-00000.parquet …   one row an object: `cnn_core.annotations.OBJECTS`, file, model_sha256
+part-00000.parquet …   one row an object: `cnn_core.annotations.tables.OBJECTS`, file, model_sha256
 images.parquet         one row an image that could be read, also where nothing was found
 coco.json              COCO's results format, with file names
 bad.parquet, bad.csv   images that could not be read: image_id, file, reason, detail

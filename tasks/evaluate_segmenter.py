@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cnn_core.annotations import write_objects
+from cnn_core.annotations.tables import write_objects
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import is_none
 from cnn_core.params import Params, bounded, load_section

@@ -21,7 +21,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations import BOX, decode_mask, write_objects
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import BOX, write_objects
+from cnn_core.annotations.truth import read_truth
 from cnn_core.classifier import Classifier
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import is_none, whole_folder, write_json
@@ -42,7 +44,6 @@ from cnn_core.reading import (
     without_islands,
 )
 from cnn_core.reading_pictures import example, examples, outline_colours
-from cnn_core.truth import read_truth
 from cnn_core.views import MOST_VIEWS
 from tasks.common.predictions import (
     BOXES,

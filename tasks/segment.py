@@ -1,6 +1,6 @@
 """Masks in any images, prompted by what `detect` found there, by points, or of everything -> data/predictions/segment.
 
-part-00000.parquet …   one row a mask: `cnn_core.annotations.OBJECTS` (score = predicted IoU) and `MASK_COLUMNS`
+part-00000.parquet …   one row a mask: `cnn_core.annotations.tables.OBJECTS` (score = predicted IoU) and `MASK_COLUMNS`
 images.parquet         one row an image that could be read, also where nothing was found
 dropped.parquet        prompts without a mask: image_id, file, prompt_id, reason
 coco.json              COCO's results format, with masks and file names

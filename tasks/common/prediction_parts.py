@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cnn_core.annotations import (
+from cnn_core.annotations.coco import coco_results
+from cnn_core.annotations.tables import (
     images_table,
     objects_table,
     read_images,
@@ -26,7 +27,6 @@ from cnn_core.annotations import (
     write_images,
     write_objects,
 )
-from cnn_core.coco import coco_results
 from cnn_core.media import Media
 from tasks.engine import events
 

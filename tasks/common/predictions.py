@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.annotations import image_ids, read_images, read_objects
+from cnn_core.annotations.tables import image_ids, read_images, read_objects
 from cnn_core.files import read_json
 
 MASKS, BOXES = "segment", "detect"  # the stages

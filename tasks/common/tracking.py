@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations import BOX, objects_table, read_images, read_objects, write_objects
+from cnn_core.annotations.tables import BOX, objects_table, read_images, read_objects, write_objects
 from cnn_core.media import Media, Part
 from cnn_core.media_reading import Reader
 from tasks.engine import events

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnn_core.annotations import BOX, encode_mask, images_table, mask_box, objects_table
+from cnn_core.annotations.masks import encode_mask, mask_box
+from cnn_core.annotations.tables import BOX, images_table, objects_table
 
 CLASSES = ["cat", "dog", "yes"]  # yes: YAML would read the bare word as a boolean
 WIDTH, HEIGHT = 61, 43

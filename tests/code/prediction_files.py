@@ -10,14 +10,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations import (
-    encode_mask,
-    images_table,
-    mask_box,
-    objects_table,
-    write_images,
-    write_objects,
-)
+from cnn_core.annotations.masks import encode_mask, mask_box
+from cnn_core.annotations.tables import images_table, objects_table, write_images, write_objects
 from cnn_core.files import write_json
 
 CLASSES = list("0123456789")

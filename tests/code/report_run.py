@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from prediction_files import numbers_set
 
-from cnn_core.annotations import objects_table, read_annotations, write_objects
+from cnn_core.annotations.tables import objects_table, read_annotations, write_objects
 from cnn_core.datasets import RawRow, encode_png, pixels_sha256, write_raw
 from cnn_core.detection_metrics import outcomes, rates
 from cnn_core.files import write_json

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_core.annotations import decode_mask
+from cnn_core.annotations.masks import decode_mask
 from cnn_core.sam import LoadedSam
 from cnn_core.segmentation import EverythingParams, Segmenter, SegmenterParams, Segments
 

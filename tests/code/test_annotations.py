@@ -12,23 +12,21 @@ from annotated import CLASSES, HEIGHT, WIDTH, blob, write_set
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations import (
+from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
+from cnn_core.annotations.tables import (
     BOX,
     IMAGES,
     OBJECTS,
     class_name,
-    decode_mask,
-    encode_mask,
     image_ids,
     images_table,
-    mask_box,
     objects_table,
     read_images,
     read_objects,
     write_images,
     write_objects,
 )
-from cnn_core.yolo_labels import label_file, polygon, read_yolo, write_yolo
+from cnn_core.annotations.yolo_labels import label_file, polygon, read_yolo, write_yolo
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from annotated import CLASSES, HEIGHT, WIDTH, write_set
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cnn_core.annotations import BOX, decode_mask
-from cnn_core.coco import coco_results, from_coco, to_coco
-from cnn_core.yolo_labels import write_yolo
+from cnn_core.annotations.coco import coco_results, from_coco, to_coco
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import BOX
+from cnn_core.annotations.yolo_labels import write_yolo
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cnn_core.annotations import mask_box
+from cnn_core.annotations.masks import mask_box
 from cnn_core.compose import Digits, chosen_digits, compose_scene
 from cnn_core.compose_clutter import light
 from cnn_core.compose_digits import COLOURS, INK, LUMA, coloured, lay_row, stamp_row, without_specks

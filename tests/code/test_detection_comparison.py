@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnn_core.annotations import images_table, objects_table
+from cnn_core.annotations.tables import images_table, objects_table
 from cnn_core.comparison import PromotionRule
 from cnn_core.detection_comparison import compare_detectors, gain_verdict
 from cnn_core.detection_metrics import COCO_AREAS, average_precision, evaluate_boxes, mean

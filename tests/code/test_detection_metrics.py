@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cnn_core.annotations import BOX, encode_mask, images_table, objects_table
+from cnn_core.annotations.masks import encode_mask
+from cnn_core.annotations.tables import BOX, images_table, objects_table
 from cnn_core.detection_metrics import (
     BACKGROUND,
     COCO_AREAS,
@@ -89,7 +90,7 @@ def test_it_is_what_pycocotools_gives_for_the_same_things_as_json(tmp_path) -> N
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from cnn_core.coco import coco_results, to_coco
+    from cnn_core.annotations.coco import coco_results, to_coco
 
     images, truth, found = noisy_set()
     (tmp_path / "truth.json").write_text(json.dumps(to_coco(images, truth, CLASSES)))

@@ -14,16 +14,16 @@ import yaml
 from detector_files import photograph, write_detector
 from PIL import Image
 
-from cnn_core.annotations import images_table, objects_table, read_objects
-from cnn_core.coco import to_coco
+from cnn_core.annotations.coco import to_coco
+from cnn_core.annotations.tables import images_table, objects_table, read_objects
+from cnn_core.annotations.truth import read_truth
+from cnn_core.annotations.yolo_labels import write_yolo
 from cnn_core.colours import class_colour
 from cnn_core.detection import Found
 from cnn_core.detection_metrics import outcomes
 from cnn_core.detection_pictures import examples, mistakes_by_image, shown_images
 from cnn_core.detection_truth import class_numbers, detections, joined
 from cnn_core.images import BadImage
-from cnn_core.truth import read_truth
-from cnn_core.yolo_labels import write_yolo
 from tasks import evaluate_detector
 
 CLASSES = ["0", "1"]  # of the 80 that the networks of write_detector know

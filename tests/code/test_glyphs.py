@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_core import glyphs
-from cnn_core.annotations import mask_box
+from cnn_core.annotations.masks import mask_box
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnn_core.annotations import objects_table, write_objects
+from cnn_core.annotations.tables import objects_table, write_objects
 from cnn_core.files import write_json
 from cnn_core.media import Media, list_media
 from cnn_core.prompts import PromptTable, check_prompts, write_prompts

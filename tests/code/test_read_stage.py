@@ -14,7 +14,7 @@ from model_folders import digit_model
 from PIL import Image
 from prediction_files import found_in, numbers_set, write_predictions
 
-from cnn_core.annotations import read_annotations, read_objects
+from cnn_core.annotations.tables import read_annotations, read_objects
 from tasks import read
 from tasks.common.predictions import in_other_ids, read_predictions, same_images
 

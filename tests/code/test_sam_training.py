@@ -11,8 +11,9 @@ import torch
 from mask_files import CLASSES, MODEL, PARAMS, picture, write_set
 from sam_files import write_sam
 
-from cnn_core.annotations import decode_mask, read_objects, write_objects
-from cnn_core.coco import to_coco
+from cnn_core.annotations.coco import to_coco
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import read_objects, write_objects
 from cnn_core.params import from_mapping
 from cnn_core.sam import load_sam
 from cnn_core.sam_data import draw_prompts, load_masks, read_masks

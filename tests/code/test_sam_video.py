@@ -8,7 +8,7 @@ import torch
 from sam_files import write_sam
 from video_files import SIDE, clips, frames, small_sam2, video_params, write_folder, write_video
 
-from cnn_core.annotations import decode_mask
+from cnn_core.annotations.masks import decode_mask
 from cnn_core.images import BadImage
 from cnn_core.sam_video import VideoSegmenter
 from cnn_core.video_params import HIDDEN, VideoPrompt

@@ -16,7 +16,8 @@ from PIL import Image
 from sam_files import write_sam
 from segmenters import everything
 
-from cnn_core.annotations import OBJECTS, decode_mask, encode_mask
+from cnn_core.annotations.masks import decode_mask, encode_mask
+from cnn_core.annotations.tables import OBJECTS
 from cnn_core.media import list_media
 from cnn_core.params import load_section
 from cnn_core.prompts import write_prompts

@@ -19,7 +19,8 @@ import yaml
 from detector_files import photograph
 from sam_files import write_sam
 
-from cnn_core.annotations import decode_mask, objects_table, write_objects
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import objects_table, write_objects
 from cnn_core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]

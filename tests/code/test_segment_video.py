@@ -18,7 +18,8 @@ from prediction_files import write_predictions
 from sam_files import write_sam
 from video_files import clips, frames, small_sam2, write_folder, write_video
 
-from cnn_core.annotations import decode_mask, read_images, read_objects
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import read_images, read_objects
 from cnn_core.clips import CUT_SHORT
 from cnn_core.media import list_media
 from cnn_core.video_params import VideoPrompt

@@ -11,7 +11,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from cnn_core import segmentation_metrics as metrics
-from cnn_core.annotations import encode_mask, images_table, mask_box, objects_table
+from cnn_core.annotations.masks import encode_mask, mask_box
+from cnn_core.annotations.tables import images_table, objects_table
 
 
 def blob(seed: int, shape: tuple[int, int] = (60, 80)) -> np.ndarray:

@@ -12,7 +12,8 @@ from sam_files import write_sam
 from segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, reference, segmenter
 
 from cnn_core import segmentation
-from cnn_core.annotations import OBJECTS, decode_mask, mask_box, objects_table
+from cnn_core.annotations.masks import decode_mask, mask_box
+from cnn_core.annotations.tables import OBJECTS, objects_table
 from cnn_core.images import BadImage
 from cnn_core.segmentation import Segmenter
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from video_files import clips, small_sam2, video_params, write_folder
 
-from cnn_core.annotations import decode_mask, mask_box
+from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.sam_video import VideoSegmenter
 from cnn_core.video_params import VideoPrompt
 from cnn_core.yolo import quiet

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from champion_repository import make, set_skill
 
-from cnn_core.annotations import read_objects
+from cnn_core.annotations.tables import read_objects
 from flows.batch import champions_of, step
 from flows.champions import promote
 from flows.git import git

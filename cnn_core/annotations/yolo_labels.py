@@ -20,11 +20,11 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations import (
+from cnn_core.annotations.masks import decode_mask
+from cnn_core.annotations.tables import (
     BOX,
     Annotations,
     class_name,
-    decode_mask,
     image_ids,
     images_table,
     objects_table,

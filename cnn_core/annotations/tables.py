@@ -15,11 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pycocotools import mask as coco_mask
 
 from cnn_core.files import read_json
 
@@ -136,22 +134,6 @@ def read_annotations(folder: str | Path, split: str | None = None) -> Annotation
         objects = objects[objects["image_id"].isin(images["image_id"])].reset_index(drop=True)
     images["file"] = [str(folder / file) for file in images["file"]]
     return images, objects, list(manifest["classes"])
-
-
-def encode_mask(mask: np.ndarray) -> str:
-    """bool (H, W) -> COCO's compressed run lengths as text."""
-    return coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
-
-
-def decode_mask(rle: str, height: int, width: int) -> np.ndarray:
-    """COCO's compressed run lengths -> bool (height, width)."""
-    return coco_mask.decode({"size": [height, width], "counts": rle.encode("ascii")}).astype(bool)
-
-
-def mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """The tight xyxy box of a mask, bool (H, W) with at least one pixel set."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def class_name(class_id: int, classes: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations import Annotations, image_ids, images_table, objects_table
+from cnn_core.annotations.tables import Annotations, image_ids, images_table, objects_table
 from cnn_core.files import read_json
 
 _FIRST = 1  # number of the first image, category and annotation

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cnn_core.annotations import Annotations, read_annotations
-from cnn_core.coco import from_coco
-from cnn_core.yolo_labels import read_yolo
+from cnn_core.annotations.coco import from_coco
+from cnn_core.annotations.tables import Annotations, read_annotations
+from cnn_core.annotations.yolo_labels import read_yolo
 
 
 def read_truth(source: str | Path, split: str) -> Annotations:

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_core import models
 from cnn_core.batches import Split
 from cnn_core.checkpoints import ModelCard, save_model
+from cnn_core.classification.architectures import registry as models
 from cnn_core.classifier import Classifier
 from cnn_core.devices import keep_memory
 from cnn_core.metrics import wilson

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cnn_core import models
 from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.batches import Split
+from cnn_core.classification.architectures import registry as models
 from cnn_core.devices import keep_memory
 from cnn_core.files import NONE
 from cnn_core.initial_weights import load_initial

@@ -33,9 +33,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from cnn_core import models
 from cnn_core.arrays import arrays_writer
 from cnn_core.batches import Split
+from cnn_core.classification.architectures import registry as models
 from cnn_core.datasets import decode
 from cnn_core.devices import autocast_dtype, keep_memory
 from cnn_core.learner import Learner

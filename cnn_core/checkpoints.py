@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from cnn_core import models
+from cnn_core.classification.architectures import registry as models
 from cnn_core.files import read_json, whole_folder, write_json
 
 SCHEMA_VERSION = 1

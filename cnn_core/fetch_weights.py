@@ -17,8 +17,8 @@ import sys
 import urllib.error
 from pathlib import Path
 
+from cnn_core.classification.architectures.torchvision_model import builders, unknown_builder
 from cnn_core.fetching import beside, command_line, put
-from cnn_core.torchvision_model import builders, unknown_builder
 
 _SILENCE_S = 60.0  # a server that says nothing for so long has gone
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnn_core import models
 from cnn_core.batches import Feed, Split, steps_per_epoch
+from cnn_core.classification.architectures import registry as models
 from cnn_core.devices import Precision, autocast_dtype
 from cnn_core.distributed import rank_and_world, sum_over_ranks
 from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps, weights_of

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_core import models
 from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.batches import Feed, Split
 from cnn_core.checkpoints import ModelCard, save_model
+from cnn_core.classification.architectures import registry as models
 from cnn_core.figures import contact_sheet
 from cnn_core.files import is_none
 from cnn_core.initial_weights import load_initial

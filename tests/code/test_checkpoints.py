@@ -9,8 +9,8 @@ import torch
 from learning import params, stripes, task
 from PIL import Image
 
-from cnn_core import models
 from cnn_core.checkpoints import ModelCard, load_checkpoint, load_model, save_checkpoint, save_model
+from cnn_core.classification.architectures import registry as models
 from cnn_core.classifier import Classifier
 from cnn_core.figures import contact_sheet
 from cnn_core.training import train

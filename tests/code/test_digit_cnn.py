@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cnn_core.digit_cnn import DigitCNN, DigitCNNParams
+from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
 
 
 def network(

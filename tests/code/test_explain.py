@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from cnn_core import explain, explain_figures
-from cnn_core.digit_cnn import DigitCNN, DigitCNNParams
+from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
 from cnn_core.receptive_fields import output_fields
 
 

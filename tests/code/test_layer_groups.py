@@ -7,9 +7,9 @@ import torch
 from learning import convolutional, linear
 from torch import nn
 
-from cnn_core.digit_cnn import DigitCNN, DigitCNNParams
+from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
+from cnn_core.classification.architectures.torchvision_model import TorchvisionModelParams, construct
 from cnn_core.layer_groups import group_modules, head_name, keep_statistics, layer_groups
-from cnn_core.torchvision_model import TorchvisionModelParams, construct
 
 # (number of groups, the head, the first layer of some groups)
 EXPECTED = {

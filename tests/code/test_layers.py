@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_core.digit_cnn import DigitCNN, DigitCNNParams
+from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
 from cnn_core.layers import READABLE, Maxout, readable
 
 

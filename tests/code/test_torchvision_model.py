@@ -9,9 +9,9 @@ import torch
 from learning import ROOT
 from torch.overrides import TorchFunctionMode
 
-from cnn_core import models
+from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures.torchvision_model import TorchvisionModelParams, build, builders, construct
 from cnn_core.layer_groups import head_name, layer_groups
-from cnn_core.torchvision_model import TorchvisionModelParams, build, builders, construct
 
 EIGHT = [
     "alexnet",
@@ -153,7 +153,7 @@ def test_a_trial_of_the_size_changes_neither_weights_nor_random_numbers():
 
 
 def test_torchvision_is_imported_only_when_it_is_asked_for(tmp_path: Path):
-    code = "import sys, cnn_core.models, cnn_core.torchvision_model; print(*{'torch', 'torchvision'} & {*sys.modules})"
+    code = "import sys, cnn_core.classification.architectures.registry, cnn_core.classification.architectures.torchvision_model; print(*{'torch', 'torchvision'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True
     )

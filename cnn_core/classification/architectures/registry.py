@@ -25,13 +25,13 @@ class Architecture:
 
 
 def _digit_cnn() -> Architecture:
-    from cnn_core.digit_cnn import DigitCNN, DigitCNNParams
+    from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
 
     return Architecture(params=DigitCNNParams, build=DigitCNN)
 
 
 def _torchvision_model() -> Architecture:
-    from cnn_core.torchvision_model import TorchvisionModelParams, build
+    from cnn_core.classification.architectures.torchvision_model import TorchvisionModelParams, build
 
     return Architecture(params=TorchvisionModelParams, build=build)
 

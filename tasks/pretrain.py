@@ -1,6 +1,6 @@
 """Learn a set's features without its labels, on Ray Train: data/augmented/<set> -> data/models/<set>-pretrained.
 
-The network is to tell by how many right angles each image is turned (`cnn_core.transforms.Rotations`): to do so it has
+The network is to tell by how many right angles each image is turned (`cnn_core.classification.augmentation.transforms.Rotations`): to do so it has
 to know what stands upright in it, which is worth knowing when the labels come.
 """
 
@@ -14,9 +14,9 @@ import torch
 
 from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.batches import Split
+from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS, Rotations
 from cnn_core.params import from_mapping, load_section
 from cnn_core.training import Task, TrainParams
-from cnn_core.transforms import CLASSES_OF_ROTATIONS, Rotations
 from tasks.common import classifier_training as learning
 from tasks.engine import distributed, events
 

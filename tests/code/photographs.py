@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from cnn_core.classification.augmentation.photo import PhotoAugmentationParams, photo_augment
 from cnn_core.params import from_mapping
-from cnn_core.photo_augmentation import PhotoAugmentationParams, photo_augment
 
 OFF = {
     **{"flip": 0, "crop_scale": 1, "crop_ratio": 1, "degrees": 0, "brightness": 0, "contrast": 0, "saturation": 0},

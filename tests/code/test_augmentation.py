@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cnn_core.augmentation import AugmentationParams, affine_elastic
+from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
 from cnn_core.params import from_mapping
 
 OFF = {

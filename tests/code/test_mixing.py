@@ -6,7 +6,7 @@ import pytest
 import torch
 from imports import imported, project_files
 
-from cnn_core.mixing import MixingParams, drawn_seed, mix
+from cnn_core.classification.augmentation.mixing import MixingParams, drawn_seed, mix
 from cnn_core.params import from_mapping
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from photographs import FULL, PRINCIPAL, augment, coordinates, params, photographs, seeded, steps
 
-from cnn_core.photo_augmentation import photo_augment
+from cnn_core.classification.augmentation.photo import photo_augment
 from cnn_core.views import centre_view
 
 

@@ -7,7 +7,7 @@ import torch
 from photographs import FULL, PRINCIPAL, augment, params, photographs, seeded
 from torchvision.transforms.v2 import functional as tv
 
-from cnn_core.photo_augmentation import photo_augment, principal_colours
+from cnn_core.classification.augmentation.photo import photo_augment, principal_colours
 
 COLOURS = {
     "brightness": (tv.adjust_brightness, lambda image: image.mean()),

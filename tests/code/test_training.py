@@ -8,10 +8,10 @@ from learning import PLAIN, ROOT, linear, params, stripes, task
 from torch import nn
 from trained import run, weights_equal
 
+from cnn_core.classification.augmentation.transforms import Glyph
 from cnn_core.learner import weights_of
 from cnn_core.params import load_section
 from cnn_core.training import TrainParams, outcome
-from cnn_core.transforms import Glyph
 
 
 def test_it_learns_and_keeps_the_best_epoch():

@@ -7,7 +7,14 @@ import yaml
 from learning import ROOT, params
 
 from cnn_core.batches import ahead
-from cnn_core.transforms import KINDS, Photo, Rotations, augmentation_params, transform, turned
+from cnn_core.classification.augmentation.transforms import (
+    KINDS,
+    Photo,
+    Rotations,
+    augmentation_params,
+    transform,
+    turned,
+)
 from cnn_core.views import PHOTO, centre_view, views
 from tasks.pretrain import all_rotations
 

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cnn_core.augmentation import AugmentationParams, affine_elastic
-from cnn_core.mixing import mix
+from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
+from cnn_core.classification.augmentation.mixing import mix
+from cnn_core.classification.augmentation.photo import PhotoAugmentationParams, photo_augment
 from cnn_core.params import Params, from_mapping
-from cnn_core.photo_augmentation import PhotoAugmentationParams, photo_augment
 from cnn_core.views import centre_view
 
 KINDS: dict[str, type[Params]] = {"affine_elastic": AugmentationParams, "photo": PhotoAugmentationParams}

@@ -2,7 +2,7 @@
 
 Crop, flip and rotation are one sampling grid, and brightness, contrast, saturation, hue, grey and the PCA colour shift
 are one 3 x 3 matrix and an offset an image: two passes over the pixels, and nothing runs per image in Python.
-What mixes two images (mixup, cutmix) stands in ``cnn_core.mixing``.
+What mixes two images (mixup, cutmix) stands in ``cnn_core.classification.augmentation.mixing``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_core.mixing import MixingParams, drawn_seed, seeded_cpu
+from cnn_core.classification.augmentation.mixing import MixingParams, drawn_seed, seeded_cpu
 from cnn_core.params import bounded
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's and torchvision's greys

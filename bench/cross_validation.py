@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from cnn_core.batches import Split
-from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import transform
-from cnn_core.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.metrics import wilson
+from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.devices import keep_memory
-from cnn_core.metrics import wilson
 from cnn_core.params import from_mapping, read_yaml
 from cnn_core.splits import assign_split, ink_keys
 from cnn_core.training import Outcome, Task, TrainParams, train

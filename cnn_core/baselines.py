@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
-from cnn_core.metrics import wilson
+from cnn_core.classification.inference.metrics import wilson
 
 # By name: the classifier for a seed, and how many numbers it keeps after it was fitted.
 BASELINES: Mapping[str, tuple[Callable[[int], ClassifierMixin], Callable[[Any], int]]] = {

@@ -9,22 +9,13 @@ data/models/<set>/model.safetensors       the weights to use
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
 
-from cnn_core.classification.architectures import registry as models
-from cnn_core.files import read_json, whole_folder, write_json
-
-SCHEMA_VERSION = 1
 _CHECKPOINT = "checkpoint.pt"
-
-Weights = Literal["model", "evaluated"]
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Mapping[str, Any]) -> None:
@@ -52,92 +43,3 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
             f"{path} cannot be read as a training checkpoint ({type(error).__name__}); delete its folder to train "
             "from the start"
         ) from None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """``model.json``: all that is needed to build the network, feed it and say where it comes from.
-
-    ``model`` is the parameters' ``model`` section; ``preprocessing`` holds shape [C, H, W] as the network takes it,
-    mean and std (per channel, in 0..1), the kind of views (glyph or photo) and the side of the square that a file
-    becomes; ``params`` the whole ``train`` section; ``refit`` says whether it has seen val and test.
-    """
-
-    model: dict[str, Any]
-    classes: list[str]
-    preprocessing: dict[str, Any]
-    metrics: dict[str, Any]
-    params: dict[str, Any]
-    data_sha256: str
-    git_commit: str
-    refit: Literal["none", "all"]
-    epochs: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.preprocessing["shape"]
-        return channels, height, width
-
-    @property
-    def square(self) -> tuple[int, int, int]:
-        """(C, S, S) of what an image file is made into before the network sees it."""
-        side = self.preprocessing["side"]
-        return self.shape[0], side, side
-
-
-def save_model(
-    folder: str | Path,
-    card: ModelCard,
-    *,
-    shipped: Mapping[str, Tensor],
-    evaluated: Mapping[str, Tensor],
-    readme: Callable[[dict[str, Any]], str] | None = None,
-) -> None:
-    """Write a model folder; what stood there is replaced only when all is written.
-
-    Args:
-        readme: makes README.md of model.json's content; None leaves it out.
-    """
-    with whole_folder(folder) as partial:
-        (partial / "model.safetensors").write_bytes(save(dict(shipped)))
-        if card.refit == "all":
-            (partial / "evaluated.safetensors").write_bytes(save(dict(evaluated)))
-        architecture = {"schema_version": SCHEMA_VERSION, "architecture": card.model["architecture"]}
-        content = {**architecture, **dataclasses.asdict(card)}
-        if readme is not None:
-            (partial / "README.md").write_text(readme(content), encoding="utf-8")
-        write_json(partial / "model.json", content)
-
-
-def read_card(folder: str | Path) -> ModelCard:
-    """
-    Raises:
-        ValueError: the folder is missing or not whole, or another version of this project wrote it.
-    """
-    card = read_json(Path(folder) / "model.json", made_by="train")
-    if card.get("schema_version") != SCHEMA_VERSION:
-        found = card.get("schema_version")
-        raise ValueError(f"{folder} has schema version {found}, not {SCHEMA_VERSION}: run the stage train again")
-    fields = [field.name for field in dataclasses.fields(ModelCard)]
-    if missing := [name for name in fields if name not in card]:
-        raise ValueError(f"{folder}/model.json says nothing of {missing[0]}: it is no model of this project")
-    return ModelCard(**{name: card[name] for name in fields})
-
-
-def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Module, ModelCard]:
-    """The network in evaluation mode on the CPU, with its card. ``evaluated`` is the one that has not seen val and test
-    (the same as ``model`` when there was no refit).
-
-    Raises:
-        ValueError: the folder is missing or not whole, or its weights do not fit its architecture.
-    """
-    card = read_card(folder)
-    path = Path(folder) / f"{weights if card.refit == 'all' else 'model'}.safetensors"
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, though model.json stands beside it; run the stage train again")
-    network = models.build(card.model, len(card.classes), card.shape)
-    try:
-        network.load_state_dict(load_file(path))
-    except Exception as error:
-        raise ValueError(f"{path} does not hold this architecture's weights: {' '.join(str(error).split())}") from None
-    return network.eval(), card

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_core.checkpoints import ModelCard, load_model
-from cnn_core.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.model_folder import ModelCard, load_model
 from cnn_core.files import write_json
 
 TOLERANCE = 1e-5  # of a probability: float32 that is added up in another order differs by some 1e-7

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_core.checkpoints import load_model
-from cnn_core.views import views
+from cnn_core.classification.inference.model_folder import load_model
+from cnn_core.classification.inference.views import views
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cnn_core.checkpoints import read_card
+from cnn_core.classification.inference.model_folder import read_card
 from cnn_core.files import NONE, is_none
 from cnn_core.layer_groups import head_name
 

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from cnn_core.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.devices import pick_device
 from cnn_core.image_files import read_paths
 from cnn_core.validation import Refusal

@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 
 from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
 from cnn_core.annotations.tables import BOX
+from cnn_core.classification.inference.metrics import wilson
 from cnn_core.detection_metrics import match
-from cnn_core.metrics import wilson
 from cnn_core.nms import iou
 
 Combine = Literal["cnn", "detector", "product"]

@@ -14,8 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.baselines import BASELINES, compare, row
-from cnn_core.checkpoints import load_model
-from cnn_core.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.model_folder import load_model
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 

@@ -24,7 +24,8 @@ import pandas as pd
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX, write_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import is_none, whole_folder, write_json
 from cnn_core.glyphs import SIDE, Ink, cut_out
@@ -44,7 +45,6 @@ from cnn_core.reading import (
     without_islands,
 )
 from cnn_core.reading_pictures import example, examples, outline_colours
-from cnn_core.views import MOST_VIEWS
 from tasks.common.predictions import (
     BOXES,
     MASKS,

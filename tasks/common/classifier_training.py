@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.batches import Feed, Split
-from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.photo import principal_colours
 from cnn_core.classification.augmentation.transforms import Transform, transform
+from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.figures import contact_sheet
 from cnn_core.files import is_none
 from cnn_core.initial_weights import load_initial

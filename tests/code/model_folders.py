@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.inference.model_folder import ModelCard, save_model
 
 DIGIT_CNN = {"architecture": "digit_cnn", "width": 2, "depth": 1, "channel_dropout": 0.2, "dropout": 0.2}
 SCENES = ["buildings", "forest", "glacier", "mountain", "sea", "street"]

@@ -13,9 +13,9 @@ from scipy.stats import binomtest
 
 from cnn_core.banners import PLACE, add_banner, of_differences
 from cnn_core.changes import difference_interval, two_sided
+from cnn_core.classification.inference.metrics import wilson
 from cnn_core.difference_tables import markdown, plain, text
 from cnn_core.differences import differences
-from cnn_core.metrics import wilson
 
 NAMES = ("before", "after")
 

@@ -13,7 +13,7 @@ import torch
 from model_folders import DIGITS, SCENES, digit_model, photo_model
 
 import cnn_core.export
-from cnn_core.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.export import TOLERANCE, Probabilities, export, main, sample_images
 
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import AlexNet, VisionTransformer
 
-from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.files import NONE, is_none
 from cnn_core.initial_weights import load_initial
 

@@ -15,8 +15,8 @@ from learning import ROOT
 from PIL import Image
 
 from cnn_core.arrays import load_arrays, read_dataset
-from cnn_core.checkpoints import ModelCard, save_model
 from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.datasets import RawRow, encode_png, pixels_sha256, read_raw, write_raw
 from tasks import augment, evaluate, predict
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from cnn_core.metrics import calibration_error, classification, wilson, worst_mistakes
+from cnn_core.classification.inference.metrics import calibration_error, classification, wilson, worst_mistakes
 
 
 def guesses(count=500, classes=4, seed=0):

@@ -5,7 +5,7 @@ import torch
 from photographs import FULL, PRINCIPAL, augment, coordinates, params, photographs, seeded, steps
 
 from cnn_core.classification.augmentation.photo import photo_augment
-from cnn_core.views import centre_view
+from cnn_core.classification.inference.views import centre_view
 
 
 @pytest.mark.parametrize("policy", ["none", "trivial", "rand"])

@@ -21,7 +21,7 @@ from stages import (
     write_params,
 )
 
-from cnn_core.checkpoints import load_model
+from cnn_core.classification.inference.model_folder import load_model
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from cnn_core.classification.augmentation.transforms import (
     transform,
     turned,
 )
-from cnn_core.views import PHOTO, centre_view, views
+from cnn_core.classification.inference.views import PHOTO, centre_view, views
 from tasks.pretrain import all_rotations
 
 SECTIONS = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from photographs import augment, coordinates, steps
 
-from cnn_core.views import centre_view
+from cnn_core.classification.inference.views import centre_view
 
 
 def test_the_centre_view_shows_the_middle_and_mirrors_it():

@@ -15,8 +15,8 @@ from torch import Tensor
 from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
 from cnn_core.classification.augmentation.mixing import mix
 from cnn_core.classification.augmentation.photo import PhotoAugmentationParams, photo_augment
+from cnn_core.classification.inference.views import centre_view
 from cnn_core.params import Params, from_mapping
-from cnn_core.views import centre_view
 
 KINDS: dict[str, type[Params]] = {"affine_elastic": AugmentationParams, "photo": PhotoAugmentationParams}
 SMALL_UNTIL = 0.7  # of the training that begins with smaller images: from there on they have their full size

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.checkpoints import Weights, load_model
+from cnn_core.classification.inference.model_folder import Weights, load_model
+from cnn_core.classification.inference.views import views
 from cnn_core.devices import Precision, autocast_dtype
-from cnn_core.views import views
 
 
 class Classifier:

@@ -26,8 +26,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from bench.train_throughput import our_learner, recipe
+from cnn_core.classification.training.learner import Learner
 from cnn_core.devices import keep_memory
-from cnn_core.learner import Learner
 
 RANKS = 2
 STEPS = 2  # of each learner in a round

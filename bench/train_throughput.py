@@ -34,15 +34,15 @@ import yaml
 from torch import Tensor
 
 from cnn_core.arrays import arrays_writer
-from cnn_core.batches import Split
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import transform
+from cnn_core.classification.training.batches import Split
+from cnn_core.classification.training.learner import Learner
+from cnn_core.classification.training.loop import TrainParams
 from cnn_core.datasets import decode
 from cnn_core.devices import autocast_dtype, keep_memory
-from cnn_core.learner import Learner
 from cnn_core.params import from_mapping
 from cnn_core.seeds import generator
-from cnn_core.training import TrainParams
 from tasks.engine.cluster import ENVIRONMENT
 
 WAYS = ("ceiling", "gridflow", "usual", "usual+")

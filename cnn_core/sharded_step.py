@@ -126,7 +126,7 @@ def _before_the_first_step(optimizer: Optimizer, weight: nn.Parameter) -> dict[s
     if isinstance(optimizer, AdamW):
         moments = {key: torch.zeros_like(weight, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")}
         return {"step": torch.tensor(0.0), **moments}
-    assert isinstance(optimizer, SGD), "whose momentum is there already (`cnn_core.learner`)"
+    assert isinstance(optimizer, SGD), "whose momentum is there already (`cnn_core.classification.training.learner`)"
     return {}
 
 

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from cnn_core.arrays import load_arrays, read_dataset
-from cnn_core.batches import Feed, Split
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.photo import principal_colours
 from cnn_core.classification.augmentation.transforms import Transform, transform
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
+from cnn_core.classification.training.batches import Feed, Split
+from cnn_core.classification.training.initial_weights import load_initial
+from cnn_core.classification.training.loop import Outcome, Task, TrainParams, outcome, parameter_count, train
 from cnn_core.figures import contact_sheet
 from cnn_core.files import is_none
-from cnn_core.initial_weights import load_initial
 from cnn_core.model_card import classifier_card
 from cnn_core.seeds import generator
-from cnn_core.training import Outcome, Task, TrainParams, outcome, parameter_count, train
 from tasks.engine import distributed, events
 from tasks.engine.cluster import check_shared, ray_cluster
 from tasks.engine.runtime import git_commit, load_runtime

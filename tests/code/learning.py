@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnn_core.batches import Split
 from cnn_core.classification.augmentation.affine import AugmentationParams
 from cnn_core.classification.augmentation.transforms import Glyph
+from cnn_core.classification.training.batches import Split
+from cnn_core.classification.training.loop import Task, TrainParams
 from cnn_core.params import load_section
-from cnn_core.training import Task, TrainParams
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

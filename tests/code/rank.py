@@ -15,8 +15,8 @@ from learning import CPU, convolutional, linear, params, stripes, task, wide
 from torch import nn
 
 from cnn_core.checkpoints import load_checkpoint, save_checkpoint
-from cnn_core.learner import Learner
-from cnn_core.training import train
+from cnn_core.classification.training.learner import Learner
+from cnn_core.classification.training.loop import train
 
 
 class Tokens(nn.Module):

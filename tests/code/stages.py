@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from cnn_core.arrays import arrays_writer
+from cnn_core.classification.training.loop import TrainParams, train
 from cnn_core.params import load_section
-from cnn_core.training import TrainParams, train
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 12

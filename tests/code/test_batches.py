@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from cnn_core.batches import epoch_batches
+from cnn_core.classification.training.batches import epoch_batches
 from cnn_core.distributed import share
 from cnn_core.seeds import generator, mixed_seed
 

@@ -11,8 +11,8 @@ from torchvision.models import AlexNet, VisionTransformer
 
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
+from cnn_core.classification.training.initial_weights import load_initial
 from cnn_core.files import NONE, is_none
-from cnn_core.initial_weights import load_initial
 
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 2, "channel_dropout": 0.0, "dropout": 0.0}
 ABCD = list("abcd")

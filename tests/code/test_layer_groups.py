@@ -9,7 +9,7 @@ from torch import nn
 
 from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
 from cnn_core.classification.architectures.torchvision_model import TorchvisionModelParams, construct
-from cnn_core.layer_groups import group_modules, head_name, keep_statistics, layer_groups
+from cnn_core.classification.training.layer_groups import group_modules, head_name, keep_statistics, layer_groups
 
 # (number of groups, the head, the first layer of some groups)
 EXPECTED = {

@@ -8,7 +8,7 @@ from learning import CPU, PLAIN, linear, params, stripes, task
 from trained import run
 
 from cnn_core import devices
-from cnn_core.learner import Learner
+from cnn_core.classification.training.learner import Learner
 
 
 def test_micro_batches_add_up_to_the_same_step():

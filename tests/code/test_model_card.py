@@ -19,11 +19,11 @@ from mask_files import PARAMS, write_set
 from cnn_core import yolo
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS
+from cnn_core.classification.training.loop import Outcome, TrainParams
 from cnn_core.files import write_json
 from cnn_core.model_card import DETECTOR, finder_card
 from cnn_core.params import from_mapping, load_section
 from cnn_core.sam_training import Job, TrainSegmenterParams, train
-from cnn_core.training import Outcome, TrainParams
 from tasks import train_detector, train_segmenter
 from tasks.common import classifier_training as learning
 

@@ -15,9 +15,9 @@ from rank import APART, TOGETHER, WIDE
 
 from cnn_core.checkpoints import load_checkpoint, save_checkpoint
 from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.training.loop import train
 from cnn_core.gathered import Share, gather_factors, large_layers
 from cnn_core.sharded_step import _mapped
-from cnn_core.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,7 +135,7 @@ def test_of_transformers_the_layers_with_many_rows_an_image_are_summed_as_ever()
 
 
 def test_a_batch_smaller_than_the_ranks_is_told(monkeypatch):
-    monkeypatch.setattr("cnn_core.training.rank_and_world", lambda: (0, 20))
+    monkeypatch.setattr("cnn_core.classification.training.loop.rank_and_world", lambda: (0, 20))
     with pytest.raises(ValueError, match="batches of 14 images cannot be shared by 20 workers; lower num_workers"):
         train(params(), task())
 

@@ -11,7 +11,7 @@ import torch
 from stages import curve, finish, plain, small_set, start, wait_for, worker_processes, write_params
 
 from cnn_core.arrays import arrays_writer
-from cnn_core.batches import Feed
+from cnn_core.classification.training.batches import Feed
 
 EPOCHS = 6  # each begins a reading of Ray Data anew
 COUNT = {"train": 1003, "val": 20, "test": 11}

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.architectures.torchvision_model import TorchvisionModelParams, build, builders, construct
-from cnn_core.layer_groups import head_name, layer_groups
+from cnn_core.classification.training.layer_groups import head_name, layer_groups
 
 EIGHT = [
     "alexnet",

@@ -9,9 +9,9 @@ from torch import nn
 from trained import run, weights_equal
 
 from cnn_core.classification.augmentation.transforms import Glyph
-from cnn_core.learner import weights_of
+from cnn_core.classification.training.learner import weights_of
+from cnn_core.classification.training.loop import TrainParams, outcome
 from cnn_core.params import load_section
-from cnn_core.training import TrainParams, outcome
 
 
 def test_it_learns_and_keeps_the_best_epoch():

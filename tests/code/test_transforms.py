@@ -6,7 +6,6 @@ import torch
 import yaml
 from learning import ROOT, params
 
-from cnn_core.batches import ahead
 from cnn_core.classification.augmentation.transforms import (
     KINDS,
     Photo,
@@ -16,6 +15,7 @@ from cnn_core.classification.augmentation.transforms import (
     turned,
 )
 from cnn_core.classification.inference.views import PHOTO, centre_view, views
+from cnn_core.classification.training.batches import ahead
 from tasks.pretrain import all_rotations
 
 SECTIONS = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]

@@ -6,7 +6,7 @@ import io
 
 import torch
 
-from cnn_core.training import train
+from cnn_core.classification.training.loop import train
 
 
 def weights_equal(left, right):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_core.batches import Split
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
+from cnn_core.classification.training.batches import Split
+from cnn_core.classification.training.loop import Task, TrainParams, train
 from cnn_core.params import load_section
 from cnn_core.scenes import SCENES, draw_scene
-from cnn_core.training import Task, TrainParams, train
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS, SIDE = list(SCENES), 48

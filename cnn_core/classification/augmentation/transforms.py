@@ -24,7 +24,7 @@ STEP = 16  # pixels by which they grow
 
 
 class Transform(Protocol):
-    """What `cnn_core.training` asks of it."""
+    """What `cnn_core.classification.training.loop` asks of it."""
 
     def training(
         self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnn_core.classification.inference.model_folder import read_card
+from cnn_core.classification.training.layer_groups import head_name
 from cnn_core.files import NONE, is_none
-from cnn_core.layer_groups import head_name
 
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the state dict
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile

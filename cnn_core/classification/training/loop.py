@@ -14,12 +14,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnn_core.batches import Feed, Split, steps_per_epoch
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import Transform, augmentation_params
+from cnn_core.classification.training.batches import Feed, Split, steps_per_epoch
+from cnn_core.classification.training.learner import (
+    Learner,
+    OptimizerParams,
+    non_finite,
+    total_steps,
+    weights_of,
+)
 from cnn_core.devices import Precision, autocast_dtype
 from cnn_core.distributed import rank_and_world, sum_over_ranks
-from cnn_core.learner import Learner, OptimizerParams, non_finite, total_steps, weights_of
 from cnn_core.params import bounded
 from cnn_core.seeds import generator, mixed_seed
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnn_core.batches import Split
-from cnn_core.data_parallel import DataParallel
+from cnn_core.classification.training.batches import Split
+from cnn_core.classification.training.data_parallel import DataParallel
+from cnn_core.classification.training.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.distributed import average_buffers, rank_and_world, sum_over_ranks
-from cnn_core.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.params import Params, bounded
 
 EVALUATION_BATCH = 500

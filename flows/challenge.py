@@ -14,11 +14,18 @@ import pandas as pd
 
 from cnn_core.annotations.tables import Annotations, read_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.comparison import Comparison, PromotionRule, as_ids, compare, shared_ids, verdict
+from cnn_core.comparison.detectors import Gain, compare_detectors, gain_verdict
+from cnn_core.comparison.promotion import (
+    Comparison,
+    PromotionRule,
+    as_ids,
+    compare,
+    shared_ids,
+    verdict,
+)
+from cnn_core.comparison.segmenters import compare_segmenters
 from cnn_core.datasets import read_manifest
-from cnn_core.detection_comparison import Gain, compare_detectors, gain_verdict
 from cnn_core.params import read_yaml
-from cnn_core.segmentation_comparison import compare_segmenters
 from flows.outputs import get, place
 from flows.registry import Model, Version
 

@@ -2,7 +2,7 @@
 
 A and B are each ``workspace``, ``champion``, a DVC experiment, a commit, branch or tag, or a folder of a run; B
 (default: the workspace) is what is looked at, A what it is held against. Told are the parameters that differ, and of
-every metric how it changed and whether by more than luck (cnn_core/changes.py). The exit code does not say who is
+every metric how it changed and whether by more than luck (cnn_core/comparison/changes.py). The exit code does not say who is
 better.
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cnn_core.banners import add_banner, of_differences
-from cnn_core.difference_tables import markdown, plain, text
-from cnn_core.differences import Differences, differences
+from cnn_core.comparison.banners import add_banner, of_differences
+from cnn_core.comparison.differences import Differences, differences
+from cnn_core.comparison.tables import markdown, plain, text
 from flows.graph import find_root
 from flows.registry import MODELS, STAGE, champion
 from flows.sides import WORKSPACE, Side, champions, measured, side

@@ -23,7 +23,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from cnn_core.comparison import PromotionRule
+from cnn_core.comparison.promotion import PromotionRule
 from flows import notify
 from flows.challenge import judge, judge_finders, read_answers, rows_of
 from flows.champions import fetch, promote

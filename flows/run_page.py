@@ -8,9 +8,9 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from cnn_core.banners import add_banner, of_differences, of_run
-from cnn_core.difference_tables import markdown
-from cnn_core.differences import changed_params
+from cnn_core.comparison.banners import add_banner, of_differences, of_run
+from cnn_core.comparison.differences import changed_params
+from cnn_core.comparison.tables import markdown
 from flows.compare import against_champions
 from flows.git import git, main_checkout
 from flows.graph import StageNode

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 from fsspec import AbstractFileSystem
 
-from cnn_core.differences import METRICS, ROWS
+from cnn_core.comparison.differences import METRICS, ROWS
 from cnn_core.params import read_yaml
 from flows.git import experiment_of, main_checkout, resolve
 from flows.graph import files_of

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cnn_core.difference_tables import markdown
+from cnn_core.comparison.tables import markdown
 from cnn_core.report_summary import summary
 from flows.compare import compare_runs
 from flows.graph import find_root

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
-from cnn_core.comparison import PromotionRule, as_ids, compare, mcnemar, power, shared_ids, verdict
+from cnn_core.comparison.promotion import (
+    PromotionRule,
+    as_ids,
+    compare,
+    mcnemar,
+    power,
+    shared_ids,
+    verdict,
+)
 
 RULE = PromotionRule(margin=0.01, alpha=0.05, class_bound=0.05)
 CLASSES = ("zero", "one")

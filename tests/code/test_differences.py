@@ -11,11 +11,11 @@ import pytest
 import yaml
 from scipy.stats import binomtest
 
-from cnn_core.banners import PLACE, add_banner, of_differences
-from cnn_core.changes import difference_interval, two_sided
 from cnn_core.classification.inference.metrics import wilson
-from cnn_core.difference_tables import markdown, plain, text
-from cnn_core.differences import differences
+from cnn_core.comparison.banners import PLACE, add_banner, of_differences
+from cnn_core.comparison.changes import difference_interval, two_sided
+from cnn_core.comparison.differences import differences
+from cnn_core.comparison.tables import markdown, plain, text
 
 NAMES = ("before", "after")
 

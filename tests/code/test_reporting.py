@@ -14,7 +14,7 @@ import report_run
 import yaml
 from page_text import Page
 
-from cnn_core.banners import add_banner, of_run
+from cnn_core.comparison.banners import add_banner, of_run
 from cnn_core.report_classifiers import chosen, confusion, origin
 
 STANDALONE = re.compile(r"(?<![\w-])\d")  # a number, and no part of a name such as mAP50-95

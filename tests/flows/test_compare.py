@@ -13,7 +13,7 @@ import pytest
 from champion_repository import make, set_skill
 from scipy.stats import binomtest
 
-from cnn_core.banners import PLACE
+from cnn_core.comparison.banners import PLACE
 from flows.champions import promote
 from flows.compare import compare_runs
 from flows.git import git

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cnn_core.banners import PLACE
+from cnn_core.comparison.banners import PLACE
 from flows import deploy
 from flows.git import git
 

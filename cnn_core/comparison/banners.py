@@ -9,8 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_core.difference_tables import MEANINGS, METHOD, difference, head_row, param_rows, remarks, row_of, shown
-from cnn_core.differences import Differences
+from cnn_core.comparison.differences import Differences
+from cnn_core.comparison.tables import (
+    MEANINGS,
+    METHOD,
+    difference,
+    head_row,
+    param_rows,
+    remarks,
+    row_of,
+    shown,
+)
 
 PLACE = '<div id="banner"></div>'  # in the report's page
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cnn_core.detection_comparison import DRAWS, Gain, drawn_images, interval_and_p
+from cnn_core.comparison.detectors import DRAWS, Gain, drawn_images, interval_and_p
 
 TRUTH = "truth"  # in the column prompted_by: the object's own box
 

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cnn_core.changes import Change
-from cnn_core.differences import Differences
+from cnn_core.comparison.changes import Change
+from cnn_core.comparison.differences import Differences
 
 ABSENT = "–"
 MEANINGS = {

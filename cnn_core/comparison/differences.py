@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.changes import Change, Interval, changed
-from cnn_core.comparison import Comparison, as_ids, compare
+from cnn_core.comparison.changes import Change, Interval, changed
+from cnn_core.comparison.promotion import Comparison, as_ids, compare
 from cnn_core.params import read_yaml
 from cnn_core.report_headlines import headlines
 from cnn_core.report_numbers import flatten

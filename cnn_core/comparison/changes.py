@@ -10,7 +10,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-from cnn_core.comparison import Comparison, mcnemar
+from cnn_core.comparison.promotion import Comparison, mcnemar
 from cnn_core.report_headlines import Headline
 
 ALPHA = 0.05

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cnn_core.comparison import PromotionRule, judge
+from cnn_core.comparison.promotion import PromotionRule, judge
 from cnn_core.detection_metrics import ALL, ANY_AREA, average_precision, evaluate_boxes, mean, weighted_ap50
 
 DRAWS, SEED = 2_000, 0

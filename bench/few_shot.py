@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.initial_weights import load_initial
 from cnn_core.classification.training.loop import Task, TrainParams, train
+from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.devices import keep_memory
 from cnn_core.files import NONE
 from cnn_core.params import load_section

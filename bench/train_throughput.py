@@ -33,13 +33,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from cnn_core.arrays import arrays_writer
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.learner import Learner
 from cnn_core.classification.training.loop import TrainParams
-from cnn_core.datasets import decode
+from cnn_core.data.augmented import arrays_writer
+from cnn_core.data.raw import decode
 from cnn_core.devices import autocast_dtype, keep_memory
 from cnn_core.params import from_mapping
 from cnn_core.seeds import generator

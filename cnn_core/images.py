@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from cnn_core.datasets import encode_png, pixels_sha256
+from cnn_core.data.raw import encode_png, pixels_sha256
 
 MAX_PIXELS = 50_000_000  # 0.15 GB as RGB; read from the header, so a decompression bomb is refused before it unpacks
 MIN_SIDE = 8  # pixels

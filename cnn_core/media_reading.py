@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from cnn_core.data.sources import DAMAGE
 from cnn_core.images import DAMAGED, EMPTY, NOT_AN_IMAGE, BadImage, decode_rgb
 from cnn_core.media import IMAGES, Entry, Part, id_column, image_column
-from cnn_core.sources import DAMAGE
 
 Imread = Callable[[str], "np.ndarray | None"]  # a path -> uint8 (H, W, C), BGR, or None
 UNREADABLE = "cannot be read"

@@ -23,9 +23,9 @@ import torch
 from tqdm import tqdm
 
 from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.data.image_files import read_paths
+from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
-from cnn_core.image_files import read_paths
-from cnn_core.validation import Refusal
 
 _BAR_AFTER_S = 1.0  # what is done sooner needs no bar
 

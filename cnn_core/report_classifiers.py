@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_core import report_charts as charts
-from cnn_core.datasets import read_manifest, read_quarantine, read_raw
+from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
 from cnn_core.report_images import figure, thumbnail
 from cnn_core.report_numbers import Numbers
 

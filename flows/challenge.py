@@ -24,7 +24,7 @@ from cnn_core.comparison.promotion import (
     verdict,
 )
 from cnn_core.comparison.segmenters import compare_segmenters
-from cnn_core.datasets import read_manifest
+from cnn_core.data.raw import read_manifest
 from cnn_core.params import read_yaml
 from flows.outputs import get, place
 from flows.registry import Model, Version

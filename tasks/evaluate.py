@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnn_core.arrays import Arrays, load_arrays, read_dataset
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.metrics import classification, worst_mistakes
 from cnn_core.classification.inference.views import MOST_VIEWS
+from cnn_core.data.augmented import Arrays, load_arrays, read_dataset
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.figures import contact_sheet
 from cnn_core.params import Params, bounded, load_section

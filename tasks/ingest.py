@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnn_core.digit_sources import open_digits
+from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.ingestion import IngestParams, Layout, ingest
+from cnn_core.data.scene_sources import open_scenes
+from cnn_core.data.splits import ink_keys
 from cnn_core.images import thumbnails
-from cnn_core.ingestion import IngestParams, Layout, ingest
 from cnn_core.near_duplicates import near_keys
 from cnn_core.params import load_section
-from cnn_core.scene_sources import open_scenes
-from cnn_core.splits import ink_keys
 from tasks.engine import events
 
 PARAMS = IngestParams

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS, Rotations
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import Task, TrainParams
+from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.params import from_mapping, load_section
 from tasks.common import classifier_training as learning
 from tasks.engine import distributed, events

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from cnn_core import study_figures
-from cnn_core.arrays import load_arrays, read_dataset
+from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.params import load_section
 from cnn_core.study_beyond import series, series_rows, spoilt, upsampling_rows
 from cnn_core.study_experiments import EXPERIMENTS, ExperimentParams, measure

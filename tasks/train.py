@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from cnn_core.arrays import read_dataset
 from cnn_core.classification.training.loop import Task, TrainParams
+from cnn_core.data.augmented import read_dataset
 from cnn_core.params import from_mapping, load_section
 from tasks.common import classifier_training as learning
 from tasks.engine import distributed, events

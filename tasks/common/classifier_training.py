@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_core.arrays import load_arrays, read_dataset
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.photo import principal_colours
 from cnn_core.classification.augmentation.transforms import Transform, transform
@@ -24,6 +23,7 @@ from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Feed, Split
 from cnn_core.classification.training.initial_weights import load_initial
 from cnn_core.classification.training.loop import Outcome, Task, TrainParams, outcome, parameter_count, train
+from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.figures import contact_sheet
 from cnn_core.files import is_none
 from cnn_core.model_card import classifier_card

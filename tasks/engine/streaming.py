@@ -26,8 +26,8 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from torch import Tensor
 
-from cnn_core.arrays import SPLITS, read_dataset
 from cnn_core.classification.training.batches import RankBatch, steps_per_epoch
+from cnn_core.data.augmented import SPLITS, read_dataset
 from cnn_core.seeds import generator, mixed_seed
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from cnn_core.ingestion import IngestParams, ingest
+from cnn_core.data.ingestion import IngestParams, ingest
 from tasks.ingest import LAYOUTS
 
 SECTION = {

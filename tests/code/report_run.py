@@ -14,12 +14,12 @@ from prediction_files import numbers_set
 
 from cnn_core.annotations.tables import objects_table, read_annotations, write_objects
 from cnn_core.classification.inference.metrics import classification
-from cnn_core.datasets import RawRow, encode_png, pixels_sha256, write_raw
+from cnn_core.data.raw import RawRow, encode_png, pixels_sha256, write_raw
+from cnn_core.data.validation import Refusal
 from cnn_core.detection_metrics import outcomes, rates
 from cnn_core.files import write_json
 from cnn_core.params import load_section
 from cnn_core.reporting import ReportParams, write_report
-from cnn_core.validation import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = {"digits": list("0123456789"), "scenes": ["forest", "glacier", "sea <cold>"]}

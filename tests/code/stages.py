@@ -14,8 +14,8 @@ import psutil
 import torch
 import yaml
 
-from cnn_core.arrays import arrays_writer
 from cnn_core.classification.training.loop import TrainParams, train
+from cnn_core.data.augmented import arrays_writer
 from cnn_core.params import load_section
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ import pytest
 from digit_files import HEADER, digits, idx, kaggle, mnist, rows, write_rows, zipped
 from ingesting import run, write_params
 
-from cnn_core import digit_sources
+from cnn_core.data import digit_sources
 from tasks.ingest import main
 
 

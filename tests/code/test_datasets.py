@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from digit_files import digits
 
-from cnn_core import datasets
-from cnn_core.arrays import arrays_writer, load_arrays, read_dataset
-from cnn_core.datasets import (
+from cnn_core.data import raw as datasets
+from cnn_core.data.augmented import arrays_writer, load_arrays, read_dataset
+from cnn_core.data.raw import (
     RawRow,
     decode,
     encode_png,
@@ -23,8 +23,8 @@ from cnn_core.datasets import (
     read_raw,
     write_raw,
 )
+from cnn_core.data.validation import Refusal
 from cnn_core.files import whole_folder
-from cnn_core.validation import Refusal
 
 CLASSES = [str(label) for label in range(10)]
 QUARANTINE = [Refusal(id="train/77", reason="pixel missing", detail="pixel1 is nan")]

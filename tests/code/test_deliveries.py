@@ -12,11 +12,11 @@ from model_folders import digit_model
 from PIL import Image
 from scene_files import CLASSES, encoded, intel, put, scene
 
+from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.scene_sources import open_scenes
 from cnn_core.deliveries import read_delivery, read_known
-from cnn_core.digit_sources import open_digits
 from cnn_core.features import last_features
 from cnn_core.growth import GROWTHS, grow
-from cnn_core.scene_sources import open_scenes
 from tasks.inbox import main
 
 DIGITS, SCENES = GROWTHS["digits"], GROWTHS["scenes"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from digit_files import HEADER, digits, idx, kaggle, mnist, rows, write_rows, zipped
 
-from cnn_core import digit_tables
-from cnn_core.digit_sources import open_digits
-from cnn_core.sources import Batch
+from cnn_core.data import digit_tables
+from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.sources import Batch
 
 
 def read(path: Path) -> list[Batch]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_core.image_files import as_square, read_folder
+from cnn_core.data.image_files import as_square, read_folder
 
 
 def encoded(width=30, height=20, mode="RGB", form="PNG"):

@@ -10,8 +10,8 @@ import pytest
 from digit_files import digits, idx, kaggle, mnist, rows, write_rows
 from ingesting import SECTION, run, write_params
 
-from cnn_core.datasets import decode, read_manifest, read_quarantine, read_raw
-from cnn_core.ingestion import IngestParams
+from cnn_core.data.ingestion import IngestParams
+from cnn_core.data.raw import decode, read_manifest, read_quarantine, read_raw
 from tasks.ingest import main
 
 

@@ -15,7 +15,7 @@ from model_folders import SCENES, digit_model, photo_model
 from PIL import Image
 
 from cnn_core.classification.inference.classifier import Classifier
-from cnn_core.image_files import as_square, read_paths
+from cnn_core.data.image_files import as_square, read_paths
 from cnn_core.predict import Predictor, main
 from cnn_core.scenes import draw_scene
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scene_files import CLASSES, encoded, intel, put, scene, zipped
 
-from cnn_core.scene_sources import open_scenes
+from cnn_core.data.scene_sources import open_scenes
 
 
 def read(path: Path, **options: int) -> tuple[list[tuple], dict[str, tuple[str, str]]]:

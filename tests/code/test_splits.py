@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn_core.splits import assign_split, check_proportions, ink_keys
+from cnn_core.data.splits import assign_split, check_proportions, ink_keys
 
 fractions = st.floats(0.01, 0.4)
 keys = st.binary(max_size=32).map(bytes.hex)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from stages import curve, finish, plain, small_set, start, wait_for, worker_processes, write_params
 
-from cnn_core.arrays import arrays_writer
 from cnn_core.classification.training.batches import Feed
+from cnn_core.data.augmented import arrays_writer
 
 EPOCHS = 6  # each begins a reading of Ray Data anew
 COUNT = {"train": 1003, "val": 20, "test": 11}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn_core.validation import Refusal, check_digits, find_duplicates, refuse_too_many
+from cnn_core.data.validation import Refusal, check_digits, find_duplicates, refuse_too_many
 
 
 def find(*rows: tuple[str, int, bool]):

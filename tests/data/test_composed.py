@@ -16,7 +16,7 @@ from cnn_core.annotations.tables import BOX, read_annotations
 from cnn_core.annotations.yolo_labels import SPLITS, read_yolo
 from cnn_core.compose import compose
 from cnn_core.compose_picture import ComposeParams
-from cnn_core.datasets import RawRow, encode_png, pixels_sha256, read_raw, write_raw
+from cnn_core.data.raw import RawRow, encode_png, pixels_sha256, read_raw, write_raw
 from cnn_core.files import read_json
 from cnn_core.params import from_mapping
 

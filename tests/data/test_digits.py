@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cnn_core.datasets import RawRows, decode, read_manifest, read_quarantine, read_raw
-from cnn_core.digit_sources import open_digits
+from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.raw import RawRows, decode, read_manifest, read_quarantine, read_raw
+from cnn_core.data.splits import ink_keys
 from cnn_core.params import load_section
-from cnn_core.splits import ink_keys
 from tasks import ingest, sample
 
 

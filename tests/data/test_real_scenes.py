@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn_core.datasets import RawRows, decode_pixels, read_manifest, read_quarantine, read_raw
-from cnn_core.ingestion import IngestParams, ingest
+from cnn_core.data.ingestion import IngestParams, ingest
+from cnn_core.data.raw import (
+    RawRows,
+    decode_pixels,
+    read_manifest,
+    read_quarantine,
+    read_raw,
+)
 from tasks.ingest import LAYOUTS
 
 # Pairs that a person sees to be one photograph, or two frames of one burst.

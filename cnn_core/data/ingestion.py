@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from cnn_core.datasets import UNLABELLED, RawRow, count_rows, encode_png, pixels_sha256, write_raw
-from cnn_core.images import Picture
-from cnn_core.params import Params, bounded
-from cnn_core.sources import Batch, Source
-from cnn_core.splits import assign_split, check_proportions
-from cnn_core.validation import (
+from cnn_core.data.raw import (
+    UNLABELLED,
+    RawRow,
+    count_rows,
+    encode_png,
+    pixels_sha256,
+    write_raw,
+)
+from cnn_core.data.sources import Batch, Source
+from cnn_core.data.splits import assign_split, check_proportions
+from cnn_core.data.validation import (
     DUPLICATE,
     NEAR_TEST,
     Duplicates,
@@ -26,6 +31,8 @@ from cnn_core.validation import (
     find_near_duplicates,
     refuse_too_many,
 )
+from cnn_core.images import Picture
+from cnn_core.params import Params, bounded
 
 _EXAMPLES = 20  # of each kind of duplicate
 _NOT_BAD = (DUPLICATE, NEAR_TEST)

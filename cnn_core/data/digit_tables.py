@@ -15,8 +15,8 @@ from typing import BinaryIO, TextIO
 import numpy as np
 import pandas as pd
 
-from cnn_core.sources import Batch
-from cnn_core.validation import WRONG_COLUMNS, Refusal, check_digit_text, check_digits
+from cnn_core.data.sources import Batch
+from cnn_core.data.validation import WRONG_COLUMNS, Refusal, check_digit_text, check_digits
 
 SIDE = 28
 PIXELS = SIDE * SIDE

@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cnn_core.data.validation import Refusal
 from cnn_core.images import Picture
-from cnn_core.validation import Refusal
 
 # What reading an archive can raise when it is cut short or damaged (BadGzipFile is an OSError without an errno).
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)

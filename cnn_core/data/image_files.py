@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cnn_core.datasets import square
+from cnn_core.data.raw import square
+from cnn_core.data.sources import SourceFiles, open_files
+from cnn_core.data.validation import Refusal
 from cnn_core.images import BadImage, decode_rgb
-from cnn_core.sources import SourceFiles, open_files
-from cnn_core.validation import Refusal
 
 ADVICE = "name a folder or a .zip of images"
 MAX_BYTES = 64 << 30

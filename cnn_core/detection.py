@@ -6,61 +6,25 @@ its scaling back are used. Only images whose letterboxed shapes are equal share 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from cnn_core.annotations.masks import encode_mask
+from cnn_core.detection.results import DetectorParams, Found
+from cnn_core.detection.yolo import quiet
 from cnn_core.engines import UNKNOWN_SIDE, Backend, Calibration, open_engine
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
 from cnn_core.media_reading import pixels
-from cnn_core.params import Params, bounded
-from cnn_core.yolo import quiet
 
 _READ_AHEAD = 2  # batches
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectorParams(Params):
-    """Ultralytics' own names; `yolo predict`'s own values are 0 0.25 0.7 300 [] false."""
-
-    imgsz: int = bounded(0, 8192)  # 0 = what the weights were trained with
-    conf: float = bounded(0, 1)
-    iou: float = bounded(0, 1)
-    max_det: int = bounded(1)
-    classes: tuple[int, ...]  # empty = all
-    agnostic_nms: bool
-    half: Literal["auto", True, False]  # auto = on an NVIDIA GPU
-    int8: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
-    """What is in one image, in falling order of score.
-
-    Attributes:
-        boxes: float32 (n, 4), xyxy in the image's pixels.
-        scores: float32 (n,)
-        classes: int64 (n,)
-        masks: n texts (`cnn_core.annotations.tables.masks.encode_mask`), or None of a detector.
-        tracks: int64 (n,), or None where nothing was followed.
-    """
-
-    height: int
-    width: int
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    masks: list[str] | None
-    tracks: np.ndarray | None = None
 
 
 class Detector:

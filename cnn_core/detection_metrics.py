@@ -23,7 +23,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cnn_core.annotations.coco import coco_results, to_coco
 from cnn_core.annotations.tables import BOX
-from cnn_core.nms import iou
+from cnn_core.detection.nms import iou
 
 BACKGROUND = "background"
 ALL, SMALL, MEDIUM, LARGE = "all", "small", "medium", "large"

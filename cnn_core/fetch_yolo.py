@@ -16,9 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cnn_core.detection.yolo import quiet
 from cnn_core.fetching import beside, command_line, put
 from cnn_core.files import file_sha256
-from cnn_core.yolo import quiet
 
 _STARTS = (b"PK", b"\x80\x02")  # of what torch.save writes, today and before torch 1.6; a log-in page starts otherwise
 

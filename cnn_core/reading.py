@@ -17,8 +17,8 @@ from pycocotools import mask as coco_mask
 from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
 from cnn_core.annotations.tables import BOX
 from cnn_core.classification.inference.metrics import wilson
+from cnn_core.detection.nms import iou
 from cnn_core.detection_metrics import match
-from cnn_core.nms import iou
 
 Combine = Literal["cnn", "detector", "product"]
 ROW_GAP = 0.6  # of a digit's height: digits whose middles lie farther apart, across the row, are of two rows
@@ -80,7 +80,7 @@ def without_duplicates(overlap: np.ndarray, scores: np.ndarray, most: float) -> 
     with the better score (of equal ones the first).
 
     Args:
-        overlap: (N, N), of each with each: `mask_iou`, or `cnn_core.nms.iou` of boxes where there are no masks.
+        overlap: (N, N), of each with each: `mask_iou`, or `cnn_core.detection.nms.iou` of boxes where there are no masks.
     """
     kept: list[int] = []
     for number in np.argsort(-scores, kind="stable"):

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from cnn_core.clips import Clip, Shot
+from cnn_core.detection.yolo import quiet
 from cnn_core.images import TOO_NARROW, BadImage
 from cnn_core.sam import LoadedSam, load_sam
 from cnn_core.sam_memory import Earlier, Memory, Seen, VideoSteps
 from cnn_core.segmentation_prompts import Prompts
 from cnn_core.segments import LOW_SCORE, Found, Segments
 from cnn_core.video_params import HIDDEN, Prompted, VideoParams, VideoPrompt, by_frame, firsts
-from cnn_core.yolo import quiet
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

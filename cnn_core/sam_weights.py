@@ -1,7 +1,7 @@
 """Checkpoints of SAM, MobileSAM, SAM 2, SAM 2.1 and our small SAM, read without executing what they hold.
 
 Which network a file is for follows from the names and shapes of its tensors, so Meta's own file names, Ultralytics'
-and yours do alike. FastSAM and YOLO ``-seg`` are Ultralytics networks (`cnn_core.yolo`): `family` tells them apart.
+and yours do alike. FastSAM and YOLO ``-seg`` are Ultralytics networks (`cnn_core.detection.yolo`): `family` tells them apart.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cnn_core.detection.yolo import ENGINES, OWN
 from cnn_core.files import file_sha256, is_none, read_json
-from cnn_core.yolo import ENGINES, OWN
 
 Family = Literal["sam", "sam2", "yolo"]
 TRUSTED = "GRIDFLOW_TRUSTED_WEIGHTS"  # in the environment: SHA-256 values, with commas between them

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from cnn_core.detection import Detector, DetectorParams, Found
+from cnn_core.detection import Detector
+from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
 from cnn_core.media_reading import Imread, pixels

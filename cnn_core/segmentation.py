@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnn_core.detection.yolo import quiet
 from cnn_core.images import TOO_NARROW, BadImage
 from cnn_core.sam import Features, LoadedSam, Steps, load_sam
 from cnn_core.sam_automatic import Automatic
 from cnn_core.segmentation_params import EverythingParams, SegmenterParams
 from cnn_core.segmentation_prompts import NO_AREA, OUTSIDE, Prompts
 from cnn_core.segments import EMPTY_MASK, LOW_SCORE, OBJECT, Found, Segments
-from cnn_core.yolo import quiet
 
 __all__ = [
     "EMPTY_MASK",

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnn_core.detection.yolo import LoadedYolo
 from cnn_core.files import whole_folder
-from cnn_core.yolo import LoadedYolo
 
 Calibration = Callable[[int], Sequence[np.ndarray]]  # a side -> letterboxed images, uint8 (H, W, C) BGR
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cnn_core.nms import class_nms
-from cnn_core.yolo import LoadedYolo, grid_sizes, raw
+from cnn_core.detection.nms import class_nms
+from cnn_core.detection.yolo import LoadedYolo, grid_sizes, raw
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

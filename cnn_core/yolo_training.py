@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnn_core.detection.yolo import TASKS, load_network
 from cnn_core.devices import Precision
 from cnn_core.files import is_none
 from cnn_core.params import Params, bounded
-from cnn_core.yolo import TASKS, load_network
 from cnn_core.yolo_data import DetectionData
 
 PROJECT = Path(__file__).resolve().parent.parent

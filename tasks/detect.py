@@ -15,11 +15,12 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from cnn_core.detection.results import DetectParams
 from cnn_core.files import sha256_files, whole_folder, write_json
-from cnn_core.media import Media, Part, check_source, list_media
-from cnn_core.params import Params, bounded, load_section
+from cnn_core.media import Media, Part, list_media
+from cnn_core.params import load_section
 from tasks.common.prediction_parts import gather, local, tell_left_out, weights_sha256, write_part
 from tasks.engine import events
 from tasks.engine.parts import run_parts
@@ -33,32 +34,6 @@ CALIBRATED = 128  # images of the source that int8 is calibrated with
 # What the parts depend on and only the workers load.
 _CODE = ("detection", "engines", "images", "media", "media_reading", "yolo", "yolo_exports", "yolo_inference")
 CODE = [f"cnn_core/{name}.py" for name in _CODE]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectParams(Params):
-    """The section ``detect``; Ultralytics' own names."""
-
-    weights: str  # a model folder, an Ultralytics .pt, or an exported engine
-    source: str
-    match: str  # which of its files
-    imgsz: int = bounded(0, 8192)
-    conf: float = bounded(0, 1)
-    iou: float = bounded(0, 1)
-    max_det: int = bounded(1)
-    classes: tuple[int, ...]
-    agnostic_nms: bool
-    half: Literal["auto", True, False]
-    int8: bool
-    backend: Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
-    vid_stride: int = bounded(1)
-    tracker: Literal["none", "bytetrack", "botsort"]
-    save_txt: bool
-    pictures: int = bounded(-1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_source(self.source)
 
 
 PARAMS = DetectParams
@@ -98,7 +73,7 @@ def main() -> None:
 def check_weights(weights: str) -> None:
     """Before anything else is done: what is missing is said at once."""
     if not Path(weights).exists() or Path(weights).name == "none":
-        from cnn_core.yolo import weights_file
+        from cnn_core.detection.yolo import weights_file
 
         weights_file(weights)
 
@@ -110,7 +85,8 @@ class DetectWorker:
     def __init__(self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], where: Room) -> None:
         import torch
 
-        from cnn_core.detection import Detector, DetectorParams
+        from cnn_core.detection import Detector
+        from cnn_core.detection.results import DetectorParams
         from cnn_core.devices import keep_memory
         from cnn_core.media_reading import Reader
 

@@ -15,7 +15,9 @@ from pycocotools.cocoeval import COCOeval
 
 from cnn_core.annotations.tables import write_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.detection import Detector, DetectorParams
+from cnn_core.detection import Detector
+from cnn_core.detection.results import DetectorParams
+from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.detection_metrics import (
     COCO_AREAS,
     average_precision,
@@ -32,7 +34,6 @@ from cnn_core.detection_truth import class_numbers, detections, joined
 from cnn_core.devices import pick_device
 from cnn_core.files import write_json
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.yolo import load_network, weights_file
 from cnn_core.yolo_grid import grid_record, look_at
 from cnn_core.yolo_grid_picture import draw_grid
 from tasks.engine import events

@@ -16,7 +16,7 @@ from cnn_core.media_reading import Reader
 from tasks.engine import events
 
 if TYPE_CHECKING:
-    from tasks.detect import DetectParams
+    from cnn_core.detection.results import DetectParams
 
 
 def follow(media: Media, parts: Sequence[Part], folders: Sequence[Path], params: DetectParams, settings: Path) -> None:
@@ -24,7 +24,7 @@ def follow(media: Media, parts: Sequence[Part], folders: Sequence[Path], params:
 
     A part's objects are replaced in ``tracked.parquet`` beside them, so that a run killed here begins here again.
     """
-    from cnn_core.yolo import quiet
+    from cnn_core.detection.yolo import quiet
 
     quiet(settings)
     from cnn_core.yolo_inference import Tracker
@@ -46,7 +46,7 @@ def _of(folder: Path) -> Path:
 
 
 def _followed(part: Part, folder: Path, tracker: Any, reader: Reader, params: DetectParams) -> Iterator[pd.DataFrame]:
-    from cnn_core.detection import Found
+    from cnn_core.detection.results import Found
     from cnn_core.yolo_inference import write_labels, write_picture
 
     objects, images = read_objects(_of(folder)), read_images(folder / "images.parquet")

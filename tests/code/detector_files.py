@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from cnn_core.yolo import quiet
+from cnn_core.detection.yolo import quiet
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:

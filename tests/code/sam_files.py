@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnn_core.yolo import quiet
+from cnn_core.detection.yolo import quiet
 
 
 def sam_state(name: str, seed: int = 0) -> dict[str, Tensor]:

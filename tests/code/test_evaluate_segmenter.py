@@ -17,11 +17,11 @@ from sam_files import write_sam
 from cnn_core.annotations.coco import to_coco
 from cnn_core.annotations.tables import OBJECTS, read_annotations, read_objects
 from cnn_core.annotations.yolo_labels import write_yolo
+from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
 from cnn_core.sam_small import SmallSamParams, build_small_sam
 from cnn_core.segmentation_evaluation import answers, detected_prompts, read_masks, spread, true_prompts
 from cnn_core.segments import Found, Segments
-from cnn_core.yolo import quiet
 from tasks import evaluate_segmenter
 
 TEXTS = ["12", "9", "", "40"]

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from torchvision.ops import batched_nms, box_iou
 from torchvision.ops import nms as compiled_nms
 
-from cnn_core.nms import area, class_nms, iou, nms
+from cnn_core.detection.nms import area, class_nms, iou, nms
 
 THRESHOLDS = st.sampled_from([0.0, 0.1, 0.25, 0.3, 1 / 3, 0.45, 0.5, 0.7, 0.9, 1.0])
 

@@ -11,7 +11,7 @@ import pytest
 from cnn_core import reading
 from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
 from cnn_core.annotations.tables import images_table, objects_table
-from cnn_core.nms import iou
+from cnn_core.detection.nms import iou
 from cnn_core.reading import without_islands
 
 CLASSES = list("0123456789")

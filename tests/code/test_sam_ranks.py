@@ -15,11 +15,11 @@ import pytest
 import torch
 from mask_files import PARAMS, write_model, write_set
 
+from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
 from cnn_core.sam_data import draw_prompts, load_masks
 from cnn_core.sam_embeddings import Embeddings
 from cnn_core.sam_training import Job, TrainSegmenterParams, train
-from cnn_core.yolo import quiet
 
 ROOT = Path(__file__).resolve().parents[2]
 

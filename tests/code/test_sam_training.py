@@ -14,6 +14,7 @@ from sam_files import write_sam
 from cnn_core.annotations.coco import to_coco
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import read_objects, write_objects
+from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
 from cnn_core.sam import load_sam
 from cnn_core.sam_data import draw_prompts, load_masks, read_masks
@@ -22,7 +23,6 @@ from cnn_core.sam_learner import Learner, decode, encode
 from cnn_core.sam_small import SmallSamParams, build_small_sam
 from cnn_core.sam_training import Job, TrainSegmenterParams, final_state, start_network, train
 from cnn_core.segmentation import EverythingParams, Segmenter, SegmenterParams
-from cnn_core.yolo import quiet
 
 CPU = torch.device("cpu")
 

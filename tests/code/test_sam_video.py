@@ -9,10 +9,10 @@ from sam_files import write_sam
 from video_files import SIDE, clips, frames, small_sam2, video_params, write_folder, write_video
 
 from cnn_core.annotations.masks import decode_mask
+from cnn_core.detection.yolo import quiet
 from cnn_core.images import BadImage
 from cnn_core.sam_video import VideoSegmenter
 from cnn_core.video_params import HIDDEN, VideoPrompt
-from cnn_core.yolo import quiet
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ import yaml
 from mask_files import CLASSES, MODEL, PARAMS, write_model, write_set
 from stages import finish, kill, start, wait_for, worker_processes
 
+from cnn_core.detection.yolo import quiet
 from cnn_core.sam import load_sam
-from cnn_core.yolo import quiet
 
 EPOCHS = 8
 

@@ -10,7 +10,7 @@ import pytest
 from detector_files import photograph, write_detector
 from PIL import Image
 
-from cnn_core.yolo import load_network
+from cnn_core.detection.yolo import load_network
 from cnn_core.yolo_grid import GridView, grid_record, look_at
 from cnn_core.yolo_grid_picture import draw_grid
 

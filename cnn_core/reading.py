@@ -17,8 +17,8 @@ from pycocotools import mask as coco_mask
 from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
 from cnn_core.annotations.tables import BOX
 from cnn_core.classification.inference.metrics import wilson
+from cnn_core.detection.evaluation.metrics import match
 from cnn_core.detection.nms import iou
-from cnn_core.detection_metrics import match
 
 Combine = Literal["cnn", "detector", "product"]
 ROW_GAP = 0.6  # of a digit's height: digits whose middles lie farther apart, across the row, are of two rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cnn_core.detection_pictures import MISSED, RIGHT, WRONG, Colour
+from cnn_core.detection.evaluation.pictures import MISSED, RIGHT, WRONG, Colour
 from cnn_core.figures import contact_sheet
 
 ACROSS = 6

@@ -13,7 +13,7 @@ import pandas as pd
 from cnn_core.annotations.masks import encode_mask
 from cnn_core.annotations.tables import BOX
 from cnn_core.annotations.truth import read_truth
-from cnn_core.detection_metrics import match
+from cnn_core.detection.evaluation.metrics import match
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
 from cnn_core.media_reading import pixels

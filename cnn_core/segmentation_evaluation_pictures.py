@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
-from cnn_core.detection_pictures import MISSED, RIGHT, TRUTH, WRONG, Colour
+from cnn_core.detection.evaluation.pictures import MISSED, RIGHT, TRUTH, WRONG, Colour
 from cnn_core.figures import contact_sheet
 from cnn_core.segmentation_evaluation import read_image
 

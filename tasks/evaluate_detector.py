@@ -16,9 +16,10 @@ from pycocotools.cocoeval import COCOeval
 from cnn_core.annotations.tables import write_objects
 from cnn_core.annotations.truth import read_truth
 from cnn_core.detection import Detector
-from cnn_core.detection.results import DetectorParams
-from cnn_core.detection.yolo import load_network, weights_file
-from cnn_core.detection_metrics import (
+from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
+from cnn_core.detection.evaluation.grid import grid_record, look_at
+from cnn_core.detection.evaluation.grid_picture import draw_grid
+from cnn_core.detection.evaluation.metrics import (
     COCO_AREAS,
     average_precision,
     evaluate_boxes,
@@ -29,13 +30,12 @@ from cnn_core.detection_metrics import (
     rates,
     relative_areas,
 )
-from cnn_core.detection_pictures import examples, mistakes_by_image, shown_images
-from cnn_core.detection_truth import class_numbers, detections, joined
+from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
+from cnn_core.detection.results import DetectorParams
+from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device
 from cnn_core.files import write_json
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.yolo_grid import grid_record, look_at
-from cnn_core.yolo_grid_picture import draw_grid
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
 

@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.comparison.promotion import PromotionRule, judge
-from cnn_core.detection_metrics import ALL, ANY_AREA, average_precision, evaluate_boxes, mean, weighted_ap50
+from cnn_core.detection.evaluation.metrics import (
+    ALL,
+    ANY_AREA,
+    average_precision,
+    evaluate_boxes,
+    mean,
+    weighted_ap50,
+)
 
 DRAWS, SEED = 2_000, 0
 MAX_DET = 300  # boxes of a class in an image that count

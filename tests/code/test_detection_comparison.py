@@ -11,7 +11,7 @@ from cnn_core.annotations.tables import images_table, objects_table
 from cnn_core.comparison.detectors import compare_detectors, gain_verdict
 from cnn_core.comparison.promotion import PromotionRule
 from cnn_core.comparison.segmenters import compare_segmenters
-from cnn_core.detection_metrics import COCO_AREAS, average_precision, evaluate_boxes, mean
+from cnn_core.detection.evaluation.metrics import COCO_AREAS, average_precision, evaluate_boxes, mean
 
 CLASSES = ["one", "two"]
 RULE = PromotionRule(margin=0.0, alpha=0.05, class_bound=0.05)

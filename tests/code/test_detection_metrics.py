@@ -11,7 +11,7 @@ import torch
 
 from cnn_core.annotations.masks import encode_mask
 from cnn_core.annotations.tables import BOX, images_table, objects_table
-from cnn_core.detection_metrics import (
+from cnn_core.detection.evaluation.metrics import (
     BACKGROUND,
     COCO_AREAS,
     average_precision,

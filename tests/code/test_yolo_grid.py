@@ -10,9 +10,9 @@ import pytest
 from detector_files import photograph, write_detector
 from PIL import Image
 
+from cnn_core.detection.evaluation.grid import GridView, grid_record, look_at
+from cnn_core.detection.evaluation.grid_picture import draw_grid
 from cnn_core.detection.yolo import load_network
-from cnn_core.yolo_grid import GridView, grid_record, look_at
-from cnn_core.yolo_grid_picture import draw_grid
 
 CONF, IOU, SIDE = 0.25, 0.5, 160
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cnn_core.annotations.tables import BOX
 from cnn_core.colours import Colour, ink_on
-from cnn_core.detection_metrics import BACKGROUND
+from cnn_core.detection.evaluation.metrics import BACKGROUND
 from cnn_core.figures import contact_sheet
 
 RIGHT, WRONG, MISSED, TRUTH = (22, 163, 74), (220, 38, 38), (234, 140, 0), (37, 99, 235)

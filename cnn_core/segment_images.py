@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from cnn_core.detection import Detector
+from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
@@ -105,7 +105,7 @@ class Sam:
     names = None
 
     def __init__(self, segmenter: Segmenter) -> None:
-        from cnn_core.yolo_inference import reader
+        from cnn_core.detection.inference.steps import reader
 
         self.segmenter, loaded = segmenter, segmenter.loaded
         self.family, self.name, self.sha256 = loaded.family, loaded.name, loaded.sha256

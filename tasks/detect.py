@@ -85,7 +85,7 @@ class DetectWorker:
     def __init__(self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], where: Room) -> None:
         import torch
 
-        from cnn_core.detection import Detector
+        from cnn_core.detection.inference.detector import Detector
         from cnn_core.detection.results import DetectorParams
         from cnn_core.devices import keep_memory
         from cnn_core.media_reading import Reader
@@ -108,9 +108,9 @@ class DetectWorker:
         )
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
+        from cnn_core.detection.inference.steps import write_labels, write_picture
         from cnn_core.images import BadImage
         from cnn_core.media_reading import sizes_together
-        from cnn_core.yolo_inference import write_labels, write_picture
 
         about, entries = self.detector.about, self.reader(part)
         if part.kind == "files":  # a network of free input sizes is slower where each image has another than the last
@@ -167,9 +167,9 @@ def calibration_parts(media: Media) -> list[Part]:
 
 def calibration_images(some: list[Part], vid_stride: int) -> Iterator[Any]:
     """Their pixels, as far as they can be read."""
+    from cnn_core.detection.inference.steps import reader as imread
     from cnn_core.images import BadImage
     from cnn_core.media_reading import Reader, pixels
-    from cnn_core.yolo_inference import reader as imread
 
     reader, read = Reader(vid_stride=vid_stride), imread(3)
     for part in some:

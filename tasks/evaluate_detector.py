@@ -15,7 +15,6 @@ from pycocotools.cocoeval import COCOeval
 
 from cnn_core.annotations.tables import write_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.detection import Detector
 from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
 from cnn_core.detection.evaluation.grid import grid_record, look_at
 from cnn_core.detection.evaluation.grid_picture import draw_grid
@@ -31,6 +30,7 @@ from cnn_core.detection.evaluation.metrics import (
     relative_areas,
 )
 from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
+from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.results import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cnn_core.detection import yolo
+from cnn_core.detection.inference.detector import yolo
 from cnn_core.figures import contact_sheet
 from cnn_core.files import is_none, whole_folder, write_json
 from cnn_core.model_card import CARD, DETECTOR, finder_card, is_composed

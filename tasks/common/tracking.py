@@ -27,7 +27,7 @@ def follow(media: Media, parts: Sequence[Part], folders: Sequence[Path], params:
     from cnn_core.detection.yolo import quiet
 
     quiet(settings)
-    from cnn_core.yolo_inference import Tracker
+    from cnn_core.detection.inference.steps import Tracker
 
     total = sum(map(len, media.videos))
     with events.progress("track", total, "frames") as bar:
@@ -46,8 +46,8 @@ def _of(folder: Path) -> Path:
 
 
 def _followed(part: Part, folder: Path, tracker: Any, reader: Reader, params: DetectParams) -> Iterator[pd.DataFrame]:
+    from cnn_core.detection.inference.steps import write_labels, write_picture
     from cnn_core.detection.results import Found
-    from cnn_core.yolo_inference import write_labels, write_picture
 
     objects, images = read_objects(_of(folder)), read_images(folder / "images.parquet")
     names = dict(enumerate(json.loads((folder / "model.json").read_text())["names"]))

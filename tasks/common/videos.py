@@ -119,8 +119,8 @@ class VideoWorker:
         )
 
     def __call__(self, job: Job, folder: Path) -> dict[str, int]:
+        from cnn_core.detection.inference.steps import reader
         from cnn_core.video_pictures import VideoPicture
-        from cnn_core.yolo_inference import reader
         from tasks.common.video_tables import VideoTables
 
         clip = Clip(job.part, vid_stride=self.params.vid_stride, imread=reader(3))

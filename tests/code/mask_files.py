@@ -85,7 +85,7 @@ def write_set(folder: Path, *, train: int = 4, val: int = 2, height: int = 64, w
 
 
 def write_model(folder: Path) -> Path:
-    """A model folder of the smallest network, with random weights; ``cnn_core.detection.yolo.quiet`` goes before."""
+    """A model folder of the smallest network, with random weights; ``cnn_core.detection.inference.detector.yolo.quiet`` goes before."""
     params = from_mapping(TrainSegmenterParams, PARAMS, "train_segmenter")
     folder.mkdir()
     torch.save(start_network(params, "none").network.state_dict(), folder / "model.pt")

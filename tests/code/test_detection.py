@@ -12,7 +12,7 @@ from detector_files import agree, photograph, write_detector
 from PIL import Image
 
 from cnn_core.annotations.masks import decode_mask
-from cnn_core.detection import Detector
+from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.images import BadImage
 from cnn_core.media import list_media

@@ -11,8 +11,9 @@ import pytest
 import torch
 from detector_files import photograph, write_detector
 
-from cnn_core import engines, yolo_exports
-from cnn_core.engines import check, open_engine, pick_backend
+from cnn_core.detection.inference import engines
+from cnn_core.detection.inference import exports as yolo_exports
+from cnn_core.detection.inference.engines import check, open_engine, pick_backend
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 FREE = {"precision": "float32", "device": CPU, "threads": 2, "imgsz": 0}

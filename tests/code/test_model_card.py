@@ -19,7 +19,7 @@ from mask_files import PARAMS, write_set
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS
 from cnn_core.classification.training.loop import Outcome, TrainParams
-from cnn_core.detection import yolo
+from cnn_core.detection.inference.detector import yolo
 from cnn_core.files import write_json
 from cnn_core.model_card import DETECTOR, finder_card
 from cnn_core.params import from_mapping, load_section

@@ -11,7 +11,7 @@ from detection_sets import CLASSES, detector_params, rectangles
 from detector_training import job_of, params_of, trained
 from stages import finish, kill, start, wait_for, worker_processes
 
-from cnn_core.detection import yolo
+from cnn_core.detection.inference.detector import yolo
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ import torch
 from detection_sets import rectangles
 from imports import imported
 
-from cnn_core.detection import yolo
+from cnn_core.detection.inference.detector import yolo
 
 ROOT = Path(__file__).resolve().parents[2]
 

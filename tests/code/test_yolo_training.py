@@ -10,7 +10,7 @@ import torch
 from detection_sets import CLASSES, rectangles
 from detector_training import job_of, params_of, trained
 
-from cnn_core.detection import yolo
+from cnn_core.detection.inference.detector import yolo
 from cnn_core.yolo_training import architecture, build, check_start, kept_weights, save_network, seen
 
 

@@ -120,7 +120,7 @@ def write_folder(folder: Path, images: list[np.ndarray]) -> Path:
 
 
 def clips(source: Path, *, vid_stride: int = 1) -> list[Clip]:
-    from cnn_core.yolo_inference import reader
+    from cnn_core.detection.inference.steps import reader
 
     media = list_media(str(source), vid_stride=vid_stride)
     return [Clip(part, vid_stride=vid_stride, imread=reader(3)) for part in clip_parts(media, folders=True)]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.annotations.tables import objects_table
-from cnn_core.detection import Detector
+from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.results import Found
 from cnn_core.media import Entry
 

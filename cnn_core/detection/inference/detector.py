@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from cnn_core.annotations.masks import encode_mask
+from cnn_core.detection.inference.engines import UNKNOWN_SIDE, Backend, Calibration, open_engine
 from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.detection.yolo import quiet
-from cnn_core.engines import UNKNOWN_SIDE, Backend, Calibration, open_engine
 from cnn_core.images import BadImage
 from cnn_core.media import Entry
 from cnn_core.media_reading import pixels
@@ -32,13 +32,13 @@ class Detector:
 
     Args:
         device, threads: what it may use; on a CPU the threads are shared by decoding and the network.
-        cache: folder of exported engines (`cnn_core.engines`).
+        cache: folder of exported engines (`cnn_core.detection.inference.engines`).
         settings: folder for Ultralytics' own settings.
         batch: images of a forward pass; 0 = what suits the engine.
         calibration: for int8, gives images (BGR).
 
     Raises:
-        ValueError: as `cnn_core.engines.open_engine`; or a class asked for is not one of the network's.
+        ValueError: as `cnn_core.detection.inference.engines.open_engine`; or a class asked for is not one of the network's.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Detector:
         calibration: Callable[[], Iterable[np.ndarray]] | None = None,
     ) -> None:
         quiet(settings)
-        from cnn_core import yolo_inference
+        from cnn_core.detection.inference import steps as yolo_inference
 
         self.steps = yolo_inference
         self.params, self.threads = params, max(1, threads)

@@ -1,7 +1,7 @@
 """The steps of Ultralytics' own prediction that ours consists of: reading, letterbox, suppression, scaling, drawing.
 
 Each is Ultralytics' function with Ultralytics' arguments, as its `DetectionPredictor`, `SegmentationPredictor` and
-`trackers.track` call them. Imported after `cnn_core.detection.yolo.quiet`.
+`trackers.track` call them. Imported after `cnn_core.detection.inference.detector.yolo.quiet`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ultralytics.utils.patches import imread
 from cnn_core.annotations.masks import decode_mask
 
 if TYPE_CHECKING:
+    from cnn_core.detection.inference.engines import About
     from cnn_core.detection.results import DetectorParams, Found
-    from cnn_core.engines import About
 
 _NO_LIMIT_S = 3600.0  # an image; Ultralytics' own limit silently drops boxes when the machine is busy
 

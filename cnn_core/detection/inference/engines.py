@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnn_core.detection.inference.exports import PACKAGES, Calibration, exported
 from cnn_core.detection.yolo import LoadedYolo, load_network, weights_file
 from cnn_core.files import file_sha256
-from cnn_core.yolo_exports import PACKAGES, Calibration, exported
 
 Backend = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
 Precision = Literal["float32", "half", "int8"]
@@ -70,7 +70,7 @@ def open_engine(
     imgsz: int,
     calibration: Calibration | None = None,
 ) -> Engine:
-    """The network at ``weights``, ready to run. `cnn_core.detection.yolo.quiet` has been called before.
+    """The network at ``weights``, ready to run. `cnn_core.detection.inference.detector.yolo.quiet` has been called before.
 
     Args:
         weights: a model folder or Ultralytics' .pt; or an exported engine, which runs as what it is.

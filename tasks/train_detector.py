@@ -16,21 +16,13 @@ from typing import Any
 import torch
 
 from cnn_core.detection.inference.detector import yolo
+from cnn_core.detection.training.data import DetectionData, content_sha256, open_source
+from cnn_core.detection.training.job import DetectorParams, Job, architecture
+from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen, train
 from cnn_core.figures import contact_sheet
 from cnn_core.files import is_none, whole_folder, write_json
 from cnn_core.model_card import CARD, DETECTOR, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
-from cnn_core.yolo_data import DetectionData, content_sha256, open_source
-from cnn_core.yolo_training import (
-    DetectorParams,
-    Job,
-    architecture,
-    check_start,
-    kept_weights,
-    save_network,
-    seen,
-    train,
-)
 from tasks.engine import distributed, events
 from tasks.engine.cluster import ray_cluster
 from tasks.engine.runtime import Runtime, git_commit, load_runtime

@@ -40,7 +40,7 @@ def detector_params(**changes: Any) -> dict[str, Any]:
     return {
         "source": "data",
         "weights": "data/weights/none",
-        "model": "cnn_core/yolo_models/small.yaml",
+        "model": "cnn_core/detection/training/networks/small.yaml",
         "imgsz": 64,
         "epochs": 3,
         "batch": 4,

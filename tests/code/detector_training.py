@@ -7,9 +7,10 @@ import copy
 import torch
 from detection_sets import detector_params
 
+from cnn_core.detection.training.data import open_source
+from cnn_core.detection.training.job import DetectorParams, Job, architecture
+from cnn_core.detection.training.train import train
 from cnn_core.params import from_mapping
-from cnn_core.yolo_data import open_source
-from cnn_core.yolo_training import DetectorParams, Job, architecture, train
 
 
 def params_of(**changes):

@@ -20,7 +20,7 @@ from cnn_core.media_reading import Reader
 
 SIDE = 96
 SHAPES = [(72, 96), (96, 72), (96, 96), (144, 192), (54, 96), (200, 120), (24, 240), (32, 48)]
-NETWORK = "cnn_core/yolo_models/small.yaml"
+NETWORK = "cnn_core/detection/training/networks/small.yaml"
 
 
 def parameters(**changes: object) -> DetectorParams:

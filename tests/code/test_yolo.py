@@ -43,7 +43,7 @@ def test_nothing_imports_ultralytics_before_it_has_been_made_quiet():
         for file in (ROOT / layer).glob("*.py")
     }
     early = {file for file, names in at_top.items() if any(name.split(".")[0] == "ultralytics" for name in names)}
-    assert ROOT / "cnn_core/yolo_trainer.py" in early
+    assert ROOT / "cnn_core/detection/training/trainer.py" in early
     modules = {f"{file.parent.name}.{file.stem}" for file in early}
     assert {file.name for file, names in at_top.items() if names & modules and file not in early} == set()
 

@@ -11,7 +11,7 @@ from detection_sets import CLASSES, rectangles
 
 from cnn_core.annotations.coco import to_coco
 from cnn_core.annotations.yolo_labels import read_yolo
-from cnn_core.yolo_data import content_sha256, open_source
+from cnn_core.detection.training.data import content_sha256, open_source
 
 
 @pytest.fixture(scope="module")

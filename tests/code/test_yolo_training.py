@@ -11,7 +11,8 @@ from detection_sets import CLASSES, rectangles
 from detector_training import job_of, params_of, trained
 
 from cnn_core.detection.inference.detector import yolo
-from cnn_core.yolo_training import architecture, build, check_start, kept_weights, save_network, seen
+from cnn_core.detection.training.job import architecture, build
+from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,9 +82,9 @@ def test_best_keeps_the_best_epoch_and_last_the_last(tmp_path, data):
 
 
 def test_bfloat16_is_computed_in_on_a_cpu_and_the_losses_in_float32():
-    from cnn_core.yolo_trainer import compute_in
+    from cnn_core.detection.training.trainer import compute_in
 
-    network = build(architecture("cnn_core/yolo_models/small.yaml", "none"), 2).train()
+    network = build(architecture("cnn_core/detection/training/networks/small.yaml", "none"), 2).train()
     types, judged = [], []
     network.model[2].conv.register_forward_hook(lambda _, __, output: types.append(output.dtype))
     network.loss = lambda _, predictions: judged.extend(
@@ -99,7 +100,7 @@ def test_bfloat16_is_computed_in_on_a_cpu_and_the_losses_in_float32():
 
 
 def test_precision_reaches_the_training(tmp_path, data, monkeypatch):
-    from cnn_core import yolo_trainer
+    from cnn_core.detection.training import trainer as yolo_trainer
 
     asked = []
     monkeypatch.setattr(yolo_trainer, "compute_in", lambda _, dtype, __: asked.append(dtype))

@@ -14,10 +14,18 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
+from cnn_core.detection.training.dataset import EpochOrder, MemoryDataset, seed_all
+from cnn_core.detection.training.job import (
+    MEASURED,
+    STEP_EVERY_S,
+    DetectorParams,
+    Job,
+    OnEpoch,
+    OnStep,
+    arguments,
+)
 from cnn_core.devices import autocast_dtype
 from cnn_core.seeds import mixed_seed
-from cnn_core.yolo_dataset import EpochOrder, MemoryDataset, seed_all
-from cnn_core.yolo_training import MEASURED, STEP_EVERY_S, DetectorParams, Job, OnEpoch, OnStep, arguments
 
 WIDEST_STRIDE = 32  # Ultralytics pads validation images to multiples of at least this
 

@@ -20,8 +20,8 @@ from ultralytics.data import utils
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG_DICT, IterableSimpleNamespace
 
+from cnn_core.detection.training.job import DetectorParams, Job, arguments
 from cnn_core.seeds import generator, mixed_seed
-from cnn_core.yolo_training import DetectorParams, Job, arguments
 
 
 class MemoryDataset(YOLODataset):

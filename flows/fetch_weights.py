@@ -28,7 +28,7 @@ def fetch_weights(name: str, root: Path, *, others: Iterable[str] = (), url: str
     from flows.fetch import track  # that module imports this one
 
     folder, ours = Path("data", "weights"), name.endswith(ULTRALYTICS)
-    module = "cnn_core.fetch_yolo" if ours else "cnn_core.fetch_weights"
+    module = "cnn_core.downloads.ultralytics" if ours else "cnn_core.downloads.torchvision"
     command = [sys.executable, "-m", module, name, str(folder), *(["--url", url] if url else [])]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 3:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torchvision
 
-from cnn_core.fetch_weights import fetch_weights as download
+from cnn_core.downloads.torchvision import fetch_weights as download
 from flows.fetch_weights import fetch_weights
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_core.fetch_yolo import fetch_yolo as download
+from cnn_core.downloads.ultralytics import fetch_yolo as download
 from flows.fetch import run_with
 from flows.fetch_weights import fetch_weights
 
@@ -140,7 +140,7 @@ def test_fetched_weights_that_changed_are_refused(tmp_path: Path, server: Thread
 def test_a_kill_between_file_and_note_leaves_no_note_of_another_file(
     tmp_path: Path, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cnn_core import fetching
+    from cnn_core.downloads import common as fetching
 
     download("sam_b.pt", tmp_path, url=url_of(server))
     server.content = WEIGHTS + b"newer"

@@ -1,4 +1,4 @@
-"""Brings torchvision's own weights of one network to a folder: ``python -m cnn_core.fetch_weights BUILDER FOLDER``.
+"""Brings torchvision's own weights of one network to a folder: ``python -m cnn_core.downloads.torchvision BUILDER FOLDER``.
 
 FOLDER/BUILDER.pth    the state dict as torchvision publishes it
        BUILDER.json   where it came from, and its SHA-256; written last
@@ -18,7 +18,7 @@ import urllib.error
 from pathlib import Path
 
 from cnn_core.classification.architectures.torchvision_model import builders, unknown_builder
-from cnn_core.fetching import beside, command_line, put
+from cnn_core.downloads.common import beside, command_line, put
 
 _SILENCE_S = 60.0  # a server that says nothing for so long has gone
 
@@ -80,7 +80,7 @@ def main() -> int:
     """The command line."""
     socket.setdefaulttimeout(_SILENCE_S)
     return command_line(
-        "cnn_core.fetch_weights",
+        "cnn_core.downloads.torchvision",
         __doc__,
         name="the name of a torchvision network, such as alexnet",
         url="another place to get the file from; its name must stay",

@@ -1,4 +1,4 @@
-"""Brings one of Ultralytics' official weights files to a folder: ``python -m cnn_core.fetch_yolo yolo11n.pt FOLDER``.
+"""Brings one of Ultralytics' official weights files to a folder: ``python -m cnn_core.downloads.ultralytics yolo11n.pt FOLDER``.
 
 FOLDER/yolo11n.pt     as Ultralytics publishes it
        yolo11n.json   where it came from, and its SHA-256; written last
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.fetching import beside, command_line, put
+from cnn_core.downloads.common import beside, command_line, put
 from cnn_core.files import file_sha256
 
 _STARTS = (b"PK", b"\x80\x02")  # of what torch.save writes, today and before torch 1.6; a log-in page starts otherwise
@@ -106,7 +106,7 @@ def _unknown(name: str) -> str | None:
 def main() -> int:
     """The command line."""
     return command_line(
-        "cnn_core.fetch_yolo",
+        "cnn_core.downloads.ultralytics",
         __doc__,
         name="the file's name, such as yolo11n.pt",
         url="another place to get the file from",

@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cnn_core.detection.evaluation.pictures import MISSED, RIGHT, WRONG, Colour
-from cnn_core.figures import contact_sheet
+from cnn_core.detection.evaluation.pictures import Colour
+from cnn_core.drawing.boxes import MISSED, RIGHT, WRONG
+from cnn_core.drawing.contact_sheet import contact_sheet
 
 ACROSS = 6
 _SIDE = 224  # pixels that a picture's longer side is drawn at

@@ -12,8 +12,8 @@ import pandas as pd
 from cnn_core import report_charts as charts
 from cnn_core.annotations.tables import BOX, Annotations, read_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.colours import class_colour
 from cnn_core.detection.evaluation.metrics import BACKGROUND, outcomes
+from cnn_core.drawing.colours import class_colour
 from cnn_core.report_classifiers import confusion
 from cnn_core.report_images import figure, scene
 

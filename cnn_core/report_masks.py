@@ -11,7 +11,7 @@ import pandas as pd
 from cnn_core import report_charts as charts
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import read_objects
-from cnn_core.colours import class_colour
+from cnn_core.drawing.colours import class_colour
 from cnn_core.report_detection import known_truth
 from cnn_core.report_images import figure, painted, scene
 

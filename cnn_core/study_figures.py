@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cnn_core.figures import contact_sheet
+from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.study_shifts import SHIFTS
 
 _COLOURS = {

@@ -12,7 +12,7 @@ import torch
 from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
 from cnn_core.data.augmented import SPLITS, arrays_writer, load_arrays, read_dataset
 from cnn_core.data.raw import decode, read_manifest, read_raw
-from cnn_core.figures import contact_sheet
+from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import bounded, load_section
 from cnn_core.seeds import generator
 from tasks.engine import events

@@ -13,7 +13,7 @@ from cnn_core.classification.inference.metrics import classification, worst_mist
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.augmented import Arrays, load_arrays, read_dataset
 from cnn_core.devices import keep_memory, pick_device
-from cnn_core.figures import contact_sheet
+from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.runtime import load_runtime

@@ -242,7 +242,7 @@ class SegmentWorker:
         rows: Sequence[Mapping[str, Any]],
         prompts: ImagePrompts | None,
     ) -> None:
-        from cnn_core.segmentation_pictures import overlay, write_cutouts, write_overlay
+        from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
         if self.params.pictures < 0 or entry.number < self.params.pictures:
             several = self.by_class or len({row["class_id"] for row in rows}) > 1

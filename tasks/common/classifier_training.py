@@ -24,7 +24,7 @@ from cnn_core.classification.training.batches import Feed, Split
 from cnn_core.classification.training.initial_weights import load_initial
 from cnn_core.classification.training.loop import Outcome, Task, TrainParams, outcome, parameter_count, train
 from cnn_core.data.augmented import load_arrays, read_dataset
-from cnn_core.figures import contact_sheet
+from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import is_none
 from cnn_core.model_card import classifier_card
 from cnn_core.seeds import generator

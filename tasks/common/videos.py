@@ -120,7 +120,7 @@ class VideoWorker:
 
     def __call__(self, job: Job, folder: Path) -> dict[str, int]:
         from cnn_core.detection.inference.steps import reader
-        from cnn_core.video_pictures import VideoPicture
+        from cnn_core.drawing.video import VideoPicture
         from tasks.common.video_tables import VideoTables
 
         clip = Clip(job.part, vid_stride=self.params.vid_stride, imread=reader(3))
@@ -141,7 +141,7 @@ class VideoWorker:
         return self._finish(job, clip, tables, folder)
 
     def _draw(self, folder: Path, number: int, found: Followed, rows: list[dict[str, Any]]) -> None:
-        from cnn_core.segmentation_pictures import overlay, write_cutouts, write_overlay
+        from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
         image, name = found.shot.image, found.shot.image_id
         if self.params.pictures < 0 or number < self.params.pictures:

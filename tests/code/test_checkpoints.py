@@ -15,7 +15,7 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, load_model, save_model
 from cnn_core.classification.inference.views import GLYPH, moved
 from cnn_core.classification.training.loop import train
-from cnn_core.figures import contact_sheet
+from cnn_core.drawing.contact_sheet import contact_sheet
 
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 1, "channel_dropout": 0.0, "dropout": 0.0}
 

@@ -18,11 +18,11 @@ from cnn_core.annotations.coco import to_coco
 from cnn_core.annotations.tables import images_table, objects_table, read_objects
 from cnn_core.annotations.truth import read_truth
 from cnn_core.annotations.yolo_labels import write_yolo
-from cnn_core.colours import class_colour
 from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
 from cnn_core.detection.evaluation.metrics import outcomes
 from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
 from cnn_core.detection.results import Found
+from cnn_core.drawing.colours import class_colour
 from cnn_core.images import BadImage
 from tasks import evaluate_detector
 

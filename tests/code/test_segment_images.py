@@ -19,11 +19,11 @@ from segmenters import everything
 from cnn_core.annotations.masks import decode_mask, encode_mask
 from cnn_core.annotations.tables import OBJECTS
 from cnn_core.detection.yolo import quiet
+from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.media import list_media
 from cnn_core.params import load_section
 from cnn_core.prompts import write_prompts
 from cnn_core.segmentation import NO_AREA, OUTSIDE, Prompts
-from cnn_core.segmentation_pictures import overlay, write_cutouts, write_overlay
 from cnn_core.segments import Segments
 from cnn_core.yolo_prompting import Chooser
 from tasks.common.prediction_parts import MASK_COLUMNS

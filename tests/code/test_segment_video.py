@@ -169,7 +169,7 @@ def test_an_unreadable_video_is_a_bad_one(worker, tmp_path):
 
 
 def test_odd_and_changing_sizes_are_drawn(tmp_path):
-    from cnn_core.video_pictures import VideoPicture
+    from cnn_core.drawing.video import VideoPicture
 
     with VideoPicture(tmp_path / "v.mp4", 5.0) as video:
         for height, width in ((33, 47), (33, 47), (40, 60)):

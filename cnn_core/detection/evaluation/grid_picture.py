@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cnn_core.colours import class_colour, ink_on
 from cnn_core.detection.evaluation.grid import GridView, Level
-from cnn_core.detection.evaluation.pictures import draw_box, enlarged
+from cnn_core.drawing.boxes import draw_box, enlarged
+from cnn_core.drawing.colours import class_colour, ink_on
 
 _PANEL, _GAP, _ACROSS = 400, 24, 3  # pixels, pixels, panels in a row
 _INK, _FAINT, _LINE = (30, 30, 30), (100, 100, 100), (255, 255, 255)

@@ -12,7 +12,7 @@ import numpy as np
 
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
-from cnn_core.colours import class_colour, ink_on
+from cnn_core.drawing.colours import class_colour, ink_on
 
 CODEC = "mp4v"  # MPEG-4 part 2: what OpenCV's wheels can write everywhere
 LONGEST = 1280  # pixels of the longer side; larger videos are scaled down

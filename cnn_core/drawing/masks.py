@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
-from cnn_core.colours import Colour, class_colour, ink_on
+from cnn_core.drawing.colours import Colour, class_colour, ink_on
 
 LEAST, MOST = 640, 1600  # pixels of a picture's longer side; small images are enlarged in whole steps
 MOST_NAMED = 40  # objects in an image; the texts of more would hide it

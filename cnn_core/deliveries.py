@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.scene_sources import NO_CLASS, PRED, TEST
-from cnn_core.data.sources import Source, open_files
+from cnn_core.data.sources import Source
 from cnn_core.data.validation import CONFLICTING, Refusal, refuse_too_many
-from cnn_core.images import BadImage
+from cnn_core.images.archives import open_files
+from cnn_core.images.decoding import BadImage
 
 ADVICE = "put a train.csv, a .zip, or folders named after the classes there"
 MAX_BYTES = 64 << 30

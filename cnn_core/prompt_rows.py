@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from cnn_core.annotations.tables import BOX
+from cnn_core.images.lookup import listed
 from cnn_core.segments import OBJECT
-from cnn_core.source_images import listed
 
 Kind = Literal["boxes", "points"]
 POINT = ["x", "y"]

@@ -18,7 +18,7 @@ from cnn_core.annotations.coco import from_coco
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX, Annotations, read_annotations
 from cnn_core.annotations.yolo_labels import read_yolo
-from cnn_core.images import BadImage, decode_rgb
+from cnn_core.images.decoding import BadImage, decode_rgb
 
 VAL_SHARE = 0.1  # of the images of a COCO JSON that has no second one for validation
 PADDING = 114  # grey value beside an image that is no square; Ultralytics'

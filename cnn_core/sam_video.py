@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.clips import Clip, Shot
 from cnn_core.detection.yolo import quiet
-from cnn_core.images import TOO_NARROW, BadImage
+from cnn_core.images.clips import Clip, Shot
+from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.sam import LoadedSam, load_sam
 from cnn_core.sam_memory import Earlier, Memory, Seen, VideoSteps
 from cnn_core.segmentation_prompts import Prompts

@@ -16,9 +16,9 @@ from pycocotools import mask as coco_mask
 
 from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.results import DetectorParams, Found
-from cnn_core.images import BadImage
-from cnn_core.media import Entry
-from cnn_core.media_reading import Imread, pixels
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import Entry
+from cnn_core.images.reader import Imread, pixels
 from cnn_core.prompts import ImagePrompts
 from cnn_core.sam_weights import family
 from cnn_core.segmentation import Segmenter, SegmenterParams

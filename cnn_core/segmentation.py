@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.images import TOO_NARROW, BadImage
+from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.sam import Features, LoadedSam, Steps, load_sam
 from cnn_core.sam_automatic import Automatic
 from cnn_core.segmentation_params import EverythingParams, SegmenterParams

@@ -14,9 +14,9 @@ from cnn_core.annotations.masks import encode_mask
 from cnn_core.annotations.tables import BOX
 from cnn_core.annotations.truth import read_truth
 from cnn_core.detection.evaluation.metrics import match
-from cnn_core.images import BadImage
-from cnn_core.media import Entry
-from cnn_core.media_reading import pixels
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import Entry
+from cnn_core.images.reader import pixels
 from cnn_core.sam import LoadedSam, reference_predictor
 from cnn_core.segmentation import Segmenter
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from cnn_core.detection.results import DetectParams
 from cnn_core.files import sha256_files, whole_folder, write_json
-from cnn_core.media import Media, Part, list_media
+from cnn_core.images.media import Media, Part, list_media
 from cnn_core.params import load_section
 from tasks.common.prediction_parts import gather, local, tell_left_out, weights_sha256, write_part
 from tasks.engine import events
@@ -88,7 +88,7 @@ class DetectWorker:
         from cnn_core.detection.inference.detector import Detector
         from cnn_core.detection.results import DetectorParams
         from cnn_core.devices import keep_memory
-        from cnn_core.media_reading import Reader
+        from cnn_core.images.reader import Reader
 
         names = [field.name for field in dataclasses.fields(DetectorParams)]
         if not where.gpus:
@@ -109,8 +109,8 @@ class DetectWorker:
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
         from cnn_core.detection.inference.steps import write_labels, write_picture
-        from cnn_core.images import BadImage
-        from cnn_core.media_reading import sizes_together
+        from cnn_core.images.decoding import BadImage
+        from cnn_core.images.reader import sizes_together
 
         about, entries = self.detector.about, self.reader(part)
         if part.kind == "files":  # a network of free input sizes is slower where each image has another than the last
@@ -168,8 +168,8 @@ def calibration_parts(media: Media) -> list[Part]:
 def calibration_images(some: list[Part], vid_stride: int) -> Iterator[Any]:
     """Their pixels, as far as they can be read."""
     from cnn_core.detection.inference.steps import reader as imread
-    from cnn_core.images import BadImage
-    from cnn_core.media_reading import Reader, pixels
+    from cnn_core.images.decoding import BadImage
+    from cnn_core.images.reader import Reader, pixels
 
     reader, read = Reader(vid_stride=vid_stride), imread(3)
     for part in some:

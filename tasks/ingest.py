@@ -8,8 +8,8 @@ from cnn_core.data.digit_sources import open_digits
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.scene_sources import open_scenes
 from cnn_core.data.splits import ink_keys
-from cnn_core.images import thumbnails
-from cnn_core.near_duplicates import near_keys
+from cnn_core.images.decoding import thumbnails
+from cnn_core.images.near_duplicates import near_keys
 from cnn_core.params import load_section
 from tasks.engine import events
 

@@ -29,9 +29,9 @@ from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import is_none, whole_folder, write_json
 from cnn_core.glyphs import SIDE, Ink, cut_out
-from cnn_core.images import BadImage
-from cnn_core.media import Media, list_media
-from cnn_core.media_reading import Reader, pixels
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import Media, list_media
+from cnn_core.images.reader import Reader, pixels
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.reading import (
     Combine,

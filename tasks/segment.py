@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cnn_core.files import sha256_files, whole_folder, write_json
-from cnn_core.media import Entry, Media, Part, list_media
+from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.params import bounded, load_section
 from cnn_core.prompts import ImagePrompts, PromptTable, check_prompts, prompt_files, write_prompts
 from cnn_core.segmentation_params import SegmenterParams
@@ -180,7 +180,7 @@ class SegmentWorker:
         import torch
 
         from cnn_core.devices import keep_memory
-        from cnn_core.media_reading import Reader
+        from cnn_core.images.reader import Reader
         from cnn_core.segment_images import open_predictor
 
         if not where.gpus:
@@ -200,7 +200,7 @@ class SegmentWorker:
         )
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
-        from cnn_core.images import BadImage
+        from cnn_core.images.decoding import BadImage
 
         sha256 = self.predictor.sha256
         entries = list(self.reader(part)) if part.kind == "parquet" else self.reader(part)

@@ -17,8 +17,9 @@ from typing import BinaryIO
 import numpy as np
 
 from cnn_core.data.digit_tables import BATCH_ROWS, PIXELS, SIDE, open_text, read_header, read_table
-from cnn_core.data.sources import Batch, Source, SourceFiles, open_files
+from cnn_core.data.sources import Batch, Source
 from cnn_core.data.validation import check_digits
+from cnn_core.images.archives import SourceFiles, open_files
 
 CLASSES = tuple("0123456789")
 ADVICE = (

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cnn_core.data.raw import square
-from cnn_core.data.sources import SourceFiles, open_files
 from cnn_core.data.validation import Refusal
-from cnn_core.images import BadImage, decode_rgb
+from cnn_core.images.archives import SourceFiles, open_files
+from cnn_core.images.decoding import BadImage, decode_rgb, square
 
 ADVICE = "name a folder or a .zip of images"
 MAX_BYTES = 64 << 30
@@ -131,7 +130,7 @@ def as_square(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """An image file's bytes -> uint8 of ``shape`` (C, S, S): its middle square, grey when C is 1.
 
     Raises:
-        BadImage: as `cnn_core.images.read_picture`.
+        BadImage: as `cnn_core.images.decoding.read_picture`.
     """
     picture = square(Image.fromarray(decode_rgb(data)), shape[-1])
     pixels = np.asarray(picture.convert("L") if shape[0] == 1 else picture)

@@ -10,14 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_core.data.raw import (
-    UNLABELLED,
-    RawRow,
-    count_rows,
-    encode_png,
-    pixels_sha256,
-    write_raw,
-)
+from cnn_core.data.raw import UNLABELLED, RawRow, count_rows, write_raw
 from cnn_core.data.sources import Batch, Source
 from cnn_core.data.splits import assign_split, check_proportions
 from cnn_core.data.validation import (
@@ -31,7 +24,7 @@ from cnn_core.data.validation import (
     find_near_duplicates,
     refuse_too_many,
 )
-from cnn_core.images import Picture
+from cnn_core.images.decoding import Picture, encode_png, pixels_sha256
 from cnn_core.params import Params, bounded
 
 _EXAMPLES = 20  # of each kind of duplicate

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cnn_core.files import read_json, whole_folder, write_json
+from cnn_core.images.decoding import square
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test", "unlabelled")
@@ -202,35 +203,3 @@ def _decode_one(image: bytes, mode: str, size: int) -> np.ndarray:
         picture = opened if opened.mode == mode else opened.convert(mode)
         pixels = np.asarray(square(picture, size) if size else picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def square(picture: Image.Image, side: int) -> Image.Image:
-    """The middle square of a picture, as large as fits, resized to ``side`` (area-aware when it shrinks)."""
-    if picture.size == (side, side):
-        return picture
-    width, height = picture.size
-    edge = min(width, height)
-    left, upper = (width - edge) / 2, (height - edge) / 2
-    return picture.resize(
-        (side, side), Image.Resampling.BILINEAR, box=(left, upper, left + edge, upper + edge), reducing_gap=3.0
-    )
-
-
-def decode_pixels(image: bytes, mode: str | None = None) -> np.ndarray:
-    """One encoded image -> uint8 ``(H, W)`` or ``(H, W, 3)``, in ``mode`` or its own."""
-    with Image.open(io.BytesIO(image)) as opened:
-        return np.asarray(opened if mode in (None, opened.mode) else opened.convert(mode))
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 ``(H, W)`` or ``(H, W, 3)`` -> PNG bytes, the same for the same pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
-
-
-def pixels_sha256(pixels: np.ndarray) -> str:
-    """SHA-256 of an image's shape and bytes: equal for equal pixels, however they were encoded."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes())
-    return digest.hexdigest()

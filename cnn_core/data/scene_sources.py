@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cnn_core.data.sources import Batch, Source, SourceFiles, open_files
+from cnn_core.data.sources import Batch, Source
 from cnn_core.data.validation import Refusal
-from cnn_core.images import BadImage, Picture, read_picture
+from cnn_core.images.archives import SourceFiles, open_files
+from cnn_core.images.decoding import BadImage, Picture, read_picture
 
 INTEL = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 TRAIN, TEST, PRED = PARTS = ("seg_train", "seg_test", "seg_pred")

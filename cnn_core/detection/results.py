@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from cnn_core.media import check_source
+from cnn_core.images.media import check_source
 from cnn_core.params import Params, bounded
 
 

@@ -27,7 +27,7 @@ from cnn_core.annotations.tables import (
     write_images,
     write_objects,
 )
-from cnn_core.media import Media
+from cnn_core.images.media import Media
 from tasks.engine import events
 
 BAD = {"image_id": "str", "file": "str", "reason": "str", "detail": "str"}

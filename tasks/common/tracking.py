@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.annotations.tables import BOX, objects_table, read_images, read_objects, write_objects
-from cnn_core.media import Media, Part
-from cnn_core.media_reading import Reader
+from cnn_core.images.media import Media, Part
+from cnn_core.images.reader import Reader
 from tasks.engine import events
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_core.clips import CUT_SHORT, Clip, clip_parts, shortfall
 from cnn_core.files import write_json
-from cnn_core.images import BadImage
-from cnn_core.media import Media, Part
+from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, shortfall
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import Media, Part
 from cnn_core.video_params import VideoParams, VideoPrompt
 from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
 from tasks.engine import events

@@ -14,10 +14,11 @@ from prediction_files import numbers_set
 
 from cnn_core.annotations.tables import objects_table, read_annotations, write_objects
 from cnn_core.classification.inference.metrics import classification
-from cnn_core.data.raw import RawRow, encode_png, pixels_sha256, write_raw
+from cnn_core.data.raw import RawRow, write_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.detection.evaluation.metrics import outcomes, rates
 from cnn_core.files import write_json
+from cnn_core.images.decoding import encode_png, pixels_sha256
 from cnn_core.params import load_section
 from cnn_core.reporting import ReportParams, write_report
 

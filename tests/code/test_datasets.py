@@ -16,8 +16,6 @@ from cnn_core.data.augmented import arrays_writer, load_arrays, read_dataset
 from cnn_core.data.raw import (
     RawRow,
     decode,
-    encode_png,
-    pixels_sha256,
     read_manifest,
     read_quarantine,
     read_raw,
@@ -25,6 +23,7 @@ from cnn_core.data.raw import (
 )
 from cnn_core.data.validation import Refusal
 from cnn_core.files import whole_folder
+from cnn_core.images.decoding import encode_png, pixels_sha256
 
 CLASSES = [str(label) for label in range(10)]
 QUARANTINE = [Refusal(id="train/77", reason="pixel missing", detail="pixel1 is nan")]

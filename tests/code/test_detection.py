@@ -14,9 +14,9 @@ from PIL import Image
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.results import DetectorParams, Found
-from cnn_core.images import BadImage
-from cnn_core.media import list_media
-from cnn_core.media_reading import Reader
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import list_media
+from cnn_core.images.reader import Reader
 
 SIDE = 96
 SHAPES = [(72, 96), (96, 72), (96, 96), (144, 192), (54, 96), (200, 120), (24, 240), (32, 48)]
@@ -132,7 +132,7 @@ def test_few_images_are_in_memory_at_a_time(weights: Path) -> None:
 
     def entries():
         nonlocal given
-        from cnn_core.media import Entry
+        from cnn_core.images.media import Entry
 
         for number in range(300):
             given += 1

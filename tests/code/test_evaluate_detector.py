@@ -23,7 +23,7 @@ from cnn_core.detection.evaluation.metrics import outcomes
 from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
 from cnn_core.detection.results import Found
 from cnn_core.drawing.colours import class_colour
-from cnn_core.images import BadImage
+from cnn_core.images.decoding import BadImage
 from tasks import evaluate_detector
 
 CLASSES = ["0", "1"]  # of the 80 that the networks of write_detector know

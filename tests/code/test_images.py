@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from scene_files import encoded, scene
 
-from cnn_core.data.raw import decode_pixels, pixels_sha256
-from cnn_core.images import BadImage, decode_rgb, read_picture
+from cnn_core.images.decoding import BadImage, decode_pixels, decode_rgb, pixels_sha256, read_picture
 
 RGB = scene(0)
 PIXELS = np.asarray(RGB).astype(int)

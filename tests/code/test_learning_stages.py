@@ -17,7 +17,8 @@ from PIL import Image
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.data.augmented import load_arrays, read_dataset
-from cnn_core.data.raw import RawRow, encode_png, pixels_sha256, read_raw, write_raw
+from cnn_core.data.raw import RawRow, read_raw, write_raw
+from cnn_core.images.decoding import encode_png, pixels_sha256
 from tasks import augment, evaluate, predict
 
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 2, "channel_dropout": 0.0, "dropout": 0.0}

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnn_core.images import BadImage
-from cnn_core.media import list_media
-from cnn_core.media_reading import Reader, pixels, sizes_together
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import list_media
+from cnn_core.images.reader import Reader, pixels, sizes_together
 
 SIDE = 24
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from scene_files import encoded, scene
 
-from cnn_core.images import read_picture
-from cnn_core.near_duplicates import near_groups, near_keys
+from cnn_core.images.decoding import read_picture
+from cnn_core.images.near_duplicates import near_groups, near_keys
 
 COUNT = 40
 SCENES = [scene(seed, (100, 100)) for seed in range(COUNT)]

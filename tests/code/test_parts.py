@@ -16,7 +16,7 @@ import pytest
 import ray
 from ray._private.node import Node
 
-from cnn_core.media import Part
+from cnn_core.images.media import Part
 from tasks.engine.cluster import NOT_NEEDED, ray_cluster
 from tasks.engine.events import StageError
 from tasks.engine.parts import one_process_will_do, run_parts

@@ -10,7 +10,7 @@ from video_files import SIDE, clips, frames, small_sam2, video_params, write_fol
 
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.detection.yolo import quiet
-from cnn_core.images import BadImage
+from cnn_core.images.decoding import BadImage
 from cnn_core.sam_video import VideoSegmenter
 from cnn_core.video_params import HIDDEN, VideoPrompt
 
@@ -201,7 +201,7 @@ def test_backwards_is_forwards_through_the_clip_turned_round(loaded, tmp_path):
 
 
 def test_a_clip_is_read_backwards_in_pieces(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnn_core.clips.CHUNK", 5)
+    monkeypatch.setattr("cnn_core.images.clips.CHUNK", 5)
     video = write_video(tmp_path / "clip.avi", frames(9)[0])
     for source in (folder, video):
         (clip,) = clips(source)

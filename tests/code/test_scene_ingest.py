@@ -14,8 +14,9 @@ from PIL import ImageEnhance
 from scene_files import CLASSES, encoded, intel, put, scene, zipped
 
 from cnn_core.data.ingestion import IngestParams, ingest
-from cnn_core.data.raw import decode_pixels, read_manifest, read_quarantine, read_raw
+from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
 from cnn_core.data.scene_sources import open_scenes
+from cnn_core.images.decoding import decode_pixels
 from tasks.ingest import LAYOUTS, Layout, main
 
 SECTION = {"source": "source", "val_fraction": 0.2, "test_fraction": 0.2, "seed": 0, "max_bad_fraction": 0.2}

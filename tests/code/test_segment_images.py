@@ -20,7 +20,7 @@ from cnn_core.annotations.masks import decode_mask, encode_mask
 from cnn_core.annotations.tables import OBJECTS
 from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
-from cnn_core.media import list_media
+from cnn_core.images.media import list_media
 from cnn_core.params import load_section
 from cnn_core.prompts import write_prompts
 from cnn_core.segmentation import NO_AREA, OUTSIDE, Prompts

@@ -20,9 +20,9 @@ from video_files import clips, frames, small_sam2, write_folder, write_video
 
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import read_images, read_objects
-from cnn_core.clips import CUT_SHORT
 from cnn_core.detection.yolo import quiet
-from cnn_core.media import list_media
+from cnn_core.images.clips import CUT_SHORT
+from cnn_core.images.media import list_media
 from cnn_core.video_params import VideoPrompt
 from tasks import segment
 from tasks.common.videos import Job, VideoWorker, video_parts

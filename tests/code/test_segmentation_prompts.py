@@ -14,7 +14,7 @@ from segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, reference, segm
 from cnn_core import segmentation
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.annotations.tables import OBJECTS, objects_table
-from cnn_core.images import BadImage
+from cnn_core.images.decoding import BadImage
 from cnn_core.segmentation import Segmenter
 
 

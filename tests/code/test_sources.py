@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_core.data.sources import escapes, open_files
+from cnn_core.images.archives import escapes, open_files
 
 
 def read_all(path: Path, max_bytes: int = 1 << 20) -> dict[str, bytes]:

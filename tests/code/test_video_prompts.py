@@ -10,8 +10,8 @@ import pytest
 from video_files import clips, frames, write_folder, write_video
 
 from cnn_core.annotations.tables import objects_table, write_objects
-from cnn_core.clips import CUT_SHORT, Clip, clip_parts, natural, shortfall
-from cnn_core.media import list_media
+from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, natural, shortfall
+from cnn_core.images.media import list_media
 from cnn_core.video_params import by_frame, firsts
 from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
 

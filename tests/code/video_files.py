@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from cnn_core.clips import Clip, clip_parts
-from cnn_core.media import list_media
+from cnn_core.images.clips import Clip, clip_parts
+from cnn_core.images.media import list_media
 from cnn_core.sam import LoadedSam, _make_2_1
 from cnn_core.video_params import VideoParams
 

@@ -16,8 +16,9 @@ from cnn_core.annotations.tables import BOX, read_annotations
 from cnn_core.annotations.yolo_labels import SPLITS, read_yolo
 from cnn_core.compose import compose
 from cnn_core.compose_picture import ComposeParams
-from cnn_core.data.raw import RawRow, encode_png, pixels_sha256, read_raw, write_raw
+from cnn_core.data.raw import RawRow, read_raw, write_raw
 from cnn_core.files import read_json
+from cnn_core.images.decoding import encode_png, pixels_sha256
 from cnn_core.params import from_mapping
 
 SIDE = 96

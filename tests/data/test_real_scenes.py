@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 
 from cnn_core.data.ingestion import IngestParams, ingest
-from cnn_core.data.raw import (
-    RawRows,
-    decode_pixels,
-    read_manifest,
-    read_quarantine,
-    read_raw,
-)
+from cnn_core.data.raw import RawRows, read_manifest, read_quarantine, read_raw
+from cnn_core.images.decoding import decode_pixels
 from tasks.ingest import LAYOUTS
 
 # Pairs that a person sees to be one photograph, or two frames of one burst.

@@ -11,7 +11,7 @@ import pandas as pd
 from cnn_core.annotations.tables import objects_table
 from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.results import Found
-from cnn_core.media import Entry
+from cnn_core.images.media import Entry
 
 
 def class_numbers(names: Mapping[int, str], classes: Sequence[str]) -> dict[int, int]:

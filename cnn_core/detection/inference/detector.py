@@ -20,9 +20,9 @@ from cnn_core.annotations.masks import encode_mask
 from cnn_core.detection.inference.engines import UNKNOWN_SIDE, Backend, Calibration, open_engine
 from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.detection.yolo import quiet
-from cnn_core.images import BadImage
-from cnn_core.media import Entry
-from cnn_core.media_reading import pixels
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import Entry
+from cnn_core.images.reader import pixels
 
 _READ_AHEAD = 2  # batches
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cnn_core.media import Media, id_column
+from cnn_core.images.media import Media, id_column
 
 
 class SourceImages:

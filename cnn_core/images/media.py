@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cnn_core.annotations.tables import image_ids
-from cnn_core.data.sources import open_files
-from cnn_core.images import BadImage
+from cnn_core.images.archives import open_files
+from cnn_core.images.decoding import BadImage
 
 # Ultralytics' own formats, and what else Pillow or OpenCV read; a .gif counts as a video, as it does there.
 IMAGES = frozenset(

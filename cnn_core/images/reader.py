@@ -1,7 +1,7 @@
-"""The images of a `cnn_core.media.Part`, one after the other, and their pixels.
+"""The images of a `cnn_core.images.media.Part`, one after the other, and their pixels.
 
 Images are decoded by the reader that is passed in (Ultralytics' own, for detection), and what it cannot read by
-`cnn_core.images.decode_rgb`.
+`cnn_core.images.decoding.decode_rgb`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cnn_core.data.sources import DAMAGE
-from cnn_core.images import DAMAGED, EMPTY, NOT_AN_IMAGE, BadImage, decode_rgb
-from cnn_core.media import IMAGES, Entry, Part, id_column, image_column
+from cnn_core.images.archives import DAMAGE
+from cnn_core.images.decoding import DAMAGED, EMPTY, NOT_AN_IMAGE, BadImage, decode_rgb
+from cnn_core.images.media import IMAGES, Entry, Part, id_column, image_column
 
 Imread = Callable[[str], "np.ndarray | None"]  # a path -> uint8 (H, W, C), BGR, or None
 UNREADABLE = "cannot be read"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from cnn_core.data.raw import encode_png, pixels_sha256
 
 MAX_PIXELS = 50_000_000  # 0.15 GB as RGB; read from the header, so a decompression bomb is refused before it unpacks
 MIN_SIDE = 8  # pixels
@@ -153,3 +152,35 @@ def _scale(values: np.ndarray, mode: str) -> np.ndarray:
     if low < 0 or high > 65535:
         raise BadImage(UNKNOWN_RANGE, f"whole numbers in {low}..{high}, not in 0..65535")
     return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def square(picture: Image.Image, side: int) -> Image.Image:
+    """The middle square of a picture, as large as fits, resized to ``side`` (area-aware when it shrinks)."""
+    if picture.size == (side, side):
+        return picture
+    width, height = picture.size
+    edge = min(width, height)
+    left, upper = (width - edge) / 2, (height - edge) / 2
+    return picture.resize(
+        (side, side), Image.Resampling.BILINEAR, box=(left, upper, left + edge, upper + edge), reducing_gap=3.0
+    )
+
+
+def decode_pixels(image: bytes, mode: str | None = None) -> np.ndarray:
+    """One encoded image -> uint8 ``(H, W)`` or ``(H, W, 3)``, in ``mode`` or its own."""
+    with Image.open(io.BytesIO(image)) as opened:
+        return np.asarray(opened if mode in (None, opened.mode) else opened.convert(mode))
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 ``(H, W)`` or ``(H, W, 3)`` -> PNG bytes, the same for the same pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def pixels_sha256(pixels: np.ndarray) -> str:
+    """SHA-256 of an image's shape and bytes: equal for equal pixels, however they were encoded."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()

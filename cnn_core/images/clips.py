@@ -11,9 +11,9 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from cnn_core.images import BadImage
-from cnn_core.media import Media, Part
-from cnn_core.media_reading import Imread, Reader, pixels
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.media import Media, Part
+from cnn_core.images.reader import Imread, Reader, pixels
 
 T = TypeVar("T")
 CHUNK = 32  # frames that are held when a clip is read backwards

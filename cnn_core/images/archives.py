@@ -1,0 +1,141 @@
+"""TODO: archives."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+# What reading an archive can raise when it is cut short or damaged (BadGzipFile is an OSError without an errno).
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+
+
+class SourceFiles:
+    """The files below a folder or in a .zip, by their relative names with ``/``; hidden ones are left out.
+
+    ``folders`` are the names of the folders, the empty ones too (as far as a .zip lists them).
+    """
+
+    def __init__(
+        self, path: Path, sizes: dict[str, int], folders: Iterable[str], opener: Callable[[str], BinaryIO]
+    ) -> None:
+        self.path, self.names, self._sizes, self._opener = path, sorted(sizes), sizes, opener
+        self.folders = sorted(folders)
+
+    def size(self, name: str) -> int:
+        """Bytes of the file, unpacked."""
+        return self._sizes[name]
+
+    def at(self, name: str) -> str:
+        """How a message calls the file."""
+        return f"{self.path}/{name}"
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """The file's bytes, unpacked while they are read; damage met inside the block becomes one ValueError."""
+        with self.reading(name), self._opener(name) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Damage met inside the block is this file's: for where two are open at a time."""
+        try:
+            yield
+        except DAMAGE as error:
+            raise ValueError(f"{self.at(name)} is damaged or cut short ({error}): get it again") from None
+        except OSError as error:
+            if error.errno is None:  # gzip's own
+                raise ValueError(f"{self.at(name)} is damaged ({error}): get it again") from None
+            raise ValueError(f"{self.at(name)} cannot be read: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[SourceFiles]:
+    """The files of the folder or .zip at ``path``.
+
+    Args:
+        advice: what to put there or run, the end of the sentence when there is nothing.
+        max_bytes: refuse a .zip whose files are larger than this in all, unpacked (what they say is also the most
+            that zipfile reads of them, so a bomb that lies is met as damage).
+
+    Raises:
+        ValueError: there is nothing, it is no folder and no whole .zip, or an entry of the .zip leads out of it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"the source {path} does not exist: {advice}")
+    if path.is_dir():
+        yield _folder(path)
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except DAMAGE:
+        if path.suffix.lower() == ".zip" or path.open("rb").read(2) == b"PK":
+            raise ValueError(f"{path} is no whole .zip file, it is damaged or cut short: get it again") from None
+        raise ValueError(f"the source {path} is a file, not a folder or a .zip: {advice}") from None
+    except OSError as error:
+        raise ValueError(f"the source {path} cannot be read: {error.strerror}") from None
+    with archive:
+        yield _zip(path, archive, max_bytes)
+
+
+def _folder(path: Path) -> SourceFiles:
+    sizes: dict[str, int] = {}
+    found: list[str] = []
+    for folder, folders, files in os.walk(path, onerror=_unreadable):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        found += [Path(folder, name).relative_to(path).as_posix() for name in folders]
+        for name in files:
+            file = Path(folder, name)
+            if not _hidden(name) and file.is_file():
+                sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+    return SourceFiles(path, sizes, found, lambda name: (path / name).open("rb"))
+
+
+def _unreadable(error: OSError) -> None:
+    raise ValueError(f"the source {error.filename} cannot be read: {error.strerror}")
+
+
+def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
+    entries: dict[str, zipfile.ZipInfo] = {}
+    folders: set[str] = set()
+    for entry in archive.infolist():
+        if escapes(entry.filename):
+            raise ValueError(
+                f"{path} has the entry {entry.filename!r}, which leads out of the folder: such a .zip is not to be "
+                "trusted and nothing of it was read; get it from its publisher"
+            )
+        inner = PurePosixPath(entry.filename)
+        around = [*inner.parents, inner] if entry.is_dir() else inner.parents
+        folders |= {str(folder) for folder in around if folder.parts and not any(map(_hidden, folder.parts))}
+        if not entry.is_dir() and not any(_hidden(part) for part in entry.filename.split("/")):
+            entries[entry.filename] = entry
+    if (total := sum(entry.file_size for entry in entries.values())) > max_bytes:
+        raise ValueError(
+            f"{path} would unpack to {total / 2**30:.1f} GiB, more than the {max_bytes / 2**30:.1f} GiB that such a "
+            "source can need: get the original, or unpack it into a folder if you trust it"
+        )
+
+    def opener(name: str) -> BinaryIO:
+        try:
+            return archive.open(entries[name])  # type: ignore[return-value]
+        except (NotImplementedError, RuntimeError) as error:  # a method that zipfile lacks; a password
+            raise ValueError(f"{path}/{name} cannot be unpacked ({error}): unpack the .zip yourself") from None
+
+    return SourceFiles(path, {name: entry.file_size for name, entry in entries.items()}, folders, opener)
+
+
+def escapes(name: str) -> bool:
+    """Whether an archive's entry would land outside the folder that it is unpacked into, on any system."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    return parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name) is not None
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnn_core.deliveries import Growth, Labelled
-from cnn_core.drift import Drift, DriftParams, Sample, check_drift, pixel_measures
+from cnn_core.inbox.deliveries import Growth, Labelled
+from cnn_core.inbox.drift import Drift, DriftParams, Sample, check_drift, pixel_measures
 
 SIDE = 96  # pixels of the squares that photographs are measured as; the champion takes them larger or smaller
 
@@ -41,7 +41,7 @@ class DriftCheck:
         return check_drift(self._old, self._sample([new[row] for row in few]), self._classes, self._params)
 
     def _sample(self, images: Sequence[Labelled]) -> Sample:
-        from cnn_core.features import last_features  # torch, which only a champion needs
+        from cnn_core.inbox.features import last_features  # torch, which only a champion needs
 
         pixels = self._growth.pixels([image.image for image in images], SIDE)
         features = last_features(self._champion, pixels) if self._champion else None

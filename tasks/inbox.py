@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnn_core.deliveries import Delivery, Known, read_delivery, read_known
-from cnn_core.drift import DriftParams, sentence
-from cnn_core.growth import GROWTHS, grow
+from cnn_core.inbox.deliveries import Delivery, Known, read_delivery, read_known
+from cnn_core.inbox.drift import DriftParams, sentence
+from cnn_core.inbox.growth import GROWTHS, grow
 from tasks.drift import DriftCheck
 
 

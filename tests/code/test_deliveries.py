@@ -14,9 +14,9 @@ from scene_files import CLASSES, encoded, intel, put, scene
 
 from cnn_core.data.digit_sources import open_digits
 from cnn_core.data.scene_sources import open_scenes
-from cnn_core.deliveries import read_delivery, read_known
-from cnn_core.features import last_features
-from cnn_core.growth import GROWTHS, grow
+from cnn_core.inbox.deliveries import read_delivery, read_known
+from cnn_core.inbox.features import last_features
+from cnn_core.inbox.growth import GROWTHS, grow
 from tasks.inbox import main
 
 DIGITS, SCENES = GROWTHS["digits"], GROWTHS["scenes"]

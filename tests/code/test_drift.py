@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from cnn_core.drift import (
+from cnn_core.inbox.drift import (
     DriftParams,
     Sample,
     check_drift,

@@ -15,10 +15,10 @@ from cnn_core.data.digit_tables import PIXELS, SIDE, open_text, read_header
 from cnn_core.data.image_files import as_square
 from cnn_core.data.raw import decode
 from cnn_core.data.scene_sources import TEST, TRAIN
-from cnn_core.deliveries import ADVICE, MAX_BYTES, Delivery, Growth, Known, Labelled
 from cnn_core.files import whole_folder
 from cnn_core.images.archives import open_files
 from cnn_core.images.decoding import Picture, pixels_sha256, read_picture
+from cnn_core.inbox.deliveries import ADVICE, MAX_BYTES, Delivery, Growth, Known, Labelled
 
 
 def grow(

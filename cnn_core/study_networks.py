@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
-from cnn_core.layers import Maxout
+from cnn_core.lecture.layers import Maxout
 from cnn_core.seeds import generator, mixed_seed
 
 SIDE, CLASSES = 28, 10

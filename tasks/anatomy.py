@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core import explain, explain_figures
 from cnn_core.classification.inference.model_folder import ModelCard, load_model
 from cnn_core.classification.inference.views import views
 from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.lecture import explain, explain_figures
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
-from cnn_core.baselines import BASELINES, compare, row
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import load_model
 from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.lecture.baselines import BASELINES, compare, row
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnn_core import baselines
+from cnn_core.lecture import baselines
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model
 
-from cnn_core import explain, explain_figures
 from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
-from cnn_core.receptive_fields import output_fields
+from cnn_core.lecture import explain, explain_figures
+from cnn_core.lecture.receptive_fields import output_fields
 
 
 @pytest.fixture(scope="module")

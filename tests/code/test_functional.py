@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cnn_core import functional
+from cnn_core.lecture import functional
 
 SHAPES = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 small = st.integers(1, 3)

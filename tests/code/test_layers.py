@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
-from cnn_core.layers import READABLE, Maxout, readable
+from cnn_core.lecture.layers import READABLE, Maxout, readable
 
 
 def digit_cnn() -> DigitCNN:

@@ -11,7 +11,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from cnn_core import functional
+from cnn_core.lecture import functional
 
 
 class Conv1d(nn.Conv1d):
@@ -153,7 +153,9 @@ def _check(name: str, layer: nn.Module) -> None:
     for setting, value in usual.items():
         if getattr(layer, setting, value) != value:
             said = f"{setting}={getattr(layer, setting)!r}"
-            raise ValueError(f"the layer {name} has {said}, which cnn_core/functional.py leaves out for readability")
+            raise ValueError(
+                f"the layer {name} has {said}, which cnn_core/lecture/functional.py leaves out for readability"
+            )
     if isinstance(getattr(layer, "padding", 0), str):
         raise ValueError(f"the layer {name} has padding={layer.padding!r}: give it as a number")
 

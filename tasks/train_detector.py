@@ -21,7 +21,7 @@ from cnn_core.detection.training.job import DetectorParams, Job, architecture
 from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen, train
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import is_none, whole_folder, write_json
-from cnn_core.model_card import CARD, DETECTOR, finder_card, is_composed
+from cnn_core.model_card.card import CARD, DETECTOR, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from tasks.engine import distributed, events
 from tasks.engine.cluster import ray_cluster

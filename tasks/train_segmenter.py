@@ -17,7 +17,7 @@ import torch
 from cnn_core.detection.yolo import OWN, quiet
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import file_sha256, is_none, whole_folder, write_json
-from cnn_core.model_card import CARD, SEGMENTER, finder_card, is_composed
+from cnn_core.model_card.card import CARD, SEGMENTER, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from cnn_core.sam import LoadedSam
 from cnn_core.sam_data import content_sha256, read_masks

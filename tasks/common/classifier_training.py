@@ -26,7 +26,7 @@ from cnn_core.classification.training.loop import Outcome, Task, TrainParams, ou
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import is_none
-from cnn_core.model_card import classifier_card
+from cnn_core.model_card.card import classifier_card
 from cnn_core.seeds import generator
 from tasks.engine import distributed, events
 from tasks.engine.cluster import check_shared, ray_cluster

@@ -28,12 +28,12 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import is_none, whole_folder, write_json
-from cnn_core.glyphs import SIDE, Ink, cut_out
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, list_media
 from cnn_core.images.reader import Reader, pixels
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.reading import (
+from cnn_core.reading.glyphs import SIDE, Ink, cut_out
+from cnn_core.reading.numbers import (
     Combine,
     accuracy,
     matched,
@@ -44,7 +44,7 @@ from cnn_core.reading import (
     unique_digits,
     without_islands,
 )
-from cnn_core.reading_pictures import example, examples, outline_colours
+from cnn_core.reading.pictures import example, examples, outline_colours
 from tasks.common.predictions import (
     BOXES,
     MASKS,

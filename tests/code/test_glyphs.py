@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cnn_core import glyphs
 from cnn_core.annotations.masks import mask_box
+from cnn_core.reading import glyphs
 
 
 @pytest.fixture(scope="module")

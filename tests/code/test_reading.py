@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnn_core import reading
 from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
 from cnn_core.annotations.tables import images_table, objects_table
 from cnn_core.detection.nms import iou
-from cnn_core.reading import without_islands
+from cnn_core.reading import numbers as reading
+from cnn_core.reading.numbers import without_islands
 
 CLASSES = list("0123456789")
 

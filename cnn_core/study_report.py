@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.report_images import data_uri
+from cnn_core.reporting.images import data_uri
 
 TEMPLATE = "study.html.j2"
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from cnn_core.comparison.tables import markdown
-from cnn_core.report_summary import summary
+from cnn_core.reporting.summary import summary
 from flows.compare import compare_runs
 from flows.graph import find_root
 from flows.sides import WORKSPACE, side

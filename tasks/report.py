@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnn_core.params import load_section
-from cnn_core.reporting import ReportParams, write_report
+from cnn_core.reporting.page import ReportParams, write_report
 from tasks.engine import events
 
 PARAMS = ReportParams

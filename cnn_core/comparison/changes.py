@@ -11,7 +11,7 @@ import math
 from typing import Any, Literal
 
 from cnn_core.comparison.promotion import Comparison, mcnemar
-from cnn_core.report_headlines import Headline
+from cnn_core.reporting.headlines import Headline
 
 ALPHA = 0.05
 Interval = tuple[float, float]

@@ -16,8 +16,8 @@ import pandas as pd
 from cnn_core.comparison.changes import Change, Interval, changed
 from cnn_core.comparison.promotion import Comparison, as_ids, compare
 from cnn_core.params import read_yaml
-from cnn_core.report_headlines import headlines
-from cnn_core.report_numbers import flatten
+from cnn_core.reporting.headlines import headlines
+from cnn_core.reporting.numbers import flatten
 
 METRICS = "data/metrics"
 ROWS = ["id", "split", "sha256"]

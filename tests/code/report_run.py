@@ -20,7 +20,7 @@ from cnn_core.detection.evaluation.metrics import outcomes, rates
 from cnn_core.files import write_json
 from cnn_core.images.decoding import encode_png, pixels_sha256
 from cnn_core.params import load_section
-from cnn_core.reporting import ReportParams, write_report
+from cnn_core.reporting.page import ReportParams, write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = {"digits": list("0123456789"), "scenes": ["forest", "glacier", "sea <cold>"]}

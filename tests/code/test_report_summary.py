@@ -9,8 +9,8 @@ import pytest
 import yaml
 from markupsafe import Markup
 
-from cnn_core.report_headlines import FIGURES, headlines
-from cnn_core.report_summary import markdown, summary
+from cnn_core.reporting.headlines import FIGURES, headlines
+from cnn_core.reporting.summary import markdown, summary
 
 EXPECTED = {"digits_accuracy": 0.95, "scenes_accuracy": None, "detector_map50": 0.9}
 EXPECTED |= {"segmenter_mean_iou": None, "found_and_read": None}

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from cnn_core.params import from_mapping, read_yaml
-from cnn_core.report_headlines import FIGURES, Expected, headlines
-from cnn_core.report_numbers import Numbers
-from cnn_core.report_verdict import PARTS, Limits, Verdict, judge
-from cnn_core.reporting import places
+from cnn_core.reporting.headlines import FIGURES, Expected, headlines
+from cnn_core.reporting.numbers import Numbers
+from cnn_core.reporting.page import places
+from cnn_core.reporting.verdict import PARTS, Limits, Verdict, judge
 from tasks.report import PARAMS
 
 ROOT = Path(__file__).resolve().parents[2]

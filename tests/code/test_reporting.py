@@ -15,7 +15,7 @@ import yaml
 from page_text import Page
 
 from cnn_core.comparison.banners import add_banner, of_run
-from cnn_core.report_classifiers import chosen, confusion, origin
+from cnn_core.reporting.classifiers import chosen, confusion, origin
 
 STANDALONE = re.compile(r"(?<![\w-])\d")  # a number, and no part of a name such as mAP50-95
 # What holds text that is no figure of the run, or is held against its file below.

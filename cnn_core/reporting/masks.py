@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core import report_charts as charts
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import read_objects
 from cnn_core.drawing.colours import class_colour
-from cnn_core.report_detection import known_truth
-from cnn_core.report_images import figure, painted, scene
+from cnn_core.reporting import charts
+from cnn_core.reporting.detection import known_truth
+from cnn_core.reporting.images import figure, painted, scene
 
 BY_TRUTH, BY_DETECTOR = "truth", "detector"
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core import report_charts as charts
 from cnn_core.annotations.tables import BOX, Annotations, read_objects
 from cnn_core.annotations.truth import read_truth
 from cnn_core.detection.evaluation.metrics import BACKGROUND, outcomes
 from cnn_core.drawing.colours import class_colour
-from cnn_core.report_classifiers import confusion
-from cnn_core.report_images import figure, scene
+from cnn_core.reporting import charts
+from cnn_core.reporting.classifiers import confusion
+from cnn_core.reporting.images import figure, scene
 
 STAGES = ("compose", "train_detector", "evaluate_detector", "detect")
 COMPOSED = "The pictures are composed: real handwritten digits on walls drawn by a program, so every box is exact."

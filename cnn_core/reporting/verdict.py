@@ -9,8 +9,8 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from cnn_core.params import Params, bounded
-from cnn_core.report_headlines import Headline
-from cnn_core.report_numbers import Numbers, parameter
+from cnn_core.reporting.headlines import Headline
+from cnn_core.reporting.numbers import Numbers, parameter
 
 Level = Literal["good", "look", "missing", "open"]
 TITLES: dict[Level, str] = {

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from cnn_core import report_charts as charts
-from cnn_core.report_images import figure
-from cnn_core.report_numbers import Numbers
+from cnn_core.reporting import charts
+from cnn_core.reporting.images import figure
+from cnn_core.reporting.numbers import Numbers
 
 FIGURES = {
     "kernels": "The first layer's kernels",

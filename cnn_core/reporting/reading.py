@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.report_detection import known_truth
-from cnn_core.report_images import figure, scene
+from cnn_core.reporting.detection import known_truth
+from cnn_core.reporting.images import figure, scene
 
 WAYS = {"masks": "masks cut out", "boxes": "boxes cut out", "true_masks": "the true masks cut out"}
 TOLD = {"cnn": "told by the CNN", "detector": "told by the detector", "product": "told by both"}

@@ -14,9 +14,9 @@ from typing import Any
 from markupsafe import Markup
 
 from cnn_core.params import from_mapping, read_yaml
-from cnn_core.report_headlines import Headline, headlines
-from cnn_core.report_numbers import Numbers, count, percent, three
-from cnn_core.report_verdict import Limits, Verdict, judge
+from cnn_core.reporting.headlines import Headline, headlines
+from cnn_core.reporting.numbers import Numbers, count, percent, three
+from cnn_core.reporting.verdict import Limits, Verdict, judge
 
 SIGNS = {"good": "✅", "look": "⚠️", "missing": "❌", "open": "❔"}
 REASONS = 12  # that are told; the page has all

@@ -11,12 +11,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_core import report_charts as charts
-from cnn_core import report_classifiers, report_detection, report_masks, report_parts, report_reading
 from cnn_core.params import Params, bounded, read_yaml
-from cnn_core.report_headlines import Expected, Headline, headlines
-from cnn_core.report_numbers import Numbers, count, flatten, parameter
-from cnn_core.report_verdict import Limits, judge
+from cnn_core.reporting import charts
+from cnn_core.reporting import (
+    classifiers as report_classifiers,
+)
+from cnn_core.reporting import (
+    detection as report_detection,
+)
+from cnn_core.reporting import (
+    masks as report_masks,
+)
+from cnn_core.reporting import (
+    parts as report_parts,
+)
+from cnn_core.reporting import (
+    reading as report_reading,
+)
+from cnn_core.reporting.headlines import Expected, Headline, headlines
+from cnn_core.reporting.numbers import Numbers, count, flatten, parameter
+from cnn_core.reporting.verdict import Limits, judge
 
 PAGE = Path(__file__).parent / "report_page"
 SCRIPTS = ("page.js", "answers.js", "scenes.js")

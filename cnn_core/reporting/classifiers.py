@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnn_core import report_charts as charts
 from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
-from cnn_core.report_images import figure, thumbnail
-from cnn_core.report_numbers import Numbers
+from cnn_core.reporting import charts
+from cnn_core.reporting.images import figure, thumbnail
+from cnn_core.reporting.numbers import Numbers
 
 SAMPLES = {
     "digits": "The images are the sample: 5,000 real handwritten digits of MNIST.",

@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cnn_core.report_headlines import read_metrics
+from cnn_core.reporting.headlines import read_metrics
 
 
 def percent(value: float) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cnn_core.annotations.tables import BOX
 from cnn_core.images.lookup import listed
-from cnn_core.segments import OBJECT
+from cnn_core.segmentation.segments import OBJECT
 
 Kind = Literal["boxes", "points"]
 POINT = ["x", "y"]

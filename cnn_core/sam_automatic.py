@@ -15,7 +15,7 @@ from cnn_core.sam import PIECE
 
 if TYPE_CHECKING:
     from cnn_core.sam import Features, Steps
-    from cnn_core.segmentation_params import EverythingParams
+    from cnn_core.segmentation.params import EverythingParams
 
 
 class Automatic:

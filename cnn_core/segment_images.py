@@ -22,8 +22,8 @@ from cnn_core.images.reader import Imread, pixels
 from cnn_core.prompts import ImagePrompts
 from cnn_core.sam_weights import family
 from cnn_core.segmentation import Segmenter, SegmenterParams
+from cnn_core.segmentation.segments import Segments
 from cnn_core.segmentation_prompts import Prompts
-from cnn_core.segments import Segments
 
 NO_MASK_THERE = "no mask in its place"  # of the masks that FastSAM or YOLO finds by itself
 MAX_DET = 300  # masks an image, of those: Ultralytics' own value

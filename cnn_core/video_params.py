@@ -6,21 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from cnn_core.params import Params, bounded
+from cnn_core.params import bounded
+from cnn_core.segmentation.params import TrackingParams
 
 HIDDEN = "not visible in this frame"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrackingParams(Params):
-    """How objects are followed: the section ``segment.video``."""
-
-    folders: bool  # a folder of images is a video, its files are the frames
-    backwards: bool  # also through the frames before an object's first prompt
-    non_overlap_masks: bool  # of objects on the same pixel the surer one has it, as with Ultralytics
-    max_cond_frames_in_attn: int = bounded(1)  # frames with a prompt that an object's memory holds: the closest ones
-    memory_frames: int = bounded(1, 16)  # other frames: 8 as Ultralytics holds; 16 are all that SAM 2 looks at
-    patience: int = bounded(0)  # an object that was hidden for so many frames is given up; 0 = never
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

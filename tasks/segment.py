@@ -15,17 +15,16 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.images.media import Entry, Media, Part, list_media
-from cnn_core.params import bounded, load_section
+from cnn_core.params import load_section
 from cnn_core.prompts import ImagePrompts, PromptTable, check_prompts, prompt_files, write_prompts
-from cnn_core.segmentation_params import SegmenterParams
-from cnn_core.segments import OBJECT
-from cnn_core.video_params import TrackingParams
+from cnn_core.segmentation.params import SegmentParams
+from cnn_core.segmentation.segments import OBJECT
 from tasks.common.prediction_parts import (
     DROPPED_PROMPTS,
     MASK_COLUMNS,
@@ -50,22 +49,6 @@ _CODE = """clips detection engines images media_reading sam sam_automatic sam_de
     sam_weights segment_images segmentation segmentation_pictures segmentation_prompts video_pictures video_prompts yolo
     yolo_exports yolo_inference yolo_prompting"""
 CODE = [*(f"cnn_core/{name}.py" for name in _CODE.split()), "tasks/common/videos.py", "tasks/common/video_tables.py"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmentParams(SegmenterParams):
-    """The section ``segment``; Ultralytics' own names."""
-
-    weights: str  # SAM, SAM 2, FastSAM, a YOLO -seg, or a model folder
-    source: str
-    match: str  # which of its files
-    prompt: Literal["boxes", "points", "everything"]
-    prompts: str  # detect's output, or a .parquet, .csv or .json
-    backend: Literal["auto", "torch", "openvino", "onnx", "tensorrt"]  # of FastSAM and YOLO
-    vid_stride: int = bounded(1)
-    pictures: int = bounded(-1)  # overlays of the first so many images; -1 = of all
-    cutouts: int = bounded(-1)
-    video: TrackingParams
 
 
 PARAMS = SegmentParams

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from cnn_core.images.decoding import BadImage
-from cnn_core.segments import LOW_SCORE
+from cnn_core.segmentation.segments import LOW_SCORE
 from cnn_core.video_params import HIDDEN
 from tasks.common.prediction_parts import DROPPED_PROMPTS, MASK_COLUMNS, write_part, write_rows
 

@@ -27,8 +27,8 @@ from tasks.engine.workers import Room
 
 if TYPE_CHECKING:
     from cnn_core.sam_video import Followed
+    from cnn_core.segmentation.params import SegmentParams
     from tasks.common.video_tables import VideoTables
-    from tasks.segment import SegmentParams
 
 HIDDEN_ALWAYS = "seen in no frame"
 BEHIND = "behind the last frame"

@@ -24,12 +24,13 @@ from cnn_core.images.media import list_media
 from cnn_core.params import load_section
 from cnn_core.prompts import write_prompts
 from cnn_core.segmentation import NO_AREA, OUTSIDE, Prompts
-from cnn_core.segments import Segments
+from cnn_core.segmentation.params import SegmentParams
+from cnn_core.segmentation.segments import Segments
 from cnn_core.yolo_prompting import Chooser
 from tasks.common.prediction_parts import MASK_COLUMNS
 from tasks.engine.runtime import load_runtime
 from tasks.engine.workers import Room
-from tasks.segment import SegmentParams, SegmentWorker
+from tasks.segment import SegmentWorker
 
 VIDEO = {
     "folders": False,

@@ -41,3 +41,31 @@ class SegmenterParams(Params):
     multimask_output: bool  # of each prompt the best of three masks: for single points, which mean many things
     half: Literal["auto", True, False]  # auto = on an NVIDIA GPU; true on a CPU: bfloat16
     everything: EverythingParams
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingParams(Params):
+    """How objects are followed: the section ``segment.video``."""
+
+    folders: bool  # a folder of images is a video, its files are the frames
+    backwards: bool  # also through the frames before an object's first prompt
+    non_overlap_masks: bool  # of objects on the same pixel the surer one has it, as with Ultralytics
+    max_cond_frames_in_attn: int = bounded(1)  # frames with a prompt that an object's memory holds: the closest ones
+    memory_frames: int = bounded(1, 16)  # other frames: 8 as Ultralytics holds; 16 are all that SAM 2 looks at
+    patience: int = bounded(0)  # an object that was hidden for so many frames is given up; 0 = never
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentParams(SegmenterParams):
+    """The section ``segment``; Ultralytics' own names."""
+
+    weights: str  # SAM, SAM 2, FastSAM, a YOLO -seg, or a model folder
+    source: str
+    match: str  # which of its files
+    prompt: Literal["boxes", "points", "everything"]
+    prompts: str  # detect's output, or a .parquet, .csv or .json
+    backend: Literal["auto", "torch", "openvino", "onnx", "tensorrt"]  # of FastSAM and YOLO
+    vid_stride: int = bounded(1)
+    pictures: int = bounded(-1)  # overlays of the first so many images; -1 = of all
+    cutouts: int = bounded(-1)
+    video: TrackingParams

@@ -18,7 +18,7 @@ from cnn_core.params import Params, bounded, load_section
 from cnn_core.sam import load_sam
 from cnn_core.sam_weights import weights_file
 from cnn_core.segmentation import EverythingParams, Segmenter, SegmenterParams
-from cnn_core.segmentation_evaluation import (
+from cnn_core.segmentation.evaluation.answers import (
     DETECTOR,
     TRUTH,
     answers,
@@ -28,8 +28,16 @@ from cnn_core.segmentation_evaluation import (
     true_prompts,
     ultralytics_masks,
 )
-from cnn_core.segmentation_evaluation_pictures import draw_examples
-from cnn_core.segmentation_metrics import SCORES, calibration, compared, figures, means_by, sizes, trust
+from cnn_core.segmentation.evaluation.metrics import (
+    SCORES,
+    calibration,
+    compared,
+    figures,
+    means_by,
+    sizes,
+    trust,
+)
+from cnn_core.segmentation.evaluation.pictures import draw_examples
 from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder

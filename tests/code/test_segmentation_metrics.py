@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
-from cnn_core import segmentation_metrics as metrics
 from cnn_core.annotations.masks import encode_mask, mask_box
 from cnn_core.annotations.tables import images_table, objects_table
+from cnn_core.segmentation.evaluation import metrics
 
 
 def blob(seed: int, shape: tuple[int, int] = (60, 80)) -> np.ndarray:

@@ -13,7 +13,7 @@ from cnn_core.annotations.tables import BOX
 from cnn_core.detection.evaluation.pictures import Colour
 from cnn_core.drawing.boxes import MISSED, RIGHT, TRUTH, WRONG
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.segmentation_evaluation import read_image
+from cnn_core.segmentation.evaluation.answers import read_image
 
 SIDE = 140  # pixels of each of the three parts of an example
 ACROSS = 3

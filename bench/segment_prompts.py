@@ -22,7 +22,7 @@ import torch
 from cnn_core.detection.yolo import quiet
 from cnn_core.devices import keep_memory
 from cnn_core.sam import build
-from cnn_core.segmentation import Segmenter, SegmenterParams
+from cnn_core.segmentation.inference.segmenter import Segmenter, SegmenterParams
 from cnn_core.segmentation.params import EverythingParams
 
 COUNTS = (1, 5, 20)

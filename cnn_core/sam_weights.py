@@ -85,7 +85,7 @@ def weights_file(path: str | Path) -> Path:
 
 
 def family(path: str | Path) -> Family:
-    """Which code a checkpoint is for, by its content: `cnn_core.segmentation` or (yolo) `cnn_core.detection.inference.detector`.
+    """Which code a checkpoint is for, by its content: `cnn_core.segmentation.inference.segmenter` or (yolo) `cnn_core.detection.inference.detector`.
 
     Raises:
         ValueError: as `weights_file` and `read_weights`.

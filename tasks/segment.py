@@ -164,7 +164,7 @@ class SegmentWorker:
 
         from cnn_core.devices import keep_memory
         from cnn_core.images.reader import Reader
-        from cnn_core.segment_images import open_predictor
+        from cnn_core.segmentation.inference.predictors import open_predictor
 
         if not where.gpus:
             torch.set_num_threads(where.cpus)

@@ -22,7 +22,7 @@ from cnn_core.sam_decoder import predict_masks
 from cnn_core.sam_learner import Learner, decode, encode
 from cnn_core.sam_small import SmallSamParams, build_small_sam
 from cnn_core.sam_training import Job, TrainSegmenterParams, final_state, start_network, train
-from cnn_core.segmentation import EverythingParams, Segmenter, SegmenterParams
+from cnn_core.segmentation.inference.segmenter import EverythingParams, Segmenter, SegmenterParams
 
 CPU = torch.device("cpu")
 

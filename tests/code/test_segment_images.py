@@ -23,10 +23,10 @@ from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.images.media import list_media
 from cnn_core.params import load_section
 from cnn_core.prompts import write_prompts
-from cnn_core.segmentation import NO_AREA, OUTSIDE, Prompts
+from cnn_core.segmentation.inference.segmenter import NO_AREA, OUTSIDE, Prompts
+from cnn_core.segmentation.inference.yolo_prompting import Chooser
 from cnn_core.segmentation.params import SegmentParams
 from cnn_core.segmentation.segments import Segments
-from cnn_core.yolo_prompting import Chooser
 from tasks.common.prediction_parts import MASK_COLUMNS
 from tasks.engine.runtime import load_runtime
 from tasks.engine.workers import Room
@@ -164,7 +164,7 @@ def test_points_and_everything(tmp_path, weights):
 
 
 def test_an_image_is_encoded_once_for_prompts_of_all_shapes(tmp_path, weights, monkeypatch):
-    from cnn_core import segmentation
+    from cnn_core.segmentation.inference import segmenter as segmentation
 
     (tmp_path / "photos").mkdir()
     cv2.imwrite(str(tmp_path / "photos/a.jpg"), photograph(90, 120, 1))

@@ -12,8 +12,8 @@ from detector_files import photograph
 from sam_files import write_sam
 from segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, masks, predicted, reference, segmenter
 
-from cnn_core import segmentation
-from cnn_core.segmentation import Segmenter
+from cnn_core.segmentation.inference import segmenter as segmentation
+from cnn_core.segmentation.inference.segmenter import Segmenter
 
 NAMES = [
     "mobile_sam",

@@ -11,11 +11,11 @@ from detector_files import photograph
 from sam_files import write_sam
 from segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, reference, segmenter
 
-from cnn_core import segmentation
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.annotations.tables import OBJECTS, objects_table
 from cnn_core.images.decoding import BadImage
-from cnn_core.segmentation import Segmenter
+from cnn_core.segmentation.inference import segmenter as segmentation
+from cnn_core.segmentation.inference.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from cnn_core.images.media import Entry
 from cnn_core.images.reader import Imread, pixels
 from cnn_core.prompts import ImagePrompts
 from cnn_core.sam_weights import family
-from cnn_core.segmentation import Segmenter, SegmenterParams
+from cnn_core.segmentation.inference.segmenter import Segmenter, SegmenterParams
 from cnn_core.segmentation.segments import Segments
 from cnn_core.segmentation_prompts import Prompts
 
@@ -140,7 +140,7 @@ class Yolo:
     family: Literal["yolo"] = "yolo"
 
     def __init__(self, detector: Detector, weights: str | Path) -> None:
-        from cnn_core.yolo_prompting import Chooser
+        from cnn_core.segmentation.inference.yolo_prompting import Chooser
 
         about = detector.about
         if about.task != "segment":

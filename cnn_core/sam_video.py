@@ -24,8 +24,8 @@ from cnn_core.images.clips import Clip, Shot
 from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.sam import LoadedSam, load_sam
 from cnn_core.sam_memory import Earlier, Memory, Seen, VideoSteps
+from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.segments import LOW_SCORE, Found, Segments
-from cnn_core.segmentation_prompts import Prompts
 from cnn_core.video_params import HIDDEN, Prompted, VideoParams, VideoPrompt, by_frame, firsts
 
 

@@ -13,7 +13,7 @@ import pytest
 from cnn_core.annotations.tables import objects_table, write_objects
 from cnn_core.files import write_json
 from cnn_core.images.media import Media, list_media
-from cnn_core.prompts import PromptTable, check_prompts, write_prompts
+from cnn_core.segmentation.prompts.table import PromptTable, check_prompts, write_prompts
 
 BOX = {"x1": 1, "y1": 2, "x2": 5, "y2": 6}
 

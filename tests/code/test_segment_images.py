@@ -22,10 +22,10 @@ from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.images.media import list_media
 from cnn_core.params import load_section
-from cnn_core.prompts import write_prompts
 from cnn_core.segmentation.inference.segmenter import NO_AREA, OUTSIDE, Prompts
 from cnn_core.segmentation.inference.yolo_prompting import Chooser
 from cnn_core.segmentation.params import SegmentParams
+from cnn_core.segmentation.prompts.table import write_prompts
 from cnn_core.segmentation.segments import Segments
 from tasks.common.prediction_parts import MASK_COLUMNS
 from tasks.engine.runtime import load_runtime

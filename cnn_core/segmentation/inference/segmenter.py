@@ -24,8 +24,8 @@ from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.sam import Features, LoadedSam, Steps, load_sam
 from cnn_core.segmentation.inference.automatic import Automatic
 from cnn_core.segmentation.params import EverythingParams, SegmenterParams
+from cnn_core.segmentation.prompts.image_prompts import NO_AREA, OUTSIDE, Prompts
 from cnn_core.segmentation.segments import EMPTY_MASK, LOW_SCORE, OBJECT, Found, Segments
-from cnn_core.segmentation_prompts import NO_AREA, OUTSIDE, Prompts
 
 __all__ = [
     "EMPTY_MASK",

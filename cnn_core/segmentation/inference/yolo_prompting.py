@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from cnn_core.annotations.masks import decode_mask
+from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.segments import Segments
-from cnn_core.segmentation_prompts import Prompts
 
 
 class Chooser:

@@ -30,7 +30,7 @@ from cnn_core.annotations.tables import BOX
 from cnn_core.files import read_json
 from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import Media
-from cnn_core.prompt_rows import POINT, PROMPTS, Kind, classed, prompt_rows, read_table
+from cnn_core.segmentation.prompts.rows import POINT, PROMPTS, Kind, classed, prompt_rows, read_table
 
 ABOUT = ("prompt_id", "class_id", "class_name", "track_id", "prompt_score")
 _GROUP = 4096  # rows; what is read at a time

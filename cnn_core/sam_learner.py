@@ -19,8 +19,8 @@ from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.distributed import average_buffers, rank_and_world, sum_over_ranks
 from cnn_core.params import Params, bounded
 from cnn_core.sam_data import Prompted
-from cnn_core.sam_decoder import predict_masks
 from cnn_core.sam_losses import mask_losses
+from cnn_core.segmentation.sam.decoder import predict_masks
 
 Maps = list[Tensor]  # an image's embedding (B, C, side / 16, side / 16), and the finer maps where a network has them
 LOOKS = 6  # numbers that say how an image is changed: contrast, the channels' balance, brightness, mirrored
@@ -89,7 +89,7 @@ class Learner:
     """Trains one network by calls of `step`; every rank holds one and calls it with its share of the same batch.
 
     Args:
-        network: as `cnn_core.sam.load_sam` gives it, the same on all ranks; its ``set_imgsz`` is called.
+        network: as `cnn_core.segmentation.sam.network.load_sam` gives it, the same on all ranks; its ``set_imgsz`` is called.
         frozen: the encoder stays as it is, and with it the prompts' embeddings: the mask decoder learns.
         steps: all steps that the schedule spans.
         dtype: what autocast computes in; None = float32.

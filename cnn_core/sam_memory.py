@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.sam import LoadedSam, Steps
+from cnn_core.segmentation.sam.network import LoadedSam, Steps
 
 _PRESENT = 10.0  # logit of "the object is there", which a prompt says by itself
 _FAR = -32.0  # a logit far below every threshold

@@ -22,9 +22,9 @@ from torch import Tensor
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.clips import Clip, Shot
 from cnn_core.images.decoding import TOO_NARROW, BadImage
-from cnn_core.sam import LoadedSam, load_sam
 from cnn_core.sam_memory import Earlier, Memory, Seen, VideoSteps
 from cnn_core.segmentation.prompts.image_prompts import Prompts
+from cnn_core.segmentation.sam.network import LoadedSam, load_sam
 from cnn_core.segmentation.segments import LOW_SCORE, Found, Segments
 from cnn_core.video_params import HIDDEN, Prompted, VideoParams, VideoPrompt, by_frame, firsts
 
@@ -56,10 +56,10 @@ class VideoSegmenter:
     Args:
         weights: a checkpoint of SAM 2, or a network that is already loaded.
         settings: folder for Ultralytics' own settings, and what does not fit into memory.
-        trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.sam_weights`).
+        trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.segmentation.sam.weights`).
 
     Raises:
-        ValueError: as `cnn_core.sam.load_sam`; or the network is no SAM 2.
+        ValueError: as `cnn_core.segmentation.sam.network.load_sam`; or the network is no SAM 2.
     """
 
     def __init__(

@@ -15,8 +15,6 @@ from cnn_core.annotations.tables import write_objects
 from cnn_core.devices import keep_memory, pick_device
 from cnn_core.files import is_none
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.sam import load_sam
-from cnn_core.sam_weights import weights_file
 from cnn_core.segmentation.evaluation.answers import (
     DETECTOR,
     TRUTH,
@@ -38,6 +36,8 @@ from cnn_core.segmentation.evaluation.metrics import (
 )
 from cnn_core.segmentation.evaluation.pictures import draw_examples
 from cnn_core.segmentation.inference.segmenter import EverythingParams, Segmenter, SegmenterParams
+from cnn_core.segmentation.sam.network import load_sam
+from cnn_core.segmentation.sam.weights import weights_file
 from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder

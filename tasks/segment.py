@@ -110,7 +110,7 @@ def asks(params: SegmentParams) -> bool:
 def check_weights(weights: str) -> None:
     """Before anything else is done: what is missing is said at once."""
     if not Path(weights).exists() or Path(weights).name == "none":
-        from cnn_core.sam_weights import weights_file
+        from cnn_core.segmentation.sam.weights import weights_file
 
         weights_file(weights)
 
@@ -119,7 +119,7 @@ def followed(media: Media, params: SegmentParams) -> list[Part]:
     """The videos (and folders of frames) through which SAM 2 follows what is prompted; the rest is segmented image by
     image."""
     if asks(params) and (media.videos or params.video.folders):
-        from cnn_core.sam_weights import family
+        from cnn_core.segmentation.sam.weights import family
         from tasks.common.videos import video_parts
 
         if family(params.weights) == "sam2":

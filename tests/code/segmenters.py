@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from cnn_core.annotations.masks import decode_mask
-from cnn_core.sam import LoadedSam
 from cnn_core.segmentation.inference.segmenter import EverythingParams, Segmenter, SegmenterParams, Segments
+from cnn_core.segmentation.sam.network import LoadedSam
 
 SIDE = 256
 HEIGHT, WIDTH = 120, 200

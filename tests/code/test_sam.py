@@ -12,9 +12,10 @@ import pytest
 import torch
 from sam_files import sam_state, write_sam
 
-from cnn_core import sam, sam_weights
 from cnn_core.detection.yolo import quiet
 from cnn_core.files import file_sha256
+from cnn_core.segmentation.sam import network as sam
+from cnn_core.segmentation.sam import weights as sam_weights
 
 FAST = ("mobile_sam",)
 SLOW = ("sam2_t", "sam2.1_t", "sam_b")

@@ -122,7 +122,7 @@ def test_it_is_what_ultralytics_gives(tmp_path, version, given, count, whole_mem
 @pytest.mark.slow
 def test_the_tiny_official_network_is_what_ultralytics_gives(tmp_path):
     """At a quarter of its input's side, which takes a hundredth of the time."""
-    from cnn_core.sam import load_sam
+    from cnn_core.segmentation.sam.network import load_sam
 
     loaded = load_sam(write_sam(tmp_path, "sam2.1_t"))
     agree(loaded, tmp_path, 5, side=256)

@@ -12,7 +12,7 @@ from mask_files import CLASSES, MODEL, PARAMS, write_model, write_set
 from stages import finish, kill, start, wait_for, worker_processes
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.sam import load_sam
+from cnn_core.segmentation.sam.network import load_sam
 
 EPOCHS = 8
 

@@ -121,7 +121,7 @@ def test_official_names_come_with_their_hash(tmp_path: Path, server: ThreadingHT
 def test_fetched_weights_that_changed_are_refused(tmp_path: Path, server: ThreadingHTTPServer) -> None:
     import torch
 
-    from cnn_core.sam_weights import read_weights
+    from cnn_core.segmentation.sam.weights import read_weights
 
     key = "image_encoder.patch_embed.seq.0.c.weight"  # by which a MobileSAM is known
     content = io.BytesIO()

@@ -17,8 +17,8 @@ from cnn_core.detection.evaluation.metrics import match
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import pixels
-from cnn_core.sam import LoadedSam, reference_predictor
 from cnn_core.segmentation.inference.segmenter import Segmenter
+from cnn_core.segmentation.sam.network import LoadedSam, reference_predictor
 
 TRUTH, DETECTOR = "truth", "detector"  # where a prompt comes from
 PROMPTS = ("image_id", "prompted_by", "object", *BOX)

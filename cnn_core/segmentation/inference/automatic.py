@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cnn_core.annotations.masks import decode_mask, encode_mask
-from cnn_core.sam import PIECE
+from cnn_core.segmentation.sam.network import PIECE
 
 if TYPE_CHECKING:
-    from cnn_core.sam import Features, Steps
     from cnn_core.segmentation.params import EverythingParams
+    from cnn_core.segmentation.sam.network import Features, Steps
 
 
 class Automatic:

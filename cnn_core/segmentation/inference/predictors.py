@@ -19,10 +19,10 @@ from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import Imread, pixels
-from cnn_core.sam_weights import family
 from cnn_core.segmentation.inference.segmenter import Segmenter, SegmenterParams
 from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.prompts.table import ImagePrompts
+from cnn_core.segmentation.sam.weights import family
 from cnn_core.segmentation.segments import Segments
 
 NO_MASK_THERE = "no mask in its place"  # of the masks that FastSAM or YOLO finds by itself

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import TOO_NARROW, BadImage
-from cnn_core.sam import Features, LoadedSam, Steps, load_sam
 from cnn_core.segmentation.inference.automatic import Automatic
 from cnn_core.segmentation.params import EverythingParams, SegmenterParams
 from cnn_core.segmentation.prompts.image_prompts import NO_AREA, OUTSIDE, Prompts
+from cnn_core.segmentation.sam.network import Features, LoadedSam, Steps, load_sam
 from cnn_core.segmentation.segments import EMPTY_MASK, LOW_SCORE, OBJECT, Found, Segments
 
 __all__ = [
@@ -67,10 +67,10 @@ class Segmenter:
         weights: a checkpoint of SAM or SAM 2, or a network that is already loaded.
         settings: folder for Ultralytics' own settings.
         batch: prompts decoded at a time; 0 = `BATCH`. Memory grows with it, not with the number of prompts.
-        trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.sam_weights`).
+        trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.segmentation.sam.weights`).
 
     Raises:
-        ValueError: as `cnn_core.sam.load_sam`.
+        ValueError: as `cnn_core.segmentation.sam.network.load_sam`.
     """
 
     def __init__(

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from cnn_core.params import from_mapping
-from cnn_core.sam_decoder import predict_masks
-from cnn_core.sam_small import SmallSamParams, build_small_sam
-from cnn_core.sam_weights import SMALL, SamWeights, read_weights
+from cnn_core.segmentation.sam.decoder import predict_masks
+from cnn_core.segmentation.sam.small import SmallSamParams, build_small_sam
+from cnn_core.segmentation.sam.weights import SMALL, SamWeights, read_weights
 
 if TYPE_CHECKING:
     pass

@@ -12,8 +12,8 @@ from mask_files import PARAMS
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
-from cnn_core.sam_learner import Learner
-from cnn_core.sam_training import Job, TrainSegmenterParams, train
+from cnn_core.segmentation.training.learner import Learner
+from cnn_core.segmentation.training.train import Job, TrainSegmenterParams, train
 
 
 def trained(folder: Path, rank: int, world: int, **changes):

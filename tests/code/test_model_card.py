@@ -23,7 +23,7 @@ from cnn_core.detection.inference.detector import yolo
 from cnn_core.files import write_json
 from cnn_core.model_card.card import DETECTOR, finder_card
 from cnn_core.params import from_mapping, load_section
-from cnn_core.sam_training import Job, TrainSegmenterParams, train
+from cnn_core.segmentation.training.train import Job, TrainSegmenterParams, train
 from tasks import train_detector, train_segmenter
 from tasks.common import classifier_training as learning
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from cnn_core.sam_losses import iou, mask_losses
+from cnn_core.segmentation.training.losses import iou, mask_losses
 
 
 def some(count: int = 3, side: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +39,7 @@ def test_the_loss_and_its_gradient_are_focal_and_dice(focal: float, dice: float)
 
 
 def test_masks_are_scaled_up_bilinearly_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnn_core.sam_losses.PIECE", 2 * 10 * 14)
+    monkeypatch.setattr("cnn_core.segmentation.training.losses.PIECE", 2 * 10 * 14)
     torch.manual_seed(1)
     small, truth = torch.randn(5, 4, 6), (torch.rand(5, 10, 14) < 0.4).to(torch.uint8)
     ours, theirs = small.clone().requires_grad_(), small.clone().requires_grad_()

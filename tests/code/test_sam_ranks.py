@@ -17,9 +17,9 @@ from mask_files import PARAMS, write_model, write_set
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
-from cnn_core.sam_data import draw_prompts, load_masks
-from cnn_core.sam_embeddings import Embeddings
-from cnn_core.sam_training import Job, TrainSegmenterParams, train
+from cnn_core.segmentation.training.data import draw_prompts, load_masks
+from cnn_core.segmentation.training.embeddings import Embeddings
+from cnn_core.segmentation.training.train import Job, TrainSegmenterParams, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,7 +112,7 @@ def test_the_prompts_do_not_depend_on_the_number_of_ranks(tmp_path):
 def test_a_batch_smaller_than_the_ranks_is_told(tmp_path, monkeypatch):
     quiet(tmp_path)
     source = write_set(tmp_path / "set", train=5)
-    monkeypatch.setattr("cnn_core.sam_training.rank_and_world", lambda: (0, 20))
+    monkeypatch.setattr("cnn_core.segmentation.training.train.rank_and_world", lambda: (0, 20))
     params = from_mapping(TrainSegmenterParams, {**PARAMS, "source": str(source), "batch": 3}, "train_segmenter")
     job = Job(source=str(source), start="none", folder=tmp_path, device=torch.device("cpu"))
     with pytest.raises(ValueError, match="batches of 2 images cannot be shared by 20 workers; lower num_workers"):

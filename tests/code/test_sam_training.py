@@ -16,13 +16,13 @@ from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import read_objects, write_objects
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
-from cnn_core.sam_data import draw_prompts, load_masks, read_masks
-from cnn_core.sam_learner import Learner, decode, encode
-from cnn_core.sam_training import Job, TrainSegmenterParams, final_state, start_network, train
 from cnn_core.segmentation.inference.segmenter import EverythingParams, Segmenter, SegmenterParams
 from cnn_core.segmentation.sam.decoder import predict_masks
 from cnn_core.segmentation.sam.network import load_sam
 from cnn_core.segmentation.sam.small import SmallSamParams, build_small_sam
+from cnn_core.segmentation.training.data import draw_prompts, load_masks, read_masks
+from cnn_core.segmentation.training.learner import Learner, decode, encode
+from cnn_core.segmentation.training.train import Job, TrainSegmenterParams, final_state, start_network, train
 
 CPU = torch.device("cpu")
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from cnn_core.distributed import share
-from cnn_core.sam_data import MaskSet
-from cnn_core.sam_learner import Learner, Maps
+from cnn_core.segmentation.training.data import MaskSet
+from cnn_core.segmentation.training.learner import Learner, Maps
 
 AT_A_TIME = 8  # images encoded
 LOOK_S = 0.2  # from one look for what another process writes to the next

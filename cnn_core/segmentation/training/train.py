@@ -22,14 +22,14 @@ from cnn_core.devices import Precision, autocast_dtype
 from cnn_core.distributed import rank_and_world, share, sum_over_ranks
 from cnn_core.files import is_none
 from cnn_core.params import bounded
-from cnn_core.sam_data import MaskSet, Prompted, draw_prompts, load_masks
-from cnn_core.sam_embeddings import Embeddings
-from cnn_core.sam_learner import LOOKS, Learner, LearnerParams
-from cnn_core.sam_losses import iou
 from cnn_core.seeds import generator, mixed_seed
 from cnn_core.segmentation.sam.network import STRIDE, LoadedSam, load_sam
 from cnn_core.segmentation.sam.small import SmallSamParams, build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL
+from cnn_core.segmentation.training.data import MaskSet, Prompted, draw_prompts, load_masks
+from cnn_core.segmentation.training.embeddings import Embeddings
+from cnn_core.segmentation.training.learner import LOOKS, Learner, LearnerParams
+from cnn_core.segmentation.training.losses import iou
 
 STEP_EVERY_S = 0.5  # how often `on_step` is called
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cnn_core.sam_data import MaskSet, load_masks
-from cnn_core.sam_training import TrainSegmenterParams, drawn
 from cnn_core.seeds import mixed_seed
+from cnn_core.segmentation.training.data import MaskSet, load_masks
+from cnn_core.segmentation.training.train import TrainSegmenterParams, drawn
 
 ACROSS, DOWN = 8, 3
 SIDE = 240  # pixels that an image is drawn at

@@ -18,9 +18,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.distributed import average_buffers, rank_and_world, sum_over_ranks
 from cnn_core.params import Params, bounded
-from cnn_core.sam_data import Prompted
-from cnn_core.sam_losses import mask_losses
 from cnn_core.segmentation.sam.decoder import predict_masks
+from cnn_core.segmentation.training.data import Prompted
+from cnn_core.segmentation.training.losses import mask_losses
 
 Maps = list[Tensor]  # an image's embedding (B, C, side / 16, side / 16), and the finer maps where a network has them
 LOOKS = 6  # numbers that say how an image is changed: contrast, the channels' balance, brightness, mirrored

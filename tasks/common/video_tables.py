@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from cnn_core.images.decoding import BadImage
 from cnn_core.segmentation.segments import LOW_SCORE
-from cnn_core.video_params import HIDDEN
+from cnn_core.segmentation.video.params import HIDDEN
 from tasks.common.prediction_parts import DROPPED_PROMPTS, MASK_COLUMNS, write_part, write_rows
 
 if TYPE_CHECKING:
-    from cnn_core.sam_video import Followed
+    from cnn_core.segmentation.video.segmenter import Followed
 
 FRAMES = 512  # whose rows are held before they are written
 TABLES = ("objects", "images", "bad")

@@ -18,16 +18,16 @@ from cnn_core.files import write_json
 from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, shortfall
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, Part
-from cnn_core.video_params import VideoParams, VideoPrompt
-from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
+from cnn_core.segmentation.video.params import VideoParams, VideoPrompt
+from cnn_core.segmentation.video.prompts import prompt_classes, unreached, video_prompts
 from tasks.engine import events
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import load_runtime
 from tasks.engine.workers import Room
 
 if TYPE_CHECKING:
-    from cnn_core.sam_video import Followed
     from cnn_core.segmentation.params import SegmentParams
+    from cnn_core.segmentation.video.segmenter import Followed
     from tasks.common.video_tables import VideoTables
 
 HIDDEN_ALWAYS = "seen in no frame"
@@ -105,7 +105,7 @@ class VideoWorker:
         import torch
 
         from cnn_core.devices import keep_memory
-        from cnn_core.sam_video import VideoSegmenter
+        from cnn_core.segmentation.video.segmenter import VideoSegmenter
 
         if not where.gpus:
             torch.set_num_threads(where.cpus)

@@ -11,8 +11,8 @@ from video_files import SIDE, clips, frames, small_sam2, video_params, write_fol
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import BadImage
-from cnn_core.sam_video import VideoSegmenter
-from cnn_core.video_params import HIDDEN, VideoPrompt
+from cnn_core.segmentation.video.params import HIDDEN, VideoPrompt
+from cnn_core.segmentation.video.segmenter import VideoSegmenter
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,8 @@ from video_files import clips, small_sam2, video_params, write_folder
 
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.detection.yolo import quiet
-from cnn_core.sam_video import VideoSegmenter
-from cnn_core.video_params import VideoPrompt
+from cnn_core.segmentation.video.params import VideoPrompt
+from cnn_core.segmentation.video.segmenter import VideoSegmenter
 
 CPU = torch.device("cpu")
 OFFICIAL = Path(__file__).resolve().parents[2] / "data/weights/sam2.1_t.pt"

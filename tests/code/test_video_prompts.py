@@ -12,8 +12,8 @@ from video_files import clips, frames, write_folder, write_video
 from cnn_core.annotations.tables import objects_table, write_objects
 from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, natural, shortfall
 from cnn_core.images.media import list_media
-from cnn_core.video_params import by_frame, firsts
-from cnn_core.video_prompts import prompt_classes, unreached, video_prompts
+from cnn_core.segmentation.video.params import by_frame, firsts
+from cnn_core.segmentation.video.prompts import prompt_classes, unreached, video_prompts
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said(tmp_path, clip, rows, words):
 
 
 def test_first_prompts():
-    from cnn_core.video_params import VideoPrompt
+    from cnn_core.segmentation.video.params import VideoPrompt
 
     prompts = [VideoPrompt(frame=f, object_id=n) for f, n in ((3, 1), (0, 2), (3, 2), (5, 1))]
     begins = firsts(by_frame(prompts))

@@ -13,7 +13,7 @@ from torch import nn
 from cnn_core.images.clips import Clip, clip_parts
 from cnn_core.images.media import list_media
 from cnn_core.segmentation.sam.network import LoadedSam, _make_2_1
-from cnn_core.video_params import VideoParams
+from cnn_core.segmentation.video.params import VideoParams
 
 SIDE = 64  # of the small network's input
 

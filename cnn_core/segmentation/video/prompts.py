@@ -23,7 +23,7 @@ from cnn_core.images.clips import Clip
 from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import Media
 from cnn_core.segmentation.prompts.rows import POINT, Kind, classed, prompt_rows, read_table
-from cnn_core.video_params import VideoPrompt
+from cnn_core.segmentation.video.params import VideoPrompt
 
 OBJECT_IDS = ("object", "track_id")
 

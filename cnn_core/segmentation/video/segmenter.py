@@ -22,11 +22,11 @@ from torch import Tensor
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.clips import Clip, Shot
 from cnn_core.images.decoding import TOO_NARROW, BadImage
-from cnn_core.sam_memory import Earlier, Memory, Seen, VideoSteps
 from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.sam.network import LoadedSam, load_sam
 from cnn_core.segmentation.segments import LOW_SCORE, Found, Segments
-from cnn_core.video_params import HIDDEN, Prompted, VideoParams, VideoPrompt, by_frame, firsts
+from cnn_core.segmentation.video.memory import Earlier, Memory, Seen, VideoSteps
+from cnn_core.segmentation.video.params import HIDDEN, Prompted, VideoParams, VideoPrompt, by_frame, firsts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cnn_core import study_figures
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.params import load_section
-from cnn_core.study_beyond import series, series_rows, spoilt, upsampling_rows
-from cnn_core.study_experiments import EXPERIMENTS, ExperimentParams, measure
-from cnn_core.study_networks import Digits
+from cnn_core.study import figures as study_figures
+from cnn_core.study.beyond import series, series_rows, spoilt, upsampling_rows
+from cnn_core.study.experiments import EXPERIMENTS, ExperimentParams, measure
+from cnn_core.study.networks import Digits
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnn_core.study_report import write_study
+from cnn_core.study.page import write_study
 from tasks.engine import events
 
 

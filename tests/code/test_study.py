@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from cnn_core import study_beyond, study_figures
-from cnn_core.study_experiments import EXPERIMENTS, ExperimentParams, measure
-from cnn_core.study_networks import Digits, accuracy, cnn, fit, linear, mlp, size_of, width_for
-from cnn_core.study_report import SECTIONS, write_study
-from cnn_core.study_shifts import SHIFTS
+from cnn_core.study import beyond as study_beyond
+from cnn_core.study import figures as study_figures
+from cnn_core.study.experiments import EXPERIMENTS, ExperimentParams, measure
+from cnn_core.study.networks import Digits, accuracy, cnn, fit, linear, mlp, size_of, width_for
+from cnn_core.study.page import SECTIONS, write_study
+from cnn_core.study.shifts import SHIFTS
 
 
 @pytest.fixture(scope="module")

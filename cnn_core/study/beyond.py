@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_core.seeds import generator, mixed_seed
-from cnn_core.study_networks import CPU, Digits, size_of
+from cnn_core.study.networks import CPU, Digits, size_of
 
 LENGTH = 128  # samples of a series
 WAVES = ("sine", "square", "sawtooth", "chirp")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cnn_core.params import Params, bounded
 from cnn_core.seeds import generator
-from cnn_core.study_networks import (
+from cnn_core.study.networks import (
     CPU,
     DISTORTED,
     SIDE,
@@ -29,7 +29,7 @@ from cnn_core.study_networks import (
     size_of,
     width_for,
 )
-from cnn_core.study_shifts import SHIFTS
+from cnn_core.study.shifts import SHIFTS
 
 Row = dict[str, object]
 SIZES = (100, 300, 1000, 3000)

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.study_shifts import SHIFTS
+from cnn_core.study.shifts import SHIFTS
 
 _COLOURS = {
     "CNN": "#1f77b4",

@@ -10,10 +10,10 @@ import numpy as np
 
 from cnn_core.annotations.tables import BOX, Annotations, read_annotations
 from cnn_core.annotations.yolo_labels import SPLITS
-from cnn_core.compose import compose
-from cnn_core.compose_picture import ComposeParams
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import load_section
+from cnn_core.synthetic.house_numbers import compose
+from cnn_core.synthetic.picture import ComposeParams
 from tasks.engine import events
 
 PARAMS = ComposeParams

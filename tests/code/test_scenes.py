@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn_core.scene_drawing import TIMES, Canvas, draw_light, ground_noise, photograph, ridge
-from cnn_core.scenes import SCENES, draw_scene
+from cnn_core.synthetic.canvas import TIMES, Canvas, draw_light, ground_noise, photograph, ridge
+from cnn_core.synthetic.scenes import SCENES, draw_scene
 
 
 def draw(kind: str, side: int = 64, *, seed: int = 0, first: int = 0, count: int = 1) -> np.ndarray:

@@ -14,12 +14,12 @@ from PIL import Image
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.annotations.tables import BOX, read_annotations
 from cnn_core.annotations.yolo_labels import SPLITS, read_yolo
-from cnn_core.compose import compose
-from cnn_core.compose_picture import ComposeParams
 from cnn_core.data.raw import RawRow, read_raw, write_raw
 from cnn_core.files import read_json
 from cnn_core.images.decoding import encode_png, pixels_sha256
 from cnn_core.params import from_mapping
+from cnn_core.synthetic.house_numbers import compose
+from cnn_core.synthetic.picture import ComposeParams
 
 SIDE = 96
 CLASSES = [str(number) for number in range(10)]

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cnn_core.scenes import SCENES
+from cnn_core.synthetic.scenes import SCENES
 from tasks import sample
 
 PARAMS = sample.SceneSampleParams(train_per_class=2, test_per_class=1, unlabelled=3, side=48, seed=0)

@@ -16,7 +16,7 @@ from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import Task, TrainParams, train
 from cnn_core.params import load_section
-from cnn_core.scenes import SCENES, draw_scene
+from cnn_core.synthetic.scenes import SCENES, draw_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS, SIDE = list(SCENES), 48

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from cnn_core.scene_drawing import Rgb, chance, mix, noise, pick, rgb
+from cnn_core.synthetic.canvas import Rgb, chance, mix, noise, pick, rgb
 
 BRICKS: tuple[Rgb, ...] = (
     (0.58, 0.28, 0.20),

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from cnn_core.compose_clutter import clutter, light
-from cnn_core.compose_digits import (
+from cnn_core.params import Params, bounded
+from cnn_core.synthetic.canvas import chance
+from cnn_core.synthetic.clutter import clutter, light
+from cnn_core.synthetic.digits import (
     LUMA,
     WIDEST,
     RowStyle,
@@ -19,9 +21,7 @@ from cnn_core.compose_digits import (
     lay_row,
     stamp_row,
 )
-from cnn_core.compose_walls import Place, sign, wall
-from cnn_core.params import Params, bounded
-from cnn_core.scene_drawing import chance
+from cnn_core.synthetic.walls import Place, sign, wall
 
 _USED_AS = 160  # pixels of the side that ``blur`` is meant for
 _DARKEST, _BRIGHTEST = 0.02, 0.98  # luma of digits

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_core.scene_drawing import Canvas, chance, pick, sky
-from cnn_core.scene_ground import ground, mountain_range
-from cnn_core.scene_objects import WALLS, car, house, lamp_post, person, rectangle, wall
-from cnn_core.scene_plants import LEAVES, SPECIES, broadleaf, grove
+from cnn_core.synthetic.canvas import Canvas, chance, pick, sky
+from cnn_core.synthetic.ground import ground, mountain_range
+from cnn_core.synthetic.objects import WALLS, car, house, lamp_post, person, rectangle, wall
+from cnn_core.synthetic.plants import LEAVES, SPECIES, broadleaf, grove
 
 
 def buildings(c: Canvas) -> float:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnn_core.scene_drawing import Canvas, Rgb, chance, ground_noise, mix, noise, pick, rgb, ridge
-from cnn_core.scene_plants import LEAVES
+from cnn_core.synthetic.canvas import (
+    Canvas,
+    Rgb,
+    chance,
+    ground_noise,
+    mix,
+    noise,
+    pick,
+    rgb,
+    ridge,
+)
+from cnn_core.synthetic.plants import LEAVES
 
 GROUNDS: tuple[Rgb, ...] = (
     (0.33, 0.44, 0.20), (0.48, 0.50, 0.26), (0.52, 0.42, 0.28),

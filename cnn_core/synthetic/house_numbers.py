@@ -29,10 +29,10 @@ from cnn_core.annotations.tables import (
     write_objects,
 )
 from cnn_core.annotations.yolo_labels import SPLITS, write_yolo
-from cnn_core.compose_digits import INK, without_specks
-from cnn_core.compose_picture import ComposeParams, Scene, draw_scene
 from cnn_core.data.raw import decode, read_manifest, read_raw
 from cnn_core.files import sha256_files, whole_folder, write_json
+from cnn_core.synthetic.digits import INK, without_specks
+from cnn_core.synthetic.picture import ComposeParams, Scene, draw_scene
 
 _SCENE, _COUNTS, _ORDER = range(3)  # what a random stream is for
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnn_core.scene_drawing import Canvas, Rgb, chance, pick
+from cnn_core.synthetic.canvas import Canvas, Rgb, chance, pick
 
 LEAVES: tuple[tuple[Rgb, ...], ...] = (  # seasons, each with the colours of its trees
     ((0.20, 0.36, 0.13), (0.29, 0.45, 0.17), (0.15, 0.30, 0.16)),

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from cnn_core.compose_walls import PAINTS, SIGNS, STONES, Place
-from cnn_core.scene_drawing import Rgb, chance, pick
+from cnn_core.synthetic.canvas import Rgb, chance, pick
+from cnn_core.synthetic.walls import PAINTS, SIGNS, STONES, Place
 
 LETTERS = "ACDEFHKMNPRTUVWXY"  # none that could pass for a digit, as B, G, I, L, O, Q, S and Z do
 GREENS: tuple[Rgb, ...] = ((0.20, 0.36, 0.14), (0.34, 0.48, 0.18), (0.14, 0.26, 0.12), (0.52, 0.42, 0.16))

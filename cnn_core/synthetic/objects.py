@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnn_core.scene_drawing import Canvas, Rgb, chance, noise, pick
-from cnn_core.scene_plants import LEAVES
+from cnn_core.synthetic.canvas import Canvas, Rgb, chance, noise, pick
+from cnn_core.synthetic.plants import LEAVES
 
 WALLS: tuple[Rgb, ...] = (
     (0.62, 0.36, 0.28), (0.80, 0.74, 0.62), (0.70, 0.70, 0.70), (0.88, 0.85, 0.80), (0.45, 0.48, 0.54),

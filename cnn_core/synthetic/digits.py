@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from cnn_core.compose_walls import Place
-from cnn_core.scene_drawing import Rgb, chance, pick, rgb
+from cnn_core.synthetic.canvas import Rgb, chance, pick, rgb
+from cnn_core.synthetic.walls import Place
 
 INK = 0.4  # of full ink: from here on a pixel belongs to the digit
 SPECK = 0.06  # of a digit's ink: smaller parts that stand alone are no stroke
@@ -25,7 +25,7 @@ COLOURS: tuple[Rgb, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowStyle:
-    """How rows are hung, in pixels; what each number means stands in `cnn_core.compose_picture.ComposeParams`."""
+    """How rows are hung, in pixels; what each number means stands in `cnn_core.synthetic.picture.ComposeParams`."""
 
     height: tuple[float, float]
     smallest: float

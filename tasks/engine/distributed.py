@@ -67,7 +67,7 @@ class Rank:
         """The last checkpoint of an earlier, interrupted run, or None."""
         from ray import train
 
-        from cnn_core.checkpoints import load_checkpoint
+        from tasks.engine.checkpoints import load_checkpoint
 
         checkpoint = train.get_checkpoint()
         if checkpoint is None:
@@ -79,7 +79,7 @@ class Rank:
         """Keep the checkpoint that ``make`` gives; every rank calls it, rank 0 writes."""
         from ray import train
 
-        from cnn_core.checkpoints import save_checkpoint
+        from tasks.engine.checkpoints import save_checkpoint
 
         if self.rank != 0:
             train.report(metrics)
@@ -151,7 +151,7 @@ def _fit_once(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from cnn_core.checkpoints import load_checkpoint
+    from tasks.engine.checkpoints import load_checkpoint
 
     cpus = runtime.cpus(node_cores() if runtime.ray_address else ())
     if runtime.ray_address:

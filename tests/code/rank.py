@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from learning import CPU, convolutional, linear, params, stripes, task, wide
 from torch import nn
 
-from cnn_core.checkpoints import load_checkpoint, save_checkpoint
 from cnn_core.classification.training.learner import Learner
 from cnn_core.classification.training.loop import train
+from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
 
 
 class Tokens(nn.Module):

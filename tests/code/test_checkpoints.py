@@ -9,13 +9,13 @@ import torch
 from learning import params, stripes, task
 from PIL import Image
 
-from cnn_core.checkpoints import load_checkpoint, save_checkpoint
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, load_model, save_model
 from cnn_core.classification.inference.views import GLYPH, moved
 from cnn_core.classification.training.loop import train
 from cnn_core.drawing.contact_sheet import contact_sheet
+from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
 
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 1, "channel_dropout": 0.0, "dropout": 0.0}
 

@@ -13,11 +13,11 @@ import torch
 from learning import linear, params, stripes, task, wide
 from rank import APART, TOGETHER, WIDE
 
-from cnn_core.checkpoints import load_checkpoint, save_checkpoint
 from cnn_core.classification.architectures import registry as models
 from cnn_core.classification.training.loop import train
 from cnn_core.gathered import Share, gather_factors, large_layers
 from cnn_core.sharded_step import _mapped
+from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,15 +23,15 @@ from cnn_core.files import whole_folder, write_json
 from flows import notify
 from flows.champions import fetch
 from flows.forms import Override, Text
-from flows.git import experiment_of, main_checkout, resolve
-from flows.graph import find_root
-from flows.outputs import own_folder
 from flows.pipeline import MAX_STAGES
 from flows.registry import champion
+from flows.repository.git import experiment_of, main_checkout, resolve
+from flows.repository.graph import find_root
+from flows.repository.outputs import own_folder
+from flows.repository.workspace import Workspace, safe_name, workspace
 from flows.runs import StagesFailed, run_stages, save_and_share
 from flows.server import check_server
 from flows.sharing import check_sharing
-from flows.workspace import Workspace, safe_name, workspace
 
 Steps = Literal["detect", "segment", "classify"]
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.git import (
+from flows.registry import MODELS, STAGE, Assignment, Model, Version, champion, history, known
+from flows.repository.git import (
     commit_tree,
     experiment_of,
     git,
@@ -26,9 +27,8 @@ from flows.git import (
     update_refs,
     working_tree,
 )
-from flows.graph import find_root
-from flows.outputs import get, outputs, place
-from flows.registry import MODELS, STAGE, Assignment, Model, Version, champion, history, known
+from flows.repository.graph import find_root
+from flows.repository.outputs import get, outputs, place
 
 
 def promote(

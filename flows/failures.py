@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import exponential_backoff
 
 from cnn_core.params import read_yaml
-from flows.graph import StageNode
+from flows.repository.graph import StageNode
 from tasks.engine.runtime import load_runtime
 
 BACK_OFF = exponential_backoff(2.0)  # seconds before an attempt: 2, 4, 8 ...

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from flows.fetch_weights import fetch_weights, how_to_run
-from flows.graph import find_root
 from flows.kaggle import KaggleSource, download
+from flows.repository.graph import find_root
 
 SOURCES = {
     "digits": KaggleSource(

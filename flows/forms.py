@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from flows.graph import find_root
-from flows.parameters import recipes
+from flows.repository.graph import find_root
+from flows.repository.parameters import recipes
 
 
 def _choices(schema: dict[str, Any]) -> None:

@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from cnn_core.params import read_yaml
 from flows.champions import fetch
-from flows.git import commit_tree, git, make_tag, move_branch, update_refs
-from flows.graph import find_root
-from flows.outputs import get, outputs, own_folder
 from flows.registry import champion, tags
-from flows.workspace import Workspace, workspace
+from flows.repository.git import commit_tree, git, make_tag, move_branch, update_refs
+from flows.repository.graph import find_root
+from flows.repository.outputs import get, outputs, own_folder
+from flows.repository.workspace import Workspace, workspace
 from tasks.engine.state import try_lock
 
 DONE, REFUSED = "done", "refused"

@@ -17,8 +17,8 @@ from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext
 
 from cnn_core.params import read_yaml
-from flows.git import git
-from flows.graph import StageNode
+from flows.repository.git import git
+from flows.repository.graph import StageNode
 
 SHOWN = ("data/metrics/", "data/plots/")  # said by artifacts of their own
 NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._~/@+-]+")

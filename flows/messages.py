@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flows.graph import StageNode
-from flows.parameters import parameters_naming
+from flows.repository.graph import StageNode
+from flows.repository.parameters import parameters_naming
 from flows.stage import Run
 
 # What a person wants to find, of all outputs.

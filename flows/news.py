@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from flows.git import git
 from flows.inbox import data_version
-from flows.parameters import recipe_values
+from flows.repository.git import git
+from flows.repository.parameters import recipe_values
 
 KEPT = 20  # retrainings remembered
 

@@ -22,19 +22,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import notify
 from flows.forms import Override, Recipe, Text, Values
-from flows.git import experiment_of, resolve
-from flows.graph import StageNode, find_root, missing_inputs, read_graph
-from flows.leftovers import clear_leftovers, new_run_folder
 from flows.lineage import publish_lineage
 from flows.messages import counts, foreign, missing, summary, what_failed
-from flows.parameters import changed_sections, check_params, patch_params
 from flows.processes import Slots
 from flows.publish import if_it_can_be_shown, publish_summary
-from flows.running import run_nodes
-from flows.server import check_server
-from flows.sharing import check_sharing, pull, share
-from flows.stage import Run, nothing_to_do
-from flows.workspace import (
+from flows.repository.git import experiment_of, resolve
+from flows.repository.graph import StageNode, find_root, missing_inputs, read_graph
+from flows.repository.leftovers import clear_leftovers, new_run_folder
+from flows.repository.parameters import changed_sections, check_params, patch_params
+from flows.repository.workspace import (
     Workspace,
     has_experiment,
     safe_name,
@@ -42,6 +38,10 @@ from flows.workspace import (
     uncommitted,
     workspace,
 )
+from flows.running import run_nodes
+from flows.server import check_server
+from flows.sharing import check_sharing, pull, share
+from flows.stage import Run, nothing_to_do
 from tasks.engine.runtime import load_runtime
 
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages

@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from cnn_core.reporting import summary as report_summary
-from flows.graph import StageNode
+from flows.repository.graph import StageNode
 
 SIDE, LARGEST = 1200, 300_000  # a picture's pixels and bytes: it is kept in the server's database
 

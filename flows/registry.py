@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from flows.git import git
+from flows.repository.git import git
 
 STAGE = "champion"
 _VERSION = re.compile(r"v(\d+)\.0\.0")

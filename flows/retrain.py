@@ -28,17 +28,17 @@ from flows import notify
 from flows.challenge import judge, judge_finders, read_answers, rows_of
 from flows.champions import fetch, promote
 from flows.forms import Override, Recipe, Text
-from flows.git import experiment_of, main_checkout, resolve
-from flows.graph import find_root
 from flows.inbox import Intake, data_version, lay_out, present_data, take_in
 from flows.news import chosen_source, fingerprint, remember, remembered
-from flows.outputs import outputs
 from flows.pipeline import MAX_STAGES
 from flows.registry import MODELS, Model, champion, history
+from flows.repository.git import experiment_of, main_checkout, resolve
+from flows.repository.graph import find_root
+from flows.repository.outputs import outputs
+from flows.repository.workspace import workspace
 from flows.runs import StagesFailed, run_stages, save_and_share
 from flows.server import check_server
 from flows.sharing import check_sharing
-from flows.workspace import workspace
 
 
 class Approval(RunInput):

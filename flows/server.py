@@ -6,7 +6,7 @@ from prefect import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
-from flows.sharing import USER_OF_URL
+from flows.repository.git import USER_OF_URL
 
 DENIED = (401, 403)
 

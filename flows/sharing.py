@@ -22,10 +22,10 @@ from prefect.states import Completed, Failed
 
 from flows import notify
 from flows.failures import BACK_OFF, can_heal
-from flows.git import git, main_checkout
-from flows.graph import StageNode
 from flows.processes import ProcessGroups
-from flows.workspace import dvc_remotes, experiment_ref
+from flows.repository.git import USER_OF_URL, git, main_checkout
+from flows.repository.graph import StageNode
+from flows.repository.workspace import dvc_remotes, experiment_ref
 from tasks.engine.runtime import Runtime, load_runtime
 
 RETRIES = 2
@@ -37,7 +37,6 @@ REFUSED = re.compile(
 )
 SECRET_NAMES = re.compile(r"secret|token|passw|key|credential|connection_string", re.IGNORECASE)
 SHORTEST_SECRET = 6  # shorter values of such variables are words like "true", not secrets
-USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")
 LONGEST_REASON = 300
 # What DVC tells a person at a terminal, or of stages that have not run yet.
 NOISE = ("Having any troubles?", "To push cached outputs", "WARNING: No file hash info found")

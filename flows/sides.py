@@ -17,10 +17,10 @@ from fsspec import AbstractFileSystem
 
 from cnn_core.comparison.differences import METRICS, ROWS
 from cnn_core.params import read_yaml
-from flows.git import experiment_of, main_checkout, resolve
-from flows.graph import files_of
-from flows.outputs import outputs
 from flows.registry import MODELS, STAGE, Model, champion
+from flows.repository.git import experiment_of, main_checkout, resolve
+from flows.repository.graph import files_of
+from flows.repository.outputs import outputs
 
 WORKSPACE = "workspace"
 RAW = "data/raw"

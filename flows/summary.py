@@ -16,7 +16,7 @@ from pathlib import Path
 from cnn_core.comparison.tables import markdown
 from cnn_core.reporting.summary import summary
 from flows.compare import compare_runs
-from flows.graph import find_root
+from flows.repository.graph import find_root
 from flows.sides import WORKSPACE, side
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")

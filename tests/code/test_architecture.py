@@ -15,7 +15,7 @@ FORBIDDEN = {
     "tasks": {"prefect", "dvc", "flows"},
     "cnn_core": {"prefect", "dvc", "ray", "flows", "tasks", "mlxtend"},
 }
-ONLY_DVC = {"flows/graph.py", "flows/parameters.py", "flows/workspace.py"}
+ONLY_DVC = {"flows/repository/graph.py", "flows/repository/parameters.py", "flows/repository/workspace.py"}
 ADAPTERS = ("cnn_core/yolo", "cnn_core/sam", "cnn_core/engines", "cnn_core/fetch_yolo")
 # Made of Ultralytics' parts, and importing those writes a file of settings: imported after yolo.quiet only.
 AFTER_QUIET = {f"cnn_core/yolo_{name}.py" for name in ("dataset", "inference", "trainer")}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.git import git, resolve
+from flows.repository.git import git, resolve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 LAST = "evaluate@digits"

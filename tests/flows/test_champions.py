@@ -12,8 +12,8 @@ import pytest
 from champion_repository import make, set_skill
 
 from flows.champions import audit, fetch, listing, promote, rollback
-from flows.git import git
 from flows.registry import champion, history
+from flows.repository.git import git
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from scipy.stats import binomtest
 from cnn_core.comparison.banners import PLACE
 from flows.champions import promote
 from flows.compare import compare_runs
-from flows.git import git
-from flows.outputs import outputs
+from flows.repository.git import git
+from flows.repository.outputs import outputs
 from flows.sides import REPORT
 from flows.summary import short, write_pdf
 

@@ -13,7 +13,7 @@ import pytest
 from served import wait_until
 from trials import Trial, make_trial
 
-from flows.git import git
+from flows.repository.git import git
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from champion_repository import digits, make, write_table
 
-from flows.git import git
 from flows.inbox import data_version, present_data, take_in, waiting
+from flows.repository.git import git
 from tasks.engine.state import try_lock
 
 EPOCH = (1_600_000_000, 1_600_000_000)

@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.git import git
-from flows.workspace import safe_name, sources_of_checkout, sweep_workspaces, uncommitted, workspace
+from flows.repository.git import git
+from flows.repository.workspace import (
+    safe_name,
+    sources_of_checkout,
+    sweep_workspaces,
+    uncommitted,
+    workspace,
+)
 
 
 @pytest.fixture
@@ -134,7 +140,7 @@ def test_relative_paths_mean_the_checkout(small: Path, run: Callable, repository
     (small / "note.txt").write_text("not an input of a stage")
     (small / "first").write_text("a text that happens to be a file's name")
     (small.parent / "outside.txt").write_text("outside")
-    from flows.graph import read_graph
+    from flows.repository.graph import read_graph
 
     run("dvc", "repro", "first", cwd=small)
     with workspace(small, name="paths") as place:

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from flows.failures import BACK_OFF, kind_of_failure, smaller_batch
-from flows.graph import StageNode
-from flows.leftovers import end_orphans, end_stage, sweep_rwlock
+from flows.repository.graph import StageNode
+from flows.repository.leftovers import end_orphans, end_stage, sweep_rwlock
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 

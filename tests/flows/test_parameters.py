@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from flows.parameters import check_params, parameters_naming, patch_params, recipe_values, recipes
+from flows.repository.parameters import (
+    check_params,
+    parameters_naming,
+    patch_params,
+    recipe_values,
+    recipes,
+)
 from tasks.check import faults
 
 
 @pytest.fixture
 def root(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with parameters; they are checked in this process, for one of its own takes seconds."""
-    monkeypatch.setattr("flows.parameters.check_params", check_here)
+    monkeypatch.setattr("flows.repository.parameters.check_params", check_here)
     for name in ("params.yaml", "recipes"):
         source = repository / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)

@@ -21,7 +21,7 @@ import pytest
 
 from cnn_core.comparison.banners import PLACE
 from flows import deploy
-from flows.git import git
+from flows.repository.git import git
 
 FAILS = "import json, os, pathlib, sys; pathlib.Path(os.environ['GRIDFLOW_RUN_DIR'], 'failure.json').write_text(json.dumps(dict(kind=sys.argv[1], message=sys.argv[2]))); sys.exit(1)"  # noqa: E501
 

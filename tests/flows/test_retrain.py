@@ -16,9 +16,9 @@ import pytest
 from champion_repository import add_detector, digits, make, set_skill, write_table
 
 from flows.champions import promote, rollback
-from flows.git import git
 from flows.inbox import data_version
 from flows.registry import champion, history
+from flows.repository.git import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 EPOCH = (1_600_000_000, 1_600_000_000)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
-from flows.git import git
+from flows.repository.git import git
 from flows.sharing import _clean, check_sharing
 
 WEB = "http://127.0.0.1:9/nobody.git"  # where no server is

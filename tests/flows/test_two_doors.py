@@ -141,7 +141,7 @@ def test_bad_input_is_one_sentence_and_the_former_outputs_come_back(
 
 
 def test_ones_own_source_needs_no_sample(checkout: Path, run: Callable) -> None:
-    from flows.graph import read_graph
+    from flows.repository.graph import read_graph
 
     source = checkout / "data/sources/mine"
     shutil.copytree(checkout / "data/sources/digits", source)
@@ -153,7 +153,7 @@ def test_ones_own_source_needs_no_sample(checkout: Path, run: Callable) -> None:
 
 
 def test_detection_with_ones_own_weights_and_images_trains_nothing(checkout: Path, run: Callable) -> None:
-    from flows.graph import read_graph
+    from flows.repository.graph import read_graph
 
     shutil.copy(checkout / "data/models/detector/model.pt", checkout / "mine.pt")
     changes = ("--set", f"detect.weights={checkout}/mine.pt", "--set", "detect.source=docs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -120,3 +121,6 @@ def move_branch(root: Path, branch: str, commit: str) -> str:
     """The line for `update_refs` that lets a branch, perhaps a new one, name a commit, if nobody moves it meanwhile."""
     before = git(root, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}") or NO_COMMIT
     return f"update refs/heads/{branch} {commit} {before}"
+
+
+USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")

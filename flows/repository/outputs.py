@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.git import git, main_checkout
+from flows.repository.git import git, main_checkout
 
 
 def outputs(root: Path, commit: str) -> dict[str, str]:

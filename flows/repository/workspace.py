@@ -24,10 +24,10 @@ from dvc.config import merge as merge_config
 from dvc.repo.experiments.refs import ExpRefInfo
 
 from cnn_core.params import read_yaml
-from flows.git import commit_tree, git, resolve, update_refs
-from flows.graph import StageNode, missing_inputs
-from flows.leftovers import end_orphans
-from flows.parameters import text_parameters
+from flows.repository.git import commit_tree, git, resolve, update_refs
+from flows.repository.graph import StageNode, missing_inputs
+from flows.repository.leftovers import end_orphans
+from flows.repository.parameters import text_parameters
 from tasks.engine.state import try_lock
 
 LINKS = "reflink,hardlink,symlink"  # what the file system can, in this order; never copies

@@ -5,11 +5,10 @@
 
 import argparse
 import contextlib
-import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -21,30 +20,26 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import notify
+from flows.execution.messages import counts, summary, what_failed
+from flows.execution.prepare import MAX_STAGES, prepare, prepare_workspace
+from flows.execution.processes import Slots
+from flows.execution.sharing import check_sharing, pull, share
+from flows.execution.stage import Run, nothing_to_do
+from flows.execution.stages import run_nodes
 from flows.forms import Override, Recipe, Text, Values
 from flows.lineage import publish_lineage
-from flows.messages import counts, foreign, missing, summary, what_failed
-from flows.processes import Slots
 from flows.publish import if_it_can_be_shown, publish_summary
 from flows.repository.git import experiment_of, resolve
-from flows.repository.graph import StageNode, find_root, missing_inputs, read_graph
+from flows.repository.graph import StageNode, find_root
 from flows.repository.leftovers import clear_leftovers, new_run_folder
-from flows.repository.parameters import changed_sections, check_params, patch_params
 from flows.repository.workspace import (
-    Workspace,
     has_experiment,
     safe_name,
-    sources_of_checkout,
     uncommitted,
     workspace,
 )
-from flows.running import run_nodes
 from flows.server import check_server
-from flows.sharing import check_sharing, pull, share
-from flows.stage import Run, nothing_to_do
 from tasks.engine.runtime import load_runtime
-
-MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 
 
 @flow(
@@ -128,60 +123,6 @@ def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) ->
     told = counts(run) + (f"; experiment {experiment}" if experiment else "") + (f"; {unshared}" if unshared else "")
     name = "NotShared" if unshared else None  # nothing of the run is lost
     return Failed(message=failed, data=text) if failed else Completed(name=name, message=told, data=text)
-
-
-@functools.cache
-def prepare(root: Path, stages: tuple[str, ...], recipe: str | None, overrides: tuple[str, ...]) -> list[StageNode]:
-    """Patch the parameters, read the graph and check all that can be known before the first stage.
-
-    Cached, so that the command line fails before a server is started, and the flow then checks nothing twice.
-
-    Raises:
-        ValueError: a stage, a recipe, a parameter or an input is not what it has to be; nothing has run.
-    """
-    for sentence in clear_leftovers(root):
-        print(sentence, flush=True)
-    changes = patch_params(root, recipe, overrides)
-    if changes:
-        print("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
-        print("\n".join(f"  {change}" for change in changes), flush=True)
-    nodes = read_graph(root, stages)
-    _check(root, nodes, changes)
-    return nodes
-
-
-def prepare_workspace(
-    place: Workspace,
-    stages: Sequence[str] = (),
-    recipe: str | None = None,
-    overrides: Sequence[str] = (),
-    *,
-    say: Callable[[str], None] = print,
-) -> list[StageNode]:
-    """The same in a worktree, where relative paths to what only the user's checkout has become absolute.
-
-    Raises:
-        ValueError: as ``prepare`` does.
-    """
-    changes = patch_params(place.root, recipe, overrides)
-    nodes = read_graph(place.root, stages)
-    if found := sources_of_checkout(place, nodes):
-        patch_params(place.root, None, found, check=False)
-        nodes = read_graph(place.root, stages)
-    for change in [*changes, *found]:
-        say(f"parameter {change}")
-    _check(place.root, nodes, changes)
-    return nodes
-
-
-def _check(root: Path, nodes: Sequence[StageNode], changes: Sequence[str]) -> None:
-    """``changes`` were checked before they were written."""
-    if absent := missing_inputs(root, nodes):
-        raise ValueError("\n".join(missing(root, stage, path) for stage, path in absent))
-    if found := [(node.name, path) for node in nodes for path in node.foreign]:
-        raise ValueError("\n".join(foreign(root, stage, path) for stage, path in found))
-    if sections := {node.section for node in nodes if node.stale} - changed_sections(changes):
-        check_params(root, sections=sections)
 
 
 def main() -> int:

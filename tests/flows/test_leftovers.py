@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from flows.failures import BACK_OFF, kind_of_failure, smaller_batch
+from flows.execution.failures import BACK_OFF, kind_of_failure, smaller_batch
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import end_orphans, end_stage, sweep_rwlock
 

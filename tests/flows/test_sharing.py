@@ -13,8 +13,8 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
+from flows.execution.sharing import _clean, check_sharing
 from flows.repository.git import git
-from flows.sharing import _clean, check_sharing
 
 WEB = "http://127.0.0.1:9/nobody.git"  # where no server is
 ALLOWED = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}

@@ -22,9 +22,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Failed
 
-from flows.failures import can_heal, kind_of_failure, smaller_batch
+from flows.execution.failures import can_heal, kind_of_failure, smaller_batch
+from flows.execution.processes import ProcessGroups, Slots
 from flows.lineage import describe_assets
-from flows.processes import ProcessGroups, Slots
 from flows.publish import if_it_can_be_shown, publish_results
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import end_stage

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 from prefect import get_run_logger
 
+from flows.execution.messages import what_failed
+from flows.execution.prepare import prepare_workspace
+from flows.execution.processes import Slots
+from flows.execution.sharing import pull, share
+from flows.execution.stage import Run
+from flows.execution.stages import run_nodes
 from flows.lineage import publish_lineage
-from flows.messages import what_failed
-from flows.pipeline import prepare_workspace
-from flows.processes import Slots
 from flows.publish import if_it_can_be_shown
 from flows.repository.git import experiment_of
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import new_run_folder
 from flows.repository.workspace import Workspace
-from flows.running import run_nodes
-from flows.sharing import pull, share
-from flows.stage import Run
 
 
 class StagesFailed(Exception):  # noqa: N818

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from prefect import allow_failure
 from prefect.futures import wait
 
-from flows.failures import BACK_OFF
+from flows.execution.failures import BACK_OFF
+from flows.execution.stage import Outcome, Run, run_stage
 from flows.lineage import assets_of, sources_of
 from flows.repository.graph import StageNode
-from flows.stage import Outcome, Run, run_stage
 
 REPORTS = "data/reports/"
 

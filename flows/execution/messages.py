@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from flows.execution.stage import Run
 from flows.repository.graph import StageNode
 from flows.repository.parameters import parameters_naming
-from flows.stage import Run
 
 # What a person wants to find, of all outputs.
 RESULTS = {"data/reports": "report", "data/models": "model", "data/predictions": "predictions"}

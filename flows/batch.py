@@ -21,12 +21,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from cnn_core.files import whole_folder, write_json
 from flows import notify
-from flows.champions import fetch
 from flows.execution.prepare import MAX_STAGES
 from flows.execution.sharing import check_sharing
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
 from flows.forms import Override, Text
-from flows.registry import champion
+from flows.registry.models import champion
+from flows.registry.promotion import fetch
 from flows.repository.git import experiment_of, main_checkout, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import own_folder

@@ -19,7 +19,7 @@ from pathlib import Path
 from cnn_core.comparison.banners import add_banner, of_differences
 from cnn_core.comparison.differences import Differences, differences
 from cnn_core.comparison.tables import markdown, plain, text
-from flows.registry import MODELS, STAGE, champion
+from flows.registry.models import MODELS, STAGE, champion
 from flows.repository.graph import find_root
 from flows.sides import WORKSPACE, Side, champions, measured, side
 

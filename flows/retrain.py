@@ -25,15 +25,15 @@ from pydantic import Field
 
 from cnn_core.comparison.promotion import PromotionRule
 from flows import notify
-from flows.challenge import judge, judge_finders, read_answers, rows_of
-from flows.champions import fetch, promote
 from flows.execution.prepare import MAX_STAGES
 from flows.execution.sharing import check_sharing
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
 from flows.forms import Override, Recipe, Text
-from flows.inbox import Intake, data_version, lay_out, present_data, take_in
-from flows.news import chosen_source, fingerprint, remember, remembered
-from flows.registry import MODELS, Model, champion, history
+from flows.registry.challenge import judge, judge_finders, read_answers, rows_of
+from flows.registry.inbox import Intake, data_version, lay_out, present_data, take_in
+from flows.registry.models import MODELS, Model, champion, history
+from flows.registry.news import chosen_source, fingerprint, remember, remembered
+from flows.registry.promotion import fetch, promote
 from flows.repository.git import experiment_of, main_checkout, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import outputs

@@ -15,7 +15,7 @@ from flows.compare import against_champions
 from flows.execution.messages import failures
 from flows.execution.stage import Run
 from flows.publish import if_it_can_be_shown
-from flows.registry import MODELS, champion
+from flows.registry.models import MODELS, champion
 from flows.repository.git import git, main_checkout
 from flows.repository.graph import StageNode
 from flows.sides import REPORT

@@ -17,7 +17,7 @@ from fsspec import AbstractFileSystem
 
 from cnn_core.comparison.differences import METRICS, ROWS
 from cnn_core.params import read_yaml
-from flows.registry import MODELS, STAGE, Model, champion
+from flows.registry.models import MODELS, STAGE, Model, champion
 from flows.repository.git import experiment_of, main_checkout, resolve
 from flows.repository.graph import files_of
 from flows.repository.outputs import outputs

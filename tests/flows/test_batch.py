@@ -13,7 +13,7 @@ from champion_repository import make, set_skill
 
 from cnn_core.annotations.tables import read_objects
 from flows.batch import champions_of, step
-from flows.champions import promote
+from flows.registry.promotion import promote
 from flows.repository.git import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from champion_repository import make, set_skill
 
-from flows.champions import audit, fetch, listing, promote, rollback
-from flows.registry import champion, history
+from flows.registry.models import champion, history
+from flows.registry.promotion import audit, fetch, listing, promote, rollback
 from flows.repository.git import git
 
 

@@ -14,8 +14,8 @@ from champion_repository import make, set_skill
 from scipy.stats import binomtest
 
 from cnn_core.comparison.banners import PLACE
-from flows.champions import promote
 from flows.compare import compare_runs
+from flows.registry.promotion import promote
 from flows.repository.git import git
 from flows.repository.outputs import outputs
 from flows.sides import REPORT

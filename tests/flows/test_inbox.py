@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from champion_repository import digits, make, write_table
 
-from flows.inbox import data_version, present_data, take_in, waiting
+from flows.registry.inbox import data_version, present_data, take_in, waiting
 from flows.repository.git import git
 from tasks.engine.state import try_lock
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from champion_repository import add_detector, digits, make, set_skill, write_table
 
-from flows.champions import promote, rollback
-from flows.inbox import data_version
-from flows.registry import champion, history
+from flows.registry.inbox import data_version
+from flows.registry.models import champion, history
+from flows.registry.promotion import promote, rollback
 from flows.repository.git import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -174,8 +174,8 @@ def ask(url: str, body: dict) -> dict | list:
 def images_in_test(root: Path) -> int:
     import pandas as pd
 
-    from flows.challenge import rows_of
-    from flows.registry import MODELS
+    from flows.registry.challenge import rows_of
+    from flows.registry.models import MODELS
 
     rows: pd.DataFrame = rows_of(root, MODELS["digits"], champion(root, "digits"))
     return int((rows["split"] == "test").sum())

@@ -11,7 +11,7 @@ import served as serving
 from champion_repository import make, set_skill
 from served import ENDED, Served, wait_until
 
-from flows.registry import champion
+from flows.registry.models import champion
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 EVERY_S = 30.0  # about what a retraining takes here: runs that wait for a place keep a small machine busy

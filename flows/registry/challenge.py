@@ -26,7 +26,7 @@ from cnn_core.comparison.promotion import (
 from cnn_core.comparison.segmenters import compare_segmenters
 from cnn_core.data.raw import read_manifest
 from cnn_core.params import read_yaml
-from flows.registry import Model, Version
+from flows.registry.models import Model, Version
 from flows.repository.outputs import get, place
 
 FINDERS = {"detector": compare_detectors, "segmenter": compare_segmenters}

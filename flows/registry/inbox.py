@@ -1,6 +1,6 @@
 """The inbox: what people put into ``data/inbox/<set>/`` is checked and becomes the next version of the set's source.
 
-``python -m flows.inbox digits`` takes in what waits there. A version is an annotated tag ``digits-data@v3.0.0`` on a
+``python -m flows.registry.inbox digits`` takes in what waits there. A version is an annotated tag ``digits-data@v3.0.0`` on a
 commit that holds the DVC pointer of ``data/sources/digits-grown``; the branch ``data/digits`` follows. Nothing of the
 checkout changes but the inbox, where each delivery goes to ``done/`` or, with the reason beside it, to ``refused/``.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnn_core.params import read_yaml
-from flows.champions import fetch
-from flows.registry import champion, tags
+from flows.registry.models import champion, tags
+from flows.registry.promotion import fetch
 from flows.repository.git import commit_tree, git, make_tag, move_branch, update_refs
 from flows.repository.graph import find_root
 from flows.repository.outputs import get, outputs, own_folder
@@ -229,7 +229,7 @@ def _python(root: Path, *command: str, text: str | None = None) -> subprocess.Co
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.inbox", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m flows.registry.inbox", description=__doc__)
     parser.add_argument("set", choices=("digits", "scenes"))
     parser.add_argument("--inbox", type=Path, help="the folder (default: data/inbox/SET)")
     parser.add_argument("--drift", choices=("off", "warn", "stop"), default="warn")

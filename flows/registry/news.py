@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from flows.inbox import data_version
+from flows.registry.inbox import data_version
 from flows.repository.git import git
 from flows.repository.parameters import recipe_values
 

@@ -113,7 +113,7 @@ def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) ->
     if unshared := "" if failed else share(run.root, nodes, experiment):
         text += f"\n{unshared}"
     with if_it_can_be_shown("the run's page"):
-        from flows.run_page import publish_page  # SciPy's import takes a second: not in the UI's worker
+        from flows.comparison.run_page import publish_page  # SciPy's import takes a second: not in the UI's worker
 
         if page := publish_page(run, nodes, experiment):
             text += f"\n  {'this run':<13}{page}"

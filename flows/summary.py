@@ -15,9 +15,9 @@ from pathlib import Path
 
 from cnn_core.comparison.tables import markdown
 from cnn_core.reporting.summary import summary
-from flows.compare import compare_runs
+from flows.comparison.runs import compare_runs
+from flows.comparison.sides import WORKSPACE, side
 from flows.repository.graph import find_root
-from flows.sides import WORKSPACE, side
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 PRINTING_S = 180

@@ -14,11 +14,11 @@ from champion_repository import make, set_skill
 from scipy.stats import binomtest
 
 from cnn_core.comparison.banners import PLACE
-from flows.compare import compare_runs
+from flows.comparison.runs import compare_runs
+from flows.comparison.sides import REPORT
 from flows.registry.promotion import promote
 from flows.repository.git import git
 from flows.repository.outputs import outputs
-from flows.sides import REPORT
 from flows.summary import short, write_pdf
 
 

@@ -11,14 +11,14 @@ from prefect.runtime import flow_run
 from cnn_core.comparison.banners import add_banner, of_differences, of_run
 from cnn_core.comparison.differences import changed_params
 from cnn_core.comparison.tables import markdown
-from flows.compare import against_champions
+from flows.comparison.runs import against_champions
+from flows.comparison.sides import REPORT
 from flows.execution.messages import failures
 from flows.execution.stage import Run
 from flows.publish import if_it_can_be_shown
 from flows.registry.models import MODELS, champion
 from flows.repository.git import git, main_checkout
 from flows.repository.graph import StageNode
-from flows.sides import REPORT
 
 PAGE = "report.html"
 

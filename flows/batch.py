@@ -20,18 +20,18 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cnn_core.files import whole_folder, write_json
-from flows import notify
 from flows.execution.prepare import MAX_STAGES
 from flows.execution.sharing import check_sharing
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
-from flows.forms import Override, Text
 from flows.registry.models import champion
 from flows.registry.promotion import fetch
 from flows.repository.git import experiment_of, main_checkout, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import own_folder
 from flows.repository.workspace import Workspace, safe_name, workspace
-from flows.server import check_server
+from flows.ui import notify
+from flows.ui.forms import Override, Text
+from flows.ui.server import check_server
 
 Steps = Literal["detect", "segment", "classify"]
 

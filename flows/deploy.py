@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from flows.heartbeats import crash_silent_runs, send_heartbeats
 from flows.repository.graph import find_root
+from flows.ui.heartbeats import crash_silent_runs, send_heartbeats
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment

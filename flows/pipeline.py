@@ -19,16 +19,12 @@ from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import notify
 from flows.execution.messages import counts, summary, what_failed
 from flows.execution.prepare import MAX_STAGES, prepare, prepare_workspace
 from flows.execution.processes import Slots
 from flows.execution.sharing import check_sharing, pull, share
 from flows.execution.stage import Run, nothing_to_do
 from flows.execution.stages import run_nodes
-from flows.forms import Override, Recipe, Text, Values
-from flows.lineage import publish_lineage
-from flows.publish import if_it_can_be_shown, publish_summary
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import StageNode, find_root
 from flows.repository.leftovers import clear_leftovers, new_run_folder
@@ -38,7 +34,11 @@ from flows.repository.workspace import (
     uncommitted,
     workspace,
 )
-from flows.server import check_server
+from flows.ui import notify
+from flows.ui.artifacts import if_it_can_be_shown, publish_summary
+from flows.ui.forms import Override, Recipe, Text, Values
+from flows.ui.lineage import publish_lineage
+from flows.ui.server import check_server
 from tasks.engine.runtime import load_runtime
 
 

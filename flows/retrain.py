@@ -24,11 +24,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from cnn_core.comparison.promotion import PromotionRule
-from flows import notify
 from flows.execution.prepare import MAX_STAGES
 from flows.execution.sharing import check_sharing
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
-from flows.forms import Override, Recipe, Text
 from flows.registry.challenge import judge, judge_finders, read_answers, rows_of
 from flows.registry.inbox import Intake, data_version, lay_out, present_data, take_in
 from flows.registry.models import MODELS, Model, champion, history
@@ -38,7 +36,9 @@ from flows.repository.git import experiment_of, main_checkout, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import outputs
 from flows.repository.workspace import workspace
-from flows.server import check_server
+from flows.ui import notify
+from flows.ui.forms import Override, Recipe, Text
+from flows.ui.server import check_server
 
 
 class Approval(RunInput):

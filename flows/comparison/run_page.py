@@ -15,10 +15,10 @@ from flows.comparison.runs import against_champions
 from flows.comparison.sides import REPORT
 from flows.execution.messages import failures
 from flows.execution.stage import Run
-from flows.publish import if_it_can_be_shown
 from flows.registry.models import MODELS, champion
 from flows.repository.git import git, main_checkout
 from flows.repository.graph import StageNode
+from flows.ui.artifacts import if_it_can_be_shown
 
 PAGE = "report.html"
 

@@ -20,12 +20,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import notify
 from flows.execution.failures import BACK_OFF, can_heal
 from flows.execution.processes import ProcessGroups
 from flows.repository.git import USER_OF_URL, git, main_checkout
 from flows.repository.graph import StageNode
 from flows.repository.workspace import dvc_remotes, experiment_ref
+from flows.ui import notify
 from tasks.engine.runtime import Runtime, load_runtime
 
 RETRIES = 2

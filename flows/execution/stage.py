@@ -24,10 +24,10 @@ from prefect.states import Completed, Failed
 
 from flows.execution.failures import can_heal, kind_of_failure, smaller_batch
 from flows.execution.processes import ProcessGroups, Slots
-from flows.lineage import describe_assets
-from flows.publish import if_it_can_be_shown, publish_results
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import end_stage
+from flows.ui.artifacts import if_it_can_be_shown, publish_results
+from flows.ui.lineage import describe_assets
 from tasks.engine.events import progress_line
 
 LOG_EVERY_S = 5.0

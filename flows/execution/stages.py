@@ -9,8 +9,8 @@ from prefect.futures import wait
 
 from flows.execution.failures import BACK_OFF
 from flows.execution.stage import Outcome, Run, run_stage
-from flows.lineage import assets_of, sources_of
 from flows.repository.graph import StageNode
+from flows.ui.lineage import assets_of, sources_of
 
 REPORTS = "data/reports/"
 

@@ -13,12 +13,12 @@ from flows.execution.processes import Slots
 from flows.execution.sharing import pull, share
 from flows.execution.stage import Run
 from flows.execution.stages import run_nodes
-from flows.lineage import publish_lineage
-from flows.publish import if_it_can_be_shown
 from flows.repository.git import experiment_of
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import new_run_folder
 from flows.repository.workspace import Workspace
+from flows.ui.artifacts import if_it_can_be_shown
+from flows.ui.lineage import publish_lineage
 
 
 class StagesFailed(Exception):  # noqa: N818

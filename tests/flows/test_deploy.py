@@ -14,11 +14,11 @@ from served import Served, wait_until
 
 from flows.deploy import read_definition
 from flows.deploy import served as deployment
-from flows.forms import Values
-from flows.heartbeats import EVERY_S, TAG, VARIABLE
-from flows.publish import LARGEST, picture
 from flows.repository.git import git
 from flows.repository.parameters import recipes
+from flows.ui.artifacts import LARGEST, picture
+from flows.ui.forms import Values
+from flows.ui.heartbeats import EVERY_S, TAG, VARIABLE
 
 SLEEP = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(987)']).wait()"
 NAMES = ["pipeline", "retrain", "batch"]

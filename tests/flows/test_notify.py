@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import notify
+from flows.ui import notify
 
 
 class Receiver(http.server.ThreadingHTTPServer):

@@ -16,8 +16,8 @@ import served as serving
 from served import Served, wait_until
 from trials import FIRST, Trial, make_trial
 
-from flows.heartbeats import NAME
 from flows.repository.git import git
+from flows.ui.heartbeats import NAME
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 PORT = 4293

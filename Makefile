@@ -13,7 +13,7 @@ export YOLO_OFFLINE := true
 export GOMP_SPINCOUNT ?= 10000
 
 # The tests run in two processes: one for those of the flows, which share a server and a pipeline, one for the others.
-TWO := -n 2
+TWO := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help run repro study ui test test-unit test-all test-slow lint format install clean

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.metrics import wilson
@@ -125,7 +125,7 @@ def classify(
         refit=learned.joined(val) if params.refit == "all" else None,
         mean=mean,
         std=std,
-        build=lambda: models.build(params.model, len(CLASSES), SHAPE),
+        build=lambda: registry.build(params.model, len(CLASSES), SHAPE),
         transform=transform(params.augmentation, size=SHAPE[-1], start_size=0, num_classes=len(CLASSES)),
         device=device,
     )

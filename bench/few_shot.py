@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.initial_weights import load_initial
@@ -78,7 +78,7 @@ def accuracy(params: TrainParams, folder: str | Path, weights: str, *, per_class
         refit=None,
         mean=tuple(dataset["mean"]),
         std=tuple(dataset["std"]),
-        build=lambda: models.build(params.model, len(classes), (dataset["shape"][0], size, size)),
+        build=lambda: registry.build(params.model, len(classes), (dataset["shape"][0], size, size)),
         start=lambda network: load_initial(network, weights, classes=classes),
         transform=ours(),
         device=cpu,

@@ -21,8 +21,8 @@ import torch
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.devices import keep_memory
-from cnn_core.segmentation.inference.segmenter import Segmenter, SegmenterParams
-from cnn_core.segmentation.params import EverythingParams
+from cnn_core.segmentation.inference.segmenter import Segmenter
+from cnn_core.segmentation.params import EverythingParams, SegmenterParams
 from cnn_core.segmentation.sam.network import build
 
 COUNTS = (1, 5, 20)

@@ -33,7 +33,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.learner import Learner
@@ -179,7 +179,7 @@ def usual(arguments: argparse.Namespace, params: TrainParams, device: torch.devi
         pin_memory=device.type == "cuda",
         persistent_workers=True,
     )
-    network = models.build(params.model, len(dataset.classes), (3, arguments.size, arguments.size)).to(device)
+    network = registry.build(params.model, len(dataset.classes), (3, arguments.size, arguments.size)).to(device)
     network = network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=params.learning_rate, fused=True)
     loss_of = nn.CrossEntropyLoss(label_smoothing=params.label_smoothing)
@@ -201,7 +201,7 @@ def our_learner(params: TrainParams, device: torch.device, num_classes: int, *, 
     torch.manual_seed(0)
     still: Callable[[Tensor], Tensor] = lambda images: images.float() / 255  # noqa: E731
     return Learner(
-        models.build(params.model, num_classes, (3, size, size)),
+        registry.build(params.model, num_classes, (3, size, size)),
         params,
         steps=10_000,
         mean=(0.5,) * 3,

@@ -1,4 +1,4 @@
-"""TODO: distributed."""
+"""Ranks of a torch process group: their number, sums over them, averages of buffers."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 A and B are each ``workspace``, ``champion``, a DVC experiment, a commit, branch or tag, or a folder of a run; B
 (default: the workspace) is what is looked at, A what it is held against. Told are the parameters that differ, and of
-every metric how it changed and whether by more than luck (cnn_core/comparison/changes.py). The exit code does not say who is
-better.
+every metric how it changed and whether by more than luck (cnn_core/comparison/changes.py). The exit code
+does not say who is better.
 """
 
 from __future__ import annotations

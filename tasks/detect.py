@@ -79,8 +79,10 @@ def check_weights(weights: str) -> None:
 
 
 class DetectWorker:
-    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, pictures and labels. Made in its
-    process: only there is torch imported."""
+    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, pictures and labels.
+
+    Made in its process: only there is torch imported.
+    """
 
     def __init__(self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], where: Room) -> None:
         import torch

@@ -35,7 +35,8 @@ from cnn_core.segmentation.evaluation.metrics import (
     trust,
 )
 from cnn_core.segmentation.evaluation.pictures import draw_examples
-from cnn_core.segmentation.inference.segmenter import EverythingParams, Segmenter, SegmenterParams
+from cnn_core.segmentation.inference.segmenter import Segmenter
+from cnn_core.segmentation.params import EverythingParams, SegmenterParams
 from cnn_core.segmentation.sam.network import load_sam
 from cnn_core.segmentation.sam.weights import weights_file
 from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images

@@ -1,6 +1,6 @@
 """Learn a set's features without its labels, on Ray Train: data/augmented/<set> -> data/models/<set>-pretrained.
 
-The network is to tell by how many right angles each image is turned (`cnn_core.classification.augmentation.transforms.Rotations`): to do so it has
+The network is to tell by how many right angles each image is turned (`Rotations`): to do so it has
 to know what stands upright in it, which is worth knowing when the labels come.
 """
 
@@ -17,7 +17,7 @@ from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import Task, TrainParams
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.params import from_mapping, load_section
-from tasks.common import classifier_training as learning
+from tasks.common import classifier_training
 from tasks.engine import distributed, events
 
 MOST_VALIDATED = 500  # images of the validation part, each of which is asked about four times
@@ -30,18 +30,20 @@ def main(name: str) -> None:
     params = load_section(PARAMS, f"pretrain.{name}")
     if params.refit != "none" or params.augmentation["kind"] != "photo":
         raise ValueError(f"pretrain.{name} learns from photographs, once: refit is none, augmentation.kind is photo")
-    with learning.fit_set("pretrain", name, params, work, classes=CLASSES_OF_ROTATIONS) as trained:
+    with classifier_training.fit_set("pretrain", name, params, work, classes=CLASSES_OF_ROTATIONS) as trained:
         folder = Path("data/models", f"{name}-pretrained")
-        learning.save_trained(folder, params, trained, classes=CLASSES_OF_ROTATIONS)
-        learning.write_curve(f"data/plots/pretrain-{name}.csv", trained.outcome)
-        network = learning.build(params, trained.dataset, len(CLASSES_OF_ROTATIONS))
-        events.write_metrics(f"data/metrics/pretrain-{name}.json", learning.training_metrics(trained, network))
+        classifier_training.save_trained(folder, params, trained, classes=CLASSES_OF_ROTATIONS)
+        classifier_training.write_curve(f"data/plots/pretrain-{name}.csv", trained.outcome)
+        network = classifier_training.build(params, trained.dataset, len(CLASSES_OF_ROTATIONS))
+        events.write_metrics(
+            f"data/metrics/pretrain-{name}.json", classifier_training.training_metrics(trained, network)
+        )
 
 
 def work(config: dict[str, Any], rank: distributed.Rank) -> None:
     """What every training worker does; ``config`` is `learning.fit_set`'s."""
     params = from_mapping(TrainParams, config["params"], "pretrain")
-    learning.learn(params, load_task(params, config, rank.device), config, rank)
+    classifier_training.learn(params, load_task(params, config, rank.device), config, rank)
 
 
 def load_task(params: TrainParams, config: dict[str, Any], device: torch.device) -> Task:
@@ -49,14 +51,14 @@ def load_task(params: TrainParams, config: dict[str, Any], device: torch.device)
     folder, num_classes = config["data"], len(CLASSES_OF_ROTATIONS)
     dataset = read_dataset(folder)
     return Task(
-        train=learning.load_feeds(params, config, learning.load_splits(config, device))[0],
+        train=classifier_training.load_feeds(params, config, classifier_training.load_splits(config, device))[0],
         val=all_rotations(load_arrays(folder, "val").images[:MOST_VALIDATED], device),
         refit=None,
         mean=tuple(dataset["mean"]),
         std=tuple(dataset["std"]),
-        build=lambda: learning.build(params, dataset, num_classes),
-        start=learning.start_from(config["start"], CLASSES_OF_ROTATIONS),
-        transform=Rotations(of=learning.load_transform(params, folder, num_classes)),
+        build=lambda: classifier_training.build(params, dataset, num_classes),
+        start=classifier_training.start_from(config["start"], CLASSES_OF_ROTATIONS),
+        transform=Rotations(of=classifier_training.load_transform(params, folder, num_classes)),
         device=device,
         micro_batch=config["micro_batch"],
         compiled=config["compiled"],

@@ -158,8 +158,8 @@ def tell(params: SegmentParams, summary: Mapping[str, Any]) -> None:
 
 
 class SegmentWorker:
-    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, overlays and cut-outs. Made in its
-    process: only there is torch imported.
+    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, overlays and
+    cut-outs. Made in its process: only there is torch imported.
 
     Args:
         by_class: overlays have a colour a class, else one an object.

@@ -11,7 +11,7 @@ import torch
 
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.params import load_section
-from cnn_core.study import figures as study_figures
+from cnn_core.study import figures
 from cnn_core.study.beyond import series, series_rows, spoilt, upsampling_rows
 from cnn_core.study.experiments import EXPERIMENTS, ExperimentParams, measure
 from cnn_core.study.networks import Digits
@@ -31,8 +31,8 @@ def main(name: str) -> None:
     path = Path(f"data/study/{name}.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     table.round(5).to_csv(path, index=False, lineterminator="\n")
-    if name in study_figures.DRAWN:
-        study_figures.draw(name, table, picture)
+    if name in figures.DRAWN:
+        figures.draw(name, table, picture)
     events.write_metrics(f"data/study/{name}.json", {"measurements": len(table)})
 
 
@@ -72,7 +72,7 @@ def upsampling(params: ExperimentParams, picture: str, on_row: Callable[[], None
             with torch.no_grad():
                 images[str(row["model"])] = network(torch.from_numpy(images["spoilt"])).sigmoid().numpy()
         on_row()
-    study_figures.draw_upsampling(picture, images)
+    figures.draw_upsampling(picture, images)
     return pd.DataFrame(rows)
 
 

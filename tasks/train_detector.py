@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cnn_core.detection.inference.detector import yolo
+from cnn_core.detection import yolo
 from cnn_core.detection.training.data import DetectionData, content_sha256, open_source
 from cnn_core.detection.training.job import DetectorParams, Job, architecture
 from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen, train

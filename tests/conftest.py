@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -49,24 +48,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"{fault:<58}{recovered:<58}{lost:>4}")
     lost = sum(lost for *_, lost in rows)
     terminalreporter.line(f"{len(rows)} faults injected, {len(rows)} runs recovered, {lost} results lost")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Run by several processes (``-n 2``), a file of flows' tests stays together, and all that share the tiny recipe's
-    pipeline do: it is made once. Scopes of many tests go first."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    @functools.cache
-    def scope(path: str) -> str:
-        return "pipeline" if "checkout: Path" in (ROOT / path).read_text() else path
-
-    class FilesOfFlows(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            return scope(path) if path.startswith("tests/flows/") else nodeid
-
-    return FilesOfFlows(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""TODO: annotations."""
+"""Boxes and masks as tables, and the formats in which they come and go."""

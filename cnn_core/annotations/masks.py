@@ -1,4 +1,4 @@
-"""TODO: masks."""
+"""Binary masks as COCO run-length encoding."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO: comparison."""
+"""Compare two runs: their parameters, metrics and answers, and whether a challenger is better."""

@@ -67,5 +67,7 @@ def of_run(name: str, commit: str, *, failed: Sequence[str], changed: Mapping[st
 def _rendered(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("cnn_core", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("cnn_core.comparison", "."), autoescape=True, undefined=StrictUndefined
+    )
     return environment.get_template(template).render(**values).strip()

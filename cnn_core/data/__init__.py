@@ -1,1 +1,1 @@
-"""TODO: data."""
+"""From a source to the RAW and AUGMENTED data sets: readers, validation, splits."""

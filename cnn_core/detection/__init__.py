@@ -1,1 +1,1 @@
-"""TODO: detection."""
+"""Object detection with YOLO."""

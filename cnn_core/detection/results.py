@@ -1,4 +1,4 @@
-"""TODO: results."""
+"""The parameters of detection, and the detections of one image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Found:
         boxes: float32 (n, 4), xyxy in the image's pixels.
         scores: float32 (n,)
         classes: int64 (n,)
-        masks: n texts (`cnn_core.annotations.tables.masks.encode_mask`), or None of a detector.
+        masks: n texts (`cnn_core.annotations.masks.encode_mask`), or None of a detector.
         tracks: int64 (n,), or None where nothing was followed.
     """
 

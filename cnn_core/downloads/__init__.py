@@ -1,1 +1,1 @@
-"""TODO: downloads."""
+"""Download official weights, of torchvision and of Ultralytics."""

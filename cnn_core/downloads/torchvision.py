@@ -1,4 +1,6 @@
-"""Brings torchvision's own weights of one network to a folder: ``python -m cnn_core.downloads.torchvision BUILDER FOLDER``.
+"""Download torchvision's own weights of one network to a folder:
+
+``python -m cnn_core.downloads.torchvision BUILDER FOLDER``.
 
 FOLDER/BUILDER.pth    the state dict as torchvision publishes it
        BUILDER.json   where it came from, and its SHA-256; written last

@@ -1,4 +1,6 @@
-"""Brings one of Ultralytics' official weights files to a folder: ``python -m cnn_core.downloads.ultralytics yolo11n.pt FOLDER``.
+"""Download one of Ultralytics' official weights files to a folder:
+
+``python -m cnn_core.downloads.ultralytics yolo11n.pt FOLDER``.
 
 FOLDER/yolo11n.pt     as Ultralytics publishes it
        yolo11n.json   where it came from, and its SHA-256; written last

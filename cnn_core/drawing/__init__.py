@@ -1,1 +1,1 @@
-"""TODO: drawing."""
+"""Draw boxes, masks, videos and contact sheets."""

@@ -1,4 +1,4 @@
-"""TODO: boxes."""
+"""Draw boxes with labels into pictures."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def overlay(
         image: uint8 (H, W, 3) BGR.
         rows: as `cnn_core.segmentation.inference.predictors.Answer`'s; smaller masks are drawn on top.
         by_class: a colour a class, else a colour an object.
-        prompts: rows of `cnn_core.segmentation.prompts.table.PROMPTS`; boxes are drawn dashed, points as dots (green inside, red outside).
+        prompts: rows of `prompts.table.PROMPTS`; boxes are drawn dashed, points as dots (green inside, red outside).
     """
     size, scale = _size(image)
     height, width = image.shape[:2]

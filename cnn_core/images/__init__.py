@@ -1,1 +1,1 @@
-"""TODO: images."""
+"""Pictures from anywhere: folders, archives, tables and videos, found, decoded and compared."""

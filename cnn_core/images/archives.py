@@ -1,4 +1,4 @@
-"""TODO: archives."""
+"""The files of a source, whether it is a folder or a .zip, read safely."""
 
 from __future__ import annotations
 

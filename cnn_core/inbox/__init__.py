@@ -1,1 +1,1 @@
-"""TODO: inbox."""
+"""Judge newly delivered data: what is in it, how it grows a set, whether it drifted."""

@@ -1,1 +1,1 @@
-"""TODO: lecture."""
+"""The lecture's ideas as readable code: layers by hand, what a network sees, classical baselines."""

@@ -1,1 +1,1 @@
-"""TODO: model_card."""
+"""The README of a model folder."""

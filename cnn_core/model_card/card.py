@@ -127,7 +127,8 @@ def _render(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("cnn_core", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("cnn_core.model_card", "."),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     figures = {key: round(float(model["metrics"][key]), 6) for key in kind.measured if key in model["metrics"]}

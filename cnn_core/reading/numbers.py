@@ -80,7 +80,7 @@ def without_duplicates(overlap: np.ndarray, scores: np.ndarray, most: float) -> 
     with the better score (of equal ones the first).
 
     Args:
-        overlap: (N, N), of each with each: `mask_iou`, or `cnn_core.detection.inference.detector.nms.iou` of boxes where there are no masks.
+        overlap: (N, N), of each with each: `mask_iou`, or `nms.iou` of boxes where there are no masks.
     """
     kept: list[int] = []
     for number in np.argsort(-scores, kind="stable"):

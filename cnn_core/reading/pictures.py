@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cnn_core.detection.evaluation.pictures import Colour
 from cnn_core.drawing.boxes import MISSED, RIGHT, WRONG
+from cnn_core.drawing.colours import Colour
 from cnn_core.drawing.contact_sheet import contact_sheet
 
 ACROSS = 6

@@ -12,27 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from cnn_core.params import Params, bounded, read_yaml
-from cnn_core.reporting import charts
 from cnn_core.reporting import (
-    classifiers as report_classifiers,
-)
-from cnn_core.reporting import (
-    detection as report_detection,
+    charts,
+    classifiers,
+    detection,
+    parts,
+    reading,
 )
 from cnn_core.reporting import (
     masks as report_masks,
-)
-from cnn_core.reporting import (
-    parts as report_parts,
-)
-from cnn_core.reporting import (
-    reading as report_reading,
 )
 from cnn_core.reporting.headlines import Expected, Headline, headlines
 from cnn_core.reporting.numbers import Numbers, count, flatten, parameter
 from cnn_core.reporting.verdict import Limits, judge
 
-PAGE = Path(__file__).parent / "report_page"
+PAGE = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "answers.js", "scenes.js")
 TARGETS = {"evaluate_detector": "detection", "evaluate_segmenter": "segmentation", "read": "reading"}
 COUNTED = {"evaluate_detector": "images", "evaluate_segmenter": "images", "read": "digits"}
@@ -57,7 +51,7 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
     root = Path(root)
     values = read_yaml(root / "params.yaml")
     numbers = Numbers(root)
-    sets = [report_classifiers.section(root, name, values, numbers, params.answers) for name in values.get("train", {})]
+    sets = [classifiers.section(root, name, values, numbers, params.answers) for name in values.get("train", {})]
     figures = headlines(root)
     verdict = judge(figures, numbers, values, params.limits)
     ways = numbers.value("read:ways")
@@ -70,7 +64,7 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
             theme=(PAGE / "theme.js").read_text(),
             scripts=[(PAGE / name).read_text() for name in SCRIPTS],
             vega=charts.script(),
-            what=report_parts.what_ran(numbers, sets),
+            what=parts.what_ran(numbers, sets),
             verdict=verdict,
             absent=[reason for reason in verdict.reasons if reason.level == "missing"],
             cards=[card(figure, numbers) for figure in figures],
@@ -78,14 +72,14 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
             numbers=numbers,
             sets=sets,
             detected=any(numbers.of(stage) for stage in ("train_detector", "evaluate_detector", "detect")),
-            detection=report_detection.section(root, values, params.pictures),
+            detection=detection.section(root, values, params.pictures),
             segmented=any(numbers.of(stage) for stage in ("train_segmenter", "evaluate_segmenter", "segment")),
             segmentation=report_masks.section(root, values, params.masks),
-            reading=report_reading.section(root, values, ways, params.pictures),
-            baselines=report_parts.baselines(numbers),
-            anatomy=report_parts.anatomy(root, list(values.get("anatomy", {})), numbers),
-            refused=report_parts.refused(numbers, [one["name"] for one in sets]),
-            resources=report_parts.resources(root, numbers),
+            reading=reading.section(root, values, ways, params.pictures),
+            baselines=parts.baselines(numbers),
+            anatomy=parts.anatomy(root, list(values.get("anatomy", {})), numbers),
+            refused=parts.refused(numbers, [one["name"] for one in sets]),
+            resources=parts.resources(root, numbers),
             parameters=flatten(values),
             parameter=parameter,
         )

@@ -1,1 +1,1 @@
-"""TODO: segmentation."""
+"""Segmentation with SAM, SAM 2, FastSAM and YOLO."""

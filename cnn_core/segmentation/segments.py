@@ -24,7 +24,7 @@ class Segments:
     """The masks found in one image.
 
     Attributes:
-        masks: n texts (`cnn_core.annotations.tables.masks.encode_mask`) of (height, width), none empty.
+        masks: n texts (`cnn_core.annotations.masks.encode_mask`) of (height, width), none empty.
         boxes: float64 (n, 4), the masks' tight xyxy boxes.
         areas: int64 (n,), pixels.
         scores: float32 (n,), the predicted IoU.

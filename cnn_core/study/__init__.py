@@ -1,1 +1,1 @@
-"""TODO: study."""
+"""The study behind `make study`: the lecture's claims, measured on small networks."""

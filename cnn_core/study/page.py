@@ -185,7 +185,7 @@ def write_study(root: str | Path, output: str | Path, *, names: Mapping[str, Any
                 "repeats": int(table["repeat"].max()) + 1 if "repeat" in table else 1,
             }
         )
-    environment = Environment(loader=PackageLoader("cnn_core", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("cnn_core.study", "."), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template(TEMPLATE).render(sections=sections)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     Path(output).write_text(page, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""TODO: comparison."""
+"""Compare runs, commits and experiments."""

@@ -1,4 +1,4 @@
-"""TODO: runs."""
+"""Compare two runs, or a run with the champions."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO: execution."""
+"""Run stages: preparation, processes, failures, messages, sharing."""

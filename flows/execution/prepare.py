@@ -1,4 +1,4 @@
-"""TODO: prepare."""
+"""Prepare a run: patch the parameters, read the graph, check the inputs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO: registry."""
+"""The model registry: promotion, challenges, what is new, the inbox."""

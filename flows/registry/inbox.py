@@ -1,8 +1,9 @@
 """The inbox: what people put into ``data/inbox/<set>/`` is checked and becomes the next version of the set's source.
 
-``python -m flows.registry.inbox digits`` takes in what waits there. A version is an annotated tag ``digits-data@v3.0.0`` on a
-commit that holds the DVC pointer of ``data/sources/digits-grown``; the branch ``data/digits`` follows. Nothing of the
-checkout changes but the inbox, where each delivery goes to ``done/`` or, with the reason beside it, to ``refused/``.
+``python -m flows.registry.inbox digits`` takes in what waits there. A version is an annotated tag
+``digits-data@v3.0.0`` on a commit that holds the DVC pointer of ``data/sources/digits-grown``; the
+branch ``data/digits`` follows. Nothing of the checkout changes but the inbox, where each delivery
+goes to ``done/`` or, with the reason beside it, to ``refused/``.
 """
 
 from __future__ import annotations

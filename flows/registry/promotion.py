@@ -1,4 +1,4 @@
-"""TODO: promotion."""
+"""Promote a model to champion, roll back, fetch, and list the champions."""
 
 from __future__ import annotations
 

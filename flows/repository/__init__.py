@@ -1,1 +1,1 @@
-"""TODO: repository."""
+"""Git and DVC: the graph, parameters, worktrees, outputs."""

@@ -1,1 +1,1 @@
-"""TODO: ui."""
+"""What Prefect shows and serves: forms, artifacts, lineage, server, heartbeats, notifications."""

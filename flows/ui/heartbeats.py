@@ -1,8 +1,9 @@
 """A run whose process died with its worker or its machine does not stay Running and holds no slot.
 
-While a flow runs it sends heartbeats. An automation of the server's crashes a run of our deployments that has missed
-some: ``make ui`` sets it up, and for a server of your own ``python -m flows.ui.heartbeats`` (with ``PREFECT_API_URL``). By
-prefect.yaml the runs of workers send them as often; others, of the command line perhaps, send fewer and are left alone.
+While a flow runs it sends heartbeats. An automation of the server's crashes a run of our
+deployments that has missed some: ``make ui`` sets it up, and for a server of your own ``python -m
+flows.ui.heartbeats`` (with ``PREFECT_API_URL``). By prefect.yaml the runs of workers send them as
+often; others, of the command line perhaps, send fewer and are left alone.
 """
 
 from __future__ import annotations

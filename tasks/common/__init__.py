@@ -1,1 +1,1 @@
-"""TODO: common."""
+"""Code that several stages share and that their results depend on."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.photo import principal_colours
 from cnn_core.classification.augmentation.transforms import Transform, transform
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
@@ -145,7 +145,7 @@ def load_transform(params: TrainParams, folder: str | Path, num_classes: int) ->
 def build(params: TrainParams, dataset: Mapping[str, Any], num_classes: int) -> nn.Module:
     """A new network for the set, with random weights."""
     size = network_size(params, dataset)
-    return models.build(params.model, num_classes, (dataset["shape"][0], size, size))
+    return registry.build(params.model, num_classes, (dataset["shape"][0], size, size))
 
 
 def network_size(params: TrainParams, dataset: Mapping[str, Any]) -> int:

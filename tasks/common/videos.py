@@ -1,8 +1,9 @@
 """The videos of `segment`: objects followed by SAM 2 from their prompts on, one video after the other.
 
-Each video's folder is a part like those of the images (`tasks.common.prediction_parts`): its frames are the images, ``track_id`` (and
-``prompt_id``) is the object, and ``pictures/<video>.mp4`` shows the masks. A frame in which an object is hidden has no
-row of it. What a killed run loses is the videos in hand.
+Each video's folder is a part like those of the images (`tasks.common.prediction_parts`): its frames
+are the images, ``track_id`` (and ``prompt_id``) is the object, and ``pictures/<video>.mp4`` shows
+the masks. A frame in which an object is hidden has no row of it. What a killed run loses is the
+videos in hand.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def video_settings(params: SegmentParams) -> VideoParams:
 
 
 class VideoWorker:
-    """A `tasks.engine.workers.Worker`: loads the network once, and works on one video after the other. Made in its process."""
+    """A `tasks.engine.workers.Worker`: loads the network once, and segments one video after the other."""
 
     def __init__(self, params: SegmentParams, classes: list[str], state: str, where: Room) -> None:
         import torch

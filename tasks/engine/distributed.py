@@ -171,7 +171,7 @@ def _fit_once(
         ),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
         datasets=dict(datasets),
-        # A rank reads its own rows of the whole (tasks/engine/streaming.py): Ray's split drops some, and ranks wait for it.
+        # A rank reads its own rows of the data set (streaming.py): Ray's split drops some, and ranks wait for it.
         dataset_config=DataConfig(datasets_to_split=[], execution_options=ExecutionOptions(preserve_order=True)),
         run_config=RunConfig(
             name=run.name,

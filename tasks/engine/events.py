@@ -28,7 +28,7 @@ from tqdm import tqdm
 from tasks.engine.resources import Meter
 
 Kind = Literal["user", "transient", "oom", "bug"]
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LINE_EVERY_S = 5.0  # a plain progress line at most this often
 EVENT_EVERY_S = 0.5
 

@@ -16,7 +16,7 @@ import yaml
 
 from cnn_core.params import Params, bounded, from_mapping, read_yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MAPPED_SHARE = 0.5  # of the memory that the training images may take; larger sets are streamed
 
 

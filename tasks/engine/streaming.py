@@ -4,7 +4,7 @@ Which rows a rank gets in an epoch follows from seed, epoch, rank and world alon
 an interrupted run goes on with the right ones, and in an epoch that draws each image once, each comes exactly once.
 
     driver    datasets(folder)         -> TorchTrainer(datasets=...)
-    worker    Stream.of(name, folder)  -> a `Feed` for cnn_core.classification.training.loop, from ray.train.get_dataset_shard
+    worker    Stream.of(name, folder)  -> a `Feed` for the training loop, from ray.train.get_dataset_shard
 
 Ray Data plans an epoch anew each time it is iterated over, and calls `Rows.get_read_tasks` for it: the rows wanted go
 there through the data set's own `DataContext`. Imported where it is needed only: it imports Ray.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from champion_repository import make, set_skill
 
 from cnn_core.annotations.tables import read_objects
 from flows.batch import champions_of, step
 from flows.registry.promotion import promote
 from flows.repository.git import git
+from tests.helpers.champion_repository import make, set_skill
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(

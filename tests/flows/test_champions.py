@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from champion_repository import make, set_skill
 
 from flows.registry.models import champion, history
 from flows.registry.promotion import audit, fetch, listing, promote, rollback
 from flows.repository.git import git
+from tests.helpers.champion_repository import make, set_skill
+
+pytestmark = pytest.mark.xdist_group("champions")
 
 
 @pytest.fixture(scope="module")

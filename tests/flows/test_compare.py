@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from champion_repository import make, set_skill
 from scipy.stats import binomtest
 
 from cnn_core.comparison.banners import PLACE
@@ -20,6 +19,9 @@ from flows.registry.promotion import promote
 from flows.repository.git import git
 from flows.repository.outputs import outputs
 from flows.summary import short, write_pdf
+from tests.helpers.champion_repository import make, set_skill
+
+pytestmark = pytest.mark.xdist_group("compare")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 import served as serving
 import yaml
 from PIL import Image
-from served import Served, wait_until
 
 from flows.deploy import read_definition
 from flows.deploy import served as deployment
@@ -19,6 +18,9 @@ from flows.repository.parameters import recipes
 from flows.ui.artifacts import LARGEST, picture
 from flows.ui.forms import Values
 from flows.ui.heartbeats import EVERY_S, TAG, VARIABLE
+from tests.helpers.served import Served, wait_until
+
+pytestmark = pytest.mark.xdist_group("deploy")
 
 SLEEP = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(987)']).wait()"
 NAMES = ["pipeline", "retrain", "batch"]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("fetch")
+
 
 class Kaggle(BaseHTTPRequestHandler):
     """Answers every request with the archive (or the status) that the test has put on the server."""

@@ -18,6 +18,8 @@ import torchvision
 from cnn_core.downloads.torchvision import fetch_weights as download
 from flows.fetch_weights import fetch_weights
 
+pytestmark = pytest.mark.xdist_group("fetch_weights")
+
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 
 

@@ -16,6 +16,8 @@ from cnn_core.downloads.ultralytics import fetch_yolo as download
 from flows.fetch import run_with
 from flows.fetch_weights import fetch_weights
 
+pytestmark = pytest.mark.xdist_group("fetch_yolo")
+
 WEIGHTS = b"PK\x03\x04" + bytes(200_000)  # Ultralytics takes less than 100 kB for an error page
 
 

@@ -23,6 +23,8 @@ from cnn_core.comparison.banners import PLACE
 from flows import deploy
 from flows.repository.git import git
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # all that use the run of the tiny recipe, which is made once
+
 FAILS = "import json, os, pathlib, sys; pathlib.Path(os.environ['GRIDFLOW_RUN_DIR'], 'failure.json').write_text(json.dumps(dict(kind=sys.argv[1], message=sys.argv[2]))); sys.exit(1)"  # noqa: E501
 
 
@@ -201,7 +203,7 @@ def test_a_stopped_flow_leaves_no_process(
 ) -> None:
     (small / "sleep.py").write_text(
         "import subprocess, sys, time\n"
-        "from tasks import events\n"
+        "from tasks.engine import events\n"
         "def main():\n"
         "    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(987)'], start_new_session=True)\n"
         "    time.sleep(987)\n"

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from champion_repository import add_detector, digits, make, set_skill, write_table
 
 from flows.registry.inbox import data_version
 from flows.registry.models import champion, history
 from flows.registry.promotion import promote, rollback
 from flows.repository.git import git
+from tests.helpers.champion_repository import add_detector, digits, make, set_skill, write_table
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.xdist_group("retrain"), pytest.mark.slow, pytest.mark.timeout(3000)]
 EPOCH = (1_600_000_000, 1_600_000_000)
 
 

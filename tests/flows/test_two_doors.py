@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 import yaml
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # all that use the run of the tiny recipe, which is made once
+
 STAGES = 25
 
 

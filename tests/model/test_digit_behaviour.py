@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
@@ -17,8 +16,7 @@ from cnn_core.classification.inference.views import moved
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import Task, TrainParams, train
 from cnn_core.params import load_section
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def trained(tmp_path_factory):
         refit=None,
         mean=(0.131,),
         std=(0.308,),
-        build=lambda: models.build(model, 10, (1, 28, 28)),
+        build=lambda: registry.build(model, 10, (1, 28, 28)),
         transform=transform(mild, size=28, start_size=0, num_classes=10),
         device=cpu,
     )

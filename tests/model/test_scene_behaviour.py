@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
@@ -17,8 +16,8 @@ from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import Task, TrainParams, train
 from cnn_core.params import load_section
 from cnn_core.synthetic.scenes import SCENES, draw_scene
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS, SIDE = list(SCENES), 48
 pytestmark = pytest.mark.slow
 
@@ -47,7 +46,7 @@ def trained(tmp_path_factory):
         refit=None,
         mean=(0.45,) * 3,
         std=(0.25,) * 3,
-        build=lambda: models.build(model, 6, (3, SIDE, SIDE)),
+        build=lambda: registry.build(model, 6, (3, SIDE, SIDE)),
         transform=transform(mild, size=SIDE, start_size=0, num_classes=6),
         device=cpu,
     )

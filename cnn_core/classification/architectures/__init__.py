@@ -1,1 +1,1 @@
-"""TODO: architectures."""
+"""The networks, and the registry that builds them by name."""

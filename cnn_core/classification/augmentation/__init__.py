@@ -1,1 +1,1 @@
-"""TODO: augmentation."""
+"""Augmentation of training images, in batches and on the training device."""

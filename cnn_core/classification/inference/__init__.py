@@ -1,1 +1,1 @@
-"""TODO: inference."""
+"""Classify images: the public `Classifier`, model folders, views, metrics."""

@@ -1,4 +1,4 @@
-"""TODO: model_folder."""
+"""Model folders: weights as safetensors, and ``model.json``, the card that describes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.files import read_json, whole_folder, write_json
 
 SCHEMA_VERSION = 1
@@ -100,7 +100,7 @@ def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Modul
     path = Path(folder) / f"{weights if card.refit == 'all' else 'model'}.safetensors"
     if not path.is_file():
         raise ValueError(f"{path} does not exist, though model.json stands beside it; run the stage train again")
-    network = models.build(card.model, len(card.classes), card.shape)
+    network = registry.build(card.model, len(card.classes), card.shape)
     try:
         network.load_state_dict(load_file(path))
     except Exception as error:

@@ -1,1 +1,1 @@
-"""TODO: training."""
+"""Train a classifier: loop, optimizer steps, batches, initial weights."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnn_core.classification.architectures import registry as models
+from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import Transform, augmentation_params
 from cnn_core.classification.training.batches import Feed, Split, steps_per_epoch
 from cnn_core.classification.training.learner import (
@@ -56,7 +56,7 @@ class TrainParams(OptimizerParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        models.model_params(self.model)
+        registry.model_params(self.model)
         augmentation_params(self.augmentation)
         if self.augmentation["kind"] != "photo" and (self.image_size or self.start_size):
             raise ValueError("image_size and start_size are for augmentation.kind photo; set them to 0")

@@ -1,1 +1,1 @@
-"""TODO: evaluation."""
+"""Measure a detector: average precision, mistakes, and what its grid cells say."""

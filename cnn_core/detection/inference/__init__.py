@@ -1,1 +1,1 @@
-"""TODO: inference."""
+"""Detect objects in images: the public `Detector`, engines and exports."""

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from cnn_core.annotations.masks import encode_mask
-from cnn_core.detection.inference.engines import UNKNOWN_SIDE, Backend, Calibration, open_engine
+from cnn_core.detection.inference.engines import UNKNOWN_SIDE, Backend, open_engine
+from cnn_core.detection.inference.exports import Calibration
 from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import BadImage
@@ -38,7 +39,7 @@ class Detector:
         calibration: for int8, gives images (BGR).
 
     Raises:
-        ValueError: as `cnn_core.detection.inference.engines.open_engine`; or a class asked for is not one of the network's.
+        ValueError: as `engines.open_engine`; or a class asked for is not one of the network's.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class Detector:
         calibration: Callable[[], Iterable[np.ndarray]] | None = None,
     ) -> None:
         quiet(settings)
-        from cnn_core.detection.inference import steps as yolo_inference
+        from cnn_core.detection.inference import steps
 
-        self.steps = yolo_inference
+        self.steps = steps
         self.params, self.threads = params, max(1, threads)
         wanted = params.half is True or (params.half == "auto" and device.type == "cuda")
         self.engine = open_engine(
@@ -74,8 +75,8 @@ class Detector:
         self.batch = batch or self.engine.batch
         if unknown := [number for number in params.classes if number not in about.names]:
             raise ValueError(f"classes has {unknown[0]}, but {weights} knows 0 to {len(about.names) - 1}")
-        self.letterbox = yolo_inference.letterbox(about, params.imgsz or about.imgsz or UNKNOWN_SIDE)
-        self.imread = yolo_inference.reader(about.channels)
+        self.letterbox = steps.letterbox(about, params.imgsz or about.imgsz or UNKNOWN_SIDE)
+        self.imread = steps.reader(about.channels)
         if self.engine.streams > 1:
             torch.set_num_threads(1)  # each stream suppresses its own boxes; a core is all that it has
 

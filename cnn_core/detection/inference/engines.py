@@ -70,7 +70,7 @@ def open_engine(
     imgsz: int,
     calibration: Calibration | None = None,
 ) -> Engine:
-    """The network at ``weights``, ready to run. `cnn_core.detection.inference.detector.yolo.quiet` has been called before.
+    """The network at ``weights``, ready to run. `cnn_core.detection.yolo.quiet` has been called before.
 
     Args:
         weights: a model folder or Ultralytics' .pt; or an exported engine, which runs as what it is.

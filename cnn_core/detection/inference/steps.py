@@ -1,7 +1,7 @@
 """The steps of Ultralytics' own prediction that ours consists of: reading, letterbox, suppression, scaling, drawing.
 
 Each is Ultralytics' function with Ultralytics' arguments, as its `DetectionPredictor`, `SegmentationPredictor` and
-`trackers.track` call them. Imported after `cnn_core.detection.inference.detector.yolo.quiet`.
+`trackers.track` call them. Imported after `cnn_core.detection.yolo.quiet`.
 """
 
 from __future__ import annotations

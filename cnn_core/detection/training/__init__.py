@@ -1,1 +1,1 @@
-"""TODO: training."""
+"""Train a YOLO detector with Ultralytics' trainer."""

@@ -1,4 +1,4 @@
-"""TODO: job."""
+"""What a detector's training is given: parameters, files and callbacks; no torch is imported here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnn_core.devices import Precision
 from cnn_core.files import is_none
 from cnn_core.params import Params, bounded
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 STEP_EVERY_S = 0.5  # how often `on_step` is called

@@ -1,1 +1,1 @@
-"""TODO: evaluation."""
+"""Measure a segmenter: mask metrics, its answers to true and detected boxes, pictures."""

@@ -10,8 +10,8 @@ import pandas as pd
 
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
-from cnn_core.detection.evaluation.pictures import Colour
 from cnn_core.drawing.boxes import MISSED, RIGHT, TRUTH, WRONG
+from cnn_core.drawing.colours import Colour
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.segmentation.evaluation.answers import read_image
 

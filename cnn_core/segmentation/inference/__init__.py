@@ -1,1 +1,1 @@
-"""TODO: inference."""
+"""Segment images: the public `Segmenter`, automatic masks, and the networks that need no prompts."""

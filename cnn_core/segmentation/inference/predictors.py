@@ -19,7 +19,8 @@ from cnn_core.detection.results import DetectorParams, Found
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import Imread, pixels
-from cnn_core.segmentation.inference.segmenter import Segmenter, SegmenterParams
+from cnn_core.segmentation.inference.segmenter import Segmenter
+from cnn_core.segmentation.params import SegmenterParams
 from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.prompts.table import ImagePrompts
 from cnn_core.segmentation.sam.weights import family

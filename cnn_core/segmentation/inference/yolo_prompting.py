@@ -1,7 +1,7 @@
 """A prompt's mask chosen among those that FastSAM or YOLO ``-seg`` finds by itself: Ultralytics' own choice.
 
 Zhao et al., "Fast Segment Anything" (2023), section 3.3. Imports Ultralytics when it is made: after
-`cnn_core.detection.inference.detector.yolo.quiet`.
+`cnn_core.detection.yolo.quiet`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""TODO: prompts."""
+"""Prompts: boxes and points, read from tables and given to a network."""

@@ -1,1 +1,1 @@
-"""TODO: sam."""
+"""The networks: SAM, MobileSAM, SAM 2 and the project's small SAM."""

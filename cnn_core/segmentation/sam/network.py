@@ -48,7 +48,7 @@ class LoadedSam:
 
 
 def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
-    """The network of a checkpoint; `cnn_core.detection.inference.detector.yolo.quiet` goes before.
+    """The network of a checkpoint; `cnn_core.detection.yolo.quiet` goes before.
 
     Raises:
         ValueError: as `sam_weights.read_weights`; or a tensor is missing or does not fit.

@@ -1,7 +1,8 @@
 """Checkpoints of SAM, MobileSAM, SAM 2, SAM 2.1 and our small SAM, read without executing what they hold.
 
-Which network a file is for follows from the names and shapes of its tensors, so Meta's own file names, Ultralytics'
-and yours do alike. FastSAM and YOLO ``-seg`` are Ultralytics networks (`cnn_core.detection.inference.detector.yolo`): `family` tells them apart.
+Which network a file is for follows from the names and shapes of its tensors, so Meta's own file
+names, Ultralytics' and yours do alike. FastSAM and YOLO ``-seg`` are Ultralytics networks
+(`cnn_core.detection.yolo`): `family` tells them apart.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def weights_file(path: str | Path) -> Path:
 
 
 def family(path: str | Path) -> Family:
-    """Which code a checkpoint is for, by its content: `cnn_core.segmentation.inference.segmenter` or (yolo) `cnn_core.detection.inference.detector`.
+    """Tell by a checkpoint's content whether it is a SAM (`Segmenter`) or a YOLO network (`Detector`).
 
     Raises:
         ValueError: as `weights_file` and `read_weights`.

@@ -89,7 +89,7 @@ class Learner:
     """Trains one network by calls of `step`; every rank holds one and calls it with its share of the same batch.
 
     Args:
-        network: as `cnn_core.segmentation.sam.network.load_sam` gives it, the same on all ranks; its ``set_imgsz`` is called.
+        network: as `load_sam` gives it, the same on all ranks; its ``set_imgsz`` is called.
         frozen: the encoder stays as it is, and with it the prompts' embeddings: the mask decoder learns.
         steps: all steps that the schedule spans.
         dtype: what autocast computes in; None = float32.

@@ -81,7 +81,7 @@ class Job:
 
 
 def start_network(params: TrainSegmenterParams, start: str) -> LoadedSam:
-    """The network that training begins with, in float32; ``cnn_core.detection.inference.detector.yolo.quiet`` goes before.
+    """The network that training begins with, in float32; ``cnn_core.detection.yolo.quiet`` goes before.
 
     Raises:
         ValueError: as `load_sam`.

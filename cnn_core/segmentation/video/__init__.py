@@ -1,1 +1,1 @@
-"""TODO: video."""
+"""Follow objects through videos with SAM 2."""

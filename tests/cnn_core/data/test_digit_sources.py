@@ -1,0 +1,211 @@
+"""Kaggle's tables and MNIST's idx files give the same records, and every fault its own sentence or refusal."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnn_core.data import digit_tables
+from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.sources import Batch
+from tests.helpers.digit_files import HEADER, digits, idx, kaggle, mnist, rows, write_rows, zipped
+
+
+def read(path: Path) -> list[Batch]:
+    with open_digits(path) as source:
+        return list(source.batches())
+
+
+def records(path: Path) -> dict[str, tuple[int | None, bytes]]:
+    """id -> (label, pixels)"""
+    return {
+        id_: (None if batch.labels is None else int(batch.labels[row]), batch.images[row].tobytes())
+        for batch in read(path)
+        for row, id_ in enumerate(batch.ids)
+    }
+
+
+def refusals(path: Path) -> dict[str, tuple[str, str]]:
+    return {entry.id: (entry.reason, entry.detail) for batch in read(path) for entry in batch.refused}
+
+
+def test_kaggle_layout(tmp_path):
+    images, labels = digits(25)
+    write_rows(tmp_path / "train.csv", rows(images[:20], labels[:20]))
+    write_rows(tmp_path / "test.csv", rows(images[20:], None))
+    train, test = read(tmp_path)
+    assert (train.part, train.ids[0], train.ids[-1], test.ids) == (
+        "train",
+        "train/00001",
+        "train/00020",
+        [f"test/0000{row}" for row in range(1, 6)],
+    )
+    assert train.images.dtype == np.uint8
+    assert (train.images == images[:20]).all()
+    assert (test.images == images[20:]).all()
+    assert train.labels.tolist() == labels[:20].tolist()
+    assert test.labels is None
+
+
+def test_folder_zip_and_one_folder_down_give_the_same(tmp_path):
+    good = records(kaggle(tmp_path / "folder"))
+    kaggle(tmp_path / "deep/digit-recognizer")
+    packed = zipped(tmp_path / "folder", tmp_path / "flat.zip")
+    nested = zipped(tmp_path / "folder", tmp_path / "nested.zip", "digit-recognizer/")
+    assert len(good) == 110
+    assert records(tmp_path / "deep") == records(packed) == records(nested) == good
+
+
+def test_train_alone_is_enough_and_test_alone_is_not(tmp_path):
+    folder = kaggle(tmp_path, unlabelled=0)
+    assert len(records(folder)) == 100
+    (folder / "train.csv").rename(folder / "test.csv")
+    with pytest.raises(ValueError, match=r"has test\.csv but no train\.csv.*flows\.fetch digits"):
+        read(folder)
+
+
+def test_a_labelled_test_table_is_the_published_test_part(tmp_path):
+    kaggle(tmp_path)
+    write_rows(tmp_path / "test.csv", rows(*digits(5, seed=1)))
+    with open_digits(tmp_path) as source:
+        assert source.published_test == "test"
+    assert [batch.labels is None for batch in read(tmp_path)] == [False, False]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("quote", [False, True])
+def test_line_ends_mark_quotes_and_column_order(tmp_path, end, bom, quote):
+    images, labels = digits(3)
+    good = rows(images, labels)
+    order = np.random.default_rng(0).permutation(785)
+    cells = [[row[place] for place in order] for row in good]
+    header = [f'"{HEADER[place]}"' if quote else HEADER[place] for place in order]
+    if quote:
+        cells = [[f'"{cell}"' for cell in row] for row in cells]
+    path = write_rows(tmp_path / "train.csv", cells, header, end)
+    path.write_bytes(bom + path.read_bytes() + end.encode() * 2)
+    (batch,) = read(tmp_path)
+    assert (batch.images == images).all()
+    assert batch.labels.tolist() == labels.tolist()
+    assert not batch.refused
+
+
+BAD_CELLS = {
+    "label above": (0, "10", "label outside 0-9", "label is 10"),
+    "label below": (0, "-1", "label outside 0-9", "label is -1"),
+    "label fraction": (0, "3.5", "label not a whole number", "label is 3.5"),
+    "label empty": (0, "", "label missing", "label is empty"),
+    "label nan": (0, "NaN", "label missing", "label is NaN"),
+    "label text": (0, "seven", "label not a number", "label is 'seven'"),
+    "label underscore": (0, "1_0", "label not a number", "'1_0'"),
+    "pixel above": (5, "256", "pixel outside 0-255", "pixel4 is 256"),
+    "pixel below": (5, "-3", "pixel outside 0-255", "pixel4 is -3"),
+    "pixel huge": (5, "9" * 30, "pixel outside 0-255", "pixel4"),
+    "pixel nan": (784, "nan", "pixel missing", "pixel783 is nan"),
+    "pixel empty": (784, "", "pixel missing", "pixel783 is empty"),
+    "pixel fraction": (5, "0.5", "pixel not a whole number", "pixel4 is 0.5"),
+    "pixel infinite": (5, "1e999", "pixel not a whole number", "pixel4 is 1e999"),
+    "pixel text": (5, "0x1f", "pixel not a number", "pixel4 is '0x1f'"),
+    "pixel in other digits": (5, "٣", "pixel not a number", "pixel4 is '٣'"),
+    "pixel nul": (5, "\0", "pixel not a number", "pixel4"),
+    "pixel open quote": (5, '"7', "wrong column count", "with its quotes"),
+}
+
+
+@pytest.mark.parametrize(("place", "text", "reason", "detail"), BAD_CELLS.values(), ids=BAD_CELLS)
+def test_a_bad_cell_costs_its_row_only(tmp_path, place, text, reason, detail):
+    images, labels = digits(7)
+    cells = rows(images, labels)
+    cells[3][place] = text
+    (batch,) = read(write_rows(tmp_path / "train.csv", cells).parent)
+    assert [entry.id for entry in batch.refused] == ["train/00004"]
+    assert batch.refused[0].reason == reason
+    assert detail in batch.refused[0].detail
+    assert batch.ids == [f"train/0000{row}" for row in (1, 2, 3, 5, 6, 7)]
+    assert (batch.images == np.delete(images, 3, axis=0)).all()
+    assert batch.labels.tolist() == np.delete(labels, 3).tolist()
+
+
+def test_columns_in_any_order_beside_a_bad_cell(tmp_path):
+    images, labels = digits(4)
+    cells, order = rows(images, labels), np.random.default_rng(0).permutation(785)
+    cells[2][9] = "oops"
+    write_rows(tmp_path / "train.csv", [[row[p] for p in order] for row in cells], [HEADER[p] for p in order])
+    assert refusals(tmp_path) == {"train/00003": ("pixel not a number", "pixel8 is 'oops'")}
+    assert list(records(tmp_path).values()) == [(row, images[row].tobytes()) for row in (0, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda row: row[:-1], "784 columns, not 785"),
+        (lambda row: [*row, "0"], "786 columns, not 785"),
+        (lambda row: row[:1], "1 columns"),
+    ],
+)
+def test_a_ragged_row_is_refused(tmp_path, spoil, found):
+    cells = rows(*digits(4))
+    cells[1] = spoil(cells[1])
+    write_rows(tmp_path / "train.csv", cells)
+    assert refusals(tmp_path)["train/00002"][0] == "wrong column count"
+    assert found in refusals(tmp_path)["train/00002"][1]
+    assert len(records(tmp_path)) == 3
+
+
+def test_whole_numbers_written_as_fractions_are_taken(tmp_path):
+    images, labels = digits(2)
+    write_rows(tmp_path / "train.csv", [[f"{cell}.0" for cell in row] for row in rows(images, labels)])
+    (batch,) = read(tmp_path)
+    assert (batch.images == images).all()
+
+
+def test_blocks_join_seamlessly_and_faults_keep_their_row_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(digit_tables, "BATCH_ROWS", 3)
+    images, labels = digits(8)
+    cells = rows(images, labels)
+    cells[4][2] = "x"
+    cells[5][0] = "12"
+    cells[7] = cells[7][:9]
+    write_rows(tmp_path / "train.csv", cells)
+    assert list(refusals(tmp_path)) == ["train/00005", "train/00006", "train/00008"]
+    assert list(records(tmp_path)) == [f"train/0000{row}" for row in (1, 2, 3, 4, 7)]
+    assert records(tmp_path)["train/00007"] == (6, images[6].tobytes())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_idx_layout(tmp_path, packed, as_zip):
+    folder = mnist(tmp_path / "mnist", packed=packed)
+    path = zipped(folder, tmp_path / "mnist.zip", "MNIST/") if as_zip else folder
+    images, labels = digits(120)
+    with open_digits(path) as source:
+        assert (source.total, source.published_test) == (120, "t10k")
+        train, test = source.batches()
+    assert (train.ids[0], test.ids[-1]) == ("train/00001", "t10k/00020")
+    assert (np.concatenate([train.images, test.images]) == images).all()
+    assert np.concatenate([train.labels, test.labels]).tolist() == labels.tolist()
+
+
+def test_idx_names_with_a_dot_a_misnamed_gz_and_no_test_labels(tmp_path):
+    folder = mnist(tmp_path)
+    (folder / "train-images-idx3-ubyte.gz").rename(folder / "train-images.idx3-ubyte")  # packed, without saying so
+    plain = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(plain)  # unpacked by a browser
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    train, test = read(folder)
+    assert len(train.ids) == 100
+    assert test.labels is None
+    assert len(test.ids) == 20
+
+
+def test_idx_label_outside_is_refused(tmp_path):
+    mnist(tmp_path)
+    labels = np.arange(100) % 10
+    labels[6] = 11
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+    assert refusals(tmp_path) == {"train/00007": ("label outside 0-9", "label is 11")}
+    assert len(records(tmp_path)) == 119

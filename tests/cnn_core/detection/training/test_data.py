@@ -1,0 +1,86 @@
+"""What a detector is trained on: any data set of Ultralytics or COCO, or one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cnn_core.annotations.coco import to_coco
+from cnn_core.annotations.yolo_labels import read_yolo
+from cnn_core.detection.training.data import content_sha256, open_source
+from tests.helpers.detection_sets import CLASSES, rectangles
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return rectangles(tmp_path_factory.mktemp("set"))
+
+
+def test_a_source_may_be_a_folder_its_data_yaml_or_a_coco_json(tmp_path, data):
+    folder, file = open_source(data, tmp_path), open_source(data / "data.yaml", tmp_path)
+    assert folder == file
+    assert (len(folder.train), len(folder.val), folder.names) == (12, 4, list(CLASSES))
+    images, objects, classes = read_yolo(data / "data.yaml", "train")
+    images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
+    (tmp_path / "all.json").write_text(json.dumps(to_coco(images, objects, classes)))
+    found = open_source(tmp_path / "all.json", tmp_path / "coco")
+    assert found.names == list(CLASSES)
+    assert len(found.val) == 2  # of 12, a tenth, rounded up
+    real = {str(Path(name).resolve()) for name in found.train + found.val}
+    assert real == {str(Path(name).resolve()) for name in folder.train}
+    label = Path(found.train[0].replace("/images/", "/labels/")).with_suffix(".txt").read_text().split()
+    true = Path(str(Path(found.train[0]).resolve()).replace("/images/", "/labels/")).with_suffix(".txt").read_text()
+    assert [float(v) for v in label] == pytest.approx([float(v) for v in true.split()], abs=1e-5)
+    again = open_source(tmp_path / "all.json", tmp_path / "coco")
+    assert content_sha256(again) == content_sha256(found)
+
+
+def test_of_two_coco_files_the_second_validates(tmp_path, data):
+    for split in ("train", "val"):
+        images, objects, classes = read_yolo(data / "data.yaml", split)
+        images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
+        (tmp_path / f"instances_{split}.json").write_text(json.dumps(to_coco(images, objects, classes)))
+    found = open_source(tmp_path / "instances_train.json", tmp_path / "coco")
+    assert (len(found.train), len(found.val)) == (12, 4)
+
+
+def test_a_changed_label_changes_the_hash(tmp_path):
+    folder = rectangles(tmp_path / "a")
+    before = content_sha256(open_source(folder, tmp_path))
+    label = folder / "labels/train/3.txt"
+    label.write_text(label.read_text().replace("0", "1", 1))
+    assert content_sha256(open_source(folder, tmp_path)) != before
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder / "nothing", "does not exist: the stage compose writes"),
+        (lambda folder: folder, "has no data.yaml"),
+        (lambda folder: edited(folder, val="images/elsewhere"), "images/elsewhere does not exist"),
+        (lambda folder: edited(folder, train=None), "has no split train; it has val"),
+        (lambda folder: unlabelled(folder), "none of its training images has labels"),
+        (lambda folder: folder / "a.json", "does not exist: name a COCO JSON file"),
+    ],
+)
+def test_a_source_that_cannot_be_learned_from_is_said_in_one_sentence(tmp_path, make, words):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
+        open_source(make(tmp_path), tmp_path / "coco")
+    assert words in str(raised.value)
+
+
+def edited(folder, **changes):
+    file = rectangles(folder / "set") / "data.yaml"
+    content = yaml.safe_load(file.read_text()) | changes
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return file
+
+
+def unlabelled(folder):
+    file = rectangles(folder / "set") / "data.yaml"
+    for label in (folder / "set/labels/train").iterdir():
+        label.unlink()
+    return file

@@ -1,0 +1,247 @@
+"""The report is self-contained, a pure function of the run's files, total, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from cnn_core.comparison.banners import add_banner, of_run
+from cnn_core.reporting.classifiers import chosen, confusion, origin
+from tests.helpers import report_run
+from tests.helpers.page_text import Page
+
+STANDALONE = re.compile(r"(?<![\w-])\d")  # a number, and no part of a name such as mAP50-95
+# What holds text that is no figure of the run, or is held against its file below.
+HELD = {"data-metric", "data-param", "data-file", "data-class", "data-table", "data-mask", "data-text"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_run.whole_run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def html(whole: Path) -> str:
+    return report_run.page(whole)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def shown(value: Any, style: str) -> str:
+    """How a value ought to stand on the page."""
+    if style == "total":
+        return f"{sum(value.values()):,}"
+    if style == "seconds" and value >= 100:
+        return f"{int(value // 60)} min {round(value % 60)} s"
+    formats = {"percent": "{:.2%}", "share": "{:.1%}", "count": "{:,.0f}", "three": "{:.3f}", "precise": "{:.4g}"}
+    formats |= {"seconds": "{:.1f} s", "megabytes": "{:,.0f} MB"}
+    return formats[style].format(value / 1e6 if style == "megabytes" else value).replace("%", " %")
+
+
+def looked_up(root: Path, key: str) -> Any:
+    stage, _, path = key.partition(":")
+    file = root / f"data/metrics/{stage}.json"
+    if stage.startswith("manifest-"):
+        file = root / f"data/raw/{stage.removeprefix('manifest-')}/manifest.json"
+    value = json.loads(file.read_text())
+    for part in path.split("/"):
+        value = value[part]
+    return value
+
+
+def test_every_number_is_that_of_its_metrics_file(whole: Path, page: Page) -> None:
+    marked = page.marked("data-metric")
+    assert len(marked) > 250
+    for attributes, text in marked:
+        value = looked_up(whole, attributes["data-metric"])
+        assert text == shown(value, attributes["data-style"]), attributes["data-metric"]
+    metrics = {attributes["data-metric"] for attributes, _ in marked}
+    for stage in ("evaluate-digits:accuracy", "evaluate_detector:map50_low", "read:ways/masks/cnn/found", "detect:bad"):
+        assert stage in metrics
+
+
+def test_there_is_no_number_on_the_page_that_bears_no_mark(page: Page) -> None:
+    loose = [text for text, around in page.texts if not HELD & {name for found in around for name in found}]
+    assert [text for text in loose if STANDALONE.search(text)] == []
+
+
+def test_every_parameter_is_shown_with_its_value(whole: Path, page: Page) -> None:
+    values = yaml.safe_load((whole / "params.yaml").read_text())
+    for attributes, text in page.marked("data-param"):
+        value = values
+        for part in attributes["data-param"].split("."):
+            value = value[part]
+        style = attributes["data-style"]
+        assert text == (shown(value, style) if style else "null" if value is None else str(value))
+    names = {attributes["data-param"] for attributes, _ in page.marked("data-param")}
+    assert {"train.digits.epochs", "report.expected.found_and_read", "segment.video.patience"} <= names
+
+
+def test_the_confusion_is_that_of_the_predictions(whole: Path, page: Page) -> None:
+    for file in ("evaluate-digits-confusion", "evaluate-scenes-confusion", "evaluate_detector-confusion"):
+        rows = pd.read_csv(whole / f"data/plots/{file}.csv", dtype=str)
+        cells = [
+            (around[-1], text)
+            for text, around in page.texts
+            if "data-actual" in around[-1] and any(file in found.get("data-table", "") for found in around)
+        ]
+        counts = {(cell["data-actual"], cell["data-predicted"]): int(text) for cell, text in cells}
+        assert counts == rows.value_counts().to_dict()
+
+
+def test_the_charts_hold_what_the_tables_hold(whole: Path, page: Page) -> None:
+    drawn = [
+        {(row["x"], row["series"], row["value"]) for row in data["values"]}
+        for spec in page.specs
+        for data in spec["data"]
+        if data.get("values") and "series" in data["values"][0]
+    ]
+    table = pd.read_csv(whole / "data/plots/train-scenes.csv")
+    for columns in (("train_loss", "val_loss"), ("train_accuracy", "val_accuracy")):
+        named = zip(columns, ("training", "validation"), strict=True)
+        expected = {(e, name, v) for col, name in named for e, v in zip(table["epoch"], table[col], strict=True)}
+        assert expected in drawn
+    assert {(0.0, "mean", 1.0), (0.5, "mean", 0.75), (0.0, "7", 1.0), (0.5, "7", 0.7)} in drawn
+    assert {(1, "training", 0.25), (2, "training", 0.75), (2, "validation", 0.8)} in drawn
+
+
+def test_the_images_behind_the_figures_are_those_that_were_answered(whole: Path, page: Page) -> None:
+    answers = [one for one in page.payloads if "wrong" in one and "classes" in one]
+    for one, name in zip(answers, ("digits", "scenes"), strict=True):
+        table = pd.read_parquet(whole / f"data/predictions/{name}-test.parquet").set_index("id")
+        assert (one["total"], one["wrong"]) == (30, (table["label"] != table["predicted"]).sum())
+        assert {row[0] for row in one["rows"]} == set(table.index)
+        for id_, label, said, sure, image in one["rows"]:
+            assert (label, said) == tuple(table.loc[id_, ["label", "predicted"]])
+            assert sure == pytest.approx(table.loc[id_].filter(like="p").iloc[1:].max(), abs=1e-4)
+            assert image.startswith("data:image/png" if name == "digits" else "data:image/webp")
+
+
+def test_mistakes_come_first_and_then_each_class_in_turn() -> None:
+    rows = [(0, 0, 0.9), (0, 0, 0.5), (1, 1, 0.8), (0, 1, 0.6), (1, 0, 0.7), (0, 0, 0.4)]
+    table = pd.DataFrame(rows, columns=["label", "predicted", "sure"])
+    assert chosen(table, 10)["sure"].tolist() == [0.7, 0.6, 0.4, 0.8, 0.5, 0.9]
+    assert chosen(table, 3)["sure"].tolist() == [0.7, 0.6, 0.4]
+    assert chosen(table, 1)["sure"].tolist() == [0.7]
+
+
+def test_the_page_loads_nothing_and_says_so_to_the_browser(html: str, page: Page) -> None:
+    assert [link for link in page.links if not link.startswith(("data:", "#"))] == []
+    assert "default-src 'none'" in html
+    assert "&lt;b&gt;text" in html  # a reason in the quarantine
+    assert "sea &lt;cold&gt;" in html
+
+
+def test_the_same_inputs_give_the_same_bytes(run: Path, html: str) -> None:
+    assert report_run.page(run) == html
+
+
+def test_every_image_has_a_text(page: Page) -> None:
+    assert len(page.images) > 5
+    assert all(image["alt"] for image in page.images)
+
+
+def test_without_anything_the_page_says_of_everything_that_it_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((report_run.ROOT / "params.yaml").read_bytes())
+    said = " ".join(text for text, _ in Page(report_run.page(tmp_path)).texts)
+    assert "Parts are missing" in said
+    for words in ("no headline figure", "no detector", "no segmenter", "has not read", "no baselines", "no times"):
+        assert words in said
+    assert "Failed, or not run: the composition of scenes, the detector's training, the detector's evaluation" in said
+    assert "evaluate@scenes" in said
+
+
+def test_a_detector_that_failed_is_said_and_the_rest_is_shown(run: Path) -> None:
+    for path in (run / "data").rglob("*detector*"):
+        path.unlink()
+    for name in ("detect", "segment", "read", "evaluate_segmenter"):
+        (run / f"data/metrics/{name}.json").unlink()
+    said = " ".join(text for text, _ in Page(report_run.page(run)).texts)
+    assert "Parts are missing" in said
+    assert "This run has no detector." in said
+    assert "This run has no evaluation of the segmenter." in said
+    assert "found, cut out and read" not in said
+    assert shown(looked_up(run, "evaluate-digits:accuracy"), "percent") in said
+
+
+def test_a_run_without_scenes_has_no_such_section(run: Path) -> None:
+    values = yaml.safe_load((run / "params.yaml").read_text())
+    for section in ("sample", "ingest", "augment", "pretrain", "train", "evaluate", "predict", "anatomy"):
+        del values[section]["scenes"]
+    (run / "params.yaml").write_text(yaml.safe_dump(values))
+    for path in (run / "data").rglob("*scenes*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    html = report_run.page(run)
+    assert 'id="scenes"' not in html
+    assert "Parts are missing" not in html
+    assert 'id="digits"' in html
+
+
+def test_after_a_refit_the_page_says_which_model_was_measured(run: Path, html: str) -> None:
+    assert "No labelled" not in html
+    measured = json.loads((run / "data/metrics/evaluate-digits.json").read_text())
+    report_run.metrics(run, "evaluate-digits", {**measured, "evaluated_model": "without held-out images"})
+    assert "No labelled" in report_run.page(run)
+
+
+def test_a_sample_is_called_so_and_a_source_by_its_path() -> None:
+    assert origin("scenes", {"ingest": {"scenes": {"source": "data/sources/scenes"}}}).count("generated") == 1
+    assert "my/photos.zip" in origin("scenes", {"ingest": {"scenes": {"source": "my/photos.zip"}}})
+
+
+def test_the_background_comes_last(whole: Path) -> None:
+    table = confusion(whole / "data/plots/evaluate_detector-confusion.csv", last="background")
+    assert table["classes"][-1] == "background"
+    assert sum(map(sum, table["rows"])) == 9
+
+
+def test_fewer_images_when_fewer_are_asked_for(run: Path) -> None:
+    report_run.change(run, answers=7, pictures=2, masks=1)
+    page = Page(report_run.page(run))
+    assert [len(one["rows"]) for one in page.payloads if "rows" in one] == [7, 7, 2, 2]
+    assert len(page.marked("data-mask")) == 1
+
+
+def test_a_banner_stands_above_the_verdict(html: str) -> None:
+    changed = {"train.digits.epochs": (16, 3), "ingest.digits.source": ("data/x", "<b>")}
+    failed = ["train@digits failed (bug): it broke"]
+    page = add_banner(html, of_run("merry-fox", "0123abcdef", failed=failed, changed=changed), "<p>another</p>")
+    banner = page[: page.index('class="verdict"')]
+    for words in ("1 stage failed in the run merry-fox", "it broke", "2 parameters differ", "0123abcdef", "<p>another"):
+        assert words in banner
+    assert re.search(r"train.digits.epochs</code></th><td>16</td><td>3</td>", banner)
+    assert "<td>&lt;b&gt;</td>" in banner
+    whole = of_run("merry-fox", "0123abcdef", failed=[], changed={})
+    assert "All parameters are those of the commit 0123abcdef" in whole
+    assert "failed" not in whole
+    with pytest.raises(ValueError, match="no place for a banner"):
+        add_banner("<html></html>", whole)
+
+
+def test_memory_of_a_gpu_is_shown_where_one_was_used(run: Path, html: str) -> None:
+    assert "GPU memory at its peak" not in html
+    assert "No stage used a GPU" in html
+    path = run / "data/metrics/train-digits.json"
+    metrics = json.loads(path.read_text())
+    metrics.setdefault("resources", {})["gpu_peak_memory_bytes"] = 2_345_000_000
+    path.write_text(json.dumps(metrics))
+    changed = report_run.page(run)
+    assert "GPU memory at its peak" in changed
+    assert "2,345 MB" in changed
+    assert "No stage used a GPU" not in changed

@@ -1,0 +1,131 @@
+"""The verdict: figures against what is expected of them, warnings, and parts that are missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cnn_core.params import from_mapping, read_yaml
+from cnn_core.reporting.headlines import FIGURES, Expected, headlines
+from cnn_core.reporting.numbers import Numbers
+from cnn_core.reporting.page import places
+from cnn_core.reporting.verdict import PARTS, Limits, Verdict, judge
+from tasks.report import PARAMS
+from tests.helpers.paths import ROOT
+
+GOOD = {"n": 470, "accuracy": 0.99, "accuracy_low": 0.98, "accuracy_high": 0.995, "ece": 0.05}
+MODELS = {
+    "SVM": {"accuracy": 0.95, "accuracy_low": 0.93, "accuracy_high": 0.97},
+    "CNN (digit_cnn)": {"accuracy": 0.99, "accuracy_low": 0.98, "accuracy_high": 0.995},
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A run of one classifier and the baselines."""
+    (tmp_path / "data/metrics").mkdir(parents=True)
+    sections = {"ingest": {"digits": {}}, "evaluate": {"digits": {}}, "baselines": {}}
+    expected = {"digits_accuracy": 0.985, "scenes_accuracy": 0.8}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**sections, "report": {"expected": expected}}))
+    put(tmp_path, "ingest-digits", rows_read=5000, refused=0)
+    put(tmp_path, "evaluate-digits", **GOOD)
+    put(tmp_path, "baselines", models=MODELS)
+    return tmp_path
+
+
+def put(root: Path, stage: str, **metrics: Any) -> None:
+    (root / f"data/metrics/{stage}.json").write_text(json.dumps(metrics))
+
+
+def verdict(root: Path) -> Verdict:
+    limits = Limits(refused=0.001, calibration=0.15)
+    return judge(headlines(root), Numbers(root), read_yaml(root / "params.yaml"), limits)
+
+
+def said(found: Verdict) -> str:
+    return " ".join(reason.text.striptags() for reason in found.reasons)
+
+
+def test_a_run_that_does_what_is_expected_is_good(root: Path) -> None:
+    found = verdict(root)
+    assert (found.level, found.title) == ("good", "Good")
+    assert said(found) == "Digits recognised: 99.00 %, at least 98.50 % is expected."
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"), [(0.98, "its interval still reaches that"), (0.9, "its whole interval lies below")]
+)
+def test_a_figure_below_what_is_expected_is_to_be_looked_at(root: Path, accuracy: float, words: str) -> None:
+    ends = {"accuracy": accuracy, "accuracy_low": accuracy - 0.03, "accuracy_high": accuracy + 0.01}
+    put(root, "evaluate-digits", **GOOD | ends)
+    found = verdict(root)
+    assert found.level == "look"
+    assert words in said(found)
+    assert f"{accuracy:.2%}".replace("%", " %") in said(found)
+
+
+def test_refused_rows_count_from_a_limit_on(root: Path) -> None:
+    put(root, "ingest-digits", rows_read=5000, refused=5)
+    assert verdict(root).level == "good"
+    put(root, "ingest-digits", rows_read=5000, refused=6)
+    assert verdict(root).level == "look"
+    assert "refused 6 of 5,000 rows of digits" in said(verdict(root))
+
+
+def test_a_classifier_that_is_surer_than_it_is_right_is_to_be_looked_at(root: Path) -> None:
+    put(root, "evaluate-digits", **GOOD | {"ece": 0.151})
+    assert verdict(root).level == "look"
+    assert "its calibration error is 15.10 %" in said(verdict(root))
+
+
+def test_a_lead_that_may_be_chance_is_to_be_looked_at(root: Path) -> None:
+    put(root, "baselines", models={**MODELS, "SVM": {**MODELS["SVM"], "accuracy_high": 0.981}})
+    assert verdict(root).level == "look"
+    assert "99.00 % against 95.00 % of the SVM; the intervals overlap" in said(verdict(root))
+
+
+def test_what_a_stage_left_out_is_to_be_looked_at(root: Path) -> None:
+    put(root, "detect", bad=3)
+    assert verdict(root).level == "look"
+    assert "detect left out 3 of its inputs" in said(verdict(root))
+
+
+def test_a_part_that_is_missing_outweighs_the_rest(root: Path) -> None:
+    put(root, "ingest-digits", rows_read=5000, refused=600)
+    (root / "data/metrics/evaluate-digits.json").unlink()
+    found = verdict(root)
+    assert found.level == "missing"
+    assert found.reasons[0].text.striptags() == "Failed, or not run: evaluate@digits."
+    assert [reason.level for reason in found.reasons] == ["missing", "look"]
+
+
+def test_without_expectations_a_run_is_not_judged(root: Path) -> None:
+    values = read_yaml(root / "params.yaml")
+    values["report"]["expected"] = dict.fromkeys(values["report"]["expected"])
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    assert verdict(root).level == "open"
+    assert "No expectation is set" in said(verdict(root))
+    put(root, "detect", bad=3)
+    assert verdict(root).level == "look"
+
+
+def test_a_figure_that_was_not_measured_is_no_headline(root: Path) -> None:
+    put(root, "read", images=5, digits=8)  # without a truth
+    assert [one.key for one in headlines(root)] == ["evaluate-digits:accuracy"]
+
+
+def test_every_expectation_belongs_to_a_figure_and_every_part_is_a_stage() -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    made = from_mapping(PARAMS, content["report"], "report")
+    assert {figure.expected for figure in FIGURES} == set(Expected.__dataclass_fields__)
+    assert all(getattr(made.expected, figure.expected) for figure in FIGURES if figure.expected)
+    assert set(PARTS) <= set(content)
+
+
+def test_value_interval_and_expectation_stand_in_order_on_the_scale(root: Path) -> None:
+    at = places(headlines(root)[0])
+    assert 0 <= at["low"] < at["expected"] < at["value"] < at["low"] + at["width"] <= 100

@@ -1,0 +1,145 @@
+"""What may be cleared away after a crash and what must stay; what kind of failure it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from flows.execution.failures import BACK_OFF, kind_of_failure, smaller_batch
+from flows.repository.graph import StageNode
+from flows.repository.leftovers import end_orphans, end_stage, sweep_rwlock
+
+pytestmark = pytest.mark.xdist_group("leftovers")
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def plant(root: Path, *infos: dict) -> Path:
+    path = root / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        json.dumps({"write": {f"/out/{n}": info for n, info in enumerate(infos)}, "read": {"/in": [*infos]}})
+    )
+    return path
+
+
+def test_a_lock_of_a_number_borne_by_another_is_removed(tmp_path: Path, sleeper: subprocess.Popen) -> None:
+    mine = {"pid": os.getpid(), "cmd": " ".join(psutil.Process().cmdline())}  # sys.argv is not it under xdist
+    path = plant(tmp_path, {"pid": sleeper.pid, "cmd": "/env/bin/dvc repro"}, mine)
+    assert sweep_rwlock(tmp_path) == [f"/env/bin/dvc repro (process {sleeper.pid})"]
+    assert json.loads(path.read_text()) == {"write": {"/out/1": mine}, "read": {"/in": [mine]}}
+    assert sweep_rwlock(tmp_path) == []
+
+
+def test_a_lock_of_a_living_dvc_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(600)", "dvc", "repro"]
+    living = subprocess.Popen(command)
+    try:
+        info = {"pid": living.pid, "cmd": "/env/lib/dvc/__main__.py time.sleep(600) dvc repro"}
+        plant(tmp_path, info)
+        assert sweep_rwlock(tmp_path) == []
+    finally:
+        living.kill()
+        living.wait()
+    assert len(sweep_rwlock(tmp_path)) == 1
+
+
+def test_a_lock_older_than_its_process_is_removed(tmp_path: Path, sleeper: subprocess.Popen) -> None:
+    """Even of the same command: it was started after the lock was written."""
+    path = plant(tmp_path, {"pid": sleeper.pid, "cmd": "sleep 600"})
+    assert sweep_rwlock(tmp_path) == []
+    os.utime(path, (time.time() - 3600, time.time() - 3600))
+    assert len(sweep_rwlock(tmp_path)) == 1
+
+
+def test_a_half_written_file_of_locks_is_removed(tmp_path: Path) -> None:
+    path = plant(tmp_path)
+    path.write_text('{"write": {"/ou')
+    assert sweep_rwlock(tmp_path) == ["a file of locks that was not written to its end"]
+    assert not path.exists()
+    assert sweep_rwlock(tmp_path) == []
+
+
+def test_orphans_are_ended_and_stages_of_living_flows_are_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    folder = tmp_path / ".gridflow" / "runs" / "one" / "train"
+
+    def start(runner: int, where: Path) -> subprocess.Popen:
+        env = {**os.environ, "GRIDFLOW_RUNNER_PID": str(runner), "GRIDFLOW_RUN_DIR": str(where)}
+        return subprocess.Popen(SLEEP, env=env, start_new_session=True)
+
+    elsewhere = tmp_path / "other" / ".gridflow" / "runs" / "one" / "train"
+    orphan, living, other = start(dead.pid, folder), start(os.getpid(), folder), start(dead.pid, elsewhere)
+    time.sleep(0.5)  # until they have become what they are
+    try:
+        assert [process.pid for process in end_orphans(tmp_path)] == [orphan.pid]
+        assert orphan.wait(timeout=20) == -9
+        assert (living.poll(), other.poll()) == (None, None)
+        assert [process.pid for process in end_stage(folder)] == [living.pid]
+        assert other.poll() is None
+    finally:
+        for process in (orphan, living, other):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "kind"),
+    [
+        (-9, [], "transient"),
+        (255, ["ERROR: failed to reproduce 'a': failed to run: python a.py, exited with -9"], "oom"),
+        (255, ["ERROR: failed to reproduce 'a': failed to run: sh a.sh, exited with 137"], "oom"),
+        (255, ["ERROR: failed to reproduce 'a': failed to run: python a.py, exited with -15"], "transient"),
+        (255, ["ERROR: failed to reproduce 'a': failed to run: python a.py, exited with -11"], "bug"),
+        (255, ["ERROR: 'a.txt' is busy, it is being blocked by:", "  (PID 7): dvc repro"], "transient"),
+        (255, ["killed the noise in 12 images", "ERROR: failed to run: python a.py, exited with 1"], "bug"),
+    ],
+)
+def test_kinds_of_failure(tmp_path: Path, code: int, tail: list[str], kind: str) -> None:
+    assert kind_of_failure(tmp_path, code, tail)[0] == kind
+
+
+def test_what_the_stage_told_goes_first(tmp_path: Path) -> None:
+    (tmp_path / "failure.json").write_text(json.dumps({"kind": "user", "message": "no such file"}))
+    assert kind_of_failure(tmp_path, 255, ["exited with -9"]) == ("user", "no such file")
+
+
+def test_a_stage_out_of_memory_gets_half_the_batch(tmp_path: Path, repository: Path, monkeypatch) -> None:
+    monkeypatch.delenv("GRIDFLOW_MICRO_BATCH", raising=False)
+    runtime = yaml.safe_load((repository / "runtime.yaml").read_text())
+
+    def half(stage: str, last: int | None = None, **changes: object) -> int | None:
+        (tmp_path / "runtime.yaml").write_text(yaml.safe_dump(runtime | changes))
+        return smaller_batch(tmp_path, node(stage), last)
+
+    (tmp_path / "params.yaml").write_text(
+        "train: {digits: {batch_size: 64}}\ntrain_detector: {batch: 32}\ndetect: {}\n"
+    )
+    assert [half("train@digits"), half("train_detector"), half("detect")] == [32, 16, 8]
+    assert [half("train@digits", 32), half("train@digits", 1)] == [16, None]
+    assert half("train@digits", micro_batch=10) == 5
+    assert half("train@digits", oom_smaller_batch=False) is None
+    assert BACK_OFF(3) == [2.0, 4.0, 8.0]
+
+
+def node(name: str) -> StageNode:
+    nothing = dict.fromkeys(("upstream", "inputs", "outputs", "metrics", "foreign"), ())
+    return StageNode(name=name, description="", retries=1, cpus=1, stale=True, reason="", **nothing)

@@ -1,0 +1,1 @@
+"""Builders of test data, and what several tests share."""

@@ -1,0 +1,232 @@
+"""A small real repository whose training is a one-liner: its model is right on as many images as a parameter says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+# train.digits.learning_rate is the share of images that the "model" gets right: the real parameters, of which stages
+# here use few. An image is hard or easy by its pixels alone, so a better model is right wherever a worse one is.
+STAGES = """
+import json, pathlib, sys
+import numpy as np, pandas as pd, yaml
+from cnn_core.images.decoding import pixels_sha256
+from cnn_core.data.splits import assign_split
+
+params, stage = yaml.safe_load(open("params.yaml")), sys.argv[1]
+
+def ingest():
+    table = pd.read_csv(pathlib.Path(params["ingest"]["digits"]["source"], "train.csv"))
+    pixels = table.filter(like="pixel").to_numpy(np.uint8).reshape(-1, 28, 28)
+    sha256 = [pixels_sha256(image) for image in pixels]
+    split = [assign_split(key, seed=0, val_fraction=0.1, test_fraction=0.4) for key in sha256]
+    ids = [f"train/{row:05d}" for row in range(1, len(table) + 1)]
+    folder = pathlib.Path("data/raw/digits")
+    folder.mkdir(parents=True)
+    rows = pd.DataFrame({"id": ids, "label": table["label"], "split": split, "sha256": sha256})
+    rows.to_parquet(folder / "part-00000.parquet")
+    manifest = {"schema_version": 1, "classes": list("0123456789"), "counts": rows["split"].value_counts().to_dict()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+def train():
+    folder = pathlib.Path("data/models/digits")
+    folder.mkdir(parents=True)
+    images = len(pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'train'"))
+    model = {"skill": params["train"]["digits"]["learning_rate"], "images": images}
+    (folder / "model.json").write_text(json.dumps(model))
+
+def evaluate():
+    model = json.loads(pathlib.Path(params["evaluate"]["digits"]["weights"], "model.json").read_text())
+    rows = pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'test'").reset_index()
+    easy = rows["sha256"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
+    predicted = rows["label"].where(easy, (rows["label"] + 1) % 10)
+    for folder in ("data/predictions", "data/metrics"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame({"id": rows["id"], "label": rows["label"], "predicted": predicted})
+    table.to_parquet("data/predictions/digits-test.parquet")
+    metrics = {"n": len(rows), "accuracy": float(easy.mean())}
+    pathlib.Path("data/metrics/evaluate-digits.json").write_text(json.dumps(metrics))
+
+def predict():
+    model = json.loads(pathlib.Path(params["predict"]["digits"]["weights"], "model.json").read_text())
+    names = sorted(path.name for path in pathlib.Path(params["predict"]["digits"]["source"]).iterdir())
+    folder = pathlib.Path("data/predictions/digits")
+    folder.mkdir(parents=True)
+    (folder / "predictions.csv").write_text("".join(f"{name},{model['skill']}\\n" for name in names))
+
+{"ingest": ingest, "train": train, "evaluate": evaluate, "predict": predict}[stage]()
+"""
+DVC_YAML = """
+stages:
+  ingest:
+    foreach: [digits]
+    do:
+      cmd: python stages.py ingest
+      deps: ['${ingest.digits.source}', stages.py]
+      outs: [data/raw/digits]
+  train:
+    foreach: [digits]
+    do:
+      cmd: python stages.py train
+      deps: [data/raw/digits]
+      params: [train.digits.learning_rate]
+      outs: [data/models/digits]
+  evaluate:
+    foreach: [digits]
+    do:
+      cmd: python stages.py evaluate
+      deps: [data/raw/digits, '${evaluate.digits.weights}']
+      outs: [data/predictions/digits-test.parquet]
+      metrics: [data/metrics/evaluate-digits.json]
+  predict:
+    foreach: [digits]
+    do:
+      cmd: python stages.py predict
+      deps: ['${predict.digits.source}', '${predict.digits.weights}']
+      outs: [data/predictions/digits]
+artifacts:
+  digits:
+    path: data/models/digits
+    type: model
+"""
+# train_detector.lr0 is the share of objects that the "detector" finds, train_segmenter.learning_rate how
+# well masks fit. One picture a test digit, one object in it.
+DETECTOR = """
+import json, pathlib, sys
+import pandas as pd, yaml
+from cnn_core.annotations.tables import objects_table, read_annotations, write_images, write_objects
+from cnn_core.annotations.tables import images_table
+
+params, stage = yaml.safe_load(open("params.yaml")), sys.argv[1]
+
+def compose():
+    rows = pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'test'")
+    folder = pathlib.Path("data/composed/numbers")
+    folder.mkdir(parents=True)
+    images = images_table(pd.DataFrame({"image_id": rows["sha256"], "file": "x.png", "width": 100, "height": 100,
+                                        "split": "test"}))
+    boxes = {"x1": 10.0, "y1": 10.0, "x2": 40.0, "y2": 50.0}
+    objects = pd.DataFrame({"image_id": rows["sha256"], "class_id": rows["label"],
+                            "class_name": rows["label"].astype(str), **boxes})
+    write_images(folder / "images.parquet", images)
+    write_objects(folder / "objects.parquet", objects_table(objects))
+    told = {"schema_version": 1, "classes": list("0123456789")}
+    (folder / "manifest.json").write_text(json.dumps(told))
+
+def train_detector():
+    folder = pathlib.Path("data/models/detector")
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_detector"]["lr0"]}))
+
+def evaluate_detector():
+    model = json.loads(pathlib.Path(params["evaluate_detector"]["weights"], "model.json").read_text())
+    _, objects, _ = read_annotations("data/composed/numbers", "test")
+    found = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
+    for folder in ("data/predictions", "data/metrics"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    write_objects("data/predictions/detector-test.parquet", objects_table(objects.assign(score=0.9)[found]))
+    pathlib.Path("data/metrics/evaluate_detector.json").write_text(json.dumps({"map50": float(found.mean())}))
+
+def train_segmenter():
+    folder = pathlib.Path("data/models/segmenter")
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_segmenter"]["learning_rate"]}))
+
+def evaluate_segmenter():
+    skill = json.loads(pathlib.Path(params["evaluate_segmenter"]["weights"], "model.json").read_text())["skill"]
+    _, objects, _ = read_annotations("data/composed/numbers", "test")
+    noise = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8)
+    masks = objects.assign(score=0.9, iou=skill * noise, prompted_by="truth", object=range(len(objects)))
+    write_objects("data/predictions/segmenter-test.parquet", objects_table(masks))
+    told = json.dumps({"mean_iou": float(masks["iou"].mean())})
+    pathlib.Path("data/metrics/evaluate_segmenter.json").write_text(told)
+
+{"compose": compose, "train_detector": train_detector, "evaluate_detector": evaluate_detector,
+ "train_segmenter": train_segmenter, "evaluate_segmenter": evaluate_segmenter}[stage]()
+"""
+DETECTOR_YAML = """
+  compose:
+    cmd: python detector.py compose
+    deps: [data/raw/digits, detector.py]
+    outs: [data/composed/numbers]
+  train_detector:
+    cmd: python detector.py train_detector
+    deps: [data/composed/numbers]
+    params: [train_detector.lr0]
+    outs: [data/models/detector]
+  evaluate_detector:
+    cmd: python detector.py evaluate_detector
+    deps: [data/composed/numbers, '${evaluate_detector.weights}']
+    outs: [data/predictions/detector-test.parquet]
+    metrics: [data/metrics/evaluate_detector.json]
+  train_segmenter:
+    cmd: python detector.py train_segmenter
+    deps: [data/composed/numbers]
+    params: [train_segmenter.learning_rate]
+    outs: [data/models/segmenter]
+  evaluate_segmenter:
+    cmd: python detector.py evaluate_segmenter
+    deps: [data/composed/numbers, '${evaluate_segmenter.weights}']
+    outs: [data/predictions/segmenter-test.parquet]
+    metrics: [data/metrics/evaluate_segmenter.json]
+"""
+IGNORED = "/.gridflow\n__pycache__/\n/data/inbox\n"
+
+
+def make(root: Path, run: Callable, repository: Path, *, images: int = 600) -> Path:
+    """The repository, committed, with a source of so many images that git and DVC do not know; nothing has run."""
+    root.mkdir()
+    run("git", "init", "-q", cwd=root)
+    run("dvc", "init", "-q", cwd=root)
+    shutil.copytree(repository / "tasks", root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "tasks" / "check.py").write_text("")  # the real one imports every stage: seconds
+    for name in ("params.yaml", "runtime.yaml"):
+        shutil.copy(repository / name, root)
+    (root / "stages.py").write_text(STAGES)
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / ".gitignore").write_text(IGNORED + "/data/sources/digits\n")
+    write_table(root / "data" / "sources" / "digits" / "train.csv", *digits(images, seed=0))
+    run("git", "add", ".", cwd=root)
+    run("git", "commit", "-qm", "small", cwd=root)
+    return root
+
+
+def add_detector(root: Path, run: Callable) -> None:
+    """Committed: the stages of the detector and of the segmenter too."""
+    (root / "detector.py").write_text(DETECTOR)
+    pipeline = root / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace("artifacts:\n", DETECTOR_YAML.lstrip("\n") + "artifacts:\n"))
+    run("git", "add", ".", cwd=root)
+    run("git", "commit", "-qm", "detector", cwd=root)
+
+
+def set_skill(root: Path, skill: float) -> None:
+    text = (root / "params.yaml").read_text()
+    lines = text.splitlines(keepends=True)
+    start = lines.index("train:\n")
+    place = next(n for n in range(start, len(lines)) if lines[n].lstrip().startswith("learning_rate:"))
+    lines[place] = f"    learning_rate: {skill}\n"
+    (root / "params.yaml").write_text("".join(lines))
+
+
+def digits(count: int, *, seed: int, bright: int = 255) -> tuple[np.ndarray, np.ndarray]:
+    """Random strokes in ten kinds: uint8 (N, 28, 28) and labels (N,)."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 10
+    images = np.zeros((count, 28, 28), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, shift = 4 + 2 * int(label), int(random.integers(2, 8))
+        image[row - 2 : row + 3, shift : shift + 15] = random.integers(bright // 2, bright + 1, (5, 15))
+    return images, labels
+
+
+def write_table(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    """A train.csv of Kaggle's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = ",".join(["label", *(f"pixel{number}" for number in range(784))])
+    rows = np.column_stack([labels, images.reshape(len(images), -1)])
+    np.savetxt(path, rows, fmt="%d", delimiter=",", header=header, comments="")
+    return path

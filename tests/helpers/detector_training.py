@@ -1,0 +1,37 @@
+"""Shared by the tests of detectors' training: a training with all its checkpoints."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from cnn_core.detection.training.data import open_source
+from cnn_core.detection.training.job import DetectorParams, Job, architecture
+from cnn_core.detection.training.train import train
+from cnn_core.params import from_mapping
+from tests.helpers.detection_sets import detector_params
+
+
+def params_of(**changes):
+    return from_mapping(DetectorParams, detector_params(**changes), "train_detector")
+
+
+def job_of(params, folder, source):
+    return Job(
+        data=open_source(source, folder / "coco"),
+        architecture=architecture(params.model, params.weights),
+        start=params.weights,
+        folder=folder / "run",
+        device=torch.device("cpu"),
+        workers=0,
+    )
+
+
+def trained(params, job, resume=None):
+    """Every checkpoint, copied as a file would hold it."""
+    found = []
+    train(
+        params, job, resume=resume, on_step=lambda _: None, on_epoch=lambda _, make: found.append(copy.deepcopy(make()))
+    )
+    return found

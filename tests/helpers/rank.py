@@ -1,0 +1,100 @@
+"""One of two ranks of test_ranks.py: ``python rank.py RANK FOLDER`` trains in several ways and leaves the weights."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+from cnn_core.classification.training.learner import Learner
+from cnn_core.classification.training.loop import train
+from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
+from tests.helpers.learning import CPU, convolutional, linear, params, stripes, task, wide
+
+
+class Tokens(nn.Module):
+    """As a transformer: one large layer sees many rows an image, one is never called, one is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.twice, self.unseen = nn.Linear(64, 512), nn.Linear(64, 512), nn.Linear(64, 512, bias=False)
+        self.once, self.head = nn.Linear(512, 512), nn.Linear(512, 4)
+
+    def forward(self, images):
+        rows = self.rows(images.flatten(2)) + F.linear(images.flatten(2), self.unseen.weight)
+        return self.head(self.once(rows[:, 0] + self.twice(images.flatten(1)) + self.twice(-images.flatten(1))))
+
+
+def many_classes() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 512))
+
+
+# What is learned by layers that exchange their inputs, and stepped by the ranks together where it may be.
+TOGETHER = {"epochs": 2, "grad_clip": 0.0}
+WIDE = {
+    "whole": TOGETHER,
+    "half": {**TOGETHER, "precision": "bfloat16"},
+    "frozen": {**TOGETHER, "freeze_epochs": 1},
+    "plain": {**TOGETHER, "ema_decay": 0.0},
+    "seldom": {**TOGETHER, "ema_every": 3},
+    "sgd": {**TOGETHER, "optimizer": "sgd", "momentum": 0.9},
+    "thawed": {**TOGETHER, "optimizer": "sgd", "momentum": 0.9, "freeze_epochs": 1},
+    "clipped": {**TOGETHER, "grad_clip": 0.1},
+}
+APART = {"apart": {}, "apart-sgd": {"optimizer": "sgd", "momentum": 0.9}}  # one cannot reach the other's memory
+
+
+def stepped(network, rank, *, dtype=None, frozen=False, **changes):
+    """Weights right after two steps, before anything is made one over the ranks; and how they were come by."""
+    settings = {"mean": (0.2,), "std": (0.3,), "view": None, "class_weights": None, "micro_batch": 0, "dtype": dtype}
+    learner = Learner(network, params(**{"grad_clip": 0.0} | changes), steps=9, device=CPU, batch_size=8, **settings)
+    if frozen:
+        learner.freeze(learner.groups - 1)
+    split = stripes(4, seed=rank)
+    for _ in range(2):
+        learner.step(split.images.float() / 255, split.labels, whole=8)
+    sharded = learner.ranks.sharded is not None
+    return {"gathered": learner.ranks.gathered, "sharded": sharded, "weights": network.state_dict()}
+
+
+def main(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    done = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1), micro_batch=3))
+    torch.save({"weights": done.shipped, "history": done.history}, f"{folder}/{rank}.pt")
+    for decay in (0.0, 0.5):
+        done = train(params(epochs=1, ema_decay=decay), task(build=convolutional))
+        torch.save(done.shipped, f"{folder}/norm{decay}-{rank}.pt")
+    for name, changes in WIDE.items():
+        done = train(params(**changes), task(build=wide))
+        torch.save(done.shipped, f"{folder}/wide-{name}-{rank}.pt")
+    kept: list[dict] = []
+    train(params(**TOGETHER), task(build=wide), on_epoch=lambda _, make: kept.append(copy.deepcopy(make())))
+    save_checkpoint(f"{folder}/kept-{rank}", kept[0])
+    alone = load_checkpoint(Path(folder, "alone"))
+    torch.save(train(params(**TOGETHER), task(build=wide), resume=alone).shipped, f"{folder}/resumed-{rank}.pt")
+    torch.manual_seed(0)
+    steps = {
+        "wide": stepped(wide(), rank),
+        "tokens": stepped(Tokens(), rank),
+        "mixed": stepped(wide(), rank, dtype=[torch.bfloat16, None][rank]),
+        "head": stepped(many_classes(), rank, frozen=True),
+        "clipped": stepped(wide(), rank, grad_clip=0.1),
+    }
+    with mock.patch("os.open", side_effect=PermissionError) if rank else mock.patch("os.open", wraps=os.open):
+        steps |= {name: stepped(wide(), rank, **changes) for name, changes in APART.items()}
+    with mock.patch("os.truncate", side_effect=PermissionError):
+        steps["refused"] = stepped(wide(), rank)
+    torch.save(steps, f"{folder}/steps-{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

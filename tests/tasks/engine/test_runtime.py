@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.engine import runtime as runtime_module
+from tasks.engine.runtime import Runtime, load_runtime, main_checkout, state_folder
+from tasks.engine.state import key_of, run_in_progress
+from tests.helpers.paths import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    for key in ("GRIDFLOW_STATE", "GRIDFLOW_NUM_WORKERS", "GRIDFLOW_USE_GPU", "GRIDFLOW_FEED", "RAY_ADDRESS"):
+        monkeypatch.delenv(key, raising=False)
+
+
+def test_the_environment_goes_before_the_file(monkeypatch):
+    assert (load_runtime().num_workers, load_runtime().feed) == ((1, 1), "auto")
+    monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", "2")
+    monkeypatch.setenv("GRIDFLOW_USE_GPU", "false")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    found = load_runtime()
+    assert (found.num_workers, found.use_gpu, found.ray_address) == ((2, 2), False, "10.0.0.1:6379")
+    assert not found.elastic
+
+
+def test_the_workers_may_be_a_range(monkeypatch):
+    monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", "1-4")
+    assert load_runtime().num_workers == (1, 4)
+    assert load_runtime().elastic
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("two", r"GRIDFLOW_\*.*num_workers must be a whole number or a range such as 1-4, not 'two'"),
+        ("0", "num_workers must be at least 1, not 0"),
+        ("0-2", "num_workers must be at least 1, not 0"),
+        ("4-2", "num_workers is a range from the fewer to the more, not 4-2"),
+        ("-1", "num_workers must be a whole number or a range such as 1-4, not -1"),
+    ],
+)
+def test_a_bad_value_of_the_environment_is_told_as_such(monkeypatch, value, sentence):
+    monkeypatch.setenv("GRIDFLOW_NUM_WORKERS", value)
+    with pytest.raises(ValueError, match=sentence):
+        load_runtime()
+
+
+def test_a_bad_file_is_told(tmp_path):
+    (tmp_path / "runtime.yaml").write_text((ROOT / "runtime.yaml").read_text() + "threads: 3\n")
+    with pytest.raises(ValueError, match=r"runtime\.threads is not a parameter"):
+        load_runtime(tmp_path / "runtime.yaml")
+
+
+def settings(**changes):
+    values = {
+        "num_workers": (1, 1),
+        "use_gpu": False,
+        "cpus_per_worker": 0,
+        "micro_batch": 0,
+        "local_images": 0,
+        "oom_smaller_batch": True,
+        "compile": False,
+        "feed": "auto",
+        "ray_address": "",
+        "state": "",
+        "pull_from": "",
+        "push_to": "",
+        "push_experiment_to": "",
+        "sharing_secret": "",
+    }
+    return Runtime(**values | changes)
+
+
+def test_the_cores_are_shared_out_evenly(monkeypatch):
+    monkeypatch.setattr(runtime_module, "available_cores", lambda: 5)
+    assert [settings(num_workers=(n, n)).cpus() for n in (1, 2, 9)] == [5, 2, 1]
+    assert settings(num_workers=(2, 2), cpus_per_worker=1).cpus() == 1
+    assert settings(num_workers=(1, 2)).cpus() == 2
+
+
+def test_each_nodes_share_of_the_most_workers_fits_the_smallest_node():
+    assert [settings(num_workers=(1, n)).cpus([8, 4]) for n in (1, 2, 3, 4, 20)] == [4, 4, 2, 2, 1]
+    assert settings(num_workers=(2, 2), cpus_per_worker=3).cpus([8, 4]) == 3
+
+
+def test_images_that_take_more_than_half_of_the_memory_are_streamed(monkeypatch):
+    monkeypatch.setattr(runtime_module, "machine_memory", lambda: 1000)
+    assert [settings().streams(size) for size in (500, 501)] == [False, True]
+    assert settings(feed="streamed").streams(1)
+    assert not settings(feed="mapped").streams(10**6)
+    monkeypatch.undo()
+    assert runtime_module.machine_memory() > 10**8
+
+
+def test_the_state_lies_in_the_main_checkout_of_a_worktree(tmp_path, monkeypatch, run):
+    main, worktree = tmp_path / "main", tmp_path / "worktree"
+    run("git", "init", "-q", str(main), cwd=tmp_path)
+    run("git", "commit", "-q", "--allow-empty", "-m", "first", cwd=main)
+    run("git", "worktree", "add", "-q", "--detach", str(worktree), cwd=main)
+    monkeypatch.setattr(runtime_module, "ROOT", worktree)
+    assert main_checkout() == main.resolve()
+    assert state_folder(settings()) == str(main.resolve() / ".gridflow/state")
+    assert state_folder(settings(state="/elsewhere")) == "/elsewhere"
+    assert state_folder(settings(state="s3://bucket/state/")) == "s3://bucket/state"
+    monkeypatch.setattr(runtime_module, "ROOT", tmp_path)
+    assert main_checkout() == tmp_path
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.engine.state.main_checkout", lambda: tmp_path)
+    return settings(state=str(tmp_path / "state"))
+
+
+def test_a_second_holder_of_a_run_gets_its_own_and_a_finished_run_is_gone(checkout, tmp_path):
+    with run_in_progress(checkout, "train") as first:
+        (Path(first.folder) / "checkpoint").mkdir(parents=True)
+        with run_in_progress(checkout, "train") as second, run_in_progress(checkout, "train") as third:
+            assert [first.name, second.name, third.name] == ["train", "train-2", "train-3"]
+        assert Path(first.folder).is_dir()
+    assert not Path(first.folder).exists()
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+def _fail_in(run):
+    (Path(run.folder) / "checkpoint").mkdir(parents=True)
+    (Path(run.folder) / "missing").read_bytes()
+
+
+def test_a_run_that_failed_or_was_killed_is_found_again(checkout, tmp_path):
+    with pytest.raises(FileNotFoundError), run_in_progress(checkout, "train") as run:
+        _fail_in(run)
+    with run_in_progress(checkout, "train") as run:
+        assert run.name == "train"
+        assert (Path(run.folder) / "checkpoint").is_dir()
+        (tmp_path / "kept").touch()
+    holder = (
+        "import sys, time; from pathlib import Path; import tasks.engine.state as s\n"
+        "lock = s.try_lock(Path(sys.argv[1]) / 'locks/train.lock'); print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout.readline() == b"held\n"
+    with run_in_progress(checkout, "train") as run:
+        assert run.name == "train-2"
+    process.kill()
+    process.wait()
+    with run_in_progress(checkout, "train") as run:
+        assert run.name == "train"
+
+
+def test_what_was_interrupted_long_ago_is_forgotten(checkout, tmp_path):
+    import os
+
+    for name, days in [("old", 15), ("young", 13)]:
+        folder = tmp_path / "state" / name
+        folder.mkdir(parents=True)
+        then = time.time() - days * 86400
+        os.utime(folder, (then, then))
+    with run_in_progress(checkout, "train"):
+        pass
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["young"]
+
+
+def test_the_state_may_be_an_fsspec_uri(tmp_path, checkout):
+    with run_in_progress(settings(state=f"file://{tmp_path}/remote"), "train") as run:
+        assert run.folder == f"file://{tmp_path}/remote/train"
+        (tmp_path / "remote/train").mkdir(parents=True)
+    assert not (tmp_path / "remote/train").exists()
+
+
+def test_a_runs_key_follows_parameters_data_and_code(monkeypatch, tmp_path):
+    key = key_of(params={"a": 1}, data="x")
+    assert key == key_of(data="x", params={"a": 1})
+    assert len({key, key_of(params={"a": 2}, data="x"), key_of(params={"a": 1}, data="y")}) == 3
+    monkeypatch.setattr("tasks.engine.state.ROOT", tmp_path)
+    monkeypatch.setattr("tasks.engine.state._loaded_code", lambda: [tmp_path / "code.py"])
+    keys = []
+    for code in ("a = 1", "a = 2"):
+        (tmp_path / "code.py").write_text(code)
+        keys.append(key_of(params={"a": 1}, data="x"))
+    assert len({key, *keys}) == 3

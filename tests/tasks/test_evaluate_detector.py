@@ -1,0 +1,175 @@
+"""The stage evaluate_detector: the truth it reads, the classes it compares by, and all that it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cnn_core.annotations.coco import to_coco
+from cnn_core.annotations.tables import images_table, objects_table, read_objects
+from cnn_core.annotations.truth import read_truth
+from cnn_core.annotations.yolo_labels import write_yolo
+from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
+from cnn_core.detection.evaluation.metrics import outcomes
+from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
+from cnn_core.detection.results import Found
+from cnn_core.drawing.colours import class_colour
+from cnn_core.images.decoding import BadImage
+from tasks import evaluate_detector
+from tests.helpers.detector_files import photograph, write_detector
+
+CLASSES = ["0", "1"]  # of the 80 that the networks of write_detector know
+VALUES = {
+    "weights": "random.pt", "source": "set", "split": "test", "imgsz": 0, "conf": 0.001, "iou": 0.7, "max_det": 300,
+    "confidence": 0.25, "match_iou": 0.45, "small": 0.15, "large": 0.4, "resamples": 20, "worst": 4, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Eight images with one object each, as Ultralytics' data set."""
+    folder = tmp_path / "set"
+    (folder / "images/test").mkdir(parents=True)
+    images, objects = [], []
+    for number in range(8):
+        file = folder / f"images/test/{number}.png"
+        Image.fromarray(photograph(64, 64, number)).save(file)
+        images.append({"image_id": f"test/{number}", "file": str(file), "width": 64, "height": 64, "split": "test"})
+        box = {"x1": 8.0, "y1": 8.0, "x2": 40.0, "y2": 48.0}
+        kind = number % 2
+        objects.append({"image_id": f"test/{number}", "class_id": kind, "class_name": CLASSES[kind], **box})
+    tables = images_table(images), objects_table(objects)
+    write_yolo(folder, *tables, CLASSES, masks=False)
+    return folder, *tables
+
+
+class Fake:
+    """A detector that finds what it is told to."""
+
+    def __init__(self, names: dict, boxes: list, classes: list) -> None:
+        self.about = SimpleNamespace(names=names)
+        self.found = Found(
+            height=64,
+            width=64,
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            scores=np.linspace(0.9, 0.5, len(boxes), dtype=np.float32),
+            classes=np.array(classes, np.int64),
+            masks=None,
+        )
+
+    def stream(self, entries):
+        for entry in entries:
+            yield entry, None, self.found if Path(entry.file).exists() else BadImage("unreadable", "gone")
+
+
+def test_the_same_truth_from_a_folder_a_data_yaml_and_a_coco_json(data) -> None:
+    folder, images, objects = data
+    (folder / "test.json").write_text(json.dumps(to_coco(images, objects, CLASSES)))
+    for source in (folder, folder / "data.yaml", folder / "test.json"):
+        found_images, found, classes = read_truth(source, "test")
+        assert classes == CLASSES
+        assert [Path(file).name for file in found_images["file"]] == [f"{number}.png" for number in range(8)]
+        assert found["class_name"].tolist() == objects["class_name"].tolist()
+        np.testing.assert_allclose(found[["x1", "y1", "x2", "y2"]], objects[["x1", "y1", "x2", "y2"]], atol=1e-5)
+
+
+@pytest.mark.parametrize(("source", "words"), [("nowhere", "does not exist: name a folder"), (".", "has no data.yaml")])
+def test_what_is_no_set_is_one_sentence(tmp_path: Path, source: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_truth(tmp_path / source, "test")
+
+
+def test_classes_are_compared_by_name_and_those_unknown_to_the_data_left_out(data) -> None:
+    _, images, _ = data
+    numbers = class_numbers({0: "car", 3: "1", 7: "0"}, CLASSES)
+    assert numbers == {3: 1, 7: 0}
+    detector = Fake({0: "car", 3: "1", 7: "0"}, [[0, 0, 9, 9], [1, 1, 9, 9], [2, 2, 9, 9]], [7, 0, 3])
+    found = joined([rows for _, rows in detections(detector, images, numbers, CLASSES)])
+    assert found["class_name"].tolist() == ["0", "1"] * 8
+    assert found["x1"].tolist() == [0.0, 2.0] * 8
+    with pytest.raises(ValueError, match="none in common"):
+        class_numbers({0: "car"}, CLASSES)
+
+
+def test_an_image_that_cannot_be_read_stops_it(data) -> None:
+    _, images, _ = data
+    Path(images["file"][2]).unlink()
+    with pytest.raises(ValueError, match=r"2\.png cannot be read"):
+        list(detections(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES))
+
+
+def test_nothing_found_is_an_empty_table(data) -> None:
+    _, images, _ = data
+    found = joined([rows for _, rows in detections(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES)])
+    assert len(found) == 0
+    assert "score" in found
+
+
+def test_the_examples_are_the_first_and_then_the_worst(data, tmp_path: Path) -> None:
+    _, images, truth = data
+    numbers = {0: 0, 1: 1}
+    detector = Fake({0: "0", 1: "1"}, [[8, 8, 40, 48], [50, 50, 60, 60]], [0, 1])
+    found = joined([rows for _, rows in detections(detector, images, numbers, CLASSES)])
+    table = outcomes(images, truth, found, confidence=0.25, least_iou=0.45)
+    # every image has a false 1; where the object is a 1 it is confused too
+    assert mistakes_by_image(images, table).tolist() == [1, 2] * 4
+    names = shown_images(images, table, first=2, worst=3)
+    assert names == ["test/0", "test/1", "test/3", "test/5", "test/7"]
+    examples(tmp_path / "e.png", {name: photograph(64, 64, 0) for name in names}, truth, found, table)
+    assert Image.open(tmp_path / "e.png").height > 400
+
+
+def test_classes_have_colours_of_their_own() -> None:
+    assert len({class_colour(number) for number in range(80)}) == 80
+
+
+def test_the_stage_leaves_metrics_plots_and_predictions(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDFLOW_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("GRIDFLOW_CPUS_PER_WORKER", "1")
+    write_detector(tmp_path / "random.pt", imgsz=64, boxes=20)
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": VALUES}))
+    threads = torch.get_num_threads()
+    evaluate_detector.main()
+    torch.set_num_threads(threads)
+    metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
+    assert (metrics["images"], metrics["objects"], set(metrics["ap50"])) == (8, 8, set(CLASSES))
+    assert 0 <= metrics["map50_95"] <= metrics["map50"] <= 1
+    assert metrics["map50_low"] <= metrics["map50_high"]
+    found = read_objects("data/predictions/detector-test.parquet")
+    assert set(found["class_name"]) <= set(CLASSES)
+    assert found["score"].between(VALUES["conf"], 1).all()
+    curves = pd.read_csv("data/plots/evaluate_detector-pr.csv")
+    assert len(curves) == 3 * 101
+    confusion = pd.read_csv("data/plots/evaluate_detector-confusion.csv")
+    assert (confusion["actual"] != "background").sum() == 8
+    for name in ("examples", "grid"):
+        assert Image.open(f"data/plots/evaluate_detector-{name}.png").width > 600
+    record = json.loads(Path("data/predictions/detector-grid.json").read_text())
+    assert len(record["boxes"]) == len(record["kept"]) >= sum(record["kept"])
+    assert min(record["scores"], default=1.0) >= evaluate_detector.FAINTEST - 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"small": 0.5}, "small must be at most large"), ({"confidence": 0.0}, "confidence must be at least conf")],
+)
+def test_values_that_contradict_each_other_are_refused(change: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        evaluate_detector.EvaluateDetectorParams(**VALUES | change)
+
+
+def test_missing_weights_are_one_sentence(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = VALUES | {"weights": "data/weights/yolo11n.pt"}
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": values}))
+    with pytest.raises(ValueError, match=r"python -m flows\.fetch yolo11n\.pt"):
+        evaluate_detector.main()

@@ -40,15 +40,15 @@ test: $(READY) ## The tests: unit, data, model, flows (about ten minutes on 2 co
 	@python -m pytest $(TWO) -m "not slow" $(ARGS)
 
 test-unit: $(READY) ## The unit part of the tests (about two minutes)
-	@python -m pytest $(TWO) -m "not slow" tests/code $(ARGS)
+	@python -m pytest $(TWO) -m "not slow" tests/architecture tests/cnn_core tests/tasks $(ARGS)
 
 test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs (about half an hour)
 	@python -m pytest $(TWO) -m slow $(ARGS)
 
 test-all: test test-slow ## All tests
 
-lint: $(READY) ## Check style and format
-	@ruff check . && ruff format --check .
+lint: $(READY) ## Check style, format and types
+	@ruff check . && ruff format --check . && mypy
 
 format: $(READY) ## Mend style and format
 	@ruff check --fix . ; ruff format .

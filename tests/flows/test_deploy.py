@@ -7,7 +7,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import served as serving
 import yaml
 from PIL import Image
 
@@ -18,6 +17,7 @@ from flows.repository.parameters import recipes
 from flows.ui.artifacts import LARGEST, picture
 from flows.ui.forms import Values
 from flows.ui.heartbeats import EVERY_S, TAG, VARIABLE
+from tests.helpers import served as serving
 from tests.helpers.served import Served, wait_until
 
 pytestmark = pytest.mark.xdist_group("deploy")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import served as serving
 
 from flows.repository.git import git
 from flows.ui.heartbeats import NAME
+from tests.helpers import served as serving
 from tests.helpers.served import Served, wait_until
 from tests.helpers.trials import FIRST, Trial, make_trial
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import served as serving
 
 from flows.registry.models import champion
+from tests.helpers import served as serving
 from tests.helpers.champion_repository import make, set_skill
 from tests.helpers.served import ENDED, Served, wait_until
 

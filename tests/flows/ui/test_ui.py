@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import served as serving
 
+from tests.helpers import served as serving
 from tests.helpers.served import Served
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")

@@ -1,17 +1,14 @@
-"""What a step of data-parallel training costs: all gradients summed, or the inputs of large linear layers gathered.
+"""What a step of data-parallel training costs on this machine's CPUs.
 
     python -m bench.data_parallel [--builder alexnet] [--size 128] [--batch 128] [--rounds 5]
 
-Two ranks of one thread each on this machine, joined by gloo, on images that are there already; four learners take
-turns within the same processes:
+Two ranks of one thread each, joined by gloo, step on images that are already in memory. Two learners take turns within
+the same processes:
 
-    summed      all gradients are summed by DistributedDataParallel
-    gathered    of layers with many weights the inputs are exchanged (cnn_core/gathered.py): what `Learner` does where
-                the ranks are on several machines
-    together    what it does on one machine: each rank steps a part of these weights (cnn_core/sharded_step.py)
-    alone       nothing is exchanged: what the sums of a rank's own images cost, which no exchange can beat
+    parallel    the gradients are averaged by DistributedDataParallel
+    alone       each rank keeps its own gradients: what no exchange can beat
 
-Medians of the rounds, seconds a step of two.
+The table gives the medians of the rounds.
 """
 
 from __future__ import annotations
@@ -49,41 +46,35 @@ def work(rank: int, arguments: argparse.Namespace, meet: str) -> None:
     keep_memory()
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=RANKS)
     params, device = recipe(arguments), torch.device("cpu")
-    learners = {
-        "summed": our_learner(params, device, 6),
-        "gathered": our_learner(params, device, 6, batch_size=arguments.batch),
-        "together": our_learner(params, device, 6, batch_size=arguments.batch),
-        "alone": our_learner(params, device, 6),
-    }
-    learners["gathered"].ranks.whole_gradient = True
-    learners["alone"].ranks.connected = True
+    learners = {name: our_learner(params, device, 6) for name in ("parallel", "alone")}
+    learners["alone"].replica = learners["alone"].network
     share = arguments.batch // RANKS
     pixels, targets = torch.rand(share, 3, arguments.size, arguments.size), torch.arange(share) % 6
     seconds: dict[str, list[float]] = {name: [] for name in learners}
     for number in range(arguments.rounds + 1):
         for name, learner in learners.items():
-            taken = timed(learner, pixels, targets, whole=arguments.batch)
-            if number:  # the first is for warming up
-                seconds[name].append(taken)
+            duration = seconds_a_step(learner, pixels, targets, global_batch_size=arguments.batch)
+            if number:  # the first round warms up
+                seconds[name].append(duration)
     if rank == 0:
-        tell(arguments, {name: statistics.median(taken) for name, taken in seconds.items()})
+        report(arguments, {name: statistics.median(durations) for name, durations in seconds.items()})
     dist.destroy_process_group()
 
 
-def timed(learner: Learner, pixels: torch.Tensor, targets: torch.Tensor, *, whole: int) -> float:
+def seconds_a_step(learner: Learner, pixels: torch.Tensor, targets: torch.Tensor, *, global_batch_size: int) -> float:
     dist.barrier()
     began = time.perf_counter()
     for _ in range(STEPS):
-        learner.step(pixels, targets, whole=whole)
+        learner.step(pixels, targets, global_batch_size=global_batch_size)
     return (time.perf_counter() - began) / STEPS
 
 
-def tell(arguments: argparse.Namespace, seconds: dict[str, float]) -> None:
+def report(arguments: argparse.Namespace, seconds: dict[str, float]) -> None:
     sizes = f"{arguments.size} pixels, global batch {arguments.batch}"
     print(f"{arguments.builder} at {sizes}, {RANKS} ranks of one thread each")
-    for name, taken in seconds.items():
-        more = taken / seconds["alone"] - 1
-        print(f"{name:9} {taken:7.3f} s a step  {arguments.batch / taken:6.0f} images/s  {more:+5.0%} against alone")
+    for name, duration in seconds.items():
+        excess, speed = duration / seconds["alone"] - 1, arguments.batch / duration
+        print(f"{name:9} {duration:7.3f} s a step  {speed:6.0f} images/s  {excess:+5.0%} against alone")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def ceiling(arguments: argparse.Namespace, params: TrainParams, device: torch.de
     pixels = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     targets = torch.arange(arguments.batch, device=device) % 6
     while True:
-        learner.step(pixels, targets, whole=len(pixels))
+        learner.step(pixels, targets, global_batch_size=len(pixels))
         yield len(pixels)
 
 
@@ -149,7 +149,7 @@ def gridflow(arguments: argparse.Namespace, params: TrainParams, device: torch.d
         for step, (part, targets, whole) in enumerate(batches):
             draws = generator(device, "bench", epoch, step)
             pixels, soft = ours.training(part, targets, progress=1.0, generator=draws)
-            learner.step(pixels, soft, whole=whole)
+            learner.step(pixels, soft, global_batch_size=whole)
             yield whole
         epoch += 1
 
@@ -196,7 +196,7 @@ def usual(arguments: argparse.Namespace, params: TrainParams, device: torch.devi
             yield len(images)
 
 
-def our_learner(params: TrainParams, device: torch.device, num_classes: int, *, batch_size: int = 0) -> Learner:
+def our_learner(params: TrainParams, device: torch.device, num_classes: int) -> Learner:
     size = params.image_size
     torch.manual_seed(0)
     still: Callable[[Tensor], Tensor] = lambda images: images.float() / 255  # noqa: E731
@@ -211,7 +211,6 @@ def our_learner(params: TrainParams, device: torch.device, num_classes: int, *, 
         device=device,
         dtype=autocast_dtype(params.precision, device),
         micro_batch=0,
-        batch_size=batch_size,
     )
 
 

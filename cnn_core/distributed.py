@@ -1,10 +1,14 @@
-"""Ranks of a torch process group: their number, sums over them, averages of buffers."""
+"""The ranks of a torch process group: their number, their shares of a batch, and what they compute together."""
 
 from __future__ import annotations
+
+import contextlib
+import warnings
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def share(batch: Tensor, rank: int, world: int) -> Tensor:
@@ -18,15 +22,10 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
+    """Add up ``values`` of all ranks, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
-
-
-def same_on_all_ranks(value: str) -> bool:
-    values: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return len(set(values)) == 1
 
 
 def average_buffers(module: nn.Module) -> None:
@@ -37,3 +36,33 @@ def average_buffers(module: nn.Module) -> None:
         if buffer.is_floating_point():
             dist.all_reduce(buffer)
             buffer /= dist.get_world_size()
+
+
+def data_parallel(network: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
+    """Wrap ``network`` for several ranks: a backward pass then leaves the mean of the ranks' gradients.
+
+    Every rank calls it. The wrapper knows the parameters that require a gradient now, so a change of these needs a new
+    one. Batch norm's statistics stay those of each rank's share (`average_buffers`).
+
+    Args:
+        find_unused_parameters: some parameters may take no part in a step. Their gradient stays None where they took
+            part on no rank.
+
+    Returns:
+        ``network`` itself where there is one rank.
+    """
+    if rank_and_world()[1] == 1:
+        return network
+    with warnings.catch_warnings():  # torch 2.14 has another name for broadcast_buffers, which 2.11 does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(
+            network,
+            broadcast_buffers=False,
+            find_unused_parameters=find_unused_parameters,
+            gradient_as_bucket_view=True,  # gradients are not copied into what is exchanged and back
+        )
+
+
+def no_sync(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Around a forward and backward pass to whose gradients others will be added; ``network`` is of `data_parallel`."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()

@@ -15,10 +15,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.data_parallel import DataParallel
 from cnn_core.classification.training.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.devices import as_many_threads_as_pay
-from cnn_core.distributed import average_buffers, rank_and_world, sum_over_ranks
+from cnn_core.distributed import average_buffers, data_parallel, no_sync, rank_and_world, sum_over_ranks
 from cnn_core.params import Params, bounded
 
 EVALUATION_BATCH = 500
@@ -54,7 +53,6 @@ class Learner:
         dtype: what autocast computes in; None = float32.
         micro_batch: images per forward pass (0 = the whole share); the step is the same but for batch norm.
         compiled: through ``torch.compile``.
-        batch_size: of the global batches, where there are several ranks; 0 = all gradients are summed alike.
     """
 
     def __init__(
@@ -71,7 +69,6 @@ class Learner:
         dtype: torch.dtype | None,
         micro_batch: int,
         compiled: bool = False,
-        batch_size: int = 0,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)
         self.params, self.device, self.dtype, self.micro_batch = params, device, dtype, micro_batch
@@ -88,17 +85,7 @@ class Learner:
         self.schedule = OneCycleLR(self.optimizer, peaks, steps + 1, pct_start=warmup, cycle_momentum=False)
         average = get_ema_multi_avg_fn(params.ema_decay**params.ema_every)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if params.ema_decay else None
-        # On a CPU: a GPU's network is fast, and its sums run beside the backward pass. Whole shares: of micro-batches
-        # one rank may have more than another, and would wait for it.
-        gathers = device.type == "cpu" and not compiled and not 0 < micro_batch < batch_size / rank_and_world()[1]
-        self.ranks = DataParallel(
-            self.network,
-            self._averaged,
-            self.optimizer,
-            dtype=dtype,
-            gather_at=batch_size if gathers else 0,
-            whole_gradient=params.grad_clip > 0,
-        )
+        self.replica: nn.Module | None = None  # what a step calls: the network, tied to those of the other ranks
         if compiled:
             self.network.compile()
 
@@ -113,10 +100,10 @@ class Learner:
         for number, group in enumerate(self._groups):
             for parameter in group:
                 parameter.requires_grad_(number >= groups)
-        self.ranks.disconnect()
+        self.replica = None  # DistributedDataParallel must be told anew which parameters learn
 
-    def step(self, pixels: Tensor, targets: Tensor, *, whole: int) -> tuple[Tensor, Tensor]:
-        """One optimizer step on a global batch of ``whole`` images, of which this rank holds ``pixels``.
+    def step(self, pixels: Tensor, targets: Tensor, *, global_batch_size: int) -> tuple[Tensor, Tensor]:
+        """One optimizer step on a global batch, of which this rank holds ``pixels``.
 
         Args:
             pixels: float (n, C, H, W) in 0..1, n >= 1. targets: class numbers int64 (n,), or the shares of each class
@@ -125,15 +112,17 @@ class Learner:
         Returns:
             The summed loss and the number of right answers over this rank's images: scalars on the device.
         """
-        self.ranks.connect(pixels)
+        if self.replica is None:
+            self.replica = data_parallel(self.network)
         self._train_mode()
+        weight = rank_and_world()[1] / global_batch_size  # the ranks' gradients are averaged, so: x ranks
         size = self.micro_batch or len(pixels)
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         parts = list(zip(pixels.split(size), targets.split(size), strict=True))
         for index, (part, target) in enumerate(parts):
-            with contextlib.nullcontext() if index == len(parts) - 1 else self.ranks.not_yet():
-                logits = self._logits(self.ranks.network, part)
+            with contextlib.nullcontext() if index == len(parts) - 1 else no_sync(self.replica):
+                logits = self._logits(self.replica, part)
                 summed = F.cross_entropy(
                     logits,
                     target,
@@ -141,14 +130,13 @@ class Learner:
                     label_smoothing=self.params.label_smoothing,
                     reduction="sum",
                 )
-                self.ranks.backward(summed, whole=whole)
+                (summed * weight).backward()
             loss += summed.detach()
             right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
         if self.params.grad_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.params.grad_clip)
         with as_many_threads_as_pay(self.network.parameters()):
             self.optimizer.step()
-            self.ranks.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self._averaged is not None and self.schedule.last_epoch % self.params.ema_every == 0:
@@ -171,10 +159,8 @@ class Learner:
 
     def gather_statistics(self) -> None:
         """Make the ranks' batch norm statistics one; before measuring or saving."""
-        networks = [*dict.fromkeys([self.network, self.averaged])]
-        for network in networks:
+        for network in dict.fromkeys([self.network, self.averaged]):
             average_buffers(network)
-        self.ranks.unify(networks)
 
     @property
     def averaged(self) -> nn.Module:
@@ -193,7 +179,6 @@ class Learner:
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        assert self.ranks.sharded is None, "before the first step: what the ranks then share is not replaced"
         self.network.load_state_dict(state["network"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])

@@ -205,7 +205,6 @@ class _Run:
             dtype=autocast_dtype(params.precision, task.device),
             micro_batch=task.micro_batch,
             compiled=task.compiled,
-            batch_size=params.batch_size,
         )
 
     def _epoch(self, feed: Feed) -> dict[str, float]:
@@ -231,14 +230,14 @@ class _Run:
             world=self.world,
             device=task.device,
         )
-        for step, (images, labels, whole) in enumerate(batches):
+        for step, (images, labels, global_batch_size) in enumerate(batches):
             draws = generator(task.device, params.seed, "augment", self.phase, self.epoch, step, self.rank)
             progress = (self.epoch + step / steps) / self.epochs
             pixels, targets = task.transform.training(images, labels, progress=progress, generator=draws)
-            loss, right = self.learner.step(pixels, targets, whole=whole)
+            loss, right = self.learner.step(pixels, targets, global_batch_size=global_batch_size)
             losses[step] = loss / len(images)
             sums += torch.stack([loss, right])
-            done, seen = done + whole, seen + len(images)
+            done, seen = done + global_batch_size, seen + len(images)
             now = time.perf_counter()
             if now - shown >= STEP_EVERY_S or step == steps - 1:
                 shown = now

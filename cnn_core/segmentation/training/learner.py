@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cnn_core.devices import as_many_threads_as_pay
-from cnn_core.distributed import average_buffers, rank_and_world, sum_over_ranks
+from cnn_core.distributed import average_buffers, data_parallel, rank_and_world, sum_over_ranks
 from cnn_core.params import Params, bounded
 from cnn_core.segmentation.sam.decoder import predict_masks
 from cnn_core.segmentation.training.data import Prompted
@@ -85,6 +85,23 @@ def decode(
     return found[0], found[1]
 
 
+class _PromptedSam(nn.Module):
+    """`encode` and `decode` as one forward pass, which `DistributedDataParallel` needs."""
+
+    def __init__(self, network: nn.Module, family: Literal["sam", "sam2"]) -> None:
+        super().__init__()
+        self.network, self.family = network, family
+
+    def forward(
+        self, pixels: Tensor | None, maps: Maps | None, boxes: Tensor | None, points: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """``pixels`` are the images' where ``maps`` are None."""
+        if maps is None:
+            assert pixels is not None
+            maps = encode(self.network, self.family, pixels)
+        return decode(self.network, self.family, maps, boxes, points)
+
+
 class Learner:
     """Trains one network by calls of `step`; every rank holds one and calls it with its share of the same batch.
 
@@ -119,10 +136,10 @@ class Learner:
             # SAM 2's decoder has two layers that belong to its encoder.
             parameter.requires_grad_(not (frozen and name.startswith(("conv_s0", "conv_s1"))))
         self._world = rank_and_world()[1]
-        self._trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         groups = [
-            {"params": [p for p in self._trained if p.ndim > 1], "weight_decay": params.weight_decay},
-            {"params": [p for p in self._trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": params.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
         warmup = params.warmup_fraction
@@ -132,10 +149,14 @@ class Learner:
         self.schedule = OneCycleLR(
             self.optimizer, params.learning_rate, steps + 1, pct_start=warmup, cycle_momentum=False
         )
+        # A prompt of the other kind has an embedding that takes no part in a step.
+        self._forward = data_parallel(_PromptedSam(self.network, family), find_unused_parameters=True)
         self.average = {name: value.clone() for name, value in self._values().items()}
 
-    def step(self, batch: Prompted, maps: Maps | None, looks: Tensor, *, whole: int = 0) -> tuple[Tensor, Tensor]:
-        """One step on a global batch of ``whole`` images (0 = these), of which this rank holds ``batch``.
+    def step(
+        self, batch: Prompted, maps: Maps | None, looks: Tensor, *, global_batch_size: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """One step on a global batch of so many images (0 = these), of which this rank holds ``batch``.
 
         Args:
             maps: of the batch's images, where the encoder is frozen.
@@ -152,12 +173,12 @@ class Learner:
             batch = self._augmented(batch, looks.to(self.device))
         scale = self.imgsz / batch.images.shape[-1]
         with self._autocast():
-            maps = encode(self.network, self.family, self.pixels(batch.images)) if maps is None else maps
-            boxes, points = (None if given is None else given * scale for given in (batch.boxes, batch.points))
-            logits, scores = decode(self.network, self.family, maps, boxes, points)
+            pixels = self.pixels(batch.images) if maps is None else None
+            boxes, points = (None if prompts is None else prompts * scale for prompts in (batch.boxes, batch.points))
+            logits, scores = self._forward(pixels, maps, boxes, points)
         loss, found = self.loss(logits, scores, batch.masks, ambiguous=points is not None)
-        loss.backward()
-        self._sum_gradients(len(batch.images) / (whole or len(batch.images)))
+        # The ranks' gradients are averaged. This rank's loss is a mean over its images, which weighs as they do.
+        (loss * (self._world * len(batch.images) / (global_batch_size or len(batch.images)))).backward()
         if self.params.grad_clip:
             nn.utils.clip_grad_norm_(self.learns.parameters(), self.params.grad_clip)
         with as_many_threads_as_pay(self.learns.parameters()):
@@ -208,23 +229,6 @@ class Learner:
             if "running_" in name:
                 sum_over_ranks(value).div_(self._world)
 
-    def _sum_gradients(self, share: float) -> None:
-        """The global batch's mean gradient, of each rank's mean over its ``share`` of the images.
-
-        Not by DistributedDataParallel, which wraps a ``forward``: here parts of the network are called. What a
-        parameter's gradient is None for (a prompt of the other kind) the optimizer leaves alone; it is so on no rank
-        where one of them has a gradient.
-        """
-        if self._world == 1:
-            return
-        found = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self._trained]
-        there = torch.tensor([float(p.grad is not None) for p in self._trained], device=self.device)
-        together = torch.cat([there, *(gradient.flatten() * share for gradient in found)])
-        dist.all_reduce(together)
-        there, *summed = together.split([len(there), *(gradient.numel() for gradient in found)])
-        for parameter, gradient, ranks in zip(self._trained, summed, there.tolist(), strict=True):
-            parameter.grad = gradient.view_as(parameter) if ranks else None
-
     def _augmented(self, batch: Prompted, looks: Tensor) -> Prompted:
         """Mirrored, and in other colours: contrast, brightness and the channels' balance."""
         strength = self.params.colour
@@ -251,7 +255,8 @@ class Learner:
         values, decay = self._values(), self.params.ema_decay
         if self.schedule.last_epoch == 1:
             decay = 0.0
-        torch._foreach_lerp_(list(self.average.values()), [values[name] for name in self.average], 1 - decay)
+        update = get_ema_multi_avg_fn(decay)
+        update(list(self.average.values()), [values[name] for name in self.average], self.schedule.last_epoch)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -198,7 +198,7 @@ class _Run:
             batch = drawn(params, data, rows, draws, part=own)
             maps = self.kept["train"][batch.rows] if self.kept else None
             looks = torch.rand(len(rows), LOOKS, generator=generator(CPU, params.seed, "augment", epoch, step))
-            loss, found = self.learner.step(batch, maps, looks[own], whole=len(rows))
+            loss, found = self.learner.step(batch, maps, looks[own], global_batch_size=len(rows))
             done += len(rows)
             mine += len(batch.rows)
             sums += torch.stack([loss, found]) * len(batch.rows)

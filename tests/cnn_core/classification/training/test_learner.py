@@ -38,7 +38,7 @@ def test_layers_far_from_the_head_learn_more_slowly():
 def test_a_warm_up_of_one_step_is_a_warm_up():
     learner = learner_of(params(warmup_fraction=0.2, learning_rate=0.1), steps=4)
     assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 25)
-    learner.step(PLAIN.view(stripes(8).images), stripes(8).labels, whole=8)
+    learner.step(PLAIN.view(stripes(8).images), stripes(8).labels, global_batch_size=8)
     assert learner.optimizer.param_groups[0]["lr"] > 0.08
 
 
@@ -47,11 +47,11 @@ def test_frozen_groups_stay_as_they_are_their_batch_norm_too():
     learner = learner_of(params(ema_decay=0))
     before = {key: value.clone() for key, value in learner.network.state_dict().items()}
     learner.freeze(learner.groups - 1)
-    learner.step(PLAIN.view(split.images), split.labels, whole=32)
+    learner.step(PLAIN.view(split.images), split.labels, global_batch_size=32)
     changed = {key for key, value in learner.network.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"6.weight", "6.bias"}
     learner.freeze(0)
-    learner.step(PLAIN.view(split.images), split.labels, whole=32)
+    learner.step(PLAIN.view(split.images), split.labels, global_batch_size=32)
     changed = {key for key, value in learner.network.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == before.keys()
 
@@ -68,9 +68,9 @@ def test_rare_classes_weigh_more_and_targets_may_be_shares():
     for weights in (None, torch.tensor([1.0, 2.0, 1.0, 1.0])):
         one, other = learner_of(params(), class_weights=weights), learner_of(params(), class_weights=weights)
         torch.manual_seed(0)
-        loss, right = one.step(PLAIN.view(split.images), split.labels, whole=32)
+        loss, right = one.step(PLAIN.view(split.images), split.labels, global_batch_size=32)
         torch.manual_seed(0)
-        assert other.step(PLAIN.view(split.images), shares, whole=32)[1] == right
+        assert other.step(PLAIN.view(split.images), shares, global_batch_size=32)[1] == right
         if weights is None:
             plain = loss
             torch.testing.assert_close(
@@ -85,7 +85,7 @@ def test_an_average_taken_every_few_steps_decays_as_much():
     changes = []
     for _ in range(7):
         before = learner.averaged[0].weight.clone()
-        learner.step(PLAIN.view(split.images), split.labels, whole=32)
+        learner.step(PLAIN.view(split.images), split.labels, global_batch_size=32)
         changes.append(not torch.equal(before, learner.averaged[0].weight))
     assert changes == [False, False, True, False, False, True, False]
 
@@ -96,7 +96,7 @@ def test_averaged_weights_trail_the_plain_ones():
     plain = learner_of(params(ema_decay=0))
     for one in (learner, plain):
         for _ in range(5):
-            one.step(PLAIN.view(split.images), split.labels, whole=32)
+            one.step(PLAIN.view(split.images), split.labels, global_batch_size=32)
     assert plain.averaged is plain.network
     assert not torch.equal(learner.averaged[0].weight, learner.network[0].weight)
     assert not torch.equal(learner.averaged[1].running_mean, learner.network[1].running_mean)
@@ -109,7 +109,7 @@ def test_the_gradient_is_clipped_to_its_norm():
         learner = learner_of(params(optimizer="sgd", momentum=0.0, grad_clip=clip, weight_decay=0.0))
         before = learner.network[0].weight.clone()
         rate = learner.optimizer.param_groups[0]["lr"]
-        learner.step(PLAIN.view(split.images), split.labels, whole=16)
+        learner.step(PLAIN.view(split.images), split.labels, global_batch_size=16)
         moved.append((learner.network[0].weight - before).norm().item() / rate)
     assert moved[0] > 1e-3
     assert moved[1] <= 1e-4 * 1.01
@@ -120,7 +120,7 @@ def test_one_batch_is_learned_by_heart(optimizer):
     split = stripes(16)
     learner = learner_of(params(optimizer=optimizer, label_smoothing=0.0), steps=120)
     for _ in range(120):
-        loss, _ = learner.step(PLAIN.view(split.images), split.labels, whole=16)
+        loss, _ = learner.step(PLAIN.view(split.images), split.labels, global_batch_size=16)
     assert learner.measure(split)[1] == 1.0
     assert float(loss) / 16 < 0.2
 

@@ -3,7 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { command -v $$p; break; }; done)
 BIN := .venv/bin
-READY := .venv/.ready
+READY := $(BIN)/gridflow
+PACKAGES := .venv/.ready
 # Stages say `python`: the one of .venv, activated or not. Nothing that we start phones home.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -22,19 +23,19 @@ help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 run: $(READY) ## Run the pipeline (the main job): data in, model, predictions and report out
-	@python -m flows.pipeline $(ARGS)
+	@gridflow run $(ARGS)
 	@test -z "$$(git status --porcelain dvc.lock 2>/dev/null)" || \
 		echo -e "\nTo keep this result in git: git add dvc.lock && git commit -m 'Results of a run'; to share it: dvc push"
 
 repro: $(READY) ## Run the same pipeline by DVC alone (dvc repro)
-	@python -m flows.pipeline --check && dvc repro $(ARGS)
+	@gridflow run --check && dvc repro $(ARGS)
 
 study: $(READY) ## Measure the lecture's claims on small networks -> data/reports/study.html (about five minutes)
 	@cmp -s study/pipeline.yaml study/dvc.yaml || cp study/pipeline.yaml study/dvc.yaml
-	@python -m flows.pipeline study/dvc.yaml:study_page $(ARGS)
+	@gridflow run study/dvc.yaml:study_page $(ARGS)
 
 ui: $(READY) ## Start the Prefect UI and serve the deployments
-	@python -m flows.deploy
+	@gridflow ui
 
 test: $(READY) ## The tests: unit, data, model, flows (about ten minutes on 2 cores)
 	@python -m pytest $(TWO) -m "not slow" $(ARGS)
@@ -55,7 +56,12 @@ format: $(READY) ## Mend style and format
 
 install: $(READY) ## Make .venv with everything in it (run and test do so by themselves)
 
-$(READY): pyproject.toml constraints.txt
+# The command is the launcher's text below the line that names this environment's Python.
+$(READY): flows/launcher.py $(PACKAGES)
+	@{ echo "#!$(CURDIR)/$(BIN)/python"; cat $<; } > $@ && chmod +x $@
+	@echo "The command is $(BIN)/gridflow; after \`source $(BIN)/activate\` it is gridflow. See gridflow --help."
+
+$(PACKAGES): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Gridflow needs Python 3.11 or 3.12 on the PATH (or make PYTHON=/path/to/python)"; exit 1; }
 	@command -v git >/dev/null || { echo "error: Gridflow needs git"; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON) ..."; $(PYTHON) -m venv .venv || { \

@@ -46,7 +46,7 @@ def ways(length: int) -> dict[str, list[list[str]]]:
     return {
         "command alone": [[sys.executable, "write.py", str(number)] for number in range(1, length + 1)],
         "dvc repro": [[sys.executable, "-m", "dvc", "repro"]],
-        "flow": [[sys.executable, "-m", "flows.pipeline"]],
+        "flow": [[sys.executable, "-m", "flows.cli", "run"]],
     }
 
 

@@ -1,13 +1,7 @@
-"""The batch flow: a folder of images through the champions, on demand: detect, segment, classify.
+"""The batch flow: a folder of images through the champions, on demand: detect, segment, classify."""
 
-``python -m flows.batch FOLDER [--steps detect classify] [--classifier scenes] [--output FOLDER]``
-"""
-
-import argparse
 import dataclasses
-import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +25,6 @@ from flows.repository.outputs import own_folder
 from flows.repository.workspace import Workspace, safe_name, workspace
 from flows.ui import notify
 from flows.ui.forms import Override, Text
-from flows.ui.server import check_server
 
 Steps = Literal["detect", "segment", "classify"]
 
@@ -136,7 +129,7 @@ def champions_of(root: Path, chosen: Sequence[Step], overrides: Sequence[str]) -
         if now is None:
             raise ValueError(
                 f"{each.stage} needs a champion of {each.model}, and there is none yet: promote one "
-                f"(python -m flows.champions promote {each.model}), or name weights with {key}=PATH"
+                f"(gridflow champions promote {each.model}), or name weights with {key}=PATH"
             )
         settings.append(f"{key}={fetch(root, each.model)}")
         models[each.stage] = f"{each.model} {now.name} ({now.commit[:10]})"
@@ -164,30 +157,3 @@ def _checked(source: Path, target: Path) -> Path:
     if target.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"the results cannot go into the folder of the images, {source}")
     return source.resolve()
-
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.batch", description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("--steps", nargs="+", choices=("detect", "segment", "classify"))
-    parser.add_argument("--classifier", choices=("digits", "scenes"), default="scenes")
-    parser.add_argument("--output", metavar="FOLDER")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--revision", metavar="REV")
-    arguments = parser.parse_args()
-    arguments.folder = str(Path(arguments.folder).resolve())
-    arguments.output = arguments.output and str(Path(arguments.output).resolve())
-    try:
-        os.chdir(find_root())
-        check_server()
-        state = batch(**vars(arguments), return_state=True)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(state.message)
-    return 0 if state.is_completed() else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

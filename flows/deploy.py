@@ -6,7 +6,6 @@ and ended with this process. No work pool is needed: runs are processes of this 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import os
@@ -109,18 +108,23 @@ def served(definition: dict[str, Any]) -> RunnerDeployment:
     )
 
 
-def main() -> int:
-    """Start what is missing, serve the deployments until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
-    parser.add_argument("--port", type=int, default=PORT, help="of the server that is started when none answers")
-    port = parser.parse_args().port
+def serve_deployments(port: int = PORT) -> None:
+    """Start a server where none answers, and serve the deployments until interrupted.
+
+    Args:
+        port: of the server that is started.
+
+    Raises:
+        RuntimeError: the server did not start.
+        ValueError: the current folder is not inside a checkout.
+    """
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup wants it to stay when the terminal is closed
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     send_heartbeats()
     url = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{port}/api")
+    os.chdir(find_root())
     server = None
     try:
-        os.chdir(find_root())
         if not is_healthy(url):
             print("Starting the Prefect server ...", flush=True)
             server = Server(port=port)
@@ -130,16 +134,8 @@ def main() -> int:
         deployments = [served(definition) for definition in read_definition()]
         print(f"\nPrefect UI: {url.removesuffix('/api')}/deployments   (Ctrl-C ends it)\n", flush=True)
         serve(*deployments, pause_on_shutdown=False)
-    except (RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         pass
     finally:
         if server is not None:
             server.end()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

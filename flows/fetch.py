@@ -1,13 +1,12 @@
 """Gets data sets into ``data/sources/`` and weights into ``data/weights/`` by name, and tracks them with DVC.
 
-``python -m flows.fetch digits scenes alexnet yolo11n.pt``
+``gridflow fetch digits scenes alexnet yolo11n.pt``
 
 The only part of Gridflow that uses the network; a run never does.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 
 from flows.fetch_weights import fetch_weights, how_to_run
 from flows.kaggle import KaggleSource, download
-from flows.repository.graph import find_root
 
 SOURCES = {
     "digits": KaggleSource(
@@ -75,30 +73,5 @@ def track(path: Path, root: Path) -> None:
 def run_with(name: str, path: Path) -> str:
     """The command that uses what was fetched."""
     if name in SOURCES:
-        return f"python -m flows.pipeline --recipe real --set {SOURCES[name].parameter}={path}"
+        return f"gridflow run --recipe real --set {SOURCES[name].parameter}={path}"
     return how_to_run(name, path)
-
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.fetch", description=__doc__)
-    parser.add_argument(
-        "names",
-        nargs="+",
-        metavar="NAME",
-        help=f"{', '.join(SOURCES)}, a network of torchvision (its weights), or Ultralytics' yolo11n.pt and the like",
-    )
-    try:
-        root = find_root()
-        for name in parser.parse_args().names:
-            path = fetch(name, root).relative_to(root)
-            print(f"{name}: {path}, tracked by DVC ({path}.dvc: commit it to keep the version)")
-            print(f"Run with it: {run_with(name, path)}")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

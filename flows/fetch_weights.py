@@ -37,7 +37,7 @@ def fetch_weights(name: str, root: Path, *, others: Iterable[str] = (), url: str
         known = [*others, "Ultralytics' weights by the name of their file, such as yolo11n.pt"]
         known += ["torchvision's weights by the name of their network"]
         which = "and the weights" if ours else "which"
-        raise ValueError(f"python -m flows.fetch gets {', '.join(known)}, {which} {done.stdout.strip()}")
+        raise ValueError(f"gridflow fetch gets {', '.join(known)}, {which} {done.stdout.strip()}")
     if done.returncode:
         raise RuntimeError(f"the download of {name} broke (exit status {done.returncode}); its reason stands above")
     target = root / folder / (name if ours else f"{name}.pth")
@@ -48,6 +48,6 @@ def fetch_weights(name: str, root: Path, *, others: Iterable[str] = (), url: str
 def how_to_run(name: str, path: Path) -> str:
     """The command that uses weights just fetched."""
     if not name.endswith(ULTRALYTICS):
-        return f"python -m flows.pipeline --recipe real --set train.scenes.weights={path}"
+        return f"gridflow run --recipe real --set train.scenes.weights={path}"
     stage = "segment" if "sam" in name.lower() else "detect"
-    return f"python -m flows.pipeline --set {stage}.weights={path} --set {stage}.source=FOLDER {stage}"
+    return f"gridflow run --set {stage}.weights={path} --set {stage}.source=FOLDER {stage}"

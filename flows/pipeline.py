@@ -1,14 +1,18 @@
-"""The pipeline flow: the graph of ``dvc.yaml``, each stage one task run; and its command line.
+"""The pipeline flow: the graph of ``dvc.yaml``, each stage one task run.
 
-``python -m flows.pipeline [--recipe NAME] [--set key=value …] [--isolated [--revision REV] [--name NAME]] [STAGE …]``
+``python -m flows.pipeline`` is ``gridflow run`` by another name.
 """
 
-import argparse
-import contextlib
 import os
-import signal
 import sys
+
+if __name__ == "__main__":  # here, because the imports below take seconds, which the command would pay twice
+    os.execv(sys.executable, [sys.executable, "-m", "flows.cli", "run", *sys.argv[1:]])
+
+import dataclasses
+import signal
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +24,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.execution.messages import counts, summary, what_failed
-from flows.execution.prepare import MAX_STAGES, prepare, prepare_workspace
+from flows.execution.prepare import MAX_STAGES, RunRequest, prepare, prepare_workspace
 from flows.execution.processes import Slots
 from flows.execution.sharing import check_sharing, pull, share
 from flows.execution.stage import Run, nothing_to_do
@@ -40,6 +44,10 @@ from flows.ui.forms import Override, Recipe, Text, Values
 from flows.ui.lineage import publish_lineage
 from flows.ui.server import check_server
 from tasks.engine.runtime import load_runtime
+
+# The stages that `run_pipeline` has prepared in this process, before Prefect starts. They are no parameter of the flow,
+# because Prefect stores and shows its parameters.
+_PREPARED: ContextVar[list[StageNode] | None] = ContextVar("prepared", default=None)
 
 
 @flow(
@@ -72,12 +80,13 @@ def pipeline(
         name: of the experiment; none is the flow run's.
     """
     chosen = (*(values.overrides() if values else ()), *(overrides or ()))
-    root, wanted = find_root(), (tuple(stages or ()), recipe, chosen)
+    root, request = find_root(), RunRequest(stages=tuple(stages or ()), recipe=recipe, overrides=chosen)
     try:
         check_sharing(root)
         if isolated or (isolated is None and deployment.get_id()):
-            return _run_isolated(root, *wanted, revision=revision, name=name)
-        nodes = prepare(root, *wanted)
+            return _run_isolated(root, request, revision=revision, name=name)
+        prepared = _PREPARED.get()
+        nodes = prepare(root, request) if prepared is None else prepared
     except ValueError as error:
         return Failed(message=str(error), data=str(error))
     run = Run(root=root, folder=new_run_folder(root), slots=Slots(os.cpu_count() or 1))
@@ -85,10 +94,7 @@ def pipeline(
     return _end(run, nodes)
 
 
-def _run_isolated(
-    root: Path, stages: tuple[str, ...], recipe: str | None, overrides: tuple[str, ...], *,
-    revision: str | None, name: str | None
-) -> State[str]:  # fmt: skip
+def _run_isolated(root: Path, request: RunRequest, *, revision: str | None, name: str | None) -> State[str]:
     logger = get_run_logger()
     if name and has_experiment(root, resolve(root, revision or "HEAD"), safe_name(name)):
         raise ValueError(f"there is an experiment {name} already: choose another name or `dvc exp remove {name}` first")
@@ -99,8 +105,8 @@ def _run_isolated(
         if not revision and (changed := uncommitted(root)):
             shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
             logger.info("only what is committed runs here; these %d files are not: %s", len(changed), shown)
-        pull(place.root, stages)
-        nodes = prepare_workspace(place, stages, recipe, overrides, say=logger.info)
+        pull(place.root, request.stages)
+        nodes = prepare_workspace(place, request, say=logger.info)
         run = Run(root=place.root, folder=new_run_folder(root), slots=Slots(os.cpu_count() or 1), isolated=True)
         run_nodes(nodes, run)
         if what_failed(nodes, run):
@@ -125,64 +131,60 @@ def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) ->
     return Failed(message=failed, data=text) if failed else Completed(name=name, message=told, data=text)
 
 
-def main() -> int:
-    """The command line; the exit code is 0 only when every stage is done."""
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="run these with all that they need (default: all)")
-    parser.add_argument("--recipe", help="write a set of parameters from recipes/ to params.yaml first")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-                        help="write a parameter to params.yaml first, as `dvc exp run -S` does")  # fmt: skip
-    parser.add_argument("--isolated", action="store_true",
-                        help="work in a git worktree of its own, keep the result as a DVC experiment")  # fmt: skip
-    parser.add_argument("--revision", metavar="REV", help="with --isolated: the commit, branch or tag to work at")
-    parser.add_argument("--name", help="with --isolated: of the experiment (default: the flow run's)")
-    parser.add_argument("--check", action="store_true", help="check parameters and inputs, run nothing")
-    arguments = parser.parse_args()
-    if (arguments.revision or arguments.name) and not arguments.isolated:
-        parser.error("--revision and --name are of an isolated run: add --isolated")
-    try:
-        root = find_root()
-        os.chdir(root)
-        if (done := _prepared(root, arguments)) is not None:
-            return done
-        check_server()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run_pipeline(
+    request: RunRequest,
+    *,
+    isolated: bool = False,
+    revision: str | None = None,
+    name: str | None = None,
+    check_only: bool = False,
+) -> int:
+    """Run the pipeline for a person at a terminal, or only check what can be checked before a run.
+
+    Args: as `pipeline` has them.
+
+    Returns:
+        The exit code: 0 when every stage is done, 1 when not, 130 after an interruption.
+
+    Raises:
+        ValueError: the request cannot be run as it stands; nothing has run.
+    """
+    root = find_root()
+    os.chdir(root)
+    if isolated:
+        if check_only:
+            with workspace(root, name="check", revision=revision or "HEAD") as place:
+                prepare_workspace(place, request)
+            return 0
+        nodes = None
+    else:
+        nodes = prepare(root, request)  # a fault is found here, before a server is started
+        if check_only:
+            return 0
+        if not _needs_a_flow(nodes):
+            print(summary(nodes, nothing_to_do(nodes, root)))
+            return 0
+    check_server()
     signal.signal(signal.SIGTERM, _interrupt)
-    chosen = {key: value for key, value in vars(arguments).items() if key != "check"}
+    options = {"isolated": isolated, "revision": revision, "name": name}
+    token = _PREPARED.set(nodes)
     try:
-        state = pipeline(**chosen, return_state=True)
+        state = pipeline(**dataclasses.asdict(request), **options, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted: every process was ended. Run the same command again to go on.", file=sys.stderr)
         return 130
+    finally:
+        _PREPARED.reset(token)
     print(state.result(raise_on_failure=False))
     return 0 if state.is_completed() else 1
 
 
-def _prepared(root: Path, arguments: argparse.Namespace) -> int | None:
-    """The exit code when all is said before a flow starts; None when there is something to do."""
-    wanted = (tuple(arguments.stages), arguments.recipe, tuple(arguments.overrides))
-    if arguments.isolated:
-        if not arguments.check:
-            return None
-        with workspace(root, name="check", revision=arguments.revision or "HEAD") as place:
-            prepare_workspace(place, *wanted)
-        return 0
-    nodes = prepare(root, *wanted)
-    if arguments.check:
-        return 0
-    if any(node.stale for node in nodes) or get_current_settings().api.url is not None or load_runtime().push_to:
-        return None
-    # To record that nothing was to be done, a temporary server would start for nobody to look at.
-    print(summary(nodes, nothing_to_do(nodes, root)))
-    return 0
+def _needs_a_flow(nodes: Sequence[StageNode]) -> bool:
+    """Whether there is anything to do; else a temporary server would start for nobody to look at."""
+    return (
+        any(node.stale for node in nodes) or get_current_settings().api.url is not None or bool(load_runtime().push_to)
+    )
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(main())

@@ -1,12 +1,6 @@
-"""The retraining flow: new data in, a challenger trained beside everything else, and promoted only if it is better.
+"""The retraining flow: new data in, a challenger trained beside everything else, and promoted only if it is better."""
 
-``python -m flows.retrain digits|scenes|detector|segmenter [--set key=value …]``
-"""
-
-import argparse
 import dataclasses
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,7 +32,6 @@ from flows.repository.outputs import outputs
 from flows.repository.workspace import workspace
 from flows.ui import notify
 from flows.ui.forms import Override, Recipe, Text
-from flows.ui.server import check_server
 
 
 class Approval(RunInput):
@@ -217,33 +210,3 @@ def _known_already(root: Path, kind: Model, md5: str) -> str:
 def _kept(root: Path, model: str, now: str, why: str) -> State[str]:
     remember(root, model, now, f"kept. {why}")
     return Completed(message=f"kept: {why}", data="")
-
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
-    parser.add_argument("model", choices=tuple(MODELS))
-    parser.add_argument("--recipe")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--revision", metavar="REV")
-    parser.add_argument("--inbox", metavar="FOLDER")
-    parser.add_argument("--drift", choices=("off", "warn", "stop"), default="warn")
-    parser.add_argument("--margin", type=float, default=0.0)
-    parser.add_argument("--alpha", type=float, default=0.05)
-    parser.add_argument("--class-bound", type=float, default=0.05)
-    for option in ("unseen", "approve", "force"):
-        parser.add_argument(f"--{option}", action="store_true")
-    try:
-        arguments = parser.parse_args()
-        os.chdir(find_root())
-        check_server()
-        state = retrain(**vars(arguments), return_state=True)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(state.message)
-    return 0 if state.is_completed() else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

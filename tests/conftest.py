@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
-
 FAULTS = pytest.StashKey[list[list[Any]]]()
 
 
@@ -58,10 +57,13 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """For commands under test: this interpreter first, a Prefect home and a git identity of their own."""
+    """For commands under test: this checkout's `gridflow` and this interpreter first, a Prefect home of their own."""
+    commands = tmp_path_factory.mktemp("bin")
+    (commands / "gridflow").write_text(f"#!{sys.executable}\n{(ROOT / 'flows' / 'launcher.py').read_text()}")
+    (commands / "gridflow").chmod(0o755)
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(commands), str(BIN), os.environ["PATH"]]),
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",

@@ -24,7 +24,7 @@ from cnn_core.images.archives import SourceFiles, open_files
 CLASSES = tuple("0123456789")
 ADVICE = (
     "put Kaggle's train.csv and test.csv (or MNIST's idx files) there, in a folder or a .zip, or run "
-    "`python -m flows.fetch digits`, which gets them"
+    "`gridflow fetch digits`, which gets them"
 )
 MAX_BYTES = 4 << 30  # Kaggle's files unpack to 0.13 GiB; thirty times that is no digits set but a bomb
 _IMAGES, _LABELS = 0x803, 0x801

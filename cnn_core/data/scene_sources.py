@@ -25,7 +25,7 @@ INTEL = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 TRAIN, TEST, PRED = PARTS = ("seg_train", "seg_test", "seg_pred")
 ADVICE = (
     "put Kaggle's seg_train/<class>/, seg_test/<class>/ and seg_pred/ there, in a folder or a .zip, or run "
-    "`python -m flows.fetch scenes`, which gets them"
+    "`gridflow fetch scenes`, which gets them"
 )
 MAX_BYTES = 16 << 30  # of a .zip, unpacked; Kaggle's unpacks to 0.4 GiB
 NO_CLASS = "in no class folder"

@@ -184,7 +184,7 @@ def _absent(path: Path) -> str:
         return f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`"
     name = path.name if path.suffix == ".pt" else "yolo11n.pt"
     return (
-        f"{path} does not exist: `python -m flows.fetch {name}` puts Ultralytics' official weights of that name at "
+        f"{path} does not exist: `gridflow fetch {name}` puts Ultralytics' official weights of that name at "
         f"data/weights/{name}; the stage train_detector writes model folders; your own file may lie anywhere"
     )
 

@@ -53,7 +53,7 @@ class Side:
         except Exception as error:  # of DVC, of the remote's library, or the system
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"{self.name} has no report at {REPORT}: run its stage report (`python -m flows.pipeline report`) or "
+                f"{self.name} has no report at {REPORT}: run its stage report (`gridflow run report`) or "
                 f"bring it by `dvc pull` ({reason})"
             ) from error
 
@@ -90,7 +90,7 @@ def champions(root: Path, scratch: Path, models: Iterable[str] = tuple(MODELS)) 
     versions = {name: version for name in models if (version := champion(root, name)) is not None}
     versions = {name: one for name, one in versions.items() if MODELS[name].metrics in measured(root, one.commit)}
     if not versions:
-        raise ValueError("there is no champion that was measured: `python -m flows.champions promote MODEL` makes one")
+        raise ValueError("there is no champion that was measured: `gridflow champions promote MODEL` makes one")
     params: dict[str, Any] = {}
     for name, version in versions.items():
         files, told = files_of(main_checkout(root), version.commit), f"the champion {name} {version.name}"
@@ -117,7 +117,7 @@ def bring(root: Path, commit: str, target: Path, name: str) -> None:
     if not paths:
         raise ValueError(
             f"{name} has no metrics: no run was committed there. A run writes dvc.lock, and "
-            "`git add dvc.lock && git commit` or an experiment (`python -m flows.pipeline --isolated`) keeps it"
+            "`git add dvc.lock && git commit` or an experiment (`gridflow run --isolated`) keeps it"
         )
     _bring_metrics(files, paths, target, name)
     _bring_answers(files, MODELS.values(), target)
@@ -141,7 +141,7 @@ def _bring_metrics(files: AbstractFileSystem, paths: Sequence[str], target: Path
             raise ValueError(
                 f"DVC does not have {path} of {name}: it is neither in its cache nor in a remote. Where it was made "
                 "`dvc push` (of an experiment: `dvc exp push REMOTE NAME`) shares it, here `dvc pull` (`dvc exp pull`) "
-                f"brings it; or run it again: `python -m flows.pipeline --isolated --revision …` ({reason})"
+                f"brings it; or run it again: `gridflow run --isolated --revision …` ({reason})"
             ) from error
 
 

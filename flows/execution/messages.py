@@ -99,14 +99,14 @@ def missing(root: Path, stage: str, path: str) -> str:
     if Path(path).suffix in WEIGHTS:
         put = f"data/weights/{Path(path).name}"
         return (
-            f"{stage} needs the weights {path}{named}, which do not exist. `python -m flows.fetch {Path(path).name}` "
+            f"{stage} needs the weights {path}{named}, which do not exist. `gridflow fetch {Path(path).name}` "
             f"gets official weights by that name; without a network put the file at {put}. Then name it with "
             f"`--set {keys[0] if keys else f'{stage}.weights'}={put}`. Nothing was run or deleted."
         )
     correct = f" or name another with `--set {keys[0]}=PATH`" if keys else ""
     return (
         f"{stage} needs {path}{named}, which does not exist. Put it there{correct}; "
-        "`python -m flows.fetch` gets the data sets that it knows. Nothing was run or deleted."
+        "`gridflow fetch` gets the data sets that it knows. Nothing was run or deleted."
     )
 
 

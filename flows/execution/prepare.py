@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.execution.messages import foreign, missing
@@ -18,44 +18,47 @@ from flows.repository.workspace import (
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 
 
-@functools.cache
-def prepare(root: Path, stages: tuple[str, ...], recipe: str | None, overrides: tuple[str, ...]) -> list[StageNode]:
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What a run is asked to do."""
+
+    stages: tuple[str, ...] = ()  # names from dvc.yaml, with all that they need; empty: the default run
+    recipe: str | None = None  # a set of parameters from recipes/, written to params.yaml first
+    overrides: tuple[str, ...] = ()  # train.digits.epochs=3, written over the recipe's
+
+
+def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = print) -> list[StageNode]:
     """Patch the parameters, read the graph and check all that can be known before the first stage.
 
-    Cached, so that the command line fails before a server is started, and the flow then checks nothing twice.
+    Returns:
+        The stages of the run, upstream first.
 
     Raises:
         ValueError: a stage, a recipe, a parameter or an input is not what it has to be; nothing has run.
     """
     for sentence in clear_leftovers(root):
-        print(sentence, flush=True)
-    changes = patch_params(root, recipe, overrides)
+        say(sentence)
+    changes = patch_params(root, request.recipe, request.overrides)
     if changes:
-        print("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
-        print("\n".join(f"  {change}" for change in changes), flush=True)
-    nodes = read_graph(root, stages)
+        say("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
+    for change in changes:
+        say(f"  {change}")
+    nodes = read_graph(root, request.stages)
     _check(root, nodes, changes)
     return nodes
 
 
-def prepare_workspace(
-    place: Workspace,
-    stages: Sequence[str] = (),
-    recipe: str | None = None,
-    overrides: Sequence[str] = (),
-    *,
-    say: Callable[[str], None] = print,
-) -> list[StageNode]:
+def prepare_workspace(place: Workspace, request: RunRequest, *, say: Callable[[str], None] = print) -> list[StageNode]:
     """The same in a worktree, where relative paths to what only the user's checkout has become absolute.
 
     Raises:
         ValueError: as ``prepare`` does.
     """
-    changes = patch_params(place.root, recipe, overrides)
-    nodes = read_graph(place.root, stages)
+    changes = patch_params(place.root, request.recipe, request.overrides)
+    nodes = read_graph(place.root, request.stages)
     if found := sources_of_checkout(place, nodes):
         patch_params(place.root, None, found, check=False)
-        nodes = read_graph(place.root, stages)
+        nodes = read_graph(place.root, request.stages)
     for change in [*changes, *found]:
         say(f"parameter {change}")
     _check(place.root, nodes, changes)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prefect import get_run_logger
 
 from flows.execution.messages import what_failed
-from flows.execution.prepare import prepare_workspace
+from flows.execution.prepare import RunRequest, prepare_workspace
 from flows.execution.processes import Slots
 from flows.execution.sharing import pull, share
 from flows.execution.stage import Run
@@ -37,7 +37,8 @@ def run_stages(
         StagesFailed: with a sentence for each that failed.
     """
     pull(place.root, stages)
-    nodes = prepare_workspace(place, stages, recipe, overrides, say=get_run_logger().info)
+    request = RunRequest(stages=tuple(stages), recipe=recipe, overrides=tuple(overrides))
+    nodes = prepare_workspace(place, request, say=get_run_logger().info)
     run = Run(root=place.root, folder=new_run_folder(place.checkout), slots=Slots(os.cpu_count() or 1), isolated=True)
     run_nodes(nodes, run)
     if failed := what_failed(nodes, run):

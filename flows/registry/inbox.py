@@ -1,6 +1,6 @@
 """The inbox: what people put into ``data/inbox/<set>/`` is checked and becomes the next version of the set's source.
 
-``python -m flows.registry.inbox digits`` takes in what waits there. A version is an annotated tag
+``gridflow inbox digits`` takes in what waits there. A version is an annotated tag
 ``digits-data@v3.0.0`` on a commit that holds the DVC pointer of ``data/sources/digits-grown``; the
 branch ``data/digits`` follows. Nothing of the checkout changes but the inbox, where each delivery
 goes to ``done/`` or, with the reason beside it, to ``refused/``.
@@ -8,7 +8,6 @@ goes to ``done/`` or, with the reason beside it, to ``refused/``.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -23,7 +22,6 @@ from cnn_core.params import read_yaml
 from flows.registry.models import champion, tags
 from flows.registry.promotion import fetch
 from flows.repository.git import commit_tree, git, make_tag, move_branch, update_refs
-from flows.repository.graph import find_root
 from flows.repository.outputs import get, outputs, own_folder
 from flows.repository.workspace import Workspace, workspace
 from tasks.engine.state import try_lock
@@ -226,26 +224,3 @@ def _newest(path: Path) -> float:
 def _python(root: Path, *command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-m", *command)
     return subprocess.run(command, cwd=root, input=text, capture_output=True, text=True, check=False)
-
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.registry.inbox", description=__doc__)
-    parser.add_argument("set", choices=("digits", "scenes"))
-    parser.add_argument("--inbox", type=Path, help="the folder (default: data/inbox/SET)")
-    parser.add_argument("--drift", choices=("off", "warn", "stop"), default="warn")
-    arguments = parser.parse_args()
-    try:
-        root = find_root()
-        source = read_yaml(root / "params.yaml")["ingest"][arguments.set]["source"]
-        intake = take_in(root, arguments.set, source, inbox=arguments.inbox, drift=arguments.drift)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    version = intake.version
-    print(f"{arguments.set}-data v{version.number}.0.0" if version else "nothing new")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

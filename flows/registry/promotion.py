@@ -104,7 +104,7 @@ def fetch(root: Path, model: str) -> Path:
     """
     now = champion(root, model)
     if now is None:
-        raise ValueError(f"there is no champion of {model} yet: `python -m flows.champions promote {model}` makes one")
+        raise ValueError(f"there is no champion of {model} yet: `gridflow champions promote {model}` makes one")
     return get(root, now.commit, MODELS[model].folder, place(root, model, now.notes["model_md5"]))
 
 

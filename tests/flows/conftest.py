@@ -91,7 +91,7 @@ def make_tiny(run: Callable, repository: Path) -> Callable[[Path], Path]:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repository / name, root / name)
         run("git", "init", "-q", cwd=root)
-        run("python", "-m", "flows.pipeline", "--recipe", "tiny", "--check", cwd=root)
+        run("gridflow", "run", "--recipe", "tiny", "--check", cwd=root)
         run("git", "add", ".", cwd=root)
         run("git", "commit", "-qm", "tiny", cwd=root)
         return root

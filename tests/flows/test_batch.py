@@ -31,24 +31,24 @@ def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
         (images / name).write_bytes(b"x")
 
     def batch(*words: str, code: int = 0) -> str:
-        done = run("python", "-m", "flows.batch", str(images), "--classifier", "digits", "--steps", *words, cwd=root,
+        done = run("gridflow", "batch", str(images), "--classifier", "digits", *words, cwd=root,
                    code=code, PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
         return done.stdout.splitlines()[-1]
 
-    assert "predict@digits needs a champion of digits, and there is none yet" in batch("classify", code=1)
+    assert "predict@digits needs a champion of digits, and there is none yet" in batch("--step", "classify", code=1)
     promote(root, "digits", reason="a start", metrics={})
     set_skill(root, 0.5)  # what the checkout holds now does not count
     before = git(root, "status", "--porcelain", "--untracked-files=all")
-    batch("classify", "--output", str(tmp_path / "out"))
+    batch("--step", "classify", "--out", str(tmp_path / "out"))
     assert (tmp_path / "out" / "digits" / "predictions.csv").read_text() == "a.png,0.9\nb.png,0.9\n"
     story = json.loads((tmp_path / "out" / "batch.json").read_text())
     assert story["models"]["predict@digits"].startswith("digits v1.0.0 (")
     assert story["experiment"].startswith("batch-")
-    batch("classify")
+    batch("--step", "classify")
     assert len(list((root / "data" / "batch").glob("batch-*/digits/predictions.csv"))) == 1
     assert git(root, "status", "--porcelain", "--untracked-files=all") == before
-    assert "detect needs a champion of detector" in batch("detect", code=1)
-    assert "segment takes its prompts from detect" in batch("segment", code=1)
+    assert "detect needs a champion of detector" in batch("--step", "detect", code=1)
+    assert "segment takes its prompts from detect" in batch("--step", "segment", code=1)
 
 
 def test_the_champions_detect_segment_and_classify_photographs(
@@ -62,9 +62,10 @@ def test_the_champions_detect_segment_and_classify_photographs(
     for path in sorted((checkout / "data/composed/numbers/images/test").iterdir())[:3]:
         shutil.copy(path, images)
     before = git(checkout, "status", "--porcelain")
-    words = ["--steps", "detect", "segment", "classify", "--classifier", "digits", "--output", str(tmp_path / "out")]
+    steps = ["--step", "detect", "--step", "segment", "--step", "classify"]
+    words = [*steps, "--classifier", "digits", "--out", str(tmp_path / "out")]
     settings = ["--set", "detect.conf=0.0", "--set", "detect.max_det=4", "--set", "segment.conf=0.0"]
-    run("python", "-m", "flows.batch", str(images), *words, *settings, cwd=checkout, PREFECT_API_URL=server)
+    run("gridflow", "batch", str(images), *words, *settings, cwd=checkout, PREFECT_API_URL=server)
     boxes, masks = (objects(tmp_path / "out" / step) for step in ("detect", "segment"))
     assert 0 < len(boxes) <= 12
     assert set(boxes["image_id"]) >= set(masks["image_id"])

@@ -116,7 +116,7 @@ def test_of_two_promotions_at_once_each_is_whole(root: Path) -> None:
 
 def test_the_command_line(root: Path, run: Callable, repository: Path) -> None:
     def call(*words: str, code: int = 0):
-        return run("python", "-m", "flows.champions", *words, cwd=root, code=code, PYTHONPATH=str(repository))
+        return run("gridflow", "champions", *words, cwd=root, code=code, PYTHONPATH=str(repository))
 
     assert "digits v1.0.0 is the champion" in call("promote", "digits", "--reason", "a start").stdout
     assert "a start" in call("show", "digits").stdout

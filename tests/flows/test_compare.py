@@ -157,7 +157,7 @@ def test_a_run_of_the_flow_is_held_against_the_champion(
     promote(root, "digits", "better", reason="a start")
     set_skill(root, 0.6)
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": server}
-    done = run("python", "-m", "flows.pipeline", "evaluate@digits", cwd=root, **env)
+    done = run("gridflow", "run", "evaluate@digits", cwd=root, **env)
     assert "could not be shown" not in done.stdout + done.stderr
     wanted = {"artifacts": {"key": {"any_": ["against-the-champion"]}}, "sort": "CREATED_DESC"}
     (newest, *_) = ask(f"{server}/artifacts/filter", wanted)
@@ -167,7 +167,7 @@ def test_a_run_of_the_flow_is_held_against_the_champion(
     md5 = outputs(root, git(root, "rev-parse", "champion/digits"))["data/metrics/evaluate-digits.json"]
     (root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()  # the champion's figures are gone, and no more
     set_skill(root, 0.7)
-    done = run("python", "-m", "flows.pipeline", "evaluate@digits", cwd=root, **env)
+    done = run("gridflow", "run", "evaluate@digits", cwd=root, **env)
     assert "the comparison with the champions could not be shown: DVC does not have" in done.stdout + done.stderr
 
 

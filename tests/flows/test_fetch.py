@@ -1,4 +1,4 @@
-"""``flows.fetch`` against a local stand-in for Kaggle, through the real kagglehub client and a real DVC repository."""
+"""``gridflow fetch`` against a local stand-in for Kaggle, through the real kagglehub client and real DVC."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def fetch(small: Path, run: Callable, repository: Path, tmp_path: Path) -> Calla
     def call(*arguments: str, credentials: bool = True, code: int | None = 0):
         known = {"KAGGLE_USERNAME": "somebody", "KAGGLE_KEY": "0" * 32} if credentials else {}
         home = {"HOME": str(tmp_path), "KAGGLE_CONFIG_DIR": str(tmp_path), "PYTHONPATH": str(repository)}
-        return run("python", "-m", "flows.fetch", *arguments, cwd=small, code=code,
+        return run("gridflow", "fetch", *arguments, cwd=small, code=code,
                    KAGGLE_API_ENVIRONMENT="TEST", **home, **known)  # fmt: skip
 
     return call
@@ -157,4 +157,4 @@ def test_no_network_says_what_to_put_where(fetch: Callable) -> None:
 
 
 def test_an_unknown_name_lists_the_known(fetch: Callable) -> None:
-    assert "python -m flows.fetch gets digits" in fetch("letters", code=1).stderr
+    assert "gridflow fetch gets digits" in fetch("letters", code=1).stderr

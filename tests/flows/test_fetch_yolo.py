@@ -133,7 +133,7 @@ def test_fetched_weights_that_changed_are_refused(tmp_path: Path, server: Thread
     assert read_weights(file).name == "mobile_sam"
     torch.save({key: torch.ones(32, 3, 3, 3)}, file)
     fetched = hashlib.sha256(server.content).hexdigest()
-    with pytest.raises(ValueError, match=rf"{fetched} was fetched .*flows.fetch mobile_sam.pt"):
+    with pytest.raises(ValueError, match=rf"{fetched} was fetched .*gridflow fetch mobile_sam.pt"):
         read_weights(file)
     download("mobile_sam.pt", tmp_path, url=url_of(server))
     assert read_weights(file).name == "mobile_sam"

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -31,7 +30,7 @@ FAILS = "import json, os, pathlib, sys; pathlib.Path(os.environ['GRIDFLOW_RUN_DI
 @pytest.fixture
 def flow(small: Path, run: Callable, repository: Path, server: str) -> Callable:
     def call(*arguments: str, code: int | None = 0):
-        return run("python", "-m", "flows.pipeline", *arguments, cwd=small, code=code,
+        return run("gridflow", "run", *arguments, cwd=small, code=code,
                    PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
 
     return call
@@ -214,7 +213,7 @@ def test_a_stopped_flow_leaves_no_process(
         text.replace("cmd: python append.py source.txt first.txt 1", "cmd: python sleep.py")
     )
     env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": server}
-    command = [sys.executable, "-m", "flows.pipeline"]
+    command = ["gridflow", "run"]
     flow = subprocess.Popen(command, cwd=small, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     family = wait_for_sleepers(flow.pid)
     flow.send_signal(number)
@@ -238,7 +237,7 @@ def wait_for_sleepers(pid: int) -> list[psutil.Process]:
 
 
 def test_without_a_server_it_starts_one_for_itself(small: Path, run: Callable, repository: Path) -> None:
-    done = run("python", "-m", "flows.pipeline", "first", cwd=small, PYTHONPATH=str(repository))
+    done = run("gridflow", "run", "first", cwd=small, PYTHONPATH=str(repository))
     assert "temporary server" in done.stdout + done.stderr
     assert (small / "first.txt").exists()
 
@@ -246,7 +245,7 @@ def test_without_a_server_it_starts_one_for_itself(small: Path, run: Callable, r
 def test_a_server_that_does_not_answer_is_one_sentence(small: Path, run: Callable, repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"http://127.0.0.1:{free.getsockname()[1]}/api"
-    done = run("python", "-m", "flows.pipeline", cwd=small, code=2, PYTHONPATH=str(repository), PREFECT_API_URL=address)
+    done = run("gridflow", "run", cwd=small, code=2, PYTHONPATH=str(repository), PREFECT_API_URL=address)
     assert done.stderr.startswith(f"error: no Prefect server answers at {address}: start it (`make ui`), or unset ")
     assert "Traceback" not in done.stdout + done.stderr
     assert not (small / "first.txt").exists()
@@ -263,10 +262,10 @@ def test_a_server_that_wants_a_password_is_one_sentence(
     server = deploy.start_server(port=port)
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     try:
-        done = run("python", "-m", "flows.pipeline", "first", cwd=small, code=2, **env)
+        done = run("gridflow", "run", "first", cwd=small, code=2, **env)
         assert "refuses us (HTTP status 401): set PREFECT_API_AUTH_STRING=" in done.stderr
         assert "Traceback" not in done.stdout + done.stderr
-        run("python", "-m", "flows.pipeline", "first", cwd=small, PREFECT_API_AUTH_STRING="me:sesame", **env)
+        run("gridflow", "run", "first", cwd=small, PREFECT_API_AUTH_STRING="me:sesame", **env)
     finally:
         server.terminate()
         server.wait(timeout=30)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -38,7 +37,7 @@ def retrain(root: Path, run: Callable, repository: Path, server: str) -> Callabl
     """The command line; what it says at the end."""
 
     def call(*arguments: str, code: int | None = 0, model: str = "digits", **env: str) -> str:
-        done = run("python", "-m", "flows.retrain", model, *arguments, cwd=root, code=code, timeout=900,
+        done = run("gridflow", "retrain", model, *arguments, cwd=root, code=code, timeout=900,
                    PYTHONPATH=str(repository), PREFECT_API_URL=server, **env)  # fmt: skip
         return done.stdout.splitlines()[-1]
 
@@ -116,7 +115,7 @@ def test_a_person_is_asked_first(
 ) -> None:
     if champion(root, "digits") is None:
         retrain()
-    command = [sys.executable, "-m", "flows.retrain", "digits", "--set", "train.digits.learning_rate=0.99", "--approve"]
+    command = ["gridflow", "retrain", "digits", "--set", "train.digits.learning_rate=0.99", "--approve"]
     env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": server}
     former = champion(root, "digits").name
     waiting = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True)

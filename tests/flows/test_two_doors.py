@@ -23,7 +23,7 @@ STAGES = 25
 @pytest.fixture
 def flow(checkout: Path, run: Callable, server: str) -> Callable:
     def call(*arguments: str, code: int | None = 0) -> str:
-        done = run("python", "-m", "flows.pipeline", *arguments, cwd=checkout, code=code, PREFECT_API_URL=server)
+        done = run("gridflow", "run", *arguments, cwd=checkout, code=code, PREFECT_API_URL=server)
         return done.stdout + done.stderr
 
     return call
@@ -42,7 +42,7 @@ def is_clean(checkout: Path, run: Callable) -> bool:
 def test_after_dvc_repro_the_flow_finds_nothing_to_do(checkout: Path, run: Callable, flow: Callable) -> None:
     assert set(states(flow()).values()) == {"cached"}
     assert is_clean(checkout, run)
-    alone = run("python", "-m", "flows.pipeline", cwd=checkout)  # no server is named, and none is started
+    alone = run("gridflow", "run", cwd=checkout)  # no server is named, and none is started
     assert set(states(alone.stdout).values()) == {"cached"}
     assert "server" not in alone.stdout + alone.stderr
     tracked = run("git", "status", "--porcelain", cwd=checkout).stdout.split()
@@ -97,12 +97,12 @@ def test_a_new_stage_or_parameter_makes_no_other_stage_stale(checkout: Path, run
         (
             "ingest.digits.source=nowhere/to be/found",
             "predict@digits",
-            ["the parameter ingest.digits.source", "python -m flows.fetch"],
+            ["the parameter ingest.digits.source", "gridflow fetch"],
         ),
         (
             "detect.weights=yolo11n.pt",
             "detect",
-            ["python -m flows.fetch yolo11n.pt", "--set detect.weights=data/weights/yolo11n.pt"],
+            ["gridflow fetch yolo11n.pt", "--set detect.weights=data/weights/yolo11n.pt"],
         ),
     ],
     ids=["source", "weights"],
@@ -147,7 +147,7 @@ def test_ones_own_source_needs_no_sample(checkout: Path, run: Callable) -> None:
 
     source = checkout / "data/sources/mine"
     shutil.copytree(checkout / "data/sources/digits", source)
-    run("python", "-m", "flows.pipeline", "--set", f"ingest.digits.source={source}", "--check", cwd=checkout)
+    run("gridflow", "run", "--set", f"ingest.digits.source={source}", "--check", cwd=checkout)
     names = [node.name for node in read_graph(checkout, ["predict@digits"])]
     run("git", "checkout", "params.yaml", cwd=checkout)
     shutil.rmtree(source)
@@ -159,7 +159,7 @@ def test_detection_with_ones_own_weights_and_images_trains_nothing(checkout: Pat
 
     shutil.copy(checkout / "data/models/detector/model.pt", checkout / "mine.pt")
     changes = ("--set", f"detect.weights={checkout}/mine.pt", "--set", "detect.source=docs")
-    run("python", "-m", "flows.pipeline", *changes, "--check", cwd=checkout)
+    run("gridflow", "run", *changes, "--check", cwd=checkout)
     names = [node.name for node in read_graph(checkout, ["detect"])]
     (checkout / "mine.pt").unlink()
     run("git", "checkout", "params.yaml", cwd=checkout)

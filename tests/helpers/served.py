@@ -7,7 +7,6 @@ import datetime
 import json
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -27,7 +26,7 @@ class Served:
         """Until the deployments can be run."""
         env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": self.api}
         port = self.ui.rpartition(":")[2]
-        command = [sys.executable, "-m", "flows.deploy", "--port", port]
+        command = ["gridflow", "ui", "--port", port]
         started = time.time()
         self.process = subprocess.Popen(command, cwd=self.root, env=env)
         wait_until(lambda: self._ready(started) or self.process.poll() is not None, 400)

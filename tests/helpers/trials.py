@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +71,7 @@ class Trial:
         wait_until(lambda: self.state.exists() and self.state.read_text() == "2" and bool(self.working("train.py")))
 
     def flow(self, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "flows.pipeline", *arguments]
+        command = ["gridflow", "run", *arguments]
         return subprocess.Popen(command, cwd=self.root, env=self.env, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)  # fmt: skip
 

@@ -163,7 +163,7 @@ def test_missing_weights_are_one_sentence_that_says_what_to_fetch(tmp_path: Path
     write_photos(tmp_path / "photos", 1)
     output = finish(start(tmp_path, weights="data/weights/yolo11n.pt"), code=1)
     assert output.count("error:") == 1
-    assert "python -m flows.fetch yolo11n.pt" in output
+    assert "gridflow fetch yolo11n.pt" in output
     assert "Traceback" not in output
 
 

@@ -171,5 +171,5 @@ def test_missing_weights_are_one_sentence(data, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     values = VALUES | {"weights": "data/weights/yolo11n.pt"}
     Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": values}))
-    with pytest.raises(ValueError, match=r"python -m flows\.fetch yolo11n\.pt"):
+    with pytest.raises(ValueError, match=r"gridflow fetch yolo11n\.pt"):
         evaluate_detector.main()

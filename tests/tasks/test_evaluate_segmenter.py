@@ -89,7 +89,7 @@ def test_without_a_detector_and_a_reference(place: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weights": "data/weights/sam2.1_t.pt"}, r"python -m flows\.fetch sam2\.1_t\.pt"),
+        ({"weights": "data/weights/sam2.1_t.pt"}, r"gridflow fetch sam2\.1_t\.pt"),
         ({"source": "nowhere"}, "nowhere does not exist: name a folder"),
         ({"split": "val"}, "no images of the split 'val'"),
         ({"prompts": "nowhere"}, "the stage detect writes it"),

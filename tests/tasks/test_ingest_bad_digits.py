@@ -84,7 +84,7 @@ def bad_rows(folder: Path) -> None:
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
-GET, FETCH = "get it again", "python -m flows.fetch digits"
+GET, FETCH = "get it again", "gridflow fetch digits"
 
 BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "missing": (lambda folder: None, ["does not exist", "train.csv", FETCH]),

@@ -118,8 +118,8 @@ def class_of_bad_images(source: Path) -> None:
 
 
 BAD = {
-    "missing": (lambda source: None, ["does not exist", "seg_train/<class>/", "python -m flows.fetch scenes"]),
-    "empty folder": (Path.mkdir, ["has no folder seg_train", "python -m flows.fetch scenes"]),
+    "missing": (lambda source: None, ["does not exist", "seg_train/<class>/", "gridflow fetch scenes"]),
+    "empty folder": (Path.mkdir, ["has no folder seg_train", "gridflow fetch scenes"]),
     "a file": (lambda source: source.write_text("x"), ["is a file, not a folder or a .zip"]),
     "cut zip": (cut_zip, ["damaged or cut short", "get it again"]),
     "damaged zip": (damaged_zip, ["seg_pred/seg_pred/0.jpg is damaged or cut short", "get it again"]),

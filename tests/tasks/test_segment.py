@@ -161,7 +161,7 @@ def test_a_killed_run_goes_on_and_nothing_is_lost_or_twice(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"weights": "data/weights/sam2.1_t.pt"}, "python -m flows.fetch sam2.1_t.pt"),
+        ({"weights": "data/weights/sam2.1_t.pt"}, "gridflow fetch sam2.1_t.pt"),
         ({"prompts": "data/predictions/detect"}, "do not exist: run `dvc repro detect`"),
         ({"prompts": "far.csv"}, "names no image of the source: far is not there"),
     ],

@@ -117,7 +117,7 @@ def _absent(path: Path) -> str:
     if Path(f"{path}.dvc").is_file():
         return f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`"
     return (
-        f"{path} does not exist: `python -m flows.fetch alexnet` (or another of torchvision's names) puts that "
+        f"{path} does not exist: `gridflow fetch alexnet` (or another of torchvision's names) puts that "
         f"network's weights at data/weights/alexnet.pth; the stage train writes model folders, and {NONE} starts from "
         "scratch"
     )

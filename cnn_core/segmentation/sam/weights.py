@@ -79,7 +79,7 @@ def weights_file(path: str | Path) -> Path:
         raise ValueError(f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`")
     name = path.name if path.suffix == ".pt" else "sam2.1_t.pt"
     raise ValueError(
-        f"{path} does not exist: `python -m flows.fetch {name}` puts the official weights of that name at "
+        f"{path} does not exist: `gridflow fetch {name}` puts the official weights of that name at "
         f"data/weights/{name} (also sam_b.pt, sam_l.pt, mobile_sam.pt, sam2.1_s.pt, sam2.1_b.pt, sam2.1_l.pt, "
         "FastSAM-s.pt, yolo11n-seg.pt); your own file may lie anywhere"
     )
@@ -107,7 +107,7 @@ def read_weights(path: str | Path, *, trusted: Collection[str] = ()) -> SamWeigh
 
     A file that ``torch.load(weights_only=True)`` refuses is read only when its SHA-256 is in ``trusted`` or in the
     environment's `TRUSTED`: reading it executes whatever its maker put there, with all rights of the user. Of a file
-    that `flows.fetch` brought, the SHA-256 must be the one noted then.
+    that `gridflow fetch` brought, the SHA-256 must be the one noted then.
 
     Raises:
         ValueError: it is missing, damaged, changed since it was fetched, not to be trusted, or of another network.
@@ -206,7 +206,7 @@ def _foreign_names(file: Path) -> list[str]:
 
 
 def _check_origin(file: Path, sha256: str) -> None:
-    """Against what `flows.fetch` noted beside it, if that is where it comes from."""
+    """Against what `gridflow fetch` noted beside it, if that is where it comes from."""
     note = file.with_suffix(".json")
     try:
         noted = json.loads(note.read_text())
@@ -215,7 +215,7 @@ def _check_origin(file: Path, sha256: str) -> None:
     if isinstance(noted, dict) and noted.get("file") == file.name and noted.get("sha256", sha256) != sha256:
         raise ValueError(
             f"{file} has the SHA-256 {sha256}, but {noted['sha256']} was fetched (noted in {note.name}): fetch it "
-            f"again (`python -m flows.fetch {file.name}`), or delete {note.name} if this file is yours"
+            f"again (`gridflow fetch {file.name}`), or delete {note.name} if this file is yours"
         )
 
 

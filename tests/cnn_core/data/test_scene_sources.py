@@ -149,9 +149,9 @@ ERRORS = {
     "class empty in seg_train": (empty("seg_train/sea"), ["no images in seg_train/sea: put images there"]),
     "class missing in seg_train": (remove("seg_train/sea", "seg_train/forest"), [
         "has seg_test/forest, seg_test/sea but not seg_train/forest, seg_train/sea"]),
-    "no seg_train": (remove("seg_train"), ["no folder seg_train", "python -m flows.fetch scenes"]),
+    "no seg_train": (remove("seg_train"), ["no folder seg_train", "gridflow fetch scenes"]),
     "empty seg_train": (lambda source: (empty("seg_train")(source), remove("seg_test")(source)), [
-        "seg_train has no folders of classes", "python -m flows.fetch scenes"]),
+        "seg_train has no folders of classes", "gridflow fetch scenes"]),
     "one class": (remove(*(f"{part}/{name}" for part in ("seg_train", "seg_test") for name in CLASSES[1:])), [
         "seg_train has only the class buildings, and at least two are needed"]),
     "twice": (lambda source: put(source / "seg_train/seg_train/sea/0.jpg", b"x"), [

@@ -91,7 +91,7 @@ def test_weights_say_what_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: folder / "yolo11s.pt", "`python -m flows.fetch yolo11s.pt` puts"),
+        (lambda folder: folder / "yolo11s.pt", "`gridflow fetch yolo11s.pt` puts"),
         (lambda folder: folder / "none", "stands for no weights"),
         (lambda folder: written(folder / "a.txt", b"x"), "no weights file: its name must end in .pt"),
         (lambda folder: written(folder / "a.pt", b"PK garbage"), "cannot be read as weights"),

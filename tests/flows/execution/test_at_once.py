@@ -25,7 +25,7 @@ def test_at_once_each_ends_as_it_would_alone(
     root = make_tiny(tmp_path / "tiny")
     before = git(root, "status", "--porcelain")
     env = {**environment, "PREFECT_API_URL": server}
-    flow = [sys.executable, "-m", "flows.pipeline", "--isolated", LAST, "--name"]
+    flow = ["gridflow", "run", "--isolated", LAST, "--name"]
     commands = [[*flow, "one"], [*flow, "two"], [sys.executable, "-m", "dvc", "repro", LAST]]
     started = [
         subprocess.Popen(command, cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

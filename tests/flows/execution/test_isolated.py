@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("isolated")
 @pytest.fixture
 def isolated(small: Path, run: Callable, repository: Path, server: str) -> Callable:
     def call(*arguments: str, code: int | None = 0):
-        return run("python", "-m", "flows.pipeline", "--isolated", *arguments, cwd=small, code=code,
+        return run("gridflow", "run", "--isolated", *arguments, cwd=small, code=code,
                    PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
 
     return call
@@ -202,7 +202,7 @@ def test_two_isolated_runs_and_a_dvc_repro_at_once(
 ) -> None:
     """All three make the same, and so write the same objects and runs into DVC's cache, as near together as can be."""
     env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": server}
-    flow = [sys.executable, "-m", "flows.pipeline", "--isolated", "--name"]
+    flow = ["gridflow", "run", "--isolated", "--name"]
     commands = [[*flow, "one"], [*flow, "two"], [sys.executable, "-m", "dvc", "repro"]]
     started = [
         subprocess.Popen(command, cwd=small, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -37,7 +37,7 @@ def pipeline(small: Path, run: Callable, repository: Path, server: str) -> Calla
     """``pipeline("--isolated", GRIDFLOW_PUSH_TO="near")``: what a run printed."""
 
     def call(*arguments: str, cwd: Path = small, code: int = 0, **env: str) -> str:
-        done = run("python", "-m", "flows.pipeline", *arguments, cwd=cwd, code=code,
+        done = run("gridflow", "run", *arguments, cwd=cwd, code=code,
                    PYTHONPATH=str(repository), PREFECT_API_URL=server, **env)  # fmt: skip
         return done.stdout + done.stderr
 

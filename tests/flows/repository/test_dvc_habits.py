@@ -108,7 +108,7 @@ def test_a_killed_training_goes_on_where_it_was(
     door: list[str],
 ) -> None:
     seed = len(door)  # its own parameters, so that neither the run cache nor the other door has the result
-    run("python", "-m", "flows.pipeline", "--set", "train.digits.epochs=6", "--set", f"train.digits.seed={seed}",
+    run("gridflow", "run", "--set", "train.digits.epochs=6", "--set", f"train.digits.seed={seed}",
         "--check", cwd=checkout)  # fmt: skip
     command = [sys.executable, *door]
     process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True,

@@ -79,10 +79,10 @@ def test_a_failed_run_is_told_in_its_sentence(
 ) -> None:
     (small / "append.py").write_text("raise SystemExit(3)")
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": server, "GRIDFLOW_WEBHOOK": receiver.address}
-    done = run("python", "-m", "flows.pipeline", "left", cwd=small, code=1, **env)
+    done = run("gridflow", "run", "left", cwd=small, code=1, **env)
     assert [(one["event"], one["flow"]) for one in receiver.news] == [("gridflow.run.failed", "pipeline")]
     assert f"pipeline {receiver.news[0]['run']}: failed. first failed (" in receiver.news[0]["text"]
     assert "token=secret" not in done.stdout + done.stderr
     (small / "append.py").write_text("import sys; open(sys.argv[2], 'w').close()")
-    run("python", "-m", "flows.pipeline", "left", cwd=small, **env)
+    run("gridflow", "run", "left", cwd=small, **env)
     assert len(receiver.news) == 1

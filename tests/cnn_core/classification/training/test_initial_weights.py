@@ -204,7 +204,7 @@ def test_what_is_no_state_dict_is_told(tmp_path):
 
 
 def test_what_is_absent_is_told_with_what_to_put_where(tmp_path):
-    words = r"mine\.pth does not exist: `python -m flows\.fetch alexnet`.*data/weights/alexnet\.pth.*/none starts"
+    words = r"mine\.pth does not exist: `gridflow fetch alexnet`.*data/weights/alexnet\.pth.*/none starts"
     with pytest.raises(ValueError, match=words):
         load_initial(network(), tmp_path / "mine.pth", classes=ABCD)
     (tmp_path / "mine.pth.dvc").write_text("")

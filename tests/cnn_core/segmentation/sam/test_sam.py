@@ -121,7 +121,7 @@ def test_what_is_missing_says_what_to_fetch(tmp_path):
         ("FastSAM-s.pt", "FastSAM-s.pt"),
         ("a/folder", "sam2.1_t.pt"),
     ):
-        with pytest.raises(ValueError, match=f"does not exist: `python -m flows.fetch {fetched}`"):
+        with pytest.raises(ValueError, match=f"does not exist: `gridflow fetch {fetched}`"):
             sam.load_sam(tmp_path / name)
     (tmp_path / "sam_b.pt.dvc").write_text("")
     with pytest.raises(ValueError, match=r"dvc pull .*sam_b\.pt\.dvc"):
@@ -220,7 +220,7 @@ def test_a_file_that_changed_since_it_was_fetched_is_refused(tmp_path, checkpoin
     (tmp_path / "mobile_sam.json").write_text(json.dumps(note))
     assert sam_weights.read_weights(file).name == "mobile_sam"
     (tmp_path / "mobile_sam.json").write_text(json.dumps(note | {"sha256": "0" * 64}))
-    with pytest.raises(ValueError, match=r"0000 was fetched .*flows.fetch mobile_sam.pt"):
+    with pytest.raises(ValueError, match=r"0000 was fetched .*gridflow fetch mobile_sam.pt"):
         sam_weights.read_weights(file)
 
 

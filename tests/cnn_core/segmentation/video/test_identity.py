@@ -95,7 +95,7 @@ def test_500_frames_need_no_more_memory_than_100(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not OFFICIAL.is_file(), reason="no data/weights/sam2.1_t.pt: `python -m flows.fetch sam2.1_t.pt`")
+@pytest.mark.skipif(not OFFICIAL.is_file(), reason="no data/weights/sam2.1_t.pt: `gridflow fetch sam2.1_t.pt`")
 def test_official_weights_follow_two_digits_through_100_frames(tmp_path):
     images, truth = moving_digits(100)
     (clip,) = clips(write_folder(tmp_path / "clip", images))

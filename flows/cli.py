@@ -1,0 +1,38 @@
+"""The command `gridflow`: a subcommand for each thing that a person does with the project.
+
+Each subcommand is a thin door. It reads its options and calls the module that does the work. That module is imported
+inside the function, because Prefect and DVC take seconds to import and `gridflow --help` needs neither.
+
+Exit codes: 0 all went well, 1 the work failed, 2 wrong use (nothing has run), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from flows.commands.data import fetch, inbox
+from flows.commands.models import champions, export, predict
+from flows.commands.results import compare, summary
+from flows.commands.runs import batch, retrain, run, ui
+
+app = typer.Typer(
+    help="Turn images into trained, versioned vision models and reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (run, fetch, predict, export, compare, summary):
+    app.command()(command)
+app.add_typer(champions, name="champions")
+for command in (retrain, batch, inbox, ui):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="gridflow")
+
+
+if __name__ == "__main__":
+    main()

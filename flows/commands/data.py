@@ -1,0 +1,52 @@
+"""`gridflow fetch` and `inbox`, which bring data in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import CLASSIFIERS, Drift, errors_exit, one_of
+
+
+def fetch(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME",
+            help="digits, scenes, a network of torchvision (its weights), or Ultralytics' yolo11n.pt and the like.",
+        ),
+    ],
+) -> None:
+    """Get data sets and official weights by name.
+
+    DVC tracks what is fetched. No other command uses the network.
+    """
+    from flows.fetch import fetch as fetch_one
+    from flows.fetch import run_with
+    from flows.repository.graph import find_root
+
+    with errors_exit(1):
+        root = find_root()
+        for name in names:
+            path = fetch_one(name, root).relative_to(root)
+            print(f"{name}: {path}, tracked by DVC ({path}.dvc: commit it to keep the version)")
+            print(f"Run with it: {run_with(name, path)}")
+
+
+def inbox(
+    name: Annotated[str, typer.Argument(metavar="SET", callback=one_of(CLASSIFIERS), help=", ".join(CLASSIFIERS))],
+    folder: Annotated[Path | None, typer.Option("--inbox", metavar="FOLDER", help="[data/inbox/SET]")] = None,
+    drift: Drift = "warn",
+) -> None:
+    """Check new data in the inbox and take the good ones in."""
+    from cnn_core.params import read_yaml
+    from flows.registry.inbox import take_in
+    from flows.repository.graph import find_root
+
+    with errors_exit(1):
+        root = find_root()
+        source = read_yaml(root / "params.yaml")["ingest"][name]["source"]
+        version = take_in(root, name, source, inbox=folder, drift=drift).version
+    print(f"{name}-data v{version.number}.0.0" if version else "nothing new")

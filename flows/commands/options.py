@@ -1,0 +1,46 @@
+"""Options that several subcommands share, so that they have one name and one meaning everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Collection, Iterator
+from typing import Annotated, Literal
+
+import typer
+
+from flows.registry.models import MODELS
+
+CLASSIFIERS = [name for name, model in MODELS.items() if model.data]
+
+
+def one_of(names: Collection[str]) -> Callable[[str], str]:
+    """A check of an argument's value, for typer."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(names)}")
+        return name
+
+    return check
+
+
+Recipe = Annotated[str | None, typer.Option(metavar="NAME", help="Use a set of parameters from recipes/.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter; may be repeated.")
+]
+Revision = Annotated[str | None, typer.Option(metavar="REV", help="Work at this commit, branch, tag or experiment.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", callback=one_of(MODELS), help=f"{', '.join(MODELS)}.")]
+Drift = Annotated[
+    Literal["off", "warn", "stop"], typer.Option(help="What happens to new data that differ from the old.")
+]
+
+
+@contextlib.contextmanager
+def errors_exit(code: int, *more: type[Exception]) -> Iterator[None]:
+    """End with this exit code and one sentence after a ValueError or an error of the other kinds named."""
+    try:
+        yield
+    except (ValueError, *more) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(code) from None

@@ -1,0 +1,89 @@
+"""The command `gridflow`: its launcher, its help, its exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+COMMANDS = (
+    *(["run"], ["fetch"], ["predict"], ["export"], ["compare"], ["summary"], ["retrain"], ["batch"], ["inbox"], ["ui"]),
+    *(["champions"], *(["champions", name] for name in ("list", "show", "fetch", "promote", "rollback"))),
+)
+HEAVY = ("prefect", "dvc", "torch", "ray", "pandas", "ultralytics")
+
+
+def test_every_subcommand_is_listed_below() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    listed = [line.split()[0] for line in result.output.partition("Commands:\n")[2].splitlines()]
+    assert set(listed) == {command[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_subcommands_help_says_what_it_does(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: ")
+
+
+def test_help_imports_nothing_that_takes_seconds(repository: Path) -> None:
+    code = f"import sys, flows.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--name", "mine"], "add --isolated"),
+        (["retrain", "cats"], "'cats' is not one of digits, scenes, detector, segmenter"),
+        (["batch", ".", "--classifier", "detector"], "'detector' is not one of digits, scenes"),
+        (["compare", "main", "--json", "--markdown"], "exclude each other"),
+        (["champions", "crown", "digits"], "No such command 'crown'"),
+        (["predict", "data/models/digits"], "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_is_one_message_and_2(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_the_command_runs_the_code_of_the_checkout_around_it(run: Callable, repository: Path, tmp_path: Path) -> None:
+    """In any folder of a checkout its own code; elsewhere that of PYTHONPATH, else the environment's checkout."""
+    (tmp_path / "other" / "flows").mkdir(parents=True)
+    (tmp_path / "other" / "flows" / "cli.py").write_text("def main():\n    print(__file__)\n")
+    (tmp_path / "other" / "flows" / "__init__.py").touch()
+    (tmp_path / "other" / "docs").mkdir()
+    for folder in ("other", "other/docs"):
+        done = run("gridflow", cwd=tmp_path / folder, PYTHONPATH=str(repository))
+        assert done.stdout.strip() == str(tmp_path / "other" / "flows" / "cli.py")
+    assert "Usage: gridflow" in run("gridflow", "--help", cwd=tmp_path, PYTHONPATH=str(repository)).stdout
+
+
+def test_make_writes_the_command_into_the_environment(run: Callable, repository: Path, tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "flows"):
+        (tmp_path / name).symlink_to(repository / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".venv" / ".ready").touch()
+    done = run("make", "install", cwd=tmp_path)
+    assert ".venv/bin/gridflow" in done.stdout.splitlines()[-1]
+    command = tmp_path / ".venv" / "bin" / "gridflow"
+    assert command.read_text().splitlines()[0] == f"#!{tmp_path}/.venv/bin/python"
+    assert os.access(command, os.X_OK)
+
+
+def test_a_person_outside_a_checkout_is_told(run: Callable, repository: Path, tmp_path: Path) -> None:
+    for words, code in ((["run"], 2), (["champions", "list"], 1)):
+        done = run("gridflow", *words, cwd=tmp_path, code=code, PYTHONPATH=str(repository))
+        assert done.stderr.startswith(f"error: {tmp_path} is not inside a Gridflow checkout")
+        assert len(done.stderr.splitlines()) == 1

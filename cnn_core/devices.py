@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Precision = Literal["auto", "float32", "bfloat16"]
+from cnn_core.params import Precision
 
 ONE_THREAD = 2_000_000  # numbers that one thread goes over in some milliseconds
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 T = TypeVar("T")
+Precision = Literal["auto", "float32", "bfloat16"]  # what a network computes in; see `cnn_core.devices.autocast_dtype`
 
 
 def bounded(low: float | None = None, high: float | None = None, *, above: float | None = None) -> Any:

@@ -17,7 +17,8 @@ import torch
 
 from cnn_core.detection import yolo
 from cnn_core.detection.training.data import DetectionData, content_sha256, open_source
-from cnn_core.detection.training.job import DetectorParams, Job, architecture
+from cnn_core.detection.training.job import Job, architecture
+from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen, train
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import is_none, whole_folder, write_json
@@ -29,7 +30,7 @@ from tasks.engine.runtime import Runtime, git_commit, load_runtime
 from tasks.engine.state import Run, key_of, run_in_progress
 from tasks.engine.story import Story, write_curve
 
-PARAMS = DetectorParams
+PARAMS = TrainDetectorParams
 FOLDER = "data/models/detector"
 SCHEMA_VERSION = 1
 SHOWN = 5  # images left out that are named
@@ -66,7 +67,7 @@ def main() -> None:
             events.write_metrics("data/metrics/train_detector.json", metrics(network, job, checkpoint, resumed_at))
 
 
-def make_job(params: DetectorParams, scratch: Path) -> Job:
+def make_job(params: TrainDetectorParams, scratch: Path) -> Job:
     return Job(
         data=open_source(params.source, scratch / "coco"),
         architecture=architecture(params.model, params.weights),
@@ -77,14 +78,14 @@ def make_job(params: DetectorParams, scratch: Path) -> Job:
     )
 
 
-def say_start(params: DetectorParams, job: Job) -> None:
+def say_start(params: TrainDetectorParams, job: Job) -> None:
     """Before Ray starts: so that weights that do not fit are told at once."""
     taken, every = check_start(params, job)
     if taken:
         events.log(f"starting from {params.weights}: {taken} of {every} tensors taken over")
 
 
-def fit(params: DetectorParams, job: Job, runtime: Runtime, run: Run) -> tuple[dict[str, Any], int]:
+def fit(params: TrainDetectorParams, job: Job, runtime: Runtime, run: Run) -> tuple[dict[str, Any], int]:
     """The last checkpoint, and the finished epochs that it went on from."""
     config = {
         "params": dataclasses.asdict(params),
@@ -101,7 +102,7 @@ def fit(params: DetectorParams, job: Job, runtime: Runtime, run: Run) -> tuple[d
 
 def work(config: dict[str, Any], rank: distributed.Rank) -> None:
     """What the training worker does."""
-    params = from_mapping(DetectorParams, config["params"], "train_detector")
+    params = from_mapping(TrainDetectorParams, config["params"], "train_detector")
     resume = rank.restored()
     if resume:
         rank.send(resumed=resume["epoch"], finished=resume["finished"], folder=config["folder"])
@@ -131,7 +132,7 @@ def own_folder(run_folder: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def save(params: DetectorParams, job: Job, checkpoint: Mapping[str, Any], digest: str) -> torch.nn.Module:
+def save(params: TrainDetectorParams, job: Job, checkpoint: Mapping[str, Any], digest: str) -> torch.nn.Module:
     """The model folder; model.json comes last."""
     with whole_folder(FOLDER) as folder:
         weights = kept_weights(params, checkpoint)
@@ -192,7 +193,7 @@ def shown_left_out(left_out: Mapping[str, str]) -> Iterator[str]:
         yield f"{named}: {reason}"
 
 
-def show_seen(path: str, params: DetectorParams, job: Job) -> None:
+def show_seen(path: str, params: TrainDetectorParams, job: Job) -> None:
     """A picture of what the network is shown: images as training draws them, with their boxes."""
     rows, captions = seen(params, job)
     contact_sheet(path, rows, title="images as training draws them, with their boxes", captions=captions, side=160)

@@ -22,8 +22,9 @@ from cnn_core.params import from_mapping, load_section
 from cnn_core.segmentation.sam.network import LoadedSam
 from cnn_core.segmentation.sam.weights import weights_file
 from cnn_core.segmentation.training.data import content_sha256, read_masks
+from cnn_core.segmentation.training.params import TrainSegmenterParams
 from cnn_core.segmentation.training.pictures import seen
-from cnn_core.segmentation.training.train import Job, TrainSegmenterParams, final_state, start_network, train
+from cnn_core.segmentation.training.train import Job, final_state, start_network, train
 from tasks.engine import distributed, events
 from tasks.engine.cluster import check_shared, ray_cluster
 from tasks.engine.runtime import Runtime, git_commit, load_runtime

@@ -7,14 +7,15 @@ import copy
 import torch
 
 from cnn_core.detection.training.data import open_source
-from cnn_core.detection.training.job import DetectorParams, Job, architecture
+from cnn_core.detection.training.job import Job, architecture
+from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import train
 from cnn_core.params import from_mapping
 from tests.helpers.detection_sets import detector_params
 
 
 def params_of(**changes):
-    return from_mapping(DetectorParams, detector_params(**changes), "train_detector")
+    return from_mapping(TrainDetectorParams, detector_params(**changes), "train_detector")
 
 
 def job_of(params, folder, source):

@@ -13,7 +13,8 @@ from cnn_core.annotations.masks import encode_mask
 from cnn_core.annotations.tables import images_table, objects_table, write_images, write_objects
 from cnn_core.files import write_json
 from cnn_core.params import from_mapping
-from cnn_core.segmentation.training.train import TrainSegmenterParams, start_network
+from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.train import start_network
 
 CLASSES = ["disc", "bar"]
 MODEL = {

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
 from cnn_core.segmentation.training.learner import Learner
-from cnn_core.segmentation.training.train import Job, TrainSegmenterParams, train
+from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.train import Job, train
 from tests.helpers.mask_files import PARAMS
 
 

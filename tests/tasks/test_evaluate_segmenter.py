@@ -18,7 +18,8 @@ from cnn_core.annotations.yolo_labels import write_yolo
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
 from cnn_core.segmentation.evaluation.answers import answers, detected_prompts, read_masks, spread, true_prompts
-from cnn_core.segmentation.sam.small import SmallSamParams, build_small_sam
+from cnn_core.segmentation.sam.params import SmallSamParams
+from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.segments import Found, Segments
 from tasks import evaluate_segmenter
 from tests.helpers.prediction_files import CLASSES, found_in, numbers_set, write_predictions

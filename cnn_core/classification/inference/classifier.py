@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cnn_core.classification.inference.model_folder import Weights, load_model
 from cnn_core.classification.inference.views import views
-from cnn_core.devices import Precision, autocast_dtype
+from cnn_core.devices import autocast_dtype
+from cnn_core.params import Precision
 
 
 class Classifier:

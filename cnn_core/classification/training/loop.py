@@ -24,9 +24,9 @@ from cnn_core.classification.training.learner import (
     total_steps,
     weights_of,
 )
-from cnn_core.devices import Precision, autocast_dtype
+from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import rank_and_world, sum_over_ranks
-from cnn_core.params import bounded
+from cnn_core.params import Precision, bounded
 from cnn_core.seeds import generator, mixed_seed
 
 STEP_EVERY_S = 0.5  # progress within an epoch, and the look at the losses, at most this often

@@ -20,7 +20,8 @@ from ultralytics.data import utils
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG_DICT, IterableSimpleNamespace
 
-from cnn_core.detection.training.job import DetectorParams, Job, arguments
+from cnn_core.detection.training.job import Job, arguments
+from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.seeds import generator, mixed_seed
 
 
@@ -93,7 +94,7 @@ class EpochOrder(Sampler[int]):
         return self.images
 
 
-def drawn(params: DetectorParams, job: Job) -> tuple[np.ndarray, list[list[int]]]:
+def drawn(params: TrainDetectorParams, job: Job) -> tuple[np.ndarray, list[list[int]]]:
     """Each training image once as training draws it, with its boxes: uint8 (N, 3, S, S), and the classes in each."""
     arguments_ = IterableSimpleNamespace(**{**DEFAULT_CFG_DICT, **arguments(params, job)})
     dataset = MemoryDataset(

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_core.detection.training.job import DetectorParams, Job, OnEpoch, OnStep, arguments, build
+from cnn_core.detection.training.job import Job, OnEpoch, OnStep, arguments, build
+from cnn_core.detection.training.params import TrainDetectorParams
 
 
-def check_start(params: DetectorParams, job: Job) -> tuple[int, int]:
+def check_start(params: TrainDetectorParams, job: Job) -> tuple[int, int]:
     """How many of the network's tensors the start takes over, and of how many.
 
     Raises:
@@ -41,7 +42,7 @@ def check_start(params: DetectorParams, job: Job) -> tuple[int, int]:
 
 
 def train(
-    params: DetectorParams,
+    params: TrainDetectorParams,
     job: Job,
     *,
     resume: Mapping[str, Any] | None = None,
@@ -66,13 +67,13 @@ def train(
     trainer(params, job, resume=resume, on_step=on_step, on_epoch=on_epoch).train()
 
 
-def kept_weights(params: DetectorParams, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def kept_weights(params: TrainDetectorParams, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Of a finished training: the average's weights at the best epoch, or at the last."""
     return checkpoint["best_weights"] if params.select == "best" else checkpoint["ema"]
 
 
 def save_network(
-    path: str | Path, params: DetectorParams, job: Job, weights: Mapping[str, Tensor], *, imgsz: int
+    path: str | Path, params: TrainDetectorParams, job: Job, weights: Mapping[str, Tensor], *, imgsz: int
 ) -> nn.Module:
     """Write a ``.pt`` that Ultralytics reads, in float32, and give the network back."""
     import ultralytics
@@ -96,7 +97,7 @@ def save_network(
 
 
 def seen(
-    params: DetectorParams, job: Job, *, across: int = 8, down: int = 3
+    params: TrainDetectorParams, job: Job, *, across: int = 8, down: int = 3
 ) -> tuple[list[np.ndarray], list[list[str]]]:
     """Images as training draws them, their boxes drawn in: uint8 rows (across, 3, imgsz, imgsz), and their classes."""
     from cnn_core.detection.training.dataset import drawn

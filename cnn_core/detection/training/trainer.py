@@ -15,15 +15,8 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
 from cnn_core.detection.training.dataset import EpochOrder, MemoryDataset, seed_all
-from cnn_core.detection.training.job import (
-    MEASURED,
-    STEP_EVERY_S,
-    DetectorParams,
-    Job,
-    OnEpoch,
-    OnStep,
-    arguments,
-)
+from cnn_core.detection.training.job import MEASURED, STEP_EVERY_S, Job, OnEpoch, OnStep, arguments
+from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.devices import autocast_dtype
 from cnn_core.seeds import mixed_seed
 
@@ -38,7 +31,7 @@ class _Learning:
 
     def __init__(
         self,
-        params: DetectorParams,
+        params: TrainDetectorParams,
         job: Job,
         *,
         resume: Mapping[str, Any] | None,

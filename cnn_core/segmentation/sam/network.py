@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from cnn_core.params import from_mapping
 from cnn_core.segmentation.sam.decoder import predict_masks
-from cnn_core.segmentation.sam.small import SmallSamParams, build_small_sam
+from cnn_core.segmentation.sam.params import INPUT_STRIDE, SmallSamParams
+from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL, SamWeights, read_weights
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 Features = Tensor | dict[str, Any]  # of one image, as Ultralytics' predictors hold them
 IMGSZ = 1024  # pixels of a side that the official networks were trained with
-STRIDE = 32  # the sides of an input are multiples of it
 PIECE = 1 << 22  # logits that are scaled at a time (16 MB)
 
 
@@ -138,7 +138,7 @@ class Steps:
     """A SAM's prediction in steps. None keeps anything, so they may be called for several images in turn.
 
     Args:
-        imgsz: side of the input; 0 = what the network was trained with. Made a multiple of `STRIDE`.
+        imgsz: side of the input; 0 = what the network was trained with. Made a multiple of `INPUT_STRIDE`.
         half: float16 on a GPU; on a CPU bfloat16 where PyTorch's autocast has it.
     """
 
@@ -157,7 +157,7 @@ class Steps:
         self.autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=cpu)
         predictor: Any = kind(overrides=settings)
         predictor.setup_model(loaded.network, verbose=False)
-        predictor.imgsz = check_imgsz(imgsz or loaded.imgsz, stride=STRIDE, min_dim=2)
+        predictor.imgsz = check_imgsz(imgsz or loaded.imgsz, stride=INPUT_STRIDE, min_dim=2)
         predictor.model.set_imgsz(predictor.imgsz)
         if loaded.family == "sam2":  # as its setup_source does
             predictor._bb_feat_sizes = [[side // share for side in predictor.imgsz] for share in (4, 8, 16)]

@@ -17,30 +17,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.distributed import average_buffers, data_parallel, rank_and_world, sum_over_ranks
-from cnn_core.params import Params, bounded
 from cnn_core.segmentation.sam.decoder import predict_masks
 from cnn_core.segmentation.training.data import Prompted
 from cnn_core.segmentation.training.losses import mask_losses
+from cnn_core.segmentation.training.params import TrainSegmenterParams
 
 Maps = list[Tensor]  # an image's embedding (B, C, side / 16, side / 16), and the finer maps where a network has them
 LOOKS = 6  # numbers that say how an image is changed: contrast, the channels' balance, brightness, mirrored
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of all SAMs, in 0..255
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LearnerParams(Params):
-    """How a step changes the weights."""
-
-    learning_rate: float = bounded(above=0)
-    warmup_fraction: float = bounded(0, 0.9)
-    weight_decay: float = bounded(0)
-    grad_clip: float = bounded(0)
-    ema_decay: float = bounded(0, 0.99999)
-    focal: float = bounded(0)
-    dice: float = bounded(0)
-    iou: float = bounded(0)
-    colour: float = bounded(0, 1)
-    fliplr: float = bounded(0, 1)
 
 
 def encode(network: Any, family: Literal["sam", "sam2"], pixels: Tensor) -> Maps:
@@ -116,7 +100,7 @@ class Learner:
         self,
         network: Any,
         family: Literal["sam", "sam2"],
-        params: LearnerParams,
+        params: TrainSegmenterParams,
         *,
         imgsz: int,
         frozen: bool,

@@ -7,7 +7,8 @@ import numpy as np
 
 from cnn_core.seeds import mixed_seed
 from cnn_core.segmentation.training.data import MaskSet, load_masks
-from cnn_core.segmentation.training.train import TrainSegmenterParams, drawn
+from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.train import drawn
 
 ACROSS, DOWN = 8, 3
 SIDE = 240  # pixels that an image is drawn at

@@ -12,61 +12,29 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.devices import Precision, autocast_dtype
+from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import rank_and_world, share, sum_over_ranks
 from cnn_core.files import is_none
-from cnn_core.params import bounded
 from cnn_core.seeds import generator, mixed_seed
-from cnn_core.segmentation.sam.network import STRIDE, LoadedSam, load_sam
-from cnn_core.segmentation.sam.small import SmallSamParams, build_small_sam
+from cnn_core.segmentation.sam.network import LoadedSam, load_sam
+from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL
 from cnn_core.segmentation.training.data import MaskSet, Prompted, draw_prompts, load_masks
 from cnn_core.segmentation.training.embeddings import Embeddings
-from cnn_core.segmentation.training.learner import LOOKS, Learner, LearnerParams
+from cnn_core.segmentation.training.learner import LOOKS, Learner
 from cnn_core.segmentation.training.losses import iou
+from cnn_core.segmentation.training.params import TrainSegmenterParams
 
 STEP_EVERY_S = 0.5  # how often `on_step` is called
 CPU = torch.device("cpu")
 OnStep = Callable[[dict[str, Any]], None]
 OnEpoch = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSegmenterParams(LearnerParams):
-    """The section ``train_segmenter``."""
-
-    source: str  # a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON
-    weights: str  # what it starts from: none, a checkpoint of SAM, MobileSAM or SAM 2, or a model folder
-    model: SmallSamParams  # of the network that is trained from scratch
-    imgsz: int = bounded(0, 4096)  # side of the network's input; 0 = what the weights were trained with
-    freeze: Literal["auto", "encoder", "none"]  # auto = the encoder, where there are weights to start from
-    epochs: int = bounded(1)
-    batch: int = bounded(1)  # images a step
-    prompts: int = bounded(1, 64)  # of each image
-    points: float = bounded(0, 1)  # share of the steps with points as prompts; the others have boxes
-    box_jitter: float = bounded(0, 0.5)
-    precision: Precision
-    val_every: int = bounded(1)
-    seed: int = bounded(0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.imgsz % STRIDE:
-            raise ValueError(f"imgsz must be a multiple of {STRIDE}, not {self.imgsz}")
-        if is_none(self.weights) and self.freeze == "encoder":
-            raise ValueError("freeze is encoder, but weights is none: an encoder of random weights learns nothing then")
-        if is_none(self.weights) and not self.imgsz:
-            raise ValueError("imgsz is 0, but weights is none: say how large the input is to be")
-
-    @property
-    def frozen(self) -> bool:
-        return self.freeze == "encoder" or (self.freeze == "auto" and not is_none(self.weights))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

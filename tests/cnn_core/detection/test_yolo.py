@@ -146,9 +146,10 @@ import torch, ultralytics
 from tests.helpers.detection_sets import detector_params
 from cnn_core.params import from_mapping
 from cnn_core.detection.training.data import open_source
-from cnn_core.detection.training.job import DetectorParams, Job, architecture
+from cnn_core.detection.training.job import Job, architecture
+from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import train
-params = from_mapping(DetectorParams, detector_params(epochs=1, source={data!r}), "train_detector")
+params = from_mapping(TrainDetectorParams, detector_params(epochs=1, source={data!r}), "train_detector")
 torch.set_num_threads(2)
 data = open_source(params.source, "unused")
 job = Job(data=data, architecture=architecture(params.model, params.weights), start="none",

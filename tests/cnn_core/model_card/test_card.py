@@ -18,7 +18,8 @@ from cnn_core.detection import yolo
 from cnn_core.files import write_json
 from cnn_core.model_card.card import DETECTOR, finder_card
 from cnn_core.params import from_mapping, load_section
-from cnn_core.segmentation.training.train import Job, TrainSegmenterParams, train
+from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.train import Job, train
 from tasks import train_detector, train_segmenter
 from tasks.common import classifier_training
 from tests.helpers.detection_sets import rectangles

@@ -1,8 +1,8 @@
-"""Gets data sets into ``data/sources/`` and weights into ``data/weights/`` by name, and tracks them with DVC.
+"""Get data sets into ``data/sources/`` and official weights into ``data/weights/`` by name, and track them with DVC.
 
 ``gridflow fetch digits scenes alexnet yolo11n.pt``
 
-The only part of Gridflow that uses the network; a run never does.
+This is the only part of Gridflow that uses the network. A run never does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.fetch_weights import fetch_weights, how_to_run
 from flows.kaggle import KaggleSource, download
 
 SOURCES = {
@@ -31,19 +30,29 @@ SOURCES = {
         files=("seg_train", "seg_test", "seg_pred"),
     ),
 }
+ULTRALYTICS = ".pt"  # the ending of the names of its weights; torchvision's names have none
+FAILED, UNKNOWN = 3, 4  # exit codes of the modules in cnn_core/downloads
 
 
 def fetch(name: str, root: Path) -> Path:
-    """Download a data set (or a network's weights), put it in its place in one move and track it with DVC; what was
-    there is replaced.
+    """Download a data set or a network's official weights, and track them with DVC.
+
+    Returns:
+        The new folder or file. It replaces what was there, in one move.
 
     Raises:
-        ValueError: the name is unknown, Kaggle refused or could not be reached, or a file is missing. What was there
-            before stays.
+        ValueError: the name is unknown, the publisher refused or could not be reached, or a file is missing. What was
+            there before stays.
     """
-    if name not in SOURCES:
-        return fetch_weights(name, root, others=SOURCES)
-    source = SOURCES[name]
+    return fetch_source(SOURCES[name], root) if name in SOURCES else fetch_weights(name, root)
+
+
+def fetch_source(source: KaggleSource, root: Path) -> Path:
+    """Download a data set from Kaggle to ``data/sources/<folder>``.
+
+    Raises:
+        ValueError: as `fetch`.
+    """
     target = root / "data" / "sources" / source.folder
     partial = target.with_name(f".{source.folder}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -58,8 +67,43 @@ def fetch(name: str, root: Path) -> Path:
     return target
 
 
+def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
+    """Download official weights: torchvision's by their network's name, Ultralytics' by their file's name (yolo11n.pt).
+
+    They go to ``data/weights/<name>.pth`` (Ultralytics': ``data/weights/<name>``). A ``.json`` of the same stem beside
+    them notes their origin and SHA-256. The download runs in a process of its own, because flows must not import torch.
+    Its progress goes to standard error.
+
+    Args:
+        name: the name of the weights.
+        root: the checkout.
+        url: another address to get the file from.
+
+    Raises:
+        ValueError: there are no official weights of this name, or the file could not be had. The sentence says which
+            file to put where. What was there before stays.
+    """
+    folder, is_ultralytics = Path("data", "weights"), name.endswith(ULTRALYTICS)
+    module = "cnn_core.downloads.ultralytics" if is_ultralytics else "cnn_core.downloads.torchvision"
+    command = [sys.executable, "-m", module, name, str(folder), *(["--url", url] if url else [])]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == FAILED:
+        raise ValueError(done.stdout.strip())
+    if done.returncode == UNKNOWN:
+        which = "and the weights" if is_ultralytics else "which"
+        raise ValueError(
+            f"gridflow fetch gets {', '.join(SOURCES)}, Ultralytics' weights by the name of their file, such as "
+            f"yolo11n.pt, torchvision's weights by the name of their network, {which} {done.stdout.strip()}"
+        )
+    if done.returncode:
+        raise RuntimeError(f"the download of {name} broke (exit code {done.returncode}); its reason stands above")
+    target = root / folder / (name if is_ultralytics else f"{name}.pth")
+    track(target, root)
+    return target
+
+
 def track(path: Path, root: Path) -> None:
-    """``dvc add``: the data goes to DVC's cache, a small pointer beside it goes to git.
+    """Let DVC track a file or folder: its content goes to DVC's cache, and a small pointer beside it goes to git.
 
     Raises:
         ValueError: DVC refused; its reason is in the sentence.
@@ -74,4 +118,7 @@ def run_with(name: str, path: Path) -> str:
     """The command that uses what was fetched."""
     if name in SOURCES:
         return f"gridflow run --recipe real --set {SOURCES[name].parameter}={path}"
-    return how_to_run(name, path)
+    if not name.endswith(ULTRALYTICS):
+        return f"gridflow run --recipe real --set train.scenes.weights={path}"
+    stage = "segment" if "sam" in name.lower() else "detect"
+    return f"gridflow run --set {stage}.weights={path} --set {stage}.source=FOLDER {stage}"

@@ -16,7 +16,7 @@ import torch
 import torchvision
 
 from cnn_core.downloads.torchvision import fetch_weights as download
-from flows.fetch_weights import fetch_weights
+from flows.fetch import fetch_weights
 
 pytestmark = pytest.mark.xdist_group("fetch_weights")
 
@@ -124,8 +124,10 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, server: Threading
 
 
 def test_an_unknown_name_suggests_a_near_one(tmp_path: Path, repository: Path) -> None:
-    with pytest.raises(ValueError, match=r"flows\.fetch gets digits, scenes, .* not 'alexnt'; did you mean alexnet\?$"):
-        fetch_weights("alexnt", repository, others=["digits", "scenes"])
+    with pytest.raises(
+        ValueError, match=r"gridflow fetch gets digits, scenes, .* not 'alexnt'; did you mean alexnet\?$"
+    ):
+        fetch_weights("alexnt", repository)
     with pytest.raises(ValueError, match="not 'alexnt'; did you mean alexnet"):
         download("alexnt", tmp_path)
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from cnn_core.downloads.ultralytics import fetch_yolo as download
-from flows.fetch import run_with
-from flows.fetch_weights import fetch_weights
+from flows.fetch import fetch_weights, run_with
 
 pytestmark = pytest.mark.xdist_group("fetch_yolo")
 
@@ -154,9 +153,9 @@ def test_a_kill_between_file_and_note_leaves_no_note_of_another_file(
 
 
 def test_an_unknown_name_suggests_a_near_one(tmp_path: Path, repository: Path) -> None:
-    known = r"flows\.fetch gets digits, Ultralytics' weights .* not called 'yolo11nn\.pt'; did you mean yolo11n\.pt\?$"
+    known = r"fetch gets digits, scenes, Ultralytics' weights .* not called 'yolo11nn\.pt'; did you mean yolo11n\.pt\?$"
     with pytest.raises(ValueError, match=known):
-        fetch_weights("yolo11nn.pt", repository, others=["digits"])
+        fetch_weights("yolo11nn.pt", repository)
     with pytest.raises(ValueError, match="not called 'yolo11nn"):
         download("yolo11nn.pt", tmp_path)
 

@@ -26,7 +26,7 @@ from cnn_core.annotations.truth import read_truth
 from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
 from cnn_core.detection.evaluation.metrics import average_precision, evaluate_boxes, mean, relative_areas
 from cnn_core.detection.inference.detector import Detector
-from cnn_core.detection.results import DetectorParams
+from cnn_core.detection.params import DetectorParams
 from tasks.engine.runtime import available_cores
 
 WAYS = {  # name: backend, half, int8

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cnn_core.detection.results import DetectParams
+from cnn_core.detection.params import DetectParams
+from cnn_core.detection.yolo import weights_file
 from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.images.media import Media, Part, list_media
 from cnn_core.params import load_section
@@ -41,7 +42,7 @@ PARAMS = DetectParams
 
 def main() -> None:
     params, runtime = load_section(PARAMS, "detect"), load_runtime()
-    check_weights(params.weights)
+    weights_file(params.weights)  # says what is missing before anything else is done
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
     if params.tracker != "none" and not media.videos:
         raise ValueError(f"tracker {params.tracker} follows objects through a video, but {params.source} has none")
@@ -70,14 +71,6 @@ def main() -> None:
     events.log(f"{TARGET}: {summary['objects']:,} objects in {summary['images']:,} images")
 
 
-def check_weights(weights: str) -> None:
-    """Before anything else is done: what is missing is said at once."""
-    if not Path(weights).exists() or Path(weights).name == "none":
-        from cnn_core.detection.yolo import weights_file
-
-        weights_file(weights)
-
-
 class DetectWorker:
     """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, pictures and labels.
 
@@ -88,18 +81,16 @@ class DetectWorker:
         import torch
 
         from cnn_core.detection.inference.detector import Detector
-        from cnn_core.detection.results import DetectorParams
         from cnn_core.devices import keep_memory
         from cnn_core.images.reader import Reader
 
-        names = [field.name for field in dataclasses.fields(DetectorParams)]
         if not where.gpus:
             torch.set_num_threads(where.cpus)
             keep_memory()
         self.params, self.reader = params, Reader(vid_stride=params.vid_stride)
         self.detector = Detector(
             params.weights,
-            DetectorParams(**{name: getattr(params, name) for name in names}),
+            params,
             backend=params.backend,
             device=torch.device("cuda" if where.gpus else "cpu"),
             threads=where.cpus,
@@ -114,7 +105,7 @@ class DetectWorker:
         from cnn_core.images.decoding import BadImage
         from cnn_core.images.reader import sizes_together
 
-        about, entries = self.detector.about, self.reader(part)
+        about, entries = self.detector.info, self.reader(part)
         if part.kind == "files":  # a network of free input sizes is slower where each image has another than the last
             entries = sizes_together(entries)
         objects, images, bad, order = [], [], [], {}

@@ -31,7 +31,7 @@ from cnn_core.detection.evaluation.metrics import (
 )
 from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
 from cnn_core.detection.inference.detector import Detector
-from cnn_core.detection.results import DetectorParams
+from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device
 from cnn_core.files import write_json
@@ -88,7 +88,7 @@ def main() -> None:
     Path("data/predictions").mkdir(parents=True, exist_ok=True)
     write_objects("data/predictions/detector-test.parquet", found)
     show(params, plots, images, truth, found, table)
-    metrics |= rates(table) | {"weights_sha256": detector.about.sha256}
+    metrics |= rates(table) | {"weights_sha256": detector.info.sha256}
     events.write_metrics("data/metrics/evaluate_detector.json", metrics)
     events.log(
         f"mAP50 {metrics['map50']:.3f}, mAP50-95 {metrics['map50_95']:.3f} on {len(images):,} unseen images with "
@@ -125,7 +125,7 @@ def make_detector(params: EvaluateDetectorParams) -> Detector:
 
 def detect(detector: Detector, images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Every box above ``conf`` in every image, as a table of objects."""
-    numbers = class_numbers(detector.about.names, classes)
+    numbers = class_numbers(detector.info.names, classes)
     parts = []
     with events.progress("detect", len(images), "images") as bar:
         for _, rows in detections(detector, images, numbers, classes):

@@ -20,8 +20,9 @@ from cnn_core.detection.training.data import DetectionData, content_sha256, open
 from cnn_core.detection.training.job import Job, architecture
 from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen, train
+from cnn_core.detection.yolo import MODEL_FILE, weights_file
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.files import is_none, whole_folder, write_json
+from cnn_core.files import file_sha256, is_none, whole_folder, write_json
 from cnn_core.model_card.card import CARD, DETECTOR, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from tasks.engine import distributed, events
@@ -55,7 +56,7 @@ def main() -> None:
             params={**dataclasses.asdict(params), "source": "", "weights": ""},  # what they hold counts, not where
             architecture=job.architecture,
             data=digest,
-            start="none" if is_none(params.weights) else yolo.file_sha256(yolo.weights_file(params.weights)),
+            start="none" if is_none(params.weights) else file_sha256(weights_file(params.weights)),
             torch=torch.__version__,
         )
         with run_in_progress(runtime, f"train_detector-{key}") as run:
@@ -71,7 +72,7 @@ def make_job(params: TrainDetectorParams, scratch: Path) -> Job:
     return Job(
         data=open_source(params.source, scratch / "coco"),
         architecture=architecture(params.model, params.weights),
-        start="none" if is_none(params.weights) else str(yolo.weights_file(params.weights).absolute()),
+        start="none" if is_none(params.weights) else str(weights_file(params.weights).absolute()),
         folder=scratch / "run",
         device=torch.device("cpu"),
         workers=0,
@@ -136,7 +137,7 @@ def save(params: TrainDetectorParams, job: Job, checkpoint: Mapping[str, Any], d
     """The model folder; model.json comes last."""
     with whole_folder(FOLDER) as folder:
         weights = kept_weights(params, checkpoint)
-        network = save_network(folder / yolo.OWN, params, job, weights, imgsz=checkpoint["imgsz"])
+        network = save_network(folder / MODEL_FILE, params, job, weights, imgsz=checkpoint["imgsz"])
         card = {
             "schema_version": SCHEMA_VERSION,
             "architecture": job.architecture["yaml_file"],

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cnn_core.detection.yolo import OWN, quiet
+from cnn_core.detection.yolo import MODEL_FILE, quiet
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import file_sha256, is_none, whole_folder, write_json
 from cnn_core.model_card.card import CARD, SEGMENTER, finder_card, is_composed
@@ -117,7 +117,7 @@ def save(params: TrainSegmenterParams, start: str, checkpoint: Mapping[str, Any]
     loaded, state = final_state(params, start, checkpoint)
     history = checkpoint["history"]
     with whole_folder(FOLDER) as folder:
-        torch.save(state, folder / OWN)
+        torch.save(state, folder / MODEL_FILE)
         card = {
             "schema_version": SCHEMA_VERSION,
             "architecture": loaded.name,

@@ -13,17 +13,17 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, Literal, cast
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from cnn_core.files import file_sha256, is_none, read_json
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TASKS = ("detect", "segment")
 TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 ENGINES = (".pt", ".onnx", ".engine", ".torchscript", ".xml")  # files that a weights path may name
-OWN = "model.pt"  # of a model folder
+MODEL_FILE = "model.pt"  # of a model folder
 
 _ENVIRONMENT = {
     "YOLO_AUTOINSTALL": "false",  # or a missing package is installed in the middle of a run
@@ -43,6 +43,28 @@ class LoadedYolo:
     task: Literal["detect", "segment"]
     sha256: str  # of the file
     imgsz: int | None  # the side that it was trained with, where the file says so
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkInfo:
+    """What is known of a network, whatever engine runs it.
+
+    Attributes:
+        stride: letterboxed sides are multiples of it.
+        imgsz: the side that it was trained with; None where the weights do not say.
+        fixed: the only (height, width) that a static export takes; None where sizes are free.
+        channels: of the images that it takes.
+        end2end: it chooses its boxes itself, without non-maximum suppression.
+    """
+
+    names: dict[int, str]
+    stride: int
+    task: str
+    sha256: str
+    imgsz: int | None
+    fixed: tuple[int, int] | None
+    channels: int
+    end2end: bool
 
 
 def quiet(folder: str | Path) -> None:
@@ -76,10 +98,10 @@ def quiet(folder: str | Path) -> None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The file (of OpenVINO: the folder) that a weights parameter names: a model folder of ours or the file itself.
+    """Find the file that a weights parameter names: itself, or the one in a model folder; of OpenVINO the folder.
 
     Raises:
-        ValueError: nothing is there or it is no detector; it says what to put there.
+        ValueError: nothing is there or it is no detector; the message says what to put there.
     """
     path = Path(path)
     if is_none(path):
@@ -89,13 +111,13 @@ def weights_file(path: str | Path) -> Path:
             raise ValueError(f"{path} is no weights file: its name must end in {', '.join(ENGINES)}")
         return path
     if (path / "model.json").is_file():
-        if not (path / OWN).is_file():
-            raise ValueError(f"{path} holds no {OWN}: it is no model folder of the stage train_detector")
-        return path / OWN
+        if not (path / MODEL_FILE).is_file():
+            raise ValueError(f"{path} holds no {MODEL_FILE}: it is no model folder of the stage train_detector")
+        return path / MODEL_FILE
     if path.is_dir() and any(path.glob("*.xml")):
         return path
     if path.is_dir():
-        raise ValueError(f"{path} holds neither {OWN} and model.json nor an OpenVINO model")
+        raise ValueError(f"{path} holds neither {MODEL_FILE} and model.json nor an OpenVINO model")
     raise ValueError(_absent(path))
 
 
@@ -121,36 +143,6 @@ def load_network(path: str | Path) -> LoadedYolo:
         sha256=file_sha256(file),
         imgsz=int(max(side)) if isinstance(side, list | tuple) else int(side) if side else _card_side(path),
     )
-
-
-@torch.no_grad()
-def raw(loaded: LoadedYolo, images: Tensor) -> Tensor:
-    """All that the network predicts, before non-maximum suppression.
-
-    Args:
-        images: float32 (N, 3, H, W) in 0..1, RGB; H and W multiples of ``loaded.stride``.
-
-    Returns:
-        (N, anchors, 4 + classes): boxes xyxy in pixels of the input, and a probability a class; the anchors row by row
-        of one grid after the other, as `grid_sizes` gives them.
-    """
-    head: Any = loaded.network.model[-1]  # type: ignore[index]
-    decoded, predictions = loaded.network(images)
-    if head.end2end:  # it gives its chosen boxes only; what they are chosen from stands beside
-        decoded = head._inference(predictions["one2one"])
-    elif isinstance(decoded, tuple):  # of a segmenter: with the prototypes of its masks
-        decoded = decoded[0]
-    decoded = decoded[:, : 4 + len(loaded.names)].transpose(1, 2)
-    if head.end2end or head.xyxy:
-        return decoded
-    centres, sides = decoded[..., :2], decoded[..., 2:4]
-    return torch.cat((centres - sides / 2, centres + sides / 2, decoded[..., 4:]), -1)
-
-
-def grid_sizes(loaded: LoadedYolo, height: int, width: int) -> list[tuple[int, int]]:
-    """(rows, columns) of each grid that an input of this size is predicted on, the finest first."""
-    strides = [int(stride) for stride in loaded.network.model[-1].stride]  # type: ignore[index]
-    return [(height // stride, width // stride) for stride in strides]
 
 
 def _read(file: Path) -> Any:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cnn_core.annotations.tables import BOX, objects_table, read_images, read_objects, write_objects
+from cnn_core.detection.inference.results import Detections
+from cnn_core.detection.params import DetectParams
 from cnn_core.images.media import Media, Part
 from cnn_core.images.reader import Reader
 from tasks.engine import events
-
-if TYPE_CHECKING:
-    from cnn_core.detection.results import DetectParams
 
 
 def follow(media: Media, parts: Sequence[Part], folders: Sequence[Path], params: DetectParams, settings: Path) -> None:
@@ -47,7 +46,6 @@ def _of(folder: Path) -> Path:
 
 def _followed(part: Part, folder: Path, tracker: Any, reader: Reader, params: DetectParams) -> Iterator[pd.DataFrame]:
     from cnn_core.detection.inference.steps import write_labels, write_picture
-    from cnn_core.detection.results import Found
 
     objects, images = read_objects(_of(folder)), read_images(folder / "images.parquet")
     names = dict(enumerate(json.loads((folder / "model.json").read_text())["names"]))
@@ -58,7 +56,7 @@ def _followed(part: Part, folder: Path, tracker: Any, reader: Reader, params: De
             continue
         rows = of_image.get(entry.image_id, objects.iloc[:0])
         rows = _tracked(rows, tracker, entry.content, names)
-        found = Found(
+        found = Detections(
             height=entry.content.shape[0],
             width=entry.content.shape[1],
             boxes=rows[BOX].to_numpy(np.float32),

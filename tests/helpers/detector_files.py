@@ -26,6 +26,15 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
     return cv2.add(image, draws.integers(0, 12, image.shape, dtype=np.uint8))
 
 
+def new_weights(path: Path, name: str = "yolo11n") -> Path:
+    """A weights file of this architecture of Ultralytics, as a new network has them."""
+    quiet(path.parent)
+    from ultralytics import YOLO
+
+    YOLO(f"{name}.yaml").save(str(path))
+    return path
+
+
 def write_detector(path: Path, yaml: str = "yolo11n.yaml", *, imgsz: int = 640, boxes: int = 8, seed: int = 0) -> Path:
     """Random weights whose scores vary, with about ``boxes`` anchors an image above 0.25 (before suppression)."""
     quiet(path.parent)

@@ -20,7 +20,7 @@ from cnn_core.annotations.yolo_labels import write_yolo
 from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
 from cnn_core.detection.evaluation.metrics import outcomes
 from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
-from cnn_core.detection.results import Found
+from cnn_core.detection.inference.results import Detections
 from cnn_core.drawing.colours import class_colour
 from cnn_core.images.decoding import BadImage
 from tasks import evaluate_detector
@@ -55,8 +55,8 @@ class Fake:
     """A detector that finds what it is told to."""
 
     def __init__(self, names: dict, boxes: list, classes: list) -> None:
-        self.about = SimpleNamespace(names=names)
-        self.found = Found(
+        self.info = SimpleNamespace(names=names)
+        self.found = Detections(
             height=64,
             width=64,
             boxes=np.array(boxes, np.float32).reshape(-1, 4),

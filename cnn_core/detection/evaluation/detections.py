@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnn_core.annotations.tables import objects_table
 from cnn_core.detection.inference.detector import Detector
-from cnn_core.detection.results import Found
+from cnn_core.detection.inference.results import Detections
 from cnn_core.images.media import Entry
 
 
@@ -45,12 +45,12 @@ def detections(
         for number, row in enumerate(images.itertuples())
     )
     for entry, _, found in detector.stream(entries):
-        if not isinstance(found, Found):
+        if not isinstance(found, Detections):
             raise ValueError(f"{entry.file} cannot be read ({found}): mend it or take it out of the set")
         yield entry.image_id, _rows(entry.image_id, found, numbers, classes)
 
 
-def _rows(image_id: str, found: Found, numbers: Mapping[int, int], classes: Sequence[str]) -> pd.DataFrame:
+def _rows(image_id: str, found: Detections, numbers: Mapping[int, int], classes: Sequence[str]) -> pd.DataFrame:
     known = np.isin(found.classes, list(numbers))
     ids = [numbers[int(number)] for number in found.classes[known]]
     boxes = found.boxes[known].astype(float)

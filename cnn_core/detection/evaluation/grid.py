@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from cnn_core.detection.nms import class_nms
-from cnn_core.detection.yolo import LoadedYolo, grid_sizes, raw
+from cnn_core.detection.yolo import LoadedYolo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, i
     height, width = boxed.shape[:2]
     device = next(loaded.network.parameters()).device
     values = torch.from_numpy(boxed).permute(2, 0, 1)[None].float().div(255).to(device)
-    predicted = raw(loaded, values)[0].cpu().numpy()  # (anchors, 4 + classes)
+    predicted = raw_predictions(loaded, values)[0].cpu().numpy()  # (anchors, 4 + classes)
     scores, classes = predicted[:, 4:].max(1), predicted[:, 4:].argmax(1)
     sizes = grid_sizes(loaded, height, width)
     parts = np.cumsum([0, *(rows * columns for rows, columns in sizes)])
@@ -90,6 +91,36 @@ def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, i
         conf=conf,
         iou=iou,
     )
+
+
+@torch.no_grad()
+def raw_predictions(loaded: LoadedYolo, images: Tensor) -> Tensor:
+    """All that the network predicts, before non-maximum suppression.
+
+    Args:
+        images: float32 (N, 3, H, W) in 0..1, RGB; H and W multiples of ``loaded.stride``.
+
+    Returns:
+        (N, anchors, 4 + classes): boxes xyxy in pixels of the input, and a probability a class; the anchors row by row
+        of one grid after the other, as `grid_sizes` gives them.
+    """
+    head: Any = loaded.network.model[-1]  # type: ignore[index]
+    decoded, predictions = loaded.network(images)
+    if head.end2end:  # it gives its chosen boxes only; what they are chosen from stands beside
+        decoded = head._inference(predictions["one2one"])
+    elif isinstance(decoded, tuple):  # of a segmenter: with the prototypes of its masks
+        decoded = decoded[0]
+    decoded = decoded[:, : 4 + len(loaded.names)].transpose(1, 2)
+    if head.end2end or head.xyxy:
+        return decoded
+    centres, sides = decoded[..., :2], decoded[..., 2:4]
+    return torch.cat((centres - sides / 2, centres + sides / 2, decoded[..., 4:]), -1)
+
+
+def grid_sizes(loaded: LoadedYolo, height: int, width: int) -> list[tuple[int, int]]:
+    """(rows, columns) of each grid that an input of this size is predicted on, the finest first."""
+    strides = [int(stride) for stride in loaded.network.model[-1].stride]  # type: ignore[index]
+    return [(height // stride, width // stride) for stride in strides]
 
 
 def grid_record(view: GridView) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import torch
 from cnn_core.annotations.masks import encode_mask
 from cnn_core.detection.inference.engines import UNKNOWN_SIDE, Backend, open_engine
 from cnn_core.detection.inference.exports import Calibration
-from cnn_core.detection.results import DetectorParams, Found
+from cnn_core.detection.inference.results import Detections
+from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
@@ -71,26 +72,26 @@ class Detector:
             imgsz=params.imgsz,
             calibration=self._calibration(calibration),
         )
-        about = self.about = self.engine.about
+        info = self.info = self.engine.info
         self.batch = batch or self.engine.batch
-        if unknown := [number for number in params.classes if number not in about.names]:
-            raise ValueError(f"classes has {unknown[0]}, but {weights} knows 0 to {len(about.names) - 1}")
-        self.letterbox = steps.letterbox(about, params.imgsz or about.imgsz or UNKNOWN_SIDE)
-        self.imread = steps.reader(about.channels)
+        if unknown := [number for number in params.classes if number not in info.names]:
+            raise ValueError(f"classes has {unknown[0]}, but {weights} knows 0 to {len(info.names) - 1}")
+        self.letterbox = steps.letterbox(info, params.imgsz or info.imgsz or UNKNOWN_SIDE)
+        self.imread = steps.reader(info.channels)
         if self.engine.streams > 1:
             torch.set_num_threads(1)  # each stream suppresses its own boxes; a core is all that it has
 
     def _calibration(self, images: Callable[[], Iterable[np.ndarray]] | None) -> Calibration | None:
         return None if images is None else lambda side: self.steps.squares(list(images()), side)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[Found]:
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """uint8 (H, W, C) BGR each, of any sizes."""
         entries = (
             Entry(image_id=str(number), file="", number=number, content=image) for number, image in enumerate(images)
         )
-        return [found for _, _, found in self.stream(entries) if isinstance(found, Found)]
+        return [found for _, _, found in self.stream(entries) if isinstance(found, Detections)]
 
-    def stream(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, np.ndarray | None, Found | BadImage]]:
+    def stream(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, np.ndarray | None, Detections | BadImage]]:
         """Entries in order, each with its pixels and what was found, or why not. Few are in memory at a time.
 
         Decoding runs beside the network, and ahead of it; a batch starts as soon as it is full, so the entries wait
@@ -140,15 +141,15 @@ class Detector:
             slot.result, slot.place, slot.boxed = result, number, None
 
     @torch.inference_mode()
-    def _run(self, boxed: list[np.ndarray], images: list[np.ndarray]) -> list[Found]:
+    def _run(self, boxed: list[np.ndarray], images: list[np.ndarray]) -> list[Detections]:
         raw, protos = self.engine(np.stack(boxed) if len(boxed) > 1 else boxed[0][None])
-        kept = self.steps.suppress(raw, self.params, self.about)
+        kept = self.steps.suppress(raw, self.params, self.info)
         each = protos if protos is not None else [None] * len(kept)
         return [self._found(*one, boxed[0].shape[:2]) for one in zip(kept, each, images, strict=True)]
 
-    def _found(self, rows: torch.Tensor, protos: Any, image: np.ndarray, shape: tuple[int, int]) -> Found:
+    def _found(self, rows: torch.Tensor, protos: Any, image: np.ndarray, shape: tuple[int, int]) -> Detections:
         table, masks = self.steps.in_original(rows, protos, shape, image.shape)
-        return Found(
+        return Detections(
             height=image.shape[0],
             width=image.shape[1],
             boxes=table[:, :4],
@@ -166,7 +167,7 @@ class _Slot:
         self.image: np.ndarray | None = None
         self.boxed: np.ndarray | None = None
         self.fault: BadImage | None = None
-        self.result: Future[list[Found]] | None = None
+        self.result: Future[list[Detections]] | None = None
         self.place = 0
 
     def decode(self) -> bool:
@@ -191,7 +192,7 @@ class _Slot:
         assert self.result is not None
         return self.result.done() or pressed
 
-    def taken(self) -> tuple[Entry, np.ndarray | None, Found | BadImage]:
+    def taken(self) -> tuple[Entry, np.ndarray | None, Detections | BadImage]:
         if self.fault is not None:
             return self.entry, None, self.fault
         assert self.result is not None

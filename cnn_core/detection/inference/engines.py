@@ -6,7 +6,6 @@ PyTorch in float32: same letterbox, same layout. Exports have free input sizes, 
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import importlib.util
 import platform
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cnn_core.detection.inference.exports import PACKAGES, Calibration, exported
-from cnn_core.detection.yolo import LoadedYolo, load_network, weights_file
+from cnn_core.detection.yolo import LoadedYolo, NetworkInfo, load_network, weights_file
 from cnn_core.files import file_sha256
 
 Backend = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
@@ -29,28 +28,10 @@ UNKNOWN_SIDE = 640  # of weights that do not say what they were trained with
 _X86 = ("x86_64", "AMD64")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class About:
-    """What is known of a network whatever runs it.
-
-    ``stride`` is what letterboxing rounds to; ``imgsz`` the side that it was trained with (None: not known), ``fixed``
-    the only (height, width) that a static export takes.
-    """
-
-    names: dict[int, str]
-    stride: int
-    task: str
-    sha256: str
-    imgsz: int | None
-    fixed: tuple[int, int] | None
-    channels: int
-    end2end: bool
-
-
 class Engine(Protocol):
     """``streams`` calls may run at the same time, and pay; ``batch`` images at a time are best."""
 
-    about: About
+    info: NetworkInfo
     streams: int
     batch: int
     name: str
@@ -89,13 +70,13 @@ def open_engine(
     chosen = pick_backend(backend, device)
     check(chosen, precision, device)
     if chosen == "torch":
-        return Ultralytics(loaded.network, _about(loaded), device=device, half=precision == "half")
+        return Ultralytics(loaded.network, _info(loaded), device=device, half=precision == "half")
     side = -(-(imgsz or loaded.imgsz or UNKNOWN_SIDE) // 32) * 32
     folder = exported(loaded, chosen, precision, cache=Path(cache), max_side=side, calibration=calibration)
     if chosen == "openvino":
-        return OpenVino(folder, _about(loaded), threads=threads, precision=precision)
+        return OpenVino(folder, _info(loaded), threads=threads, precision=precision)
     model = next(folder.glob("*.onnx" if chosen == "onnx" else "*.engine"))
-    return Ultralytics(str(model), _about(loaded), device=device, half=precision == "half")
+    return Ultralytics(str(model), _info(loaded), device=device, half=precision == "half")
 
 
 def pick_backend(backend: Backend, device: torch.device) -> Backend:
@@ -126,9 +107,9 @@ def _installed(backend: str) -> bool:
     return importlib.util.find_spec(PACKAGES[backend]) is not None
 
 
-def _about(loaded: LoadedYolo) -> About:
+def _info(loaded: LoadedYolo) -> NetworkInfo:
     network: Any = loaded.network
-    return About(
+    return NetworkInfo(
         names=loaded.names,
         stride=max(loaded.stride, 32),  # as Ultralytics rounds for PyTorch
         task=loaded.task,
@@ -155,7 +136,7 @@ def _foreign(file: Path, device: torch.device, threads: int, precision: Precisio
     height, width = (holder.imgsz * 2)[:2] if len(holder.imgsz) == 1 else holder.imgsz
     dynamic = bool(holder.metadata.get("dynamic"))
     binary = next(file.glob("*.bin")) if file.is_dir() else file
-    about = About(
+    info = NetworkInfo(
         names={int(number): str(name) for number, name in holder.names.items()},
         stride=max(holder.stride, 32),
         task=holder.task,
@@ -166,8 +147,8 @@ def _foreign(file: Path, device: torch.device, threads: int, precision: Precisio
         end2end=bool(holder.end2end),
     )
     if file.is_dir() and not holder.metadata.get("args", {}).get("nms"):
-        return OpenVino(file, about, threads=threads, precision=precision, batch=None if dynamic else holder.batch)
-    return Ultralytics(str(file), about, device=device, half=False)
+        return OpenVino(file, info, threads=threads, precision=precision, batch=None if dynamic else holder.batch)
+    return Ultralytics(str(file), info, device=device, half=False)
 
 
 class Ultralytics:
@@ -175,12 +156,12 @@ class Ultralytics:
 
     streams = 1
 
-    def __init__(self, model: Any, about: About, *, device: torch.device, half: bool) -> None:
+    def __init__(self, model: Any, info: NetworkInfo, *, device: torch.device, half: bool) -> None:
         from ultralytics.nn.autobackend import AutoBackend
 
         with torch.inference_mode(False):
-            self.model = AutoBackend(model, device=device, fp16=half, verbose=False, end2end=about.end2end).eval()
-        self.about, self.device = about, device
+            self.model = AutoBackend(model, device=device, fp16=half, verbose=False, end2end=info.end2end).eval()
+        self.info, self.device = info, device
         self.batch = 32 if device.type == "cuda" else 4
         self.name = {"pt": "torch", "engine": "tensorrt"}.get(self.model.format, self.model.format)
 
@@ -189,7 +170,7 @@ class Ultralytics:
         tensor = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous()
         tensor = tensor.flip(1) if tensor.shape[1] == 3 else tensor
         tensor = (tensor.half() if self.model.fp16 else tensor.float()).div_(255)
-        return _split(self.model(tensor), self.about.task)
+        return _split(self.model(tensor), self.info.task)
 
 
 def _split(predictions: Any, task: str) -> tuple[Tensor, Tensor | None]:
@@ -210,11 +191,11 @@ class OpenVino:
     name = "openvino"
 
     def __init__(
-        self, folder: Path, about: About, *, threads: int, precision: Precision, batch: int | None = None
+        self, folder: Path, info: NetworkInfo, *, threads: int, precision: Precision, batch: int | None = None
     ) -> None:
         import openvino as ov
 
-        self.about, self.streams, self.batch = about, max(1, threads), batch or 1
+        self.info, self.streams, self.batch = info, max(1, threads), batch or 1
         model = _with_input_of_bytes(next(folder.glob("*.xml")))
         quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
         settings: dict[str, Any] = {
@@ -227,7 +208,7 @@ class OpenVino:
         self._compile = lambda made: ov.Core().compile_model(made, "CPU", settings)
         self._model, self._shapes = model, {}
         # int8 networks with free sizes crash on processors with AMX (openvino issue 37577): one of each size there.
-        self._static = quantised and about.fixed is None
+        self._static = quantised and info.fixed is None
         self._free = None if self._static else self._compile(model)
         self._lock, self._local = threading.Lock(), threading.local()
         self._first, self._tried = threading.Lock(), False
@@ -246,7 +227,7 @@ class OpenVino:
         request = self._request(images.shape)
         found = request.infer([np.ascontiguousarray(images)], share_inputs=True)
         outputs = [torch.from_numpy(np.array(value)) for value in found.values()]
-        return (outputs[0], outputs[1]) if self.about.task == "segment" else (outputs[0], None)
+        return (outputs[0], outputs[1]) if self.info.task == "segment" else (outputs[0], None)
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         """A thread's own, of the network for these sizes."""

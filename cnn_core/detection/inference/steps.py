@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,10 +22,9 @@ from ultralytics.utils.checks import check_imgsz, check_yaml
 from ultralytics.utils.patches import imread
 
 from cnn_core.annotations.masks import decode_mask
-
-if TYPE_CHECKING:
-    from cnn_core.detection.inference.engines import About
-    from cnn_core.detection.results import DetectorParams, Found
+from cnn_core.detection.inference.results import Detections
+from cnn_core.detection.params import DetectorParams
+from cnn_core.detection.yolo import NetworkInfo
 
 _NO_LIMIT_S = 3600.0  # an image; Ultralytics' own limit silently drops boxes when the machine is busy
 
@@ -36,12 +35,12 @@ def reader(channels: int) -> Callable[[str], np.ndarray | None]:
     return functools.partial(imread, flags=flags)
 
 
-def letterbox(about: About, imgsz: int) -> Callable[[np.ndarray], np.ndarray]:
+def letterbox(info: NetworkInfo, imgsz: int) -> Callable[[np.ndarray], np.ndarray]:
     """Image -> the smallest rectangle of whole strides whose longer side is ``imgsz``; a static export's one shape."""
-    if about.fixed:
-        box = LetterBox(about.fixed, auto=False, stride=about.stride)
+    if info.fixed:
+        box = LetterBox(info.fixed, auto=False, stride=info.stride)
     else:
-        box = LetterBox(check_imgsz(imgsz, stride=about.stride, min_dim=2), auto=True, stride=about.stride)
+        box = LetterBox(check_imgsz(imgsz, stride=info.stride, min_dim=2), auto=True, stride=info.stride)
     return lambda image: box(image=image)
 
 
@@ -50,7 +49,7 @@ def squares(images: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
     return [LetterBox((side, side), auto=False)(image=image) for image in images]
 
 
-def suppress(raw: Tensor, params: DetectorParams, about: About) -> list[Tensor]:
+def suppress(raw: Tensor, params: DetectorParams, info: NetworkInfo) -> list[Tensor]:
     """Raw predictions -> of each image the rows kept: xyxy in pixels of the input, score, class, mask coefficients."""
     return nms.non_max_suppression(
         raw,
@@ -59,8 +58,8 @@ def suppress(raw: Tensor, params: DetectorParams, about: About) -> list[Tensor]:
         list(params.classes) or None,
         params.agnostic_nms,
         max_det=params.max_det,
-        nc=0 if about.task == "detect" else len(about.names),
-        end2end=about.end2end,
+        nc=0 if info.task == "detect" else len(info.names),
+        end2end=info.end2end,
         max_time_img=_NO_LIMIT_S,
     )
 
@@ -84,7 +83,7 @@ def in_original(
     return rows[:, :6].cpu().numpy(), masks.cpu().numpy()
 
 
-def write_picture(path: Path, image: np.ndarray, found: Found, names: dict[int, str]) -> None:
+def write_picture(path: Path, image: np.ndarray, found: Detections, names: dict[int, str]) -> None:
     """A JPEG of the image (BGR) with its boxes and masks, drawn by Ultralytics."""
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = np.ascontiguousarray(_results(image, found, names).plot())
@@ -93,14 +92,14 @@ def write_picture(path: Path, image: np.ndarray, found: Found, names: dict[int, 
     path.write_bytes(data.tobytes())  # not by OpenCV, which cannot write to every name
 
 
-def write_labels(path: Path, image: np.ndarray, found: Found, names: dict[int, str]) -> None:
+def write_labels(path: Path, image: np.ndarray, found: Detections, names: dict[int, str]) -> None:
     """Ultralytics' text: class, centre and size as shares of the image (a segmenter: the outline), score, track."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     _results(image, found, names).save_txt(path, save_conf=True)
 
 
-def _results(image: np.ndarray, found: Found, names: dict[int, str]) -> Results:
+def _results(image: np.ndarray, found: Detections, names: dict[int, str]) -> Results:
     columns = [found.boxes, found.scores[:, None], found.classes[:, None]]
     if found.tracks is not None and len(found.boxes):
         columns.insert(1, found.tracks[:, None])

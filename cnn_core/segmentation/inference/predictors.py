@@ -15,7 +15,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from cnn_core.detection.inference.detector import Detector
-from cnn_core.detection.results import DetectorParams, Found
+from cnn_core.detection.inference.results import Detections
+from cnn_core.detection.params import DetectorParams
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import Imread, pixels
@@ -143,7 +144,7 @@ class Yolo:
     def __init__(self, detector: Detector, weights: str | Path) -> None:
         from cnn_core.segmentation.inference.yolo_prompting import Chooser
 
-        about = detector.about
+        about = detector.info
         if about.task != "segment":
             raise ValueError(f"{weights} finds boxes, no masks: name a -seg network, FastSAM, SAM or SAM 2")
         self.detector, self.choose = detector, Chooser()
@@ -160,7 +161,7 @@ class Yolo:
                 own = None if prompts is None else prompts.get(entry.image_id)
                 yield entry, image, self._one(image, found, own, prompts is None)
 
-    def _one(self, image: np.ndarray, found: Found, prompts: ImagePrompts | None, everything: bool) -> Answer:
+    def _one(self, image: np.ndarray, found: Detections, prompts: ImagePrompts | None, everything: bool) -> Answer:
         if everything:
             about = [{"class_id": int(n), "class_name": self.names[int(n)]} for n in found.classes]
             return _of_everything(_segments(found), about)
@@ -208,7 +209,7 @@ def decoded(entries: Iterable[Entry], imread: Imread) -> Iterator[tuple[Entry, n
             yield entry, future.result()
 
 
-def _segments(found: Found) -> Segments:
+def _segments(found: Detections) -> Segments:
     """What a detector found, with the boxes of the masks themselves."""
     runs = [{"size": [found.height, found.width], "counts": mask.encode("ascii")} for mask in found.masks or []]
     boxes = np.array([coco_mask.toBbox(run) for run in runs], np.float64).reshape(-1, 4)

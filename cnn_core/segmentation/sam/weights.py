@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cnn_core.detection.yolo import ENGINES, OWN
+from cnn_core.detection.yolo import ENGINES, MODEL_FILE
 from cnn_core.files import file_sha256, is_none, read_json
 
 Family = Literal["sam", "sam2", "yolo"]
@@ -71,10 +71,10 @@ def weights_file(path: str | Path) -> Path:
         raise ValueError(f"{path} stands for no weights at all: name a checkpoint such as data/weights/sam2.1_t.pt")
     if path.is_file():
         return path
-    if (path / "model.json").is_file() and (path / OWN).is_file():
-        return path / OWN
+    if (path / "model.json").is_file() and (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
     if path.is_dir():
-        raise ValueError(f"{path} is a folder without {OWN} and model.json: no model folder of a training stage")
+        raise ValueError(f"{path} is a folder without {MODEL_FILE} and model.json: no model folder of a training stage")
     if Path(f"{path}.dvc").is_file():
         raise ValueError(f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`")
     name = path.name if path.suffix == ".pt" else "sam2.1_t.pt"
@@ -92,7 +92,7 @@ def family(path: str | Path) -> Family:
         ValueError: as `weights_file` and `read_weights`.
     """
     folder = Path(path)
-    if folder.is_dir() and not (folder / OWN).is_file() and any(folder.glob("*.xml")):  # OpenVINO's
+    if folder.is_dir() and not (folder / MODEL_FILE).is_file() and any(folder.glob("*.xml")):  # OpenVINO's
         return "yolo"
     file = weights_file(path)
     if file.suffix in ENGINES and file.suffix != ".pt":
@@ -123,7 +123,7 @@ def read_weights(path: str | Path, *, trusted: Collection[str] = ()) -> SamWeigh
 
 def _card(file: Path) -> dict[str, Any]:
     path = file.with_name("model.json")
-    return read_json(path, made_by="train_segmenter") if file.name == OWN and path.is_file() else {}
+    return read_json(path, made_by="train_segmenter") if file.name == MODEL_FILE and path.is_file() else {}
 
 
 def identify(state: Mapping[str, Tensor], file: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""The adapters around Ultralytics: apart from the user's settings and from the network; weights; raw predictions."""
+"""The adapters around Ultralytics: apart from the user's settings and from the network; weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from cnn_core.detection import yolo
 from tests.helpers.detection_sets import rectangles
+from tests.helpers.detector_files import new_weights
 from tests.helpers.imports import imported
 from tests.helpers.paths import ROOT
 
@@ -25,61 +26,23 @@ def _quiet(tmp_path_factory):
     yolo.quiet(tmp_path_factory.mktemp("ultralytics"))
 
 
-def saved(path, name="yolo11n"):
-    from ultralytics import YOLO
-
-    model = YOLO(f"{name}.yaml")
-    model.save(str(path))
-    return path
-
-
 def test_nothing_imports_ultralytics_before_it_has_been_made_quiet():
     """A module that does so at its top is itself imported inside functions only."""
     at_top = {
-        file: set(imported(file, top_level_only=True))
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): set(imported(file, top_level_only=True))
         for layer in ("cnn_core", "tasks", "flows")
-        for file in (ROOT / layer).glob("*.py")
+        for file in (ROOT / layer).rglob("*.py")
     }
-    early = {file for file, names in at_top.items() if any(name.split(".")[0] == "ultralytics" for name in names)}
-    assert ROOT / "cnn_core/detection/training/trainer.py" in early
-    modules = {f"{file.parent.name}.{file.stem}" for file in early}
-    assert {file.name for file, names in at_top.items() if names & modules and file not in early} == set()
-
-
-@pytest.mark.parametrize("name", ["yolo11n", "yolo11n-seg", "yolov8n", "yolo26n"])
-def test_raw_predictions_are_what_the_network_gives_before_non_maximum_suppression(tmp_path, name):
-    torch.manual_seed(0)
-    loaded = yolo.load_network(saved(tmp_path / "some.pt", name))
-    images = torch.rand(2, 3, 64, 96)
-    found = yolo.raw(loaded, images)
-    grids = yolo.grid_sizes(loaded, 64, 96)
-    assert grids == [(8, 12), (4, 6), (2, 3)]
-    assert found.shape == (2, sum(rows * columns for rows, columns in grids), 4 + 80)
-    boxes, scores = found[..., :4], found[..., 4:]
-    assert (boxes[..., 2:] >= boxes[..., :2]).all()
-    with torch.no_grad():
-        output = loaded.network(images)[0]
-    output = output[0] if isinstance(output, tuple) else output
-    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-    assert torch.allclose(centres, output[:, :2].transpose(1, 2), atol=1e-3)
-    assert torch.equal(scores, output[:, 4:84].transpose(1, 2))
-
-
-def test_of_a_network_that_needs_no_suppression_they_are_those_that_it_chooses_from(tmp_path):
-    torch.manual_seed(0)
-    loaded = yolo.load_network(saved(tmp_path / "some.pt", "yolo26n"))
-    loaded.network.end2end = True
-    images = torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        chosen = loaded.network(images)[0][0]
-    boxes, scores = yolo.raw(loaded, images)[0].split([4, 80], 1)
-    for *box, score, number in chosen[:5].tolist():
-        near = (boxes - torch.tensor(box)).abs().amax(1) < 1e-3
-        assert (scores[near, int(number)] - score).abs().min() < 1e-6
+    early = {module for module, names in at_top.items() if any(name.split(".")[0] == "ultralytics" for name in names)}
+    assert "cnn_core.detection.training.trainer" in early
+    assert {module for module, names in at_top.items() if names & early and module not in early} == set()
 
 
 def test_weights_say_what_they_are(tmp_path):
-    file = saved(tmp_path / "it's a yolov5s.pt", "yolo11n-seg")  # a quote, and a name that Ultralytics would change
+    # A quote, and a name that Ultralytics would change.
+    file = new_weights(tmp_path / "it's a yolov5s.pt", "yolo11n-seg")
+        tmp_path / "it's a yolov5s.pt", "yolo11n-seg"
+    )  # a quote, and a name that Ultralytics would change
     loaded = yolo.load_network(file)
     assert (loaded.task, loaded.stride, loaded.imgsz) == ("segment", 32, 640)
     assert loaded.names[3] == "3"
@@ -98,7 +61,7 @@ def test_weights_say_what_they_are(tmp_path):
         (lambda folder: written(folder / "a.onnx", b"x"), "an exported engine"),
         (lambda folder: folder, "holds neither model.pt and model.json nor an OpenVINO model"),
         (lambda folder: foreign(folder / "a.pt"), "ULTRALYTICS_SAFE_LOAD=false"),
-        (lambda folder: saved(folder / "c.pt", "yolo11n-cls"), "a model for the task 'classify'"),
+        (lambda folder: new_weights(folder / "c.pt", "yolo11n-cls"), "a model for the task 'classify'"),
     ],
 )
 def test_what_is_no_weights_is_said_in_one_sentence(tmp_path, make, words):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from cnn_core.detection.evaluation.grid import GridView, grid_record, look_at
+from cnn_core.detection.evaluation.grid import GridView, grid_record, grid_sizes, look_at, raw_predictions
 from cnn_core.detection.evaluation.grid_picture import draw_grid
 from cnn_core.detection.yolo import load_network
-from tests.helpers.detector_files import photograph, write_detector
+from tests.helpers.detector_files import new_weights, photograph, write_detector
 
 CONF, IOU, SIDE = 0.25, 0.5, 160
 
@@ -76,3 +77,35 @@ def test_what_is_kept_at_a_low_score_tells_what_is_kept_at_any(weights: Path) ->
         kept = [s for s, stays in zip(record["scores"], record["kept"], strict=True) if stays and s > least]
         scores = view.scores[view.kept]
         assert sorted(kept) == pytest.approx(sorted(scores[scores > least].tolist()), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolo11n-seg", "yolov8n", "yolo26n"])
+def test_raw_predictions_are_what_the_network_gives_before_non_maximum_suppression(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    loaded = load_network(new_weights(tmp_path / "some.pt", name))
+    images = torch.rand(2, 3, 64, 96)
+    predictions = raw_predictions(loaded, images)
+    grids = grid_sizes(loaded, 64, 96)
+    assert grids == [(8, 12), (4, 6), (2, 3)]
+    assert predictions.shape == (2, sum(rows * columns for rows, columns in grids), 4 + 80)
+    boxes, scores = predictions[..., :4], predictions[..., 4:]
+    assert (boxes[..., 2:] >= boxes[..., :2]).all()
+    with torch.no_grad():
+        output = loaded.network(images)[0]
+    output = output[0] if isinstance(output, tuple) else output
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    assert torch.allclose(centres, output[:, :2].transpose(1, 2), atol=1e-3)
+    assert torch.equal(scores, output[:, 4:84].transpose(1, 2))
+
+
+def test_of_a_network_that_needs_no_suppression_they_are_those_that_it_chooses_from(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    loaded = load_network(new_weights(tmp_path / "some.pt", "yolo26n"))
+    loaded.network.end2end = True
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        chosen = loaded.network(images)[0][0]
+    boxes, scores = raw_predictions(loaded, images)[0].split([4, 80], 1)
+    for *box, score, number in chosen[:5].tolist():
+        near = (boxes - torch.tensor(box)).abs().amax(1) < 1e-3
+        assert (scores[near, int(number)] - score).abs().min() < 1e-6

@@ -12,7 +12,8 @@ from PIL import Image
 
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.detection.inference.detector import Detector
-from cnn_core.detection.results import DetectorParams, Found
+from cnn_core.detection.inference.results import Detections
+from cnn_core.detection.params import DetectorParams
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import list_media
 from cnn_core.images.reader import Reader
@@ -110,7 +111,7 @@ def test_files_of_every_kind_are_read_as_ultralytics_reads_them(weights: Path, r
     seen = list(detector(weights).stream(Reader()(part)))
     assert len(seen) == 10
     for entry, _, found in seen:
-        assert isinstance(found, Found), entry.file
+        assert isinstance(found, Detections), entry.file
         result = reference(entry.file)
         assert result.orig_shape == (found.height, found.width), entry.file
         assert agree(result, found.boxes, found.scores, found.classes), entry.file

@@ -51,7 +51,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_torch_needs_no_export(weights: Path) -> None:
     engine = open_engine(weights, backend="torch", cache=weights.parent / "none", **FREE)
-    assert (engine.name, engine.about.task, engine.about.imgsz, engine.streams) == ("torch", "detect", 64, 1)
+    assert (engine.name, engine.info.task, engine.info.imgsz, engine.streams) == ("torch", "detect", 64, 1)
     assert not (weights.parent / "none").exists()
     raw, protos = engine(np.stack([photograph(64, 96)] * 2))
     assert raw.shape == (2, 84, 126)
@@ -79,7 +79,7 @@ def test_an_export_is_made_once_by_one_of_many(weights: Path, monkeypatch: pytes
     own = open_engine(next(path for path in cache.iterdir() if path.is_dir()), backend="auto", cache=cache, **FREE)
     image = photograph(64, 96)[None]
     assert torch.equal(own(image)[0], found[0](image)[0])
-    assert own.about.names == found[0].about.names
+    assert own.info.names == found[0].info.names
 
 
 @pytest.mark.slow

@@ -41,8 +41,6 @@ def test_nothing_imports_ultralytics_before_it_has_been_made_quiet():
 def test_weights_say_what_they_are(tmp_path):
     # A quote, and a name that Ultralytics would change.
     file = new_weights(tmp_path / "it's a yolov5s.pt", "yolo11n-seg")
-        tmp_path / "it's a yolov5s.pt", "yolo11n-seg"
-    )  # a quote, and a name that Ultralytics would change
     loaded = yolo.load_network(file)
     assert (loaded.task, loaded.stride, loaded.imgsz) == ("segment", 32, 640)
     assert loaded.names[3] == "3"

@@ -1,6 +1,7 @@
-"""Checks parameters against the stages' dataclasses before anything runs: ``python -m tasks.check [FILE [STAGE …]]``.
+"""Check parameters against the stages' dataclasses before anything runs: ``python -m tasks.check [FILE [STAGE …]]``.
 
-Of all stages, or of these: to import all takes seconds. Prints every fault, one a line, and exits 3 when there is one.
+Without a STAGE it checks all of them, which takes seconds, as it imports them all. It prints one line
+for each fault and exits with 3 when there is one.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ TASKS = Path(__file__).parent
 
 
 def faults(path: str | Path, stages: Collection[str] = ()) -> Iterator[str]:
-    """What is wrong in the parameter file at ``path``, one sentence a fault.
+    """Yield a sentence for each fault in the parameter file at ``path``.
 
     Args:
-        stages: whose sections are looked into (empty = all); that a section is a stage's is seen of every one.
+        stages: the stages whose sections are checked; empty means all. That each section belongs to a stage
+            is checked in any case.
     """
     try:
         content = read_yaml(path)
@@ -34,8 +36,8 @@ def faults(path: str | Path, stages: Collection[str] = ()) -> Iterator[str]:
         return
     for stage, section in content.items():
         if not (TASKS / f"{stage}.py").is_file():
-            near = difflib.get_close_matches(str(stage), [file.stem for file in TASKS.glob("*.py")], n=1)
-            yield f"{stage} is not a stage" + (f"; did you mean {near[0]}?" if near else "")
+            nearest = difflib.get_close_matches(str(stage), [file.stem for file in TASKS.glob("*.py")], n=1)
+            yield f"{stage} is not a stage" + (f"; did you mean {nearest[0]}?" if nearest else "")
         elif not stages or stage in stages:
             yield from _stage_faults(stage, section)
 
@@ -48,7 +50,7 @@ def _stage_faults(stage: str, section: Any) -> Iterator[str]:
         return
     for key in section if per_set else [None]:
         name, cls = f"{stage}.{key}" if per_set else stage, module.PARAMS
-        if isinstance(cls, dict):  # parameters of its own for each data set
+        if isinstance(cls, dict):  # each data set has a dataclass of its own
             if key not in cls:
                 yield f"{name} is not a data set that {stage} knows; it knows {', '.join(cls)}"
                 continue
@@ -61,9 +63,9 @@ def _stage_faults(stage: str, section: Any) -> Iterator[str]:
 
 def main() -> None:
     path, *stages = sys.argv[1:] or ["params.yaml"]
-    found = list(faults(path, stages))
-    print("\n".join(found))
-    sys.exit(3 if found else 0)
+    sentences = list(faults(path, stages))
+    print("\n".join(sentences))
+    sys.exit(3 if sentences else 0)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,45 @@ def is_none(path: str | Path) -> bool:
     return Path(path).name == "none"
 
 
+MODEL_FILE = "model.pt"  # the weights in the model folder of a detector or segmenter
+
+
+def weights_file(path: str | Path) -> Path:
+    """Find the file that a weights parameter names: a checkpoint, or the one in a model folder of ours. An OpenVINO
+    export is a folder, and comes back as such.
+
+    Raises:
+        ValueError: nothing is there; the message says what to fetch or put where.
+    """
+    path = Path(path)
+    if is_none(path):
+        raise ValueError(f"{path} stands for no weights at all: name a model folder or a file such as {_OFFICIAL}")
+    if path.is_file():
+        return path
+    if (path / "model.json").is_file() and (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    if any(path.glob("*.xml")):
+        return path
+    if path.is_dir():
+        raise ValueError(
+            f"{path} holds neither {MODEL_FILE} and model.json nor an OpenVINO model: it is no model folder of a "
+            "training stage"
+        )
+    if Path(f"{path}.dvc").is_file():
+        raise ValueError(f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`")
+    name = path.name if path.suffix == ".pt" else "NAME"
+    raise ValueError(
+        f"{path} does not exist: `gridflow fetch {name}` puts the official weights of that name at "
+        f"data/weights/{name} (there are {_OFFICIAL}); your own file may lie anywhere"
+    )
+
+
+_OFFICIAL = (
+    "yolo11n.pt, yolo11n-seg.pt, FastSAM-s.pt, sam_b.pt, sam_l.pt, mobile_sam.pt, sam2.1_t.pt, sam2.1_s.pt, "
+    "sam2.1_b.pt or sam2.1_l.pt"
+)
+
+
 def file_sha256(file: str | Path) -> str:
     with Path(file).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

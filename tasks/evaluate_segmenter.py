@@ -13,7 +13,7 @@ import torch
 
 from cnn_core.annotations.tables import write_objects
 from cnn_core.devices import keep_memory, pick_device
-from cnn_core.files import is_none
+from cnn_core.files import is_none, weights_file
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.segmentation.evaluation.answers import (
     DETECTOR,
@@ -38,7 +38,6 @@ from cnn_core.segmentation.evaluation.pictures import draw_examples
 from cnn_core.segmentation.inference.segmenter import Segmenter
 from cnn_core.segmentation.params import EverythingParams, SegmenterParams
 from cnn_core.segmentation.sam.network import load_sam
-from cnn_core.segmentation.sam.weights import weights_file
 from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_core.files import sha256_files, whole_folder, write_json
+from cnn_core.files import sha256_files, weights_file, whole_folder, write_json
 from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.params import load_section
 from cnn_core.segmentation.params import SegmentParams
@@ -62,7 +62,7 @@ PARAMS = SegmentParams
 
 def main() -> None:
     params, runtime = load_section(PARAMS, "segment"), load_runtime()
-    check_weights(params.weights)
+    weights_file(params.weights)  # before anything else, so that missing weights are an error at once
     if asks(params):
         check_prompts(params.prompts)
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
@@ -105,14 +105,6 @@ def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state:
 def asks(params: SegmentParams) -> bool:
     """Whether there are prompts."""
     return params.prompt != "everything"
-
-
-def check_weights(weights: str) -> None:
-    """Before anything else is done: what is missing is said at once."""
-    if not Path(weights).exists() or Path(weights).name == "none":
-        from cnn_core.segmentation.sam.weights import weights_file
-
-        weights_file(weights)
 
 
 def followed(media: Media, params: SegmentParams) -> list[Part]:

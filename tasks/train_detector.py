@@ -20,9 +20,9 @@ from cnn_core.detection.training.data import DetectionData, content_sha256, open
 from cnn_core.detection.training.job import Job, architecture
 from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen, train
-from cnn_core.detection.yolo import MODEL_FILE, weights_file
+from cnn_core.detection.yolo import weights_file
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.files import file_sha256, is_none, whole_folder, write_json
+from cnn_core.files import MODEL_FILE, file_sha256, is_none, whole_folder, write_json
 from cnn_core.model_card.card import CARD, DETECTOR, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from tasks.engine import distributed, events

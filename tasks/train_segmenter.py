@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 
-from cnn_core.detection.yolo import MODEL_FILE, quiet
+from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.files import file_sha256, is_none, whole_folder, write_json
+from cnn_core.files import MODEL_FILE, file_sha256, is_none, weights_file, whole_folder, write_json
 from cnn_core.model_card.card import CARD, SEGMENTER, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from cnn_core.segmentation.sam.network import LoadedSam
-from cnn_core.segmentation.sam.weights import weights_file
 from cnn_core.segmentation.training.data import content_sha256, read_masks
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 from cnn_core.segmentation.training.pictures import seen

@@ -15,7 +15,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from cnn_core.files import file_sha256, is_none, read_json
+from cnn_core import files
+from cnn_core.files import file_sha256, read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 TASKS = ("detect", "segment")
 TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 ENGINES = (".pt", ".onnx", ".engine", ".torchscript", ".xml")  # files that a weights path may name
-MODEL_FILE = "model.pt"  # of a model folder
 
 _ENVIRONMENT = {
     "YOLO_AUTOINSTALL": "false",  # or a missing package is installed in the middle of a run
@@ -98,27 +98,15 @@ def quiet(folder: str | Path) -> None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """Find the file that a weights parameter names: itself, or the one in a model folder; of OpenVINO the folder.
+    """Find the file that a weights parameter names, as `cnn_core.files.weights_file`, and check its ending.
 
     Raises:
-        ValueError: nothing is there or it is no detector; the message says what to put there.
+        ValueError: nothing is there, or the file's name has another ending than one of `ENGINES`.
     """
-    path = Path(path)
-    if is_none(path):
-        raise ValueError(f"{path} stands for no weights at all: name a model folder or a file such as yolo11n.pt")
-    if path.is_file():
-        if path.suffix not in ENGINES:
-            raise ValueError(f"{path} is no weights file: its name must end in {', '.join(ENGINES)}")
-        return path
-    if (path / "model.json").is_file():
-        if not (path / MODEL_FILE).is_file():
-            raise ValueError(f"{path} holds no {MODEL_FILE}: it is no model folder of the stage train_detector")
-        return path / MODEL_FILE
-    if path.is_dir() and any(path.glob("*.xml")):
-        return path
-    if path.is_dir():
-        raise ValueError(f"{path} holds neither {MODEL_FILE} and model.json nor an OpenVINO model")
-    raise ValueError(_absent(path))
+    file = files.weights_file(path)
+    if file.is_file() and file.suffix not in ENGINES:
+        raise ValueError(f"{file} is no weights file: its name must end in {', '.join(ENGINES)}")
+    return file
 
 
 def load_network(path: str | Path) -> LoadedYolo:
@@ -169,16 +157,6 @@ def _unreadable(file: Path, error: Exception) -> str:
     if "YOLOv5" in text:
         return f"{file} was trained with the old YOLOv5 code, which Ultralytics cannot load; use yolov5nu.pt or newer"
     return f"{file} cannot be read as weights of Ultralytics ({type(error).__name__}): cut short, or of another kind"
-
-
-def _absent(path: Path) -> str:
-    if Path(f"{path}.dvc").is_file():
-        return f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`"
-    name = path.name if path.suffix == ".pt" else "yolo11n.pt"
-    return (
-        f"{path} does not exist: `gridflow fetch {name}` puts Ultralytics' official weights of that name at "
-        f"data/weights/{name}; the stage train_detector writes model folders; your own file may lie anywhere"
-    )
 
 
 def _named(names: Any) -> dict[int, str]:

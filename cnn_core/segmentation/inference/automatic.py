@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import nms
 
 from cnn_core.annotations.masks import decode_mask, encode_mask
-from cnn_core.segmentation.sam.network import PIECE
-
-if TYPE_CHECKING:
-    from cnn_core.segmentation.params import EverythingParams
-    from cnn_core.segmentation.sam.network import Features, Steps
+from cnn_core.segmentation.params import EverythingParams
+from cnn_core.segmentation.sam.network import PIECE, Features, Steps
 
 
 class Automatic:
@@ -39,8 +36,6 @@ class Automatic:
         Args:
             pixels, features: as of `Steps`. shape: (height, width) of the original image.
         """
-        from torchvision.ops import nms
-
         params, side = self.params, self.steps.side
         regions, layers = self.amg.generate_crop_boxes((side, side), params.crop_n_layers, params.crop_overlap_ratio)
         grids = self.amg.build_all_layer_point_grids(
@@ -72,8 +67,6 @@ class Automatic:
         shape: tuple[int, int],
     ) -> _Candidates:
         """The candidates in one crop, those that show the same object suppressed."""
-        from torchvision.ops import nms
-
         side, (x1, y1, x2, y2) = self.steps.side, region
         size = np.array([x2 - x1, y2 - y1])
         gain = side / max(shape)
@@ -132,8 +125,6 @@ class Automatic:
 
     def _cleaned(self, found: _Candidates, shape: tuple[int, int]) -> _Candidates:
         """Without small holes and islands, and without what has become the same by that."""
-        from torchvision.ops import nms
-
         side = self.steps.side
         least = self.params.min_mask_region_area * (side / max(shape)) ** 2  # in pixels of the input
         boxes, masks, unchanged = [torch.zeros(0, 4)], [], []

@@ -21,6 +21,7 @@ from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import Imread, pixels
 from cnn_core.segmentation.inference.segmenter import Segmenter
+from cnn_core.segmentation.inference.yolo_prompting import Chooser
 from cnn_core.segmentation.params import SegmenterParams
 from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.prompts.table import ImagePrompts
@@ -107,7 +108,7 @@ class Sam:
     names = None
 
     def __init__(self, segmenter: Segmenter) -> None:
-        from cnn_core.detection.inference.steps import reader
+        from cnn_core.detection.inference.steps import reader  # imports Ultralytics: only after `quiet`
 
         self.segmenter, loaded = segmenter, segmenter.loaded
         self.family, self.name, self.sha256 = loaded.family, loaded.name, loaded.sha256
@@ -142,8 +143,6 @@ class Yolo:
     family: Literal["yolo"] = "yolo"
 
     def __init__(self, detector: Detector, weights: str | Path) -> None:
-        from cnn_core.segmentation.inference.yolo_prompting import Chooser
-
         about = detector.info
         if about.task != "segment":
             raise ValueError(f"{weights} finds boxes, no masks: name a -seg network, FastSAM, SAM or SAM 2")

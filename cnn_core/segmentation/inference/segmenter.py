@@ -22,25 +22,10 @@ from torch import Tensor
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.segmentation.inference.automatic import Automatic
-from cnn_core.segmentation.params import EverythingParams, SegmenterParams
-from cnn_core.segmentation.prompts.image_prompts import NO_AREA, OUTSIDE, Prompts
+from cnn_core.segmentation.params import SegmenterParams
+from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.sam.network import Features, LoadedSam, Steps, load_sam
-from cnn_core.segmentation.segments import EMPTY_MASK, LOW_SCORE, OBJECT, Found, Segments
-
-__all__ = [
-    "EMPTY_MASK",
-    "LOW_SCORE",
-    "NO_AREA",
-    "OBJECT",
-    "OUTSIDE",
-    "Embedding",
-    "EverythingParams",
-    "Found",
-    "Prompts",
-    "Segmenter",
-    "SegmenterParams",
-    "Segments",
-]
+from cnn_core.segmentation.segments import LOW_SCORE, Found, Segments
 
 BATCH = {"cpu": 32, "cuda": 64}  # prompts decoded at a time
 

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,9 +26,6 @@ from cnn_core.segmentation.sam.decoder import predict_masks
 from cnn_core.segmentation.sam.params import INPUT_STRIDE, SmallSamParams
 from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL, SamWeights, read_weights
-
-if TYPE_CHECKING:
-    pass
 
 Features = Tensor | dict[str, Any]  # of one image, as Ultralytics' predictors hold them
 IMGSZ = 1024  # pixels of a side that the official networks were trained with

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cnn_core.detection.yolo import ENGINES, MODEL_FILE
-from cnn_core.files import file_sha256, is_none, read_json
+from cnn_core.detection.yolo import ENGINES
+from cnn_core.files import MODEL_FILE, file_sha256, read_json, weights_file
 
 Family = Literal["sam", "sam2", "yolo"]
 TRUSTED = "GRIDFLOW_TRUSTED_WEIGHTS"  # in the environment: SHA-256 values, with commas between them
@@ -60,44 +60,14 @@ class SamWeights:
     card: dict[str, Any]
 
 
-def weights_file(path: str | Path) -> Path:
-    """The file that a weights parameter names: a checkpoint, or the one in a model folder of ours.
-
-    Raises:
-        ValueError: nothing is there; it says what to fetch or put where.
-    """
-    path = Path(path)
-    if is_none(path):
-        raise ValueError(f"{path} stands for no weights at all: name a checkpoint such as data/weights/sam2.1_t.pt")
-    if path.is_file():
-        return path
-    if (path / "model.json").is_file() and (path / MODEL_FILE).is_file():
-        return path / MODEL_FILE
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder without {MODEL_FILE} and model.json: no model folder of a training stage")
-    if Path(f"{path}.dvc").is_file():
-        raise ValueError(f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`")
-    name = path.name if path.suffix == ".pt" else "sam2.1_t.pt"
-    raise ValueError(
-        f"{path} does not exist: `gridflow fetch {name}` puts the official weights of that name at "
-        f"data/weights/{name} (also sam_b.pt, sam_l.pt, mobile_sam.pt, sam2.1_s.pt, sam2.1_b.pt, sam2.1_l.pt, "
-        "FastSAM-s.pt, yolo11n-seg.pt); your own file may lie anywhere"
-    )
-
-
 def family(path: str | Path) -> Family:
     """Tell by a checkpoint's content whether it is a SAM (`Segmenter`) or a YOLO network (`Detector`).
 
     Raises:
-        ValueError: as `weights_file` and `read_weights`.
+        ValueError: as `cnn_core.files.weights_file` and `read_weights`.
     """
-    folder = Path(path)
-    if folder.is_dir() and not (folder / MODEL_FILE).is_file() and any(folder.glob("*.xml")):  # OpenVINO's
-        return "yolo"
     file = weights_file(path)
-    if file.suffix in ENGINES and file.suffix != ".pt":
-        return "yolo"
-    if _is_ultralytics(file):
+    if file.is_dir() or _is_ultralytics(file):  # a folder: an OpenVINO export
         return "yolo"
     return "sam2" if identify(_state(file, _read(file, ())), file).startswith("sam2") else "sam"
 
@@ -113,7 +83,7 @@ def read_weights(path: str | Path, *, trusted: Collection[str] = ()) -> SamWeigh
         ValueError: it is missing, damaged, changed since it was fetched, not to be trusted, or of another network.
     """
     file = weights_file(path)
-    if _is_ultralytics(file):
+    if file.is_dir() or _is_ultralytics(file):
         raise ValueError(f"{file} is a YOLO or FastSAM network of Ultralytics: those are run by the detector")
     sha256 = file_sha256(file)
     _check_origin(file, sha256)
@@ -186,6 +156,8 @@ def _state(file: Path, content: Any) -> dict[str, Tensor]:
 
 def _is_ultralytics(file: Path) -> bool:
     """Whether a checkpoint holds an object of Ultralytics' classes, told without making it."""
+    if file.suffix in ENGINES and file.suffix != ".pt":
+        return True
     if not zipfile.is_zipfile(file):
         return False
     try:

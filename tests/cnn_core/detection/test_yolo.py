@@ -76,7 +76,7 @@ def test_weights_that_dvc_knows_are_to_be_pulled(tmp_path):
 
 def test_a_model_folder_names_its_file(tmp_path):
     (tmp_path / "model.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"holds no model\.pt"):
+    with pytest.raises(ValueError, match=r"holds neither model\.pt"):
         yolo.weights_file(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"")
     assert yolo.weights_file(tmp_path) == tmp_path / "model.pt"

@@ -11,8 +11,9 @@ import torch
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.annotations.tables import OBJECTS, objects_table
 from cnn_core.images.decoding import BadImage
-from cnn_core.segmentation.inference import segmenter as segmentation
-from cnn_core.segmentation.inference.segmenter import Segmenter
+from cnn_core.segmentation.inference.segmenter import Embedding, Segmenter
+from cnn_core.segmentation.prompts.image_prompts import NO_AREA, OUTSIDE
+from cnn_core.segmentation.segments import EMPTY_MASK, LOW_SCORE
 from tests.helpers.detector_files import photograph
 from tests.helpers.sam_files import write_sam
 from tests.helpers.segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, reference, segmenter
@@ -34,7 +35,7 @@ def image() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def embedding(mobile, image) -> segmentation.Embedding:
+def embedding(mobile, image) -> Embedding:
     return mobile.embed(image)
 
 
@@ -62,25 +63,25 @@ def test_prompts_without_a_mask_say_why(mobile, embedding):
     found = mobile.masks(embedding, boxes=boxes)
     assert found.prompts.tolist() == [0, 5]
     assert found.dropped == {
-        1: segmentation.OUTSIDE,
-        2: segmentation.OUTSIDE,
-        3: segmentation.NO_AREA,
-        4: segmentation.NO_AREA,
+        1: OUTSIDE,
+        2: OUTSIDE,
+        3: NO_AREA,
+        4: NO_AREA,
     }
     assert found.masks == mobile.masks(embedding, boxes=[boxes[0], boxes[5]]).masks
     points = mobile.masks(embedding, points=[[5, 5], [-1, 5], [5, 121]])
     assert points.prompts.tolist() == [0]
-    assert set(points.dropped.values()) == {segmentation.OUTSIDE}
+    assert set(points.dropped.values()) == {OUTSIDE}
 
 
 def test_masks_that_are_empty_or_of_low_score_say_so(mobile, image, monkeypatch):
     own = segmenter(mobile.loaded, conf=1.0)
-    assert own.masks(own.embed(image), boxes=BOXES[:2]).dropped == dict.fromkeys(range(2), segmentation.LOW_SCORE)
+    assert own.masks(own.embed(image), boxes=BOXES[:2]).dropped == dict.fromkeys(range(2), LOW_SCORE)
     own = segmenter(mobile.loaded)
     nothing = (torch.full((2, 1, 64, 64), -3.0), torch.full((2, 1), 0.9))
     monkeypatch.setattr(own.steps, "decode", lambda *_, **__: nothing)
     found = own.masks(own.embed(image), boxes=BOXES[:2])
-    assert found.dropped == dict.fromkeys(range(2), segmentation.EMPTY_MASK)
+    assert found.dropped == dict.fromkeys(range(2), EMPTY_MASK)
     assert len(found) == 0
 
 

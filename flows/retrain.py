@@ -21,11 +21,11 @@ from cnn_core.comparison.promotion import PromotionRule
 from flows.execution.prepare import MAX_STAGES
 from flows.execution.sharing import check_sharing
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
-from flows.registry.challenge import judge, judge_finders, read_answers, rows_of
 from flows.registry.inbox import Intake, data_version, lay_out, present_data, take_in
 from flows.registry.models import MODELS, Model, champion, history
 from flows.registry.news import chosen_source, fingerprint, remember, remembered
 from flows.registry.promotion import fetch, promote
+from flows.registry.results import decide_between, read_result, rows_of_champion
 from flows.repository.git import experiment_of, main_checkout, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import outputs
@@ -157,7 +157,7 @@ def challenge(
         elif data_version(root, kind.source):
             say(f"the inbox's data grew from another source than {source}, which is used alone")
         saved = save_and_share(place, name, run_stages(place, [kind.train, kind.evaluate], recipe, overrides))
-        challenger, made = read_answers(place.root, kind), outputs(root, saved)
+        challenger, made = read_result(place.root, kind), outputs(root, saved)
         told = {"commit": saved, "experiment": experiment_of(root, saved), "metrics": challenger.metrics}
         say(f"the challenger is the experiment {told['experiment']}")
         now = champion(root, kind.name)
@@ -166,13 +166,10 @@ def challenge(
         if why := _known_already(root, kind, made[kind.folder]):
             return Verdict(better=False, why=why, **told)
         run_stages(place, [kind.evaluate], None, [f"{kind.weights}={fetch(root, kind.name)}"])
-        former = read_answers(place.root, kind)
-        if kind.data:
-            same_data = made.get(f"data/raw/{kind.data}") == now.notes["data_md5"]
-            rows = challenger.rows if same_data else rows_of(root, kind, now)
-            better, why, figures = judge(former, challenger, rows, rule, unseen=unseen)
-        else:
-            better, why, figures = judge_finders(former, challenger, rule)
+        former = read_result(place.root, kind)
+        same_data = not kind.data or made.get(f"data/raw/{kind.data}") == now.notes["data_md5"]
+        rows = None if same_data else rows_of_champion(root, kind, now)
+        (better, why), figures = decide_between(former, challenger, rule, champion_rows=rows, unseen=unseen)
         return Verdict(better=better, why=f"{why} The champion is {now.name}.", figures=figures, **told)
 
 

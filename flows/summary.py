@@ -14,7 +14,7 @@ from pathlib import Path
 from cnn_core.comparison.tables import markdown
 from cnn_core.reporting.summary import summary
 from flows.comparison.runs import compare_runs
-from flows.comparison.sides import WORKSPACE, side
+from flows.comparison.sides import WORKSPACE, find_side
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 PRINTING_S = 180
@@ -27,7 +27,7 @@ def short(root: Path, name: str = WORKSPACE, against: str | None = None) -> str:
         ValueError: as `compare_runs`.
     """
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
-        text = summary(side(root, name, Path(scratch)).root)
+        text = summary(find_side(root, name, Path(scratch)).root)
     return (
         text if against is None else f"{text}\n### Against {against}\n\n{markdown(compare_runs(root, against, name))}\n"
     )
@@ -49,7 +49,7 @@ def write_pdf(root: Path, name: str, target: Path) -> None:
         folder = Path(scratch)
         (folder / "run").mkdir()
         page = folder / "report.html"
-        page.write_text(side(root, name, folder / "run").report(root), encoding="utf-8")
+        page.write_text(find_side(root, name, folder / "run").report(root), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         command = [browser, "--headless", "--disable-gpu", "--no-sandbox", "--no-pdf-header-footer"]

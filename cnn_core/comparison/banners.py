@@ -1,7 +1,7 @@
-"""What stands on top of a report's page: what one run was, and how it compares with another.
+"""Banners on top of a report's page: what one run was, and how it compares with another.
 
-The page itself is a function of a run's files. What depends on the moment (a stage that failed, what is committed, the
-champion of today) is put on top of a copy of it.
+The page itself is a function of a run's files. What depends on the moment (a stage that failed,
+what is committed, today's champion) is put on top of a copy of the page.
 """
 
 from __future__ import annotations
@@ -9,65 +9,76 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from cnn_core.comparison.differences import Differences
 from cnn_core.comparison.tables import (
     MEANINGS,
     METHOD,
     difference,
+    figure_cells,
     head_row,
+    metric_row,
     param_rows,
     remarks,
-    row_of,
-    shown,
 )
 
-PLACE = '<div id="banner"></div>'  # in the report's page
+PLACEHOLDER = '<div id="banner"></div>'  # in the report's page
 
 
 def add_banner(page: str, *banners: str) -> str:
-    """The finished ``page`` with HTML above its verdict.
+    """Put banners, which are HTML, above the verdict of a finished page.
 
     Raises:
-        ValueError: the page has no place for it: another version of this project made it, or it is another page.
+        ValueError: the page has no placeholder for banners: another version of this project made
+            it, or it is no report.
     """
-    if page.count(PLACE) != 1:
+    if page.count(PLACEHOLDER) != 1:
         raise ValueError("this report has no place for a banner: run its stage report again")
-    return page.replace(PLACE, f'<div id="banner">{"".join(banners)}</div>')
+    return page.replace(PLACEHOLDER, f'<div id="banner">{"".join(banners)}</div>')
 
 
-def of_differences(found: Differences) -> str:
-    """How the run ``after`` compares with ``before``."""
+def difference_banner(differences: Differences) -> str:
+    """Write how the run ``after`` compares with ``before``."""
     return _rendered(
         "difference_banner.html.j2",
-        found=found,
-        head=head_row(found),
+        differences=differences,
+        head=head_row(differences),
         headlines=[
-            (change, shown(change, "before"), shown(change, "after"), difference(change), MEANINGS[change.meaning])
-            for change in found.headlines
+            (
+                change,
+                figure_cells(change, "before"),
+                figure_cells(change, "after"),
+                difference(change),
+                MEANINGS[change.meaning],
+            )
+            for change in differences.headlines
         ],
-        params=param_rows(found.params),
-        others=[row_of(change) for change in found.metrics if change.meaning != "same" and not change.headline],
-        remarks=remarks(found, every=True),
+        params=param_rows(differences.params),
+        others=[
+            metric_row(change) for change in differences.metrics if change.meaning != "same" and not change.headline
+        ],
+        remarks=remarks(differences, every=True),
         method=METHOD,
     )
 
 
-def of_run(name: str, commit: str, *, failed: Sequence[str], changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """What a run was.
+def run_banner(
+    name: str, commit: str, *, failures: Sequence[str], changed_params: Mapping[str, tuple[Any, Any]]
+) -> str:
+    """Write what a run was.
 
     Args:
-        name: of the run.
-        commit: that it worked at, as it is shown.
-        failed: a sentence for each stage that failed.
-        changed: parameter -> its value at the commit and in the run, where they differ.
+        commit: that the run worked at, in the form to show.
+        failures: a sentence for each stage that failed.
+        changed_params: the parameters that differ from the commit, with the commit's value and the
+            run's.
     """
-    return _rendered("run_banner.html.j2", name=name, commit=commit, failed=failed, params=param_rows(changed))
+    params = param_rows(changed_params)
+    return _rendered("run_banner.html.j2", name=name, commit=commit, failures=failures, params=params)
 
 
 def _rendered(template: str, **values: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("cnn_core.comparison", "."), autoescape=True, undefined=StrictUndefined
-    )
+    loader = PackageLoader("cnn_core.comparison", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**values).strip()

@@ -1,37 +1,61 @@
-"""One figure in two runs: how it changed, and whether by more than luck.
+"""One figure in two runs: how it changed, and whether the change is statistically significant.
 
-Two classifiers that answered the same test images are told apart image by image (McNemar). Other figures that stand
-with a 95 % interval are compared by the interval of their difference. Of all others it is not known what luck would do.
+Two classifiers that answered the same test images are compared image by image (McNemar). Other
+figures that have a 95 % interval are compared by the interval of their difference. For all others
+it is not known how much chance does.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Literal
 
-from cnn_core.comparison.promotion import Comparison, mcnemar
+from cnn_core.comparison.classifiers import ClassifierComparison, mcnemar
 from cnn_core.reporting.headlines import Headline
 
 ALPHA = 0.05
 Interval = tuple[float, float]
+Figure = tuple[float, Interval | None]  # a value and its 95 % interval, where the metrics hold one
 Method = Literal["images", "intervals", "none"]
 Meaning = Literal["same", "better", "worse", "clear", "not clear", "not known"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Change:
+class Judgement:
+    """Whether a change is significant.
+
+    Attributes:
+        method: how it was judged; "images" is a paired test.
+        meaning: "clear" and "not clear" say nothing of better and worse.
+        why: the numbers behind it, for a person.
+        p_value: of the paired test, two-sided.
+        shared: images that both answered.
+        gained, lost: images that are right in the second run alone, or in the first alone.
+        low, high: the 95 % interval of the difference.
+    """
+
+    method: Method
+    meaning: Meaning
+    why: str = ""
+    p_value: float | None = None
+    shared: int | None = None
+    gained: int | None = None
+    lost: int | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Change(Judgement):
     """One figure in both runs.
 
     Attributes:
-        key: "evaluate-digits:accuracy", the metrics file and the key in it (nested ones with slashes).
-        headline: one of the report's headline figures, of which more is better.
-        before, after: with their 95 % intervals, where the metrics hold them.
-        method: how the change was judged; "images" is a paired test.
-        meaning: "clear" and "not clear" of a figure of which it is not known whether more is better.
-        why: the numbers behind it, for a person.
-        p_value: of the paired test, two-sided; shared: images that both answered; gained, lost: right in only one.
-        low, high: the 95 % interval of the difference.
+        key: "evaluate-digits:accuracy", the metrics file and the key in it (nested keys with
+            slashes).
+        headline: whether it is one of the report's headline figures, for which it is known whether
+            more is better.
+        before, after: the values, with their 95 % intervals where the metrics hold them.
     """
 
     key: str
@@ -42,35 +66,27 @@ class Change:
     after: float
     before_interval: Interval | None
     after_interval: Interval | None
-    method: Method
-    meaning: Meaning
-    why: str
-    p_value: float | None = None
-    shared: int | None = None
-    gained: int | None = None
-    lost: int | None = None
-    low: float | None = None
-    high: float | None = None
 
 
-def changed(
+def measure_change(
     key: str,
-    before: tuple[float, Interval | None],
-    after: tuple[float, Interval | None],
+    before: Figure,
+    after: Figure,
     *,
     headline: Headline | None = None,
-    test: Comparison | None = None,
+    comparison: ClassifierComparison | None = None,
 ) -> Change:
-    """
+    """Judge one figure's change.
+
     Args:
-        before, after: the figure with its interval, where it has one.
-        headline: what the report says of it.
-        test: of an accuracy: both classifiers' answers to the same images.
+        headline: how the report presents the figure, if it does.
+        comparison: of an accuracy: both classifiers' answers to the same images.
     """
-    told = _judged(*before, *after, test)
-    if headline and told["meaning"] == "clear":
-        gain = after[0] - before[0] if told["method"] == "intervals" else told["gained"] - told["lost"]
-        told["meaning"] = "better" if (gain > 0) == headline.higher_is_better else "worse"
+    judgement = judge_images(before[0], after[0], comparison) if comparison else judge_intervals(before, after)
+    if headline and judgement.meaning == "clear":
+        gain = comparison.gained - comparison.lost if comparison else after[0] - before[0]
+        meaning: Meaning = "better" if (gain > 0) == headline.higher_is_better else "worse"
+        judgement = dataclasses.replace(judgement, meaning=meaning)
     return Change(
         key=key,
         label=headline.label if headline else key.replace("_", " ").replace(":", ": "),
@@ -80,44 +96,52 @@ def changed(
         after=after[0],
         before_interval=before[1],
         after_interval=after[1],
-        **told,
+        **dataclasses.asdict(judgement),
     )
 
 
-def _judged(
-    before: float, bounds: Interval | None, after: float, other_bounds: Interval | None, test: Comparison | None
-) -> dict[str, Any]:
-    if test is not None:
-        p_value = two_sided(test.gained, test.lost)
-        why = f"{test.gained} gained, {test.lost} lost of {test.n:,} images, p = {p_value:.2g}"
-        meaning = "clear" if p_value <= ALPHA else "not clear"
-        if test.gained == test.lost == 0 and before == after:
-            meaning, why = "same", f"the same {test.n:,} answers are right"
-        counts = {"p_value": p_value, "shared": test.n, "gained": test.gained, "lost": test.lost}
-        return {"method": "images", "meaning": meaning, "why": why, **counts}
-    if before == after:
-        return {"method": "none", "meaning": "same", "why": ""}
-    if bounds is None or other_bounds is None:
-        return {"method": "none", "meaning": "not known", "why": ""}
-    low, high = difference_interval(before, bounds, after, other_bounds)
-    return {
-        "method": "intervals",
-        "meaning": "not clear" if low <= 0 <= high else "clear",
-        "why": f"95 %: {low:+.4f} to {high:+.4f}",
-        "low": low,
-        "high": high,
-    }
+def judge_images(before: float, after: float, comparison: ClassifierComparison) -> Judgement:
+    """Judge the change of an accuracy by both classifiers' answers to the same images."""
+    gained, lost = comparison.gained, comparison.lost
+    p_value = two_sided(gained, lost)
+    meaning: Meaning = "clear" if p_value <= ALPHA else "not clear"
+    why = f"{gained} gained, {lost} lost of {comparison.n:,} images, p = {p_value:.2g}"
+    if gained == lost == 0 and before == after:
+        meaning, why = "same", f"the same {comparison.n:,} answers are right"
+    return Judgement(
+        method="images",
+        meaning=meaning,
+        why=why,
+        p_value=p_value,
+        shared=comparison.n,
+        gained=gained,
+        lost=lost,
+    )
+
+
+def judge_intervals(before: Figure, after: Figure) -> Judgement:
+    """Judge a change by the intervals of both figures, where they have some."""
+    if before[0] == after[0]:
+        return Judgement(method="none", meaning="same")
+    if before[1] is None or after[1] is None:
+        return Judgement(method="none", meaning="not known")
+    low, high = difference_interval(before[0], before[1], after[0], after[1])
+    meaning: Meaning = "not clear" if low <= 0 <= high else "clear"
+    return Judgement(method="intervals", meaning=meaning, why=f"95 %: {low:+.4f} to {high:+.4f}", low=low, high=high)
 
 
 def two_sided(gained: int, lost: int) -> float:
-    """Exact p-value of McNemar's test: that so many of ``gained + lost`` throws of a fair coin fall on one side."""
+    """Compute the two-sided exact p-value of McNemar's test."""
     return min(1.0, 2 * min(mcnemar(gained, lost), mcnemar(lost, gained)))
 
 
-def difference_interval(before: float, bounds: Interval, after: float, other_bounds: Interval) -> Interval:
-    """The 95 % interval of ``after - before`` from those of both, as if the two were measured on different images
-    (Newcombe, 1998, method 10; MOVER). On the same images it is wider than need be: never too sure."""
+def difference_interval(before: float, bounds: Interval, after: float, bounds_after: Interval) -> Interval:
+    """Compute the 95 % interval of ``after - before`` from the intervals of both.
+
+    The two count as measured on different images (Newcombe, 1998, method 10; MOVER). On the same
+    images the interval is wider than need be, so it never claims too much.
+    """
     middle = after - before
-    down = math.hypot(after - other_bounds[0], bounds[1] - before)
-    up = math.hypot(other_bounds[1] - after, before - bounds[0])
+    down = math.hypot(after - bounds_after[0], bounds[1] - before)
+    up = math.hypot(bounds_after[1] - after, before - bounds[0])
     return middle - down, middle + up

@@ -1,6 +1,7 @@
-"""Two runs side by side: the parameters that differ, every metric's change, and whether the change is more than luck.
+"""Two runs side by side: the parameters that differ, and how each metric changed.
 
-A run is a folder with ``params.yaml`` and ``data/``: a checkout, or what was brought out of DVC's cache.
+A run is a folder with ``params.yaml`` and ``data/``: a checkout, or what was brought out of DVC's
+cache.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from cnn_core.comparison.changes import Change, Interval, changed
-from cnn_core.comparison.promotion import Comparison, as_ids, compare
+from cnn_core.comparison.answers import by_hash, read_answers, read_rows
+from cnn_core.comparison.changes import Change, Interval, measure_change
+from cnn_core.comparison.classifiers import ClassifierComparison, compare_classifiers
 from cnn_core.params import read_yaml
 from cnn_core.reporting.headlines import headlines
 from cnn_core.reporting.numbers import flatten
 
 METRICS = "data/metrics"
-ROWS = ["id", "split", "sha256"]
 # Figures that say nothing of the result: how long it took, how far an interrupted run had come.
 OF_THE_MOMENT = {
     "seconds",
@@ -35,10 +34,13 @@ OF_THE_MOMENT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Differences:
-    """Of the run ``after`` against the run ``before`` (both as a person named them).
+    """The run ``after`` compared with the run ``before``, both by the names that a person gave.
 
-    ``params``: key -> both values, None where a run has no such key; ``metrics``: the headlines first;
-    ``only_before``, ``only_after``: metrics files of one run alone; ``notes``: what to know when reading the figures.
+    Attributes:
+        params: the parameters that differ, with both values; None where a run has no such key.
+        metrics: the changes of the figures that both runs have, the headlines first.
+        only_before, only_after: metrics files that one run alone has.
+        notes: what to know when reading the figures.
     """
 
     before: str
@@ -56,13 +58,15 @@ class Differences:
     @property
     def verdict(self) -> str:
         """What the headlines come to, in one sentence."""
-        better, worse = ([c.label for c in self.headlines if c.meaning == word] for word in ("better", "worse"))
         if not self.headlines:
             return f"{self.before} and {self.after} have no headline figure in common."
-        told = [f"better in {'; '.join(better)}"] if better else []
-        told += [f"worse in {'; '.join(worse)}"] if worse else []
-        if told:
-            return f"{self.after} against {self.before}, by more than luck: {', '.join(told)}."
+        better, worse = (
+            [change.label for change in self.headlines if change.meaning == meaning] for meaning in ("better", "worse")
+        )
+        clauses = [f"better in {'; '.join(better)}"] if better else []
+        clauses += [f"worse in {'; '.join(worse)}"] if worse else []
+        if clauses:
+            return f"{self.after} against {self.before}, by more than luck: {', '.join(clauses)}."
         if all(change.meaning == "same" for change in self.headlines):
             return f"{self.after} and {self.before} have the same headline figures."
         return f"No headline figure of {self.after} differs from {self.before} by more than luck might."
@@ -72,39 +76,46 @@ def differences(before: Path, after: Path, *, names: tuple[str, str], partial: b
     """Compare the run in the folder ``after`` with that in ``before``.
 
     Args:
-        partial: ``before`` holds some models' parts of a run alone; other parameters and metrics are left out.
+        names: of both runs, ``before`` first, as tables show them.
+        partial: ``before`` holds only some models' parts of a run; other parameters and metrics are
+            left out.
 
     Raises:
         ValueError: one of them has no metrics.
     """
-    found = [read_metrics(folder, name) for folder, name in zip((before, after), names, strict=True)]
-    known = {headline.key: headline for headline in headlines(after)}
-    paired, notes = paired_tests(before, after, set(found[0]) & set(found[1]))
+    metrics_before, metrics_after = (
+        read_all_metrics(folder, name) for folder, name in zip((before, after), names, strict=True)
+    )
+    headline_of = {headline.key: headline for headline in headlines(after)}
+    shared = sorted(set(metrics_before) & set(metrics_after))
+    comparisons, notes = compare_answers(before, after, shared)
     changes = []
-    for stage in sorted(set(found[0]) & set(found[1])):
-        one, other = (dict(_numbers(metrics[stage])) for metrics in found)
-        for name in [name for name in one if name in other and not _is_bound(name, one)]:
+    for stage in shared:
+        figures_before, figures_after = (dict(_numbers(each[stage])) for each in (metrics_before, metrics_after))
+        for name in figures_before:
+            if name not in figures_after or _is_bound(name, figures_before):
+                continue
             key = f"{stage}:{name}"
-            values = [(figures[name], _interval(name, figures)) for figures in (one, other)]
-            changes.append(changed(key, *values, headline=known.get(key), test=paired.get(key)))
-    order = list(known)
-    changes.sort(key=lambda one: order.index(one.key) if one.headline else len(order))  # stable
+            pair = [(figures[name], _interval(name, figures)) for figures in (figures_before, figures_after)]
+            changes.append(measure_change(key, *pair, headline=headline_of.get(key), comparison=comparisons.get(key)))
+    order = list(headline_of)
+    changes.sort(key=lambda change: order.index(change.key) if change.headline else len(order))  # stable
     return Differences(
         before=names[0],
         after=names[1],
         params=changed_params(before, after, partial=partial),
         metrics=changes,
-        only_before=sorted(set(found[0]) - set(found[1])),
-        only_after=[] if partial else sorted(set(found[1]) - set(found[0])),
+        only_before=sorted(set(metrics_before) - set(metrics_after)),
+        only_after=[] if partial else sorted(set(metrics_after) - set(metrics_before)),
         notes=notes,
     )
 
 
-def read_metrics(folder: Path, name: str) -> dict[str, Any]:
-    """Stage -> content of its metrics file.
+def read_all_metrics(folder: Path, name: str) -> dict[str, Any]:
+    """Read the metrics files of a run: stage -> content.
 
     Raises:
-        ValueError: there is none; it says what would bring them.
+        ValueError: the run, called ``name``, has none.
     """
     files = sorted((folder / METRICS).glob("*.json"))
     if not files:
@@ -113,52 +124,49 @@ def read_metrics(folder: Path, name: str) -> dict[str, Any]:
 
 
 def changed_params(before: Path, after: Path, *, partial: bool = False) -> dict[str, tuple[Any, Any]]:
-    """The parameters that differ by their full names, but for those of the report."""
-    one, other = (
+    """List the parameters that differ, by their full names; those of the report are left out."""
+    params_before, params_after = (
         dict(flatten(read_yaml(folder / "params.yaml"))) if (folder / "params.yaml").is_file() else {}
         for folder in (before, after)
     )
-    if not one or not other:
+    if not params_before or not params_after:
         return {}
-    keys = [key for key in [*one, *(key for key in other if key not in one)] if not key.startswith("report.")]
-    kept = [key for key in keys if key in one] if partial else keys
-    return {key: (one.get(key), other.get(key)) for key in kept if one.get(key) != other.get(key)}
+    keys = list(params_before) if partial else list(params_before | params_after)
+    pairs = {key: (params_before.get(key), params_after.get(key)) for key in keys if not key.startswith("report.")}
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
 
 
-def paired_tests(before: Path, after: Path, stages: set[str]) -> tuple[dict[str, Comparison], list[str]]:
-    """Metric's key -> both classifiers' answers to the images of both test parts; and what is to be said of them."""
-    tests, notes = {}, []
-    for stage in sorted(stages):
+def compare_answers(before: Path, after: Path, stages: list[str]) -> tuple[dict[str, ClassifierComparison], list[str]]:
+    """Compare both runs' classifiers image by image, where the runs hold their answers.
+
+    Returns:
+        the metric's key -> the comparison, and notes about test parts that differ.
+    """
+    comparisons, notes = {}, []
+    for stage in stages:
         kind, _, name = stage.partition("-")
-        files = [folder / f"data/predictions/{name}-test.parquet" for folder in (before, after)]
-        if kind != "evaluate" or not all(file.is_file() for file in files):
+        if kind != "evaluate":
             continue
-        one, other = (pd.read_parquet(file, columns=["id", "label", "predicted"]) for file in files)
-        rows = [read_rows(folder / "data/raw" / name) for folder in (before, after)]
-        if rows[0] is not None and rows[1] is not None:  # names may have been given anew: known by their pixels
-            one, other = (as_ids(t, r.set_index("id")["sha256"]) for t, r in zip((one, other), rows, strict=True))
+        files = [folder / f"data/predictions/{name}-test.parquet" for folder in (before, after)]
+        if not all(file.is_file() for file in files):
+            continue
+        answers = [read_answers(file) for file in files]
+        rows_before, rows_after = (read_rows(folder / "data/raw" / name) for folder in (before, after))
+        if rows_before is not None and rows_after is not None:  # names may have been given anew
+            answers = [by_hash(answers[0], rows_before), by_hash(answers[1], rows_after)]
         try:
-            found = compare(one, other, [])
+            comparison = compare_classifiers(*answers, [])
         except ValueError as error:
             notes.append(f"{name}: the answers cannot be compared image by image: {error}.")
             continue
-        tests[f"{stage}:accuracy"] = found
-        if found.n != len(one) or found.n != len(other):
+        comparisons[f"{stage}:accuracy"] = comparison
+        if any(len(table) != comparison.n for table in answers):
             notes.append(
-                f"{name}: the test parts differ; {found.n:,} images are in both, where {names_of(found)}. "
+                f"{name}: the test parts differ; {comparison.n:,} images are in both, where "
+                f"{comparison.champion:.2%} and {comparison.challenger:.2%} are right. "
                 "The figures above are each run's own."
             )
-    return tests, notes
-
-
-def read_rows(raw: Path) -> pd.DataFrame | None:
-    """id, split and sha256 of the images of a RAW set; None where it is not there."""
-    parts = sorted(raw.glob("part-*.parquet"))
-    return pd.concat([pd.read_parquet(part, columns=ROWS) for part in parts], ignore_index=True) if parts else None
-
-
-def names_of(found: Comparison) -> str:
-    return f"{found.champion:.2%} and {found.challenger:.2%} are right"
+    return comparisons, notes
 
 
 def _numbers(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

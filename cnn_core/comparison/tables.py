@@ -1,4 +1,4 @@
-"""The differences of two runs as tables: for a terminal, as Markdown, as plain values."""
+"""The differences of two runs as text for a terminal, as Markdown and as plain values."""
 
 from __future__ import annotations
 
@@ -21,89 +21,89 @@ MEANINGS = {
 }
 WIDTH = 110
 METHOD = (
-    "Accuracies: McNemar's test over the images that both answered, two-sided, at 5 %. Others: the 95 % interval of "
-    "the change, from those of both figures. Each is judged by itself: of twenty figures one may seem clear by luck."
+    "Accuracies are judged by McNemar's test over the images that both answered, two-sided, at 5 %; others by the 95 % "
+    "interval of the change, from those of both figures. Each figure is judged by itself: one in twenty may seem clear "
+    "by luck."
 )
 
 
-def metric_rows(found: Differences, *, every: bool = False) -> list[tuple[str, str, str, str, str]]:
-    """(figure, before, after, change, what luck says): the headlines, then what changed besides.
+def metric_rows(differences: Differences, *, every: bool = False) -> list[tuple[str, ...]]:
+    """List (figure, before, after, change, significance): the headlines, then what changed besides.
 
     Args:
-        every: also what did not change, and the figures of single classes and parts.
+        every: include what did not change, and the figures of single classes and parts.
     """
     return [
-        row_of(change)
-        for change in found.metrics
+        metric_row(change)
+        for change in differences.metrics
         if every or change.headline or (change.meaning != "same" and "/" not in change.key)
     ]
 
 
-def row_of(change: Change) -> tuple[str, str, str, str, str]:
-    """A figure's row."""
+def metric_row(change: Change) -> tuple[str, ...]:
+    """Give the row of one figure."""
     return (
         change.label,
-        " ".join(filter(None, shown(change, "before"))),
-        " ".join(filter(None, shown(change, "after"))),
+        " ".join(filter(None, figure_cells(change, "before"))),
+        " ".join(filter(None, figure_cells(change, "after"))),
         difference(change),
         MEANINGS[change.meaning] + (f" ({change.why})" if change.why else ""),
     )
 
 
-def param_rows(params: Mapping[str, tuple[Any, Any]]) -> list[tuple[str, str, str]]:
-    """(parameter, before, after)."""
-    return [(key, *(ABSENT if one is None else str(one) for one in pair)) for key, pair in params.items()]
+def param_rows(params: Mapping[str, tuple[Any, Any]]) -> list[tuple[str, ...]]:
+    """List (parameter, before, after)."""
+    return [(key, *(ABSENT if value is None else str(value) for value in pair)) for key, pair in params.items()]
 
 
-def hidden(found: Differences) -> int:
-    """How many figures changed that `metric_rows` leaves out."""
-    return sum(change.meaning != "same" and not change.headline and "/" in change.key for change in found.metrics)
+def hidden(differences: Differences) -> int:
+    """Count the figures that changed and that `metric_rows` leaves out."""
+    return sum(change.meaning != "same" and not change.headline and "/" in change.key for change in differences.metrics)
 
 
-def text(found: Differences, *, every: bool = False) -> str:
-    """For a terminal."""
-    parts = [found.verdict, ""]
-    if rows := param_rows(found.params):
-        parts += _aligned([("parameter", found.before, found.after), *rows])
+def text(differences: Differences, *, every: bool = False) -> str:
+    """Write the differences for a terminal."""
+    lines = [differences.verdict, ""]
+    if rows := param_rows(differences.params):
+        lines += _aligned([("parameter", differences.before, differences.after), *rows])
     else:
-        parts += ["No parameter differs."]
-    parts += ["", *_aligned([head_row(found), *metric_rows(found, every=every)]), "", *remarks(found, every=every)]
-    return "\n".join([*parts, *textwrap.wrap(METHOD, WIDTH)])
+        lines += ["No parameter differs."]
+    lines += ["", *_aligned([head_row(differences), *metric_rows(differences, every=every)]), ""]
+    return "\n".join([*lines, *remarks(differences, every=every), *textwrap.wrap(METHOD, WIDTH)])
 
 
-def markdown(found: Differences, *, every: bool = False) -> str:
-    """For an artifact or a comment."""
-    parts = [f"**{_escaped(found.verdict)}**", ""]
-    parts += _markdown([head_row(found), *metric_rows(found, every=every)], right=(1, 2, 3))
-    if rows := param_rows(found.params):
-        parts += ["", *_markdown([("parameter", found.before, found.after), *rows], right=())]
-    parts += ["", *(f"- {_escaped(remark)}" for remark in remarks(found, every=every)), "", f"_{METHOD}_"]
-    return "\n".join(parts)
+def markdown(differences: Differences, *, every: bool = False) -> str:
+    """Write the differences as Markdown, for an artifact or a comment."""
+    lines = [f"**{_escaped(differences.verdict)}**", ""]
+    lines += _markdown([head_row(differences), *metric_rows(differences, every=every)], right=(1, 2, 3))
+    if rows := param_rows(differences.params):
+        lines += ["", *_markdown([("parameter", differences.before, differences.after), *rows], right=())]
+    lines += ["", *(f"- {_escaped(remark)}" for remark in remarks(differences, every=every)), "", f"_{METHOD}_"]
+    return "\n".join(lines)
 
 
-def plain(found: Differences) -> dict[str, Any]:
-    """As values that JSON knows."""
-    return {"verdict": found.verdict, **dataclasses.asdict(found)}
+def plain(differences: Differences) -> dict[str, Any]:
+    """Give the differences as values that JSON knows."""
+    return {"verdict": differences.verdict, **dataclasses.asdict(differences)}
 
 
-def head_row(found: Differences) -> tuple[str, ...]:
-    """The names of `metric_rows`' columns."""
-    return "figure", found.before, found.after, "change", "more than luck?"
+def head_row(differences: Differences) -> tuple[str, ...]:
+    """Give the names of `metric_rows`' columns."""
+    return "figure", differences.before, differences.after, "change", "more than luck?"
 
 
-def remarks(found: Differences, *, every: bool) -> list[str]:
-    """What to know when reading the figures, and what is not shown."""
-    told = list(found.notes)
-    for name, stages in ((found.before, found.only_before), (found.after, found.only_after)):
-        if stages:
-            told.append(f"Only {name} has {', '.join(stages)}.")
-    if not every and (number := hidden(found)):
-        told.append(f"{number} figures of single classes and parts changed too (--all shows them).")
-    return told
+def remarks(differences: Differences, *, every: bool) -> list[str]:
+    """List what to know when reading the figures, and what is not shown."""
+    sentences = list(differences.notes)
+    sides = ((differences.before, differences.only_before), (differences.after, differences.only_after))
+    sentences += [f"Only {name} has {', '.join(stages)}." for name, stages in sides if stages]
+    if not every and (number := hidden(differences)):
+        sentences.append(f"{number} figures of single classes and parts changed too (--all shows them).")
+    return sentences
 
 
-def shown(change: Change, which: Literal["before", "after"]) -> tuple[str, str]:
-    """The figure and its interval, ``("99.36 %", "(98.14 to 99.78)")``; the latter may be empty."""
+def figure_cells(change: Change, which: Literal["before", "after"]) -> tuple[str, str]:
+    """Give the figure and its interval, which may be empty: ``("99.36 %", "(98.14 to 99.78)")``."""
     value, interval = getattr(change, which), getattr(change, f"{which}_interval")
     scale, digits = (100, 2) if change.unit == "%" else (1, 3)
     bounds = "({:.{d}f} to {:.{d}f})".format(*(scale * bound for bound in interval), d=digits) if interval else ""
@@ -113,7 +113,7 @@ def shown(change: Change, which: Literal["before", "after"]) -> tuple[str, str]:
 
 
 def difference(change: Change) -> str:
-    """With its sign; of shares in points."""
+    """Give the change with its sign, of shares in percentage points."""
     gain = change.after - change.before
     if gain == 0:
         return "0"
@@ -134,5 +134,5 @@ def _markdown(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[st
 
 
 def _escaped(cell: str) -> str:
-    """Names and values are a person's own: a bar would end the cell."""
+    """Escape a cell, which may hold a person's own names and values: a bar would end it."""
     return cell.replace("|", "\\|").replace("\n", " ")

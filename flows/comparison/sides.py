@@ -1,7 +1,8 @@
-"""What can be compared: a name becomes a folder that holds a run's parameters, metrics and answers.
+"""The sides of a comparison: a run's name becomes a folder with its parameters and metrics.
 
-A name is ``workspace`` (the checkout as it stands), ``champion`` (each model's own), a folder, a DVC experiment, or
-anything that git resolves. Of commits only small files are brought out of DVC's cache: metrics, answers, hashes.
+A name is ``workspace`` (the checkout as it stands), ``champion`` (each model's own), a folder, a
+DVC experiment, or anything that git resolves. Of a commit only small files are brought out of DVC's
+cache: metrics, answers, hashes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import pandas as pd
 import yaml
 from fsspec import AbstractFileSystem
 
-from cnn_core.comparison.differences import METRICS, ROWS
+from cnn_core.comparison.answers import ROW_COLUMNS
+from cnn_core.comparison.differences import METRICS
 from cnn_core.params import read_yaml
 from flows.registry.models import MODELS, STAGE, Model, champion
 from flows.repository.git import experiment_of, main_checkout, resolve
@@ -29,9 +31,13 @@ REPORT = "data/reports/index.html"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Side:
-    """A run by the ``name`` that tables bear, in the folder ``root``.
+    """A run in the folder ``root``.
 
-    ``commit`` is None for a folder; ``partial``: only some models' parts; ``notes``: what to know of it.
+    Attributes:
+        name: as tables show it.
+        commit: of the run; None for a folder.
+        partial: whether the folder holds only some models' parts of a run.
+        notes: what to know when reading the figures.
     """
 
     name: str
@@ -41,10 +47,10 @@ class Side:
     notes: tuple[str, ...] = ()
 
     def report(self, root: Path) -> str:
-        """The page that the run's stage report made.
+        """Read the page that the run's stage report made.
 
         Raises:
-            ValueError: it made none, or DVC does not have it.
+            ValueError: there is none, or DVC does not have it.
         """
         try:
             if self.commit is None:
@@ -58,12 +64,12 @@ class Side:
             ) from error
 
 
-def side(root: Path, name: str, scratch: Path) -> Side:
-    """The run of that name.
+def find_side(root: Path, name: str, scratch: Path) -> Side:
+    """Find the run of that name.
 
     Args:
         root: the checkout.
-        scratch: an empty folder that what is brought out goes to.
+        scratch: an empty folder for files that are brought out of DVC's cache.
 
     Raises:
         ValueError: there is no such run, it has no metrics, or DVC does not have them.
@@ -76,35 +82,38 @@ def side(root: Path, name: str, scratch: Path) -> Side:
     if Path(name).is_dir() and "/" in name:
         raise ValueError(f"{name} is no folder of a run: it has no {METRICS}")
     commit = resolve(root, name)
-    told = experiment_of(root, commit) or (name if not commit.startswith(name) else name[:10])
-    bring(root, commit, scratch, told)
-    return Side(name=told, root=scratch, commit=commit, notes=_changed_since(scratch, told))
+    shown_name = experiment_of(root, commit) or (name if not commit.startswith(name) else name[:10])
+    bring(root, commit, scratch, shown_name)
+    return Side(name=shown_name, root=scratch, commit=commit, notes=_changed_since(scratch, shown_name))
 
 
 def champions(root: Path, scratch: Path, models: Iterable[str] = tuple(MODELS)) -> Side:
-    """Of each model that has a champion what it was measured on, its figures and its parameters.
+    """Bring the champions' answers, metrics and parameters together in one folder.
 
     Raises:
-        ValueError: there is none, or DVC does not have its figures.
+        ValueError: no model has a champion that was measured, or DVC does not have its metrics.
     """
-    versions = {name: version for name in models if (version := champion(root, name)) is not None}
-    versions = {name: one for name, one in versions.items() if MODELS[name].metrics in measured(root, one.commit)}
+    versions = {
+        name: version
+        for name in models
+        if (version := champion(root, name)) and MODELS[name].metrics in measured(root, version.commit)
+    }
     if not versions:
         raise ValueError("there is no champion that was measured: `gridflow champions promote MODEL` makes one")
     params: dict[str, Any] = {}
     for name, version in versions.items():
-        files, told = files_of(main_checkout(root), version.commit), f"the champion {name} {version.name}"
-        _bring_metrics(files, [MODELS[name].metrics], scratch, told)
+        files = files_of(main_checkout(root), version.commit)
+        _bring_metrics(files, [MODELS[name].metrics], scratch, f"the champion {name} {version.name}")
         _bring_answers(files, [MODELS[name]], scratch)
         if files.exists("params.yaml"):
-            _take(yaml.safe_load(files.read_text("params.yaml")) or {}, MODELS[name], params)
+            _copy_params(yaml.safe_load(files.read_text("params.yaml")) or {}, MODELS[name], params)
     (scratch / "params.yaml").write_text(yaml.safe_dump(params))
-    named = ", ".join(f"{name} {version.name} ({version.commit[:10]})" for name, version in versions.items())
-    return Side(name=STAGE, root=scratch, partial=True, notes=(f"{STAGE}: {named}.",))
+    names = ", ".join(f"{name} {version.name} ({version.commit[:10]})" for name, version in versions.items())
+    return Side(name=STAGE, root=scratch, partial=True, notes=(f"{STAGE}: {names}.",))
 
 
 def bring(root: Path, commit: str, target: Path, name: str) -> None:
-    """Of a run its params.yaml, dvc.lock, metrics and classifiers' answers, into the folder ``target``.
+    """Bring a run's parameters, dvc.lock, metrics and classifiers' answers into ``target``.
 
     Raises:
         ValueError: there are no metrics, or DVC does not have them.
@@ -116,15 +125,15 @@ def bring(root: Path, commit: str, target: Path, name: str) -> None:
     paths = measured(root, commit)
     if not paths:
         raise ValueError(
-            f"{name} has no metrics: no run was committed there. A run writes dvc.lock, and "
-            "`git add dvc.lock && git commit` or an experiment (`gridflow run --isolated`) keeps it"
+            f"{name} has no metrics: no run was committed there. A run writes dvc.lock; commit it "
+            "(`git add dvc.lock && git commit`) or run as an experiment (`gridflow run --isolated`)"
         )
     _bring_metrics(files, paths, target, name)
     _bring_answers(files, MODELS.values(), target)
 
 
 def measured(root: Path, commit: str) -> list[str]:
-    """The metrics files of the stages that a commit's dvc.lock knows: those that have run."""
+    """List the metrics files that a commit's dvc.lock holds: of the stages that have run."""
     try:
         return [path for path in outputs(root, commit) if path.startswith(f"{METRICS}/") and path.endswith(".json")]
     except ValueError:
@@ -139,14 +148,15 @@ def _bring_metrics(files: AbstractFileSystem, paths: Sequence[str], target: Path
         except Exception as error:  # of DVC, of the remote's library, or the system
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"DVC does not have {path} of {name}: it is neither in its cache nor in a remote. Where it was made "
-                "`dvc push` (of an experiment: `dvc exp push REMOTE NAME`) shares it, here `dvc pull` (`dvc exp pull`) "
-                f"brings it; or run it again: `gridflow run --isolated --revision …` ({reason})"
+                f"DVC does not have {path} of {name}: it is neither in its cache nor in a remote. Share it from where "
+                "it was made with `dvc push` (an experiment: `dvc exp push REMOTE NAME`) and get it here with "
+                "`dvc pull` (`dvc exp pull REMOTE NAME`), or run it again with `gridflow run --isolated --revision "
+                f"REVISION` ({reason})"
             ) from error
 
 
 def _bring_answers(files: AbstractFileSystem, models: Iterable[Model], target: Path) -> None:
-    """As far as they are there: without them an accuracy is compared by its interval."""
+    """Bring the answers that are there; without them an accuracy is compared by its interval."""
     for model in models:
         try:
             if not model.data or not files.exists(model.predictions):
@@ -155,7 +165,7 @@ def _bring_answers(files: AbstractFileSystem, models: Iterable[Model], target: P
             (target / model.predictions).parent.mkdir(parents=True, exist_ok=True)
             (target / model.predictions).write_bytes(answers)
             parts = sorted(files.glob(f"{RAW}/{model.data}/part-*.parquet"))
-            rows = [pd.read_parquet(files.open(part), columns=ROWS) for part in parts]
+            rows = [pd.read_parquet(files.open(part), columns=ROW_COLUMNS) for part in parts]
         except Exception:  # of DVC, of the remote's library, or the system
             continue
         if rows:
@@ -168,14 +178,14 @@ def _with_metrics(folder: Path, name: str) -> Path:
         return folder
     if (folder / "dvc.lock").is_file():
         raise ValueError(
-            f"{name} has no metrics, but a dvc.lock: `dvc checkout` brings them from DVC's cache, `dvc pull` from its "
-            "remote"
+            f"{name} has no metrics, but a dvc.lock: get them with `dvc checkout` from DVC's cache, or with `dvc pull` "
+            "from its remote"
         )
     raise ValueError(f"{name} has no metrics yet: `make run` makes them")
 
 
-def _take(values: dict[str, Any], model: Model, params: dict[str, Any]) -> None:
-    """Copy into ``params`` what of a run's parameters concerns a model: ``train.digits``, or ``train_detector``."""
+def _copy_params(values: dict[str, Any], model: Model, params: dict[str, Any]) -> None:
+    """Copy the parameters that concern a model: ``train.digits`` or ``train_detector``."""
     for stage, section in values.items():
         if model.data and isinstance(section, dict) and isinstance(section.get(model.data), dict):
             params.setdefault(stage, {})[model.data] = section[model.data]
@@ -184,21 +194,21 @@ def _take(values: dict[str, Any], model: Model, params: dict[str, Any]) -> None:
 
 
 def _changed_since(folder: Path, name: str) -> tuple[str, ...]:
-    """That params.yaml is not what the run had, by what dvc.lock says of it."""
+    """Give a note where params.yaml has other values than the run had, by its dvc.lock."""
     if not (folder / "dvc.lock").is_file() or not (folder / "params.yaml").is_file():
         return ()
     values, changed = read_yaml(folder / "params.yaml"), []
     for entry in (read_yaml(folder / "dvc.lock").get("stages") or {}).values():
         for key, value in entry.get("params", {}).get("params.yaml", {}).items():
-            if _at(values, key) != value and not key.startswith("report"):
+            if _value_at(values, key) != value and not key.startswith("report"):
                 changed.append(key)
     if not changed:
         return ()
-    shown = ", ".join(sorted(set(changed)))
-    return (f"{name}: params.yaml has changed since the run in {shown}; the figures are of the values before.",)
+    keys = ", ".join(sorted(set(changed)))
+    return (f"{name}: params.yaml has changed since the run in {keys}; the figures belong to the former values.",)
 
 
-def _at(values: Any, key: str) -> Any:
+def _value_at(values: Any, key: str) -> Any:
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values

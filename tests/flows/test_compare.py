@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from cnn_core.comparison.banners import PLACE
+from cnn_core.comparison.banners import PLACEHOLDER
 from flows.comparison.runs import compare_runs
 from flows.comparison.sides import REPORT
 from flows.registry.promotion import promote
@@ -30,7 +30,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Pat
     root = make(tmp_path_factory.mktemp("compare") / "small", run, repository)
     env = {"PYTHONPATH": str(repository)}
     (root / REPORT).parent.mkdir(parents=True, exist_ok=True)
-    (root / REPORT).write_text(f"<html><body><h1>A report</h1>{PLACE}</body></html>")
+    (root / REPORT).write_text(f"<html><body><h1>A report</h1>{PLACEHOLDER}</body></html>")
     set_skill(root, 0.8)
     run("dvc", "repro", "-q", cwd=root, **env)
     run("git", "add", "dvc.lock", "params.yaml", REPORT, cwd=root)
@@ -97,7 +97,7 @@ def test_folders_and_what_cannot_be_compared(root: Path, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="there is no champion that was measured"):
         compare_runs(root, "champion", "workspace")
     shutil.rmtree(root / "data" / "metrics")
-    with pytest.raises(ValueError, match=r"workspace has no metrics, but a dvc\.lock: `dvc checkout` brings them"):
+    with pytest.raises(ValueError, match=r"workspace has no metrics, but a dvc\.lock: get them with `dvc checkout`"):
         compare_runs(root, "better", "workspace")
     shutil.rmtree(root / ".dvc" / "cache")
     with pytest.raises(ValueError, match=r"DVC does not have data/metrics/evaluate-digits.json of better.*`dvc pull`"):
@@ -117,7 +117,7 @@ def test_the_champion(root: Path) -> None:
     assert found.headlines[0].meaning == "worse"
     assert found.params == {"train.digits.learning_rate": (0.95, 0.8)}
     assert found.notes[0].startswith("champion: digits v1.0.0 (")
-    with pytest.raises(ValueError, match="champion stands first"):
+    with pytest.raises(ValueError, match="champion must be named first"):
         compare_runs(root, "workspace", "champion")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cnn_core.comparison.banners import PLACE
+from cnn_core.comparison.banners import PLACEHOLDER
 from flows import deploy
 from flows.repository.git import git
 
@@ -112,14 +112,14 @@ def test_there_is_a_report_after_a_failure_too(flow: Callable, small: Path) -> N
     (small / "dvc.yaml").write_text(good.replace(line, '    cmd: python fail.py user "no right"'))
     done = flow(code=1)
     assert "no right" in done.stdout
-    assert (small / "data" / "reports" / "index.html").read_text() == f"{PLACE}metrics: .gitignore"
+    assert (small / "data" / "reports" / "index.html").read_text() == f"{PLACEHOLDER}metrics: .gitignore"
     (of_the_run,) = re.findall(r"this run +(\S+\.html)", done.stdout)
     assert "1 stage failed in the run" in (small / of_the_run).read_text()
     assert "right failed (user): no right" in (small / of_the_run).read_text()
     assert not (small / "last.txt").exists()
     (small / "dvc.yaml").write_text(good)
     flow()
-    assert (small / "data" / "reports" / "index.html").read_text() == f"{PLACE}metrics: .gitignore right.txt"
+    assert (small / "data" / "reports" / "index.html").read_text() == f"{PLACEHOLDER}metrics: .gitignore right.txt"
 
 
 def test_a_failure_is_told_in_its_sentence_and_takes_only_its_downstream(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cnn_core.annotations.tables import images_table, objects_table
-from cnn_core.comparison.detectors import compare_detectors, gain_verdict
+from cnn_core.comparison.detectors import compare_detectors
 from cnn_core.comparison.promotion import PromotionRule
 from cnn_core.comparison.segmenters import compare_segmenters
 from cnn_core.detection.evaluation.metrics import COCO_AREAS, average_precision, evaluate_boxes, mean
@@ -54,23 +54,23 @@ def test_the_figures_are_pycocotools_own() -> None:
 def test_a_better_one_is_promoted_and_equal_or_worse_ones_are_not() -> None:
     images, truth = pictures(80)
     good, other, bad = found(truth, 0.9, 1), found(truth, 0.9, 7), found(truth, 0.6, 3)
-    better, why = gain_verdict(compare_detectors(images, truth, bad, good, CLASSES), RULE)
+    better, why = compare_detectors(images, truth, bad, good, CLASSES).decide(RULE)
     assert better, why
     assert why.startswith("The challenger is better: mAP50 0.")
-    assert "not better at all" in gain_verdict(compare_detectors(images, truth, good, bad, CLASSES), RULE)[1]
+    assert "not better at all" in compare_detectors(images, truth, good, bad, CLASSES).decide(RULE)[1]
     same = compare_detectors(images, truth, good, good, CLASSES)
     assert (same.low, same.high, same.p_value) == (0.0, 0.0, 1.0)
     first, second = (
         compare_detectors(images, truth, good, other, CLASSES),
         compare_detectors(images, truth, other, good, CLASSES),
     )
-    assert [gain_verdict(gain, RULE)[0] for gain in (first, second)] == [False, False]
+    assert [gain.decide(RULE)[0] for gain in (first, second)] == [False, False]
 
 
 def test_a_class_may_not_pay_for_the_others() -> None:
     images, truth = pictures(80)
     before, after = found(truth, 0.3, 1, only="one"), found(truth, 0.75, 2, only="two")
-    better, why = gain_verdict(compare_detectors(images, truth, before, after, CLASSES), RULE)
+    better, why = compare_detectors(images, truth, before, after, CLASSES).decide(RULE)
     assert not better
     assert "worse by more than 0.0500 in the class two" in why
 
@@ -104,11 +104,11 @@ def test_segmenters_are_compared_by_the_iou_of_every_object() -> None:
     of_two = own[own["class_name"] == "two"]
     assert gain.classes["two"][2] == pytest.approx(of_two["iou"].sum() / 80)
     assert gain.low < gain.challenger - gain.champion < gain.high
-    better, why = gain_verdict(gain, RULE)
+    better, why = gain.decide(RULE)
     assert better, why
     assert why.startswith("The challenger is better: mean IoU 0.7")
-    assert not gain_verdict(compare_segmenters(images, truth, good, bad, CLASSES), RULE)[0]
-    assert not gain_verdict(compare_segmenters(images, truth, good, other, CLASSES), RULE)[0]
+    assert not compare_segmenters(images, truth, good, bad, CLASSES).decide(RULE)[0]
+    assert not compare_segmenters(images, truth, good, other, CLASSES).decide(RULE)[0]
     crowd = pd.concat([truth.iloc[:1].assign(iscrowd=1), truth.assign(iscrowd=0)], ignore_index=True)
     assert compare_segmenters(images, crowd, bad, good, CLASSES) == gain
     with pytest.raises(ValueError, match="holds no object"):

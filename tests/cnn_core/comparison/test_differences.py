@@ -12,7 +12,7 @@ import yaml
 from scipy.stats import binomtest
 
 from cnn_core.classification.inference.metrics import wilson
-from cnn_core.comparison.banners import PLACE, add_banner, of_differences
+from cnn_core.comparison.banners import PLACEHOLDER, add_banner, difference_banner
 from cnn_core.comparison.changes import difference_interval, two_sided
 from cnn_core.comparison.differences import differences
 from cnn_core.comparison.tables import markdown, plain, text
@@ -103,7 +103,7 @@ def test_other_labels_are_not_compared_by_images(tmp_path: Path) -> None:
     table.assign(label=(table["label"] + 1) % 10).to_parquet(path)
     found = differences(one, other, names=NAMES)
     assert found.headlines[0].method == "none"  # the same accuracy
-    assert any("told different labels of 100 images" in note for note in found.notes)
+    assert any("different labels for 100 images" in note for note in found.notes)
 
 
 def test_figures_with_intervals_and_without(tmp_path: Path) -> None:
@@ -143,13 +143,13 @@ def test_the_tables_say_the_same(tmp_path: Path) -> None:
     assert {line.replace("\\|", "").count("|") for line in table} == {6, 4}
     values = json.loads(json.dumps(plain(found)))
     assert values["metrics"][0]["p_value"] == pytest.approx(binomtest(30, 30, 0.5).pvalue)
-    page = add_banner(f"<body>{PLACE}</body>", of_differences(found))
+    page = add_banner(f"<body>{PLACEHOLDER}</body>", difference_banner(found))
     assert page.startswith('<body><div id="banner"><aside')
     assert page.endswith("</aside></div></body>")
     assert "a|name &lt;b&gt;" in page
     assert "<b>" not in page
     with pytest.raises(ValueError, match="has no place for a banner: run its stage report again"):
-        add_banner("<body></body>", of_differences(found))
+        add_banner("<body></body>", difference_banner(found))
 
 
 def test_a_run_without_metrics_is_told(tmp_path: Path) -> None:

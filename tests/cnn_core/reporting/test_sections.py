@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cnn_core.comparison.banners import add_banner, of_run
+from cnn_core.comparison.banners import add_banner, run_banner
 from cnn_core.reporting.classifiers import chosen, confusion, origin
 from tests.helpers import report_run
 from tests.helpers.page_text import Page
@@ -221,17 +221,19 @@ def test_fewer_images_when_fewer_are_asked_for(run: Path) -> None:
 def test_a_banner_stands_above_the_verdict(html: str) -> None:
     changed = {"train.digits.epochs": (16, 3), "ingest.digits.source": ("data/x", "<b>")}
     failed = ["train@digits failed (bug): it broke"]
-    page = add_banner(html, of_run("merry-fox", "0123abcdef", failed=failed, changed=changed), "<p>another</p>")
+    page = add_banner(
+        html, run_banner("merry-fox", "0123abcdef", failures=failed, changed_params=changed), "<p>another</p>"
+    )
     banner = page[: page.index('class="verdict"')]
     for words in ("1 stage failed in the run merry-fox", "it broke", "2 parameters differ", "0123abcdef", "<p>another"):
         assert words in banner
     assert re.search(r"train.digits.epochs</code></th><td>16</td><td>3</td>", banner)
     assert "<td>&lt;b&gt;</td>" in banner
-    whole = of_run("merry-fox", "0123abcdef", failed=[], changed={})
-    assert "All parameters are those of the commit 0123abcdef" in whole
-    assert "failed" not in whole
+    complete = run_banner("merry-fox", "0123abcdef", failures=[], changed_params={})
+    assert "All parameters are those of the commit 0123abcdef" in complete
+    assert "failed" not in complete
     with pytest.raises(ValueError, match="no place for a banner"):
-        add_banner("<html></html>", whole)
+        add_banner("<html></html>", complete)
 
 
 def test_memory_of_a_gpu_is_shown_where_one_was_used(run: Path, html: str) -> None:

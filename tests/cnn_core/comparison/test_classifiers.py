@@ -7,15 +7,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
-from cnn_core.comparison.promotion import (
-    PromotionRule,
-    as_ids,
-    compare,
-    mcnemar,
-    power,
-    shared_ids,
-    verdict,
-)
+from cnn_core.comparison.answers import by_hash, shared_hashes
+from cnn_core.comparison.classifiers import compare_classifiers, mcnemar, power
+from cnn_core.comparison.promotion import PromotionRule
 
 RULE = PromotionRule(margin=0.01, alpha=0.05, class_bound=0.05)
 CLASSES = ("zero", "one")
@@ -46,37 +40,37 @@ def test_a_published_example() -> None:
 
 
 def test_only_what_tells_them_apart_counts() -> None:
-    found = compare(*pair(both=900, gained=20, lost=5, neither=75), CLASSES)
-    assert (found.n, found.gained, found.lost) == (1000, 20, 5)
-    assert (found.champion, found.challenger) == (0.905, 0.92)
-    assert found.difference == pytest.approx(0.015)
-    assert found.p_value == mcnemar(20, 5)
+    comparison = compare_classifiers(*pair(both=900, gained=20, lost=5, neither=75), CLASSES)
+    assert (comparison.n, comparison.gained, comparison.lost) == (1000, 20, 5)
+    assert (comparison.champion, comparison.challenger) == (0.905, 0.92)
+    assert comparison.difference == pytest.approx(0.015)
+    assert comparison.p_value == mcnemar(20, 5)
 
 
 def test_rows_are_matched_by_id_not_by_place() -> None:
     champion, challenger = pair(both=50, gained=8, lost=1)
     shuffled = challenger.sample(frac=1.0, random_state=0)
-    assert compare(champion, shuffled, CLASSES) == compare(champion, challenger, CLASSES)
+    assert compare_classifiers(champion, shuffled, CLASSES) == compare_classifiers(champion, challenger, CLASSES)
 
 
 def test_ids_of_one_only_are_left_out() -> None:
     champion, challenger = pair(both=50, gained=8, lost=1)
-    found = compare(champion.iloc[10:], challenger.iloc[:55], CLASSES)
-    assert found.n == 45
-    assert compare(champion, challenger, CLASSES, ids=["i0", "i50", "x"]).n == 2
+    comparison = compare_classifiers(champion.iloc[10:], challenger.iloc[:55], CLASSES)
+    assert comparison.n == 45
+    assert compare_classifiers(champion, challenger, CLASSES, ids=["i0", "i50", "x"]).n == 2
 
 
 def test_different_labels_of_one_image_stop_it() -> None:
     champion, challenger = pair(both=5, gained=1, lost=0)
     challenger.loc[2, "label"] = 1
-    with pytest.raises(ValueError, match=r"different labels of 1 images \(i2\)"):
-        compare(champion, challenger, CLASSES)
+    with pytest.raises(ValueError, match=r"different labels for 1 images \(i2\)"):
+        compare_classifiers(champion, challenger, CLASSES)
 
 
 def test_nothing_shared_stops_it() -> None:
     champion, challenger = pair(both=5, gained=1, lost=0)
     with pytest.raises(ValueError, match="no held-out image"):
-        compare(champion, challenger, CLASSES, ids=[])
+        compare_classifiers(champion, challenger, CLASSES, ids=[])
 
 
 @pytest.mark.parametrize(
@@ -90,28 +84,30 @@ def test_nothing_shared_stops_it() -> None:
     ],
 )
 def test_the_verdict_says_why_with_figures(counts: dict, better: bool, words: str) -> None:
-    assert verdict(compare(*pair(**counts), CLASSES), RULE)[0] == better
-    assert words in verdict(compare(*pair(**counts), CLASSES), RULE)[1]
+    assert compare_classifiers(*pair(**counts), CLASSES).decide(RULE)[0] == better
+    assert words in compare_classifiers(*pair(**counts), CLASSES).decide(RULE)[1]
 
 
 def test_a_class_that_gets_worse_keeps_the_champion() -> None:
     labels = [0] * 900 + [1] * 100
     before = answers([True] * 800 + [False] * 100 + [True] * 100, labels)
     after = answers([True] * 900 + [False] * 6 + [True] * 94, labels)
-    promoted, why = verdict(compare(before, after, CLASSES), RULE)
+    promoted, why = compare_classifiers(before, after, CLASSES).decide(RULE)
     assert not promoted
     assert "worse by more than 5.00% in the class one (94.00% against 100.00% of 100 images)" in why
-    assert verdict(compare(before, after, CLASSES), PromotionRule(margin=0.01, alpha=0.05, class_bound=0.06))[0]
+    assert compare_classifiers(before, after, CLASSES).decide(PromotionRule(margin=0.01, alpha=0.05, class_bound=0.06))[
+        0
+    ]
 
 
 def test_a_margin_that_is_just_met_is_met() -> None:
-    found = compare(*pair(both=90, gained=10, lost=0), CLASSES)
-    assert verdict(found, PromotionRule(margin=0.1, alpha=0.05, class_bound=0.0))[0]
+    comparison = compare_classifiers(*pair(both=90, gained=10, lost=0), CLASSES)
+    assert comparison.decide(PromotionRule(margin=0.1, alpha=0.05, class_bound=0.0))[0]
 
 
 def test_without_a_margin_an_equal_challenger_is_kept_out() -> None:
-    found = compare(*pair(both=90, gained=5, lost=5), CLASSES)
-    assert not verdict(found, PromotionRule(margin=0.0, alpha=1.0, class_bound=1.0))[0]
+    comparison = compare_classifiers(*pair(both=90, gained=5, lost=5), CLASSES)
+    assert not comparison.decide(PromotionRule(margin=0.0, alpha=1.0, class_bound=1.0))[0]
 
 
 def test_an_equal_challenger_is_promoted_no_more_often_than_alpha() -> None:
@@ -124,16 +120,16 @@ def sets(**splits: str) -> pd.DataFrame:
     return pd.DataFrame({"sha256": list(splits), "split": list(splits.values())})
 
 
-def test_shared_ids_are_the_test_parts_of_both() -> None:
+def test_shared_hashes_are_the_test_parts_of_both() -> None:
     champion = sets(a="test", b="train", c="val", d="test")
     challenger = sets(a="test", b="test", c="test", d="train", e="test", f="train")
-    assert shared_ids(champion, challenger) == {"a"}
-    assert shared_ids(champion, challenger, unseen=True) == {"a", "e"}
+    assert shared_hashes(champion, challenger) == {"a"}
+    assert shared_hashes(champion, challenger, unseen=True) == {"a", "e"}
 
 
 def test_images_are_known_by_their_pixels_whatever_they_are_called() -> None:
-    hashes = pd.Series({"train/1": "aa", "train/2": "bb", "train/3": "aa"})
+    rows = pd.DataFrame({"id": ["train/1", "train/2", "train/3"], "sha256": ["aa", "bb", "aa"]})
     table = pd.DataFrame({"id": ["train/2", "train/1", "train/3"], "label": [1, 0, 0], "predicted": [1, 0, 1]})
-    assert as_ids(table, hashes)["id"].tolist() == ["bb", "aa"]
+    assert by_hash(table, rows)["id"].tolist() == ["bb", "aa"]
     with pytest.raises(ValueError, match="train/9 was predicted but is not in the set"):
-        as_ids(table.assign(id=["train/9", "train/1", "train/3"]), hashes)
+        by_hash(table.assign(id=["train/9", "train/1", "train/3"]), rows)

@@ -1,0 +1,154 @@
+"""What champion and challenger gave for the same held-out images, and the decision between them.
+
+Classifiers are compared by McNemar's test on the images that both know, detectors and segmenters by
+a paired bootstrap over the images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cnn_core.annotations.tables import Annotations, read_objects
+from cnn_core.annotations.truth import read_truth
+from cnn_core.comparison.answers import by_hash, read_answers, read_rows, shared_hashes
+from cnn_core.comparison.bootstrap import BootstrapComparison
+from cnn_core.comparison.classifiers import ClassifierComparison, compare_classifiers
+from cnn_core.comparison.detectors import compare_detectors
+from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule
+from cnn_core.comparison.segmenters import compare_segmenters
+from cnn_core.data.raw import read_manifest
+from cnn_core.params import read_yaml
+from flows.registry.models import Model, Version
+from flows.repository.outputs import get, place
+
+OBJECT_COMPARISONS = {"detector": compare_detectors, "segmenter": compare_segmenters}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierResult:
+    """A classifier's answers to the test part of a RAW set, and the rows of that set.
+
+    ``answers`` has the columns id, label and predicted, ``rows`` has id, split and sha256.
+    """
+
+    answers: pd.DataFrame
+    rows: pd.DataFrame
+    classes: list[str]
+    metrics: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectResult:
+    """The objects that a detector or a segmenter found in the held-out images, and the truth."""
+
+    model: str
+    objects: pd.DataFrame
+    truth: Annotations
+    metrics: dict[str, Any]
+
+
+Result = ClassifierResult | ObjectResult
+
+
+def read_result(root: Path, model: Model) -> Result:
+    """Read the result of the run that stands in ``root``.
+
+    Raises:
+        ValueError: the set or the truth that the model was measured on is not there.
+    """
+    metrics = json.loads((root / model.metrics).read_text())
+    if not model.data:
+        params = read_yaml(root / "params.yaml")[model.evaluate]
+        truth = read_truth(root / params["source"], params["split"])
+        objects = read_objects(root / model.predictions)
+        return ObjectResult(model=model.name, objects=objects, truth=truth, metrics=metrics)
+    raw = root / "data" / "raw" / model.data
+    return ClassifierResult(
+        answers=read_answers(root / model.predictions),
+        rows=rows_of_set(raw),
+        classes=list(read_manifest(raw)["classes"]),
+        metrics=metrics,
+    )
+
+
+def rows_of_set(raw: Path) -> pd.DataFrame:
+    """Read the rows of a RAW set.
+
+    Raises:
+        ValueError: there is no such set.
+    """
+    rows = read_rows(raw)
+    if rows is None:
+        raise ValueError(f"{raw} holds no RAW set: the stage ingest writes it")
+    return rows
+
+
+def rows_of_champion(root: Path, model: Model, version: Version) -> pd.DataFrame:
+    """Read the rows of the set that a champion was trained and measured on, out of DVC's cache."""
+    path = f"data/raw/{model.data}"
+    target = place(root, f"{model.data}-raw", version.notes["data_md5"])
+    return rows_of_set(get(root, version.commit, path, target))
+
+
+def decide_between(
+    champion: Result, challenger: Result, rule: PromotionRule, *, champion_rows: pd.DataFrame | None, unseen: bool
+) -> tuple[Decision, str]:
+    """Decide whether the challenger is promoted, and give a table of the figures in Markdown.
+
+    Both answered the challenger's test part. A detector's pictures are made of test images, which
+    the champion has not been trained on either.
+
+    Args:
+        champion_rows: of the set that a classifier's champion was trained on; None: it is the
+            challenger's set.
+        unseen: count also images that came after the champion, not only those in the test parts of
+            both.
+    """
+    try:
+        if isinstance(champion, ClassifierResult) and isinstance(challenger, ClassifierResult):
+            rows = challenger.rows
+            hashes = shared_hashes(rows if champion_rows is None else champion_rows, rows, unseen=unseen)
+            answers = (by_hash(result.answers, rows) for result in (champion, challenger))
+            comparison = compare_classifiers(*answers, challenger.classes, hashes)
+            return comparison.decide(rule), classifier_table(comparison)
+        assert isinstance(champion, ObjectResult)
+        assert isinstance(challenger, ObjectResult)
+        images, truth, classes = challenger.truth
+        compare = OBJECT_COMPARISONS[challenger.model]
+        gain = compare(images, truth, champion.objects, challenger.objects, classes)
+        return gain.decide(rule), object_table(gain)
+    except ValueError as error:
+        return Decision(False, f"Champion and challenger cannot be compared: {error}."), ""
+
+
+def classifier_table(comparison: ClassifierComparison) -> str:
+    """Write a comparison of classifiers as a table in Markdown."""
+    total = ClassScores(comparison.n, comparison.champion, comparison.challenger)
+    return _table("images", {"all": total, **comparison.classes}, "{:.2%}", "{:+.2f}", scale=100) + (
+        f"\n\nOnly the challenger right: {comparison.gained}; only the champion: {comparison.lost}; "
+        f"McNemar p = {comparison.p_value:.3g}."
+    )
+
+
+def object_table(comparison: BootstrapComparison) -> str:
+    """Write a comparison of detectors or segmenters as a table in Markdown."""
+    objects = sum(scores.count for scores in comparison.classes.values())
+    total = ClassScores(objects, comparison.champion, comparison.challenger)
+    return _table("objects", {"all": total, **comparison.classes}, "{:.4f}", "{:+.4f}") + (
+        f"\n\n{comparison.measure}; 95 % of the difference {comparison.low:+.4f} to {comparison.high:+.4f}, "
+        f"p = {comparison.p_value:.3g}."
+    )
+
+
+def _table(unit: str, rows: Mapping[str, ClassScores], score: str, difference: str, *, scale: int = 1) -> str:
+    lines = [f"| class | {unit} | champion | challenger | difference |", "|---|---:|---:|---:|---:|"]
+    for name, (count, champion, challenger) in rows.items():
+        cells = [score.format(champion), score.format(challenger), difference.format(scale * (challenger - champion))]
+        lines.append(f"| {name} | {count:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)

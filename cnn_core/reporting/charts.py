@@ -1,6 +1,6 @@
-"""Charts of the page as Vega-Lite specifications, compiled to Vega when the page is written.
+"""The page's charts: Vega-Lite specifications, compiled to Vega when the page is written.
 
-Colours are the page's CSS variables, so that a chart follows the theme without being drawn anew.
+Their colours are the page's CSS variables, so that a chart follows the theme without being drawn again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-Spec = dict[str, Any]
+Spec = dict[str, Any]  # of Vega-Lite or Vega
+Row = Mapping[str, Any]  # of a chart's data
 COLOURS = tuple(f"var(--c{number})" for number in range(1, 13))
 INK, QUIET, LINE = "var(--ink)", "var(--quiet)", "var(--line)"
 CONFIG = {
@@ -37,146 +38,143 @@ CONFIG = {
 
 
 def compiled(spec: Spec, *, height: int = 240) -> Spec:
-    """Vega of a Vega-Lite specification, as wide as its place on the page."""
+    """Compile a Vega-Lite specification to Vega; the chart is as wide as its container on the page."""
     import vl_convert
 
-    whole = {"width": "container", "height": height, "config": CONFIG, **spec}
-    return vl_convert.vegalite_to_vega(whole)
+    return vl_convert.vegalite_to_vega({"width": "container", "height": height, "config": CONFIG, **spec})
 
 
 @functools.cache
 def script() -> str:
-    """Vega and its embedder, to stand in the page: nothing is loaded from anywhere."""
+    """Return the JavaScript of Vega and its embedder, which the page contains so that it loads nothing."""
     import vl_convert
 
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub does not know the argument's default
+    return bundle.replace("</script", "<\\/script")
 
 
-def long(table: pd.DataFrame, x: str, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """``[{"x", "series", "value"}, …]`` of the columns named; what was not measured is left out."""
-    rows = []
+def series_rows(table: pd.DataFrame, x: str, names: Mapping[str, str]) -> list[Row]:
+    """Return ``[{"x", "series", "value"}, …]`` of the columns that ``names`` maps to the names of their series.
+
+    Cells without a value are left out, as are columns that the table lacks.
+    """
+    rows: list[Row] = []
     for column, name in names.items():
         if column in table:
-            known = table[[x, column]].dropna()
-            pairs = zip(known[x].tolist(), known[column].tolist(), strict=True)
+            measured = table[[x, column]].dropna()
+            pairs = zip(measured[x].tolist(), measured[column].tolist(), strict=True)
             rows += [{"x": at, "series": name, "value": value} for at, value in pairs]
     return rows
 
 
-def lines(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    x: str,
-    y: str,
-    number: str = ".4f",
-    zero: bool = False,
-    whole: bool = True,
-    marked: float | None = None,
-    thick: str | None = None,
-    points: bool = True,
-) -> Spec:
-    """Curves that tell their values under the pointer.
+def epoch_curves(rows: Sequence[Row], *, y: str, marked: float | None = None) -> Spec:
+    """Draw curves over the epochs that show their values under the pointer.
 
     Args:
-        rows: of `long`. x, y: the axes' titles. number: d3's format of a value.
-        whole: x counts something, such as epochs.
-        marked: an x to draw a line at: the epoch that was kept.
-        thick: the series that is drawn strongly.
+        rows: the result of `series_rows`.
+        y: the title of the axis of values.
+        marked: an epoch to draw a dashed line at.
     """
-    series = list(dict.fromkeys(row["series"] for row in rows))
-    at = {
-        "field": "x",
-        "type": "quantitative",
-        "title": x,
-        "axis": {"grid": False},
-        "scale": {"nice": False, "zero": not whole},
-    }
-    if whole:
-        at["axis"] |= {"tickMinStep": 1, "format": "d"}
-    value = {"field": "value", "type": "quantitative", "title": y, "scale": {"zero": zero}}
-    colour = {
+    axis = {"grid": False, "tickMinStep": 1, "format": "d"}
+    scale = {"nice": False, "zero": False}
+    epoch = {"field": "x", "type": "quantitative", "title": "epoch", "axis": axis, "scale": scale}
+    value = {"field": "value", "type": "quantitative", "title": y, "scale": {"zero": False}}
+    tooltip = _tooltip(("epoch", "d"), (y, ".4f"))
+    layers = _curves(rows, value, tooltip, point={"size": 24, "filled": True}, width={"value": 2})
+    if marked is not None:
+        layers.insert(0, {"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": marked}}})
+    return compiled({"data": {"values": list(rows)}, "encoding": {"x": epoch}, "layer": layers})
+
+
+def precision_recall_curves(rows: Sequence[Row], *, mean: str) -> Spec:
+    """Draw precision over recall, one thin curve for each class and a thick one for the series called ``mean``.
+
+    Args:
+        rows: ``{"x": recall, "series": class, "value": precision}``.
+    """
+    scale = {"nice": False, "zero": True}
+    recall = {"field": "x", "type": "quantitative", "title": "recall", "axis": {"grid": False}, "scale": scale}
+    precision = {"field": "value", "type": "quantitative", "title": "precision", "scale": {"zero": True}}
+    tooltip = _tooltip(("recall", ".2f"), ("precision", ".3f"))
+    width = {"condition": {"test": f"datum.series === '{mean}'", "value": 3.5}, "value": 1.2}
+    layers = _curves(rows, precision, tooltip, point=False, width=width)
+    return compiled({"data": {"values": list(rows)}, "encoding": {"x": recall}, "layer": layers})
+
+
+def _tooltip(x: tuple[str, str], y: tuple[str, str]) -> list[Spec]:
+    """Return what the pointer shows of a curve; ``x`` and ``y`` are the axes' titles and d3 formats."""
+    axes = [{"field": field, "title": title, "format": d3} for field, (title, d3) in (("x", x), ("value", y))]
+    return [{"field": "series", "title": "curve"}, *axes]
+
+
+def _curves(rows: Sequence[Row], y: Spec, tooltip: list[Spec], *, point: Spec | bool, width: Spec) -> list[Spec]:
+    """Return two layers: the curves, and the point nearest to the pointer, which shows the tooltip."""
+    colour = _series_colour(list(dict.fromkeys(row["series"] for row in rows)))
+    pointer = {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout"}
+    opacity = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
+    return [
+        {"mark": {"type": "line", "point": point}, "encoding": {"y": y, "color": colour, "strokeWidth": width}},
+        {
+            "params": [{"name": "near", "select": pointer}],
+            "mark": {"type": "point", "filled": True, "size": 90},
+            "encoding": {"y": y, "color": colour, "tooltip": tooltip, "opacity": opacity},
+        },
+    ]
+
+
+def _series_colour(series: Sequence[str]) -> Spec:
+    """Return a colour for each series, with a legend where there are several: two columns for long names."""
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(series))]
+    columns = 2 if sum(map(len, series)) > 10 * len(series) else 6
+    return {
         "field": "series",
         "type": "nominal",
-        "scale": {"domain": series, "range": [COLOURS[i % len(COLOURS)] for i in range(len(series))]},
-        "legend": {"columns": 2 if sum(map(len, series)) > 10 * len(series) else 6} if len(series) > 1 else None,
+        "scale": {"domain": list(series), "range": colours},
+        "legend": {"columns": columns} if len(series) > 1 else None,
     }
-    strong = {"condition": {"test": f"datum.series === '{thick}'", "value": 3.5}, "value": 1.2}
-    tooltip = [
-        {"field": "series", "title": "curve"},
-        {"field": "x", "title": x, "format": "d" if whole else ".2f"},
-        {"field": "value", "title": y, "format": number},
-    ]
-    layers: list[Spec] = [
-        {
-            "mark": {"type": "line", "point": {"size": 24, "filled": True} if points else False},
-            "encoding": {"y": value, "color": colour, "strokeWidth": strong if thick else {"value": 2}},
-        },
-        {
-            "params": [
-                {
-                    "name": "near",
-                    "select": {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout"},
-                }
-            ],
-            "mark": {"type": "point", "filled": True, "size": 90},
-            "encoding": {
-                "y": value,
-                "color": colour,
-                "tooltip": tooltip,
-                "opacity": {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0},
-            },
-        },
-    ]
-    if marked is not None:
-        rule = {"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": marked}}}
-        layers.insert(0, rule)
-    return compiled({"data": {"values": list(rows)}, "encoding": {"x": at}, "layer": layers})
 
 
-def intervals(rows: Sequence[Mapping[str, Any]], *, y: str, x: str) -> Spec:
-    """Of each row (``name``, ``value``, ``low``, ``high``) a point in its interval; the first is drawn in colour."""
+def intervals(rows: Sequence[Row], *, y: str, x: str) -> Spec:
+    """Draw each row (``name``, ``value``, ``low``, ``high``) as a point on its interval, the first row in colour."""
     order = [row["name"] for row in rows]
-    first = {"condition": {"test": f"datum.name === {order[0]!r}", "value": COLOURS[0]}, "value": QUIET}
+    colour = {"condition": {"test": f"datum.name === {order[0]!r}", "value": COLOURS[0]}, "value": QUIET}
     name = {"field": "name", "type": "nominal", "sort": order, "title": y, "axis": {"labelLimit": 220}}
-    tooltip = [{"field": "name", "title": y}] + [
-        {"field": key, "title": title, "format": ".2%"}
-        for key, title in (("value", x), ("low", "at least"), ("high", "at most"))
-    ]
+    titles = {"value": x, "low": "at least", "high": "at most"}
+    shares = [{"field": field, "title": title, "format": ".2%"} for field, title in titles.items()]
     scale = {"zero": False}
-    base = {"y": name, "color": first, "tooltip": tooltip}
-    span = {"field": "low", "type": "quantitative", "scale": scale, "title": x, "axis": {"format": ".0%"}}
+    low = {"field": "low", "type": "quantitative", "scale": scale, "title": x, "axis": {"format": ".0%"}}
+    value = {"field": "value", "type": "quantitative", "scale": scale}
+    point = {"type": "point", "filled": True, "size": 110, "opacity": 1}
     spec = {
         "data": {"values": list(rows)},
-        "encoding": base,
+        "encoding": {"y": name, "color": colour, "tooltip": [{"field": "name", "title": y}, *shares]},
         "layer": [
-            {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {"x": span, "x2": {"field": "high"}}},
-            {
-                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
-                "encoding": {"x": {"field": "value", "type": "quantitative", "scale": scale}},
-            },
+            {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {"x": low, "x2": {"field": "high"}}},
+            {"mark": point, "encoding": {"x": value}},
         ],
     }
     return compiled(spec, height=34 * len(rows))
 
 
-def bars(rows: Sequence[Mapping[str, Any]], *, x: str, y: str, number: str = ".1f") -> Spec:
-    """Horizontal bars of ``name`` and ``value``, in the order given."""
+def bars(rows: Sequence[Row], *, x: str, y: str) -> Spec:
+    """Draw a horizontal bar for each row (``name``, ``value``), in the order of the rows."""
     spec = {
         "data": {"values": list(rows)},
         "mark": {"type": "bar", "color": COLOURS[0], "cornerRadiusEnd": 2},
         "encoding": {
             "y": {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 220}},
             "x": {"field": "value", "type": "quantitative", "title": x},
-            "tooltip": [{"field": "name", "title": y}, {"field": "value", "title": x, "format": number}],
+            "tooltip": [{"field": "name", "title": y}, {"field": "value", "title": x, "format": ".1f"}],
         },
     }
     return compiled(spec, height=24 * len(rows))
 
 
-def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
-    """Rows of ``predicted``, ``actual`` and ``objects``; on the diagonal the first two agree."""
+def calibration(rows: Sequence[Row]) -> Spec:
+    """Draw ``actual`` over ``predicted`` of rows that also count ``objects``; on the diagonal the two agree."""
     unit = {"type": "quantitative", "scale": {"domain": [0, 1]}}
-    tooltip = [{"field": key, "format": ".3f"} for key in ("predicted", "actual")] + [{"field": "objects"}]
+    tooltip = [{"field": field, "format": ".3f"} for field in ("predicted", "actual")] + [{"field": "objects"}]
+    point = {"size": 70, "filled": True, "color": COLOURS[0]}
     spec = {
         "data": {"values": list(rows)},
         "layer": [
@@ -186,11 +184,7 @@ def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
                 "encoding": {"x": {"field": "a", **unit}, "y": {"field": "b", **unit}},
             },
             {
-                "mark": {
-                    "type": "line",
-                    "color": COLOURS[0],
-                    "point": {"size": 70, "filled": True, "color": COLOURS[0]},
-                },
+                "mark": {"type": "line", "color": COLOURS[0], "point": point},
                 "encoding": {
                     "x": {"field": "predicted", "title": "predicted IoU", **unit},
                     "y": {"field": "actual", "title": "IoU that it is", **unit},

@@ -74,8 +74,8 @@ def learning(path: Path, names: Mapping[str, str], y: str, kept: int | None) -> 
     """Curves over the epochs, the epoch that was kept marked."""
     if not path.is_file():
         return None
-    rows = charts.long(pd.read_csv(path), "epoch", names)
-    return charts.lines(rows, x="epoch", y=y, marked=kept) if rows else None
+    rows = charts.series_rows(pd.read_csv(path), "epoch", names)
+    return charts.epoch_curves(rows, y=y, marked=kept) if rows else None
 
 
 def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:

@@ -50,16 +50,16 @@ def losses(path: Path) -> dict[str, Any] | None:
     parts = {"box": "boxes", "cls": "classes", "dfl": "edges (DFL)"}
     names = {f"train_{part}_loss": f"{name}, training" for part, name in parts.items()}
     names |= {f"val_{part}_loss": f"{name}, validation" for part, name in parts.items()}
-    rows = charts.long(pd.read_csv(path), "epoch", names)
-    return charts.lines(rows, x="epoch", y="loss") if rows else None
+    rows = charts.series_rows(pd.read_csv(path), "epoch", names)
+    return charts.epoch_curves(rows, y="loss") if rows else None
 
 
 def measured(path: Path) -> dict[str, Any] | None:
     """mAP of the epochs that were measured, where a curve can be made of them."""
     if not path.is_file():
         return None
-    rows = charts.long(pd.read_csv(path), "epoch", {"mAP50": "mAP50", "mAP50-95": "mAP50-95"})
-    return charts.lines(rows, x="epoch", y="mAP, validation") if len(rows) > 2 else None
+    rows = charts.series_rows(pd.read_csv(path), "epoch", {"mAP50": "mAP50", "mAP50-95": "mAP50-95"})
+    return charts.epoch_curves(rows, y="mAP, validation") if len(rows) > 2 else None
 
 
 def precision_recall(path: Path) -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ def precision_recall(path: Path) -> dict[str, Any] | None:
     columns = table[["recall", "precision", "class"]].itertuples(index=False)
     rows = [{"x": recall, "series": name, "value": precision} for recall, precision, name in columns]
     mean = str(table["class"].iloc[0])
-    return charts.lines(rows, x="recall", y="precision", number=".3f", zero=True, whole=False, thick=mean, points=False)
+    return charts.precision_recall_curves(rows, mean=mean)
 
 
 def scenes(root: Path, params: Mapping[str, Any], most: int) -> dict[str, Any] | None:

@@ -33,8 +33,8 @@ def section(root: Path, values: Mapping[str, Any], most: int) -> dict[str, Any]:
 def learning(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    rows = charts.long(pd.read_csv(path), "epoch", {"train_iou": "training", "val_iou": "validation"})
-    return charts.lines(rows, x="epoch", y="mean IoU") if rows else None
+    rows = charts.series_rows(pd.read_csv(path), "epoch", {"train_iou": "training", "val_iou": "validation"})
+    return charts.epoch_curves(rows, y="mean IoU") if rows else None
 
 
 def calibration(path: Path) -> dict[str, Any] | None:

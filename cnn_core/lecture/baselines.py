@@ -30,7 +30,7 @@ BASELINES: Mapping[str, tuple[Callable[[int], ClassifierMixin], Callable[[Any], 
     ),
     "k nearest neighbours": (
         lambda _seed: KNeighborsClassifier(n_neighbors=3, weights="distance"),
-        lambda model: model._fit_X.size,
+        lambda model: model.n_samples_fit_ * model.n_features_in_,
     ),
     "SVM, RBF kernel": (
         lambda seed: SVC(C=5.0, gamma="scale", random_state=seed),

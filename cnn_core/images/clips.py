@@ -22,7 +22,7 @@ CUT_SHORT = "ends early"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shot:
+class Frame:
     """A frame: its number in the clip from 0, and uint8 (H, W, 3) BGR or why there is nothing."""
 
     number: int
@@ -81,28 +81,28 @@ class Clip:
             path /= PurePosixPath(self.part.names[0]).parent
         return {self.name, str(path), path.name, path.stem}
 
-    def __iter__(self) -> Iterator[Shot]:
-        return self._shots(self.part, Reader(vid_stride=self.vid_stride))
+    def __iter__(self) -> Iterator[Frame]:
+        return self._frames(self.part, Reader(vid_stride=self.vid_stride))
 
-    def backwards(self, last: int, keep: Callable[[Shot], T]) -> Iterator[T]:
-        """``keep(shot)`` of frame ``last`` down to frame 0, `CHUNK` of them in memory at a time.
+    def backwards(self, last: int, keep: Callable[[Frame], T]) -> Iterator[T]:
+        """``keep(frame)`` of frame ``last`` down to frame 0, `CHUNK` of them in memory at a time.
 
         A video is decoded from its beginning for every chunk: finding a place in it is not exact in all formats, and
         decoding is quick beside what is done with the frames.
         """
         parts = Media(spans=(self.part,), left_out={}, signature="").parts(CHUNK)
         for part in reversed(parts[: last // CHUNK + 1]):
-            shots = self._shots(part, Reader(vid_stride=self.vid_stride))
-            yield from reversed([keep(shot) for shot in shots if shot.number <= last])
+            frames = self._frames(part, Reader(vid_stride=self.vid_stride))
+            yield from reversed([keep(frame) for frame in frames if frame.number <= last])
 
-    def _shots(self, part: Part, reader: Reader) -> Iterator[Shot]:
+    def _frames(self, part: Part, reader: Reader) -> Iterator[Frame]:
         for entry in reader(part):
             image: np.ndarray | BadImage
             try:
                 image = _coloured(pixels(entry, self._imread))
             except BadImage as fault:
                 image = fault
-            yield Shot(number=entry.number, image_id=entry.image_id, file=entry.file, image=image)
+            yield Frame(number=entry.number, image_id=entry.image_id, file=entry.file, image=image)
 
 
 def _coloured(image: np.ndarray) -> np.ndarray:

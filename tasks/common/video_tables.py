@@ -40,12 +40,12 @@ class VideoTables:
 
     def add(self, found: Followed, rows: list[dict[str, Any]]) -> None:
         """A frame and its objects, without model_sha256."""
-        shot, self.last = found.shot, found.shot.number
-        named = {"image_id": shot.image_id, "file": shot.file}
+        frame, self.last = found.frame, found.frame.number
+        named = {"image_id": frame.image_id, "file": frame.file}
         if found.segments is None:
-            assert isinstance(shot.image, BadImage)
-            self.lost.add(shot.number)
-            return self.add_bad(shot.image, **named)
+            assert isinstance(frame.image, BadImage)
+            self.lost.add(frame.number)
+            return self.add_bad(frame.image, **named)
         self.frames += 1
         self._rows["images"].append({**named, "width": found.segments.width, "height": found.segments.height})
         self._rows["objects"] += [{**row, "model_sha256": self.sha256} for row in rows]

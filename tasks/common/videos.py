@@ -135,16 +135,16 @@ class VideoWorker:
                 rows = list(_rows(found, about))
                 tables.add(found, rows)
                 if found.segments is not None:
-                    assert not isinstance(found.shot.image, BadImage)
-                    video.add(found.shot.image, rows)
-                    self._draw(folder, job.part.first + found.shot.number, found, rows)
+                    assert not isinstance(found.frame.image, BadImage)
+                    video.add(found.frame.image, rows)
+                    self._draw(folder, job.part.first + found.frame.number, found, rows)
                 bar.update()
         return self._finish(job, clip, tables, folder)
 
     def _draw(self, folder: Path, number: int, found: Followed, rows: list[dict[str, Any]]) -> None:
         from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
-        image, name = found.shot.image, found.shot.image_id
+        image, name = found.frame.image, found.frame.image_id
         if self.params.pictures < 0 or number < self.params.pictures:
             write_overlay(folder / "pictures" / f"{name}.jpg", overlay(image, rows, by_class=False))
         if self.params.cutouts < 0 or number < self.params.cutouts:
@@ -170,7 +170,7 @@ def _rows(found: Followed, about: dict[int, dict[str, Any]]) -> Iterator[dict[st
         return
     named = {number: own | {"track_id": number, "prompt_id": number} for number, own in about.items()}
     for row in found.segments.rows(named):  # type: ignore[arg-type]
-        yield {"image_id": found.shot.image_id, "file": found.shot.file, **row}
+        yield {"image_id": found.frame.image_id, "file": found.frame.file, **row}
 
 
 def _without_mask(job: Job, clip: Clip, tables: VideoTables) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.images.clips import Clip, Shot
+from cnn_core.images.clips import Clip, Frame
 from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.segmentation.prompts.image_prompts import Prompts
 from cnn_core.segmentation.sam.network import LoadedSam, load_sam
@@ -39,7 +39,7 @@ class Followed:
         states: frames that are remembered, summed over the objects.
     """
 
-    shot: Shot
+    frame: Frame
     segments: Segments | None
     states: int
 
@@ -94,16 +94,16 @@ class VideoSegmenter:
 
     def _forwards(self, clip: Clip, table: Prompted, earlier: Earlier) -> Iterator[Followed]:
         objects: dict[int, _Object] = {}
-        for shot in clip:
-            shot, segments = self._usable(shot), None
-            if isinstance(shot.image, np.ndarray):
-                height, width = shot.image.shape[:2]
-                given = table.get(shot.number, {})
-                seen, dropped = self._step(shot.number, shot.image, (height, width), objects, given, len(clip))
-                seen = earlier.read(shot.number, self.steps.predictor.device) | seen
+        for frame in clip:
+            frame, segments = self._usable(frame), None
+            if isinstance(frame.image, np.ndarray):
+                height, width = frame.image.shape[:2]
+                given = table.get(frame.number, {})
+                seen, dropped = self._step(frame.number, frame.image, (height, width), objects, given, len(clip))
+                seen = earlier.read(frame.number, self.steps.predictor.device) | seen
                 segments = self._segments((height, width), seen, dropped)
             states = sum(len(known.memory) for known in objects.values())
-            yield Followed(shot=shot, segments=segments, states=states)
+            yield Followed(frame=frame, segments=segments, states=states)
 
     def _backwards(self, clip: Clip, begins: Prompted, earlier: Earlier) -> None:
         """Follow every object from its first prompt to the beginning; what is seen is kept in ``earlier``."""
@@ -115,22 +115,22 @@ class VideoSegmenter:
                 seen, _ = self._step(number, image, shape, objects, given, len(clip), reverse=True)
                 earlier.write(number, {name: one for name, one in seen.items() if name not in given})
 
-    def _kept(self, shot: Shot) -> tuple[int, np.ndarray | None, tuple[int, int]]:
+    def _kept(self, frame: Frame) -> tuple[int, np.ndarray | None, tuple[int, int]]:
         """Of a frame that is waited with, no more than the network will see."""
-        image = self._usable(shot).image
+        image = self._usable(frame).image
         if isinstance(image, BadImage):
-            return shot.number, None, (0, 0)
-        return shot.number, self.steps.letterboxed(image), (image.shape[0], image.shape[1])
+            return frame.number, None, (0, 0)
+        return frame.number, self.steps.letterboxed(image), (image.shape[0], image.shape[1])
 
-    def _usable(self, shot: Shot) -> Shot:
+    def _usable(self, frame: Frame) -> Frame:
         """With a `BadImage` where nothing would be left of its shorter side."""
-        if isinstance(shot.image, BadImage):
-            return shot
-        height, width = shot.image.shape[:2]
+        if isinstance(frame.image, BadImage):
+            return frame
+        height, width = frame.image.shape[:2]
         if round(min(height, width) * self.steps.side / max(height, width)) >= 1:
-            return shot
+            return frame
         detail = f"{width}x{height} pixels, less than 1 pixel wide at {self.steps.side}"
-        return dataclasses.replace(shot, image=BadImage(TOO_NARROW, detail))
+        return dataclasses.replace(frame, image=BadImage(TOO_NARROW, detail))
 
     @torch.inference_mode()
     def _step(

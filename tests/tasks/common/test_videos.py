@@ -110,11 +110,11 @@ def test_a_video_becomes_a_part_and_a_rendered_video(worker, tmp_path):
     assert len(read_images(tmp_path / "part/images.parquet")) == 6
     assert json.loads((tmp_path / "part/model.json").read_text())["family"] == "sam2"
     (again,) = clips(tmp_path / "part/pictures/clip.mp4")
-    shown = [shot.image for shot in again]
+    shown = [frame.image for frame in again]
     assert len(shown) == 6
     assert shown[0].shape == (48, 64, 3)
     assert again.fps == 10
-    plain = [shot.image for shot in clips(video)[0]]
+    plain = [frame.image for frame in clips(video)[0]]
     assert np.abs(shown[5].astype(int) - plain[5]).mean() > 5  # something is drawn
     assert sorted(path.name for path in (tmp_path / "part").iterdir() if path.name.startswith(".")) == []
     assert (tmp_path / "part/pictures/clip#000001.jpg").is_file()
@@ -175,7 +175,7 @@ def test_odd_and_changing_sizes_are_drawn(tmp_path):
         for height, width in ((33, 47), (33, 47), (40, 60)):
             video.add(np.full((height, width, 3), 90, np.uint8), [])
     (clip,) = clips(tmp_path / "v.mp4")
-    assert [shot.image.shape for shot in clip] == [(32, 46, 3)] * 3
+    assert [frame.image.shape for frame in clip] == [(32, 46, 3)] * 3
 
 
 def run_stage(folder: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -59,7 +59,7 @@ def test_identities_stay_through_100_frames(tmp_path):
         small_sam2(), video_params(non_overlap_masks=False), device=CPU, settings=tmp_path / "settings"
     )
     found = list(segmenter.track(clip, prompted(truth, (41, 7))))
-    assert [one.shot.image_id for one in found] == [f"frame{number}" for number in range(100)]
+    assert [one.frame.image_id for one in found] == [f"frame{number}" for number in range(100)]
     for one in found:
         assert list(one.segments.prompts) == [7, 41]  # one row each, in order
         assert one.segments.dropped == {}
@@ -80,7 +80,7 @@ def test_500_frames_need_no_more_memory_than_100(tmp_path):
     process, used, states, seen = psutil.Process(), {}, {}, 0
     for one in segmenter.track(clip, [*prompted(truth, (1, 2)), late, *again]):
         seen += 1
-        number, states[one.shot.number] = one.shot.number, one.states
+        number, states[one.frame.number] = one.frame.number, one.states
         if number in (100, 300, 500):
             gc.collect()
             used[number] = process.memory_info().rss / 1e6

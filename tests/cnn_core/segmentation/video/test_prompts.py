@@ -132,8 +132,8 @@ def test_a_stride_takes_every_second_frame(tmp_path):
     video = write_video(tmp_path / "clip.avi", frames(6, 16, 32)[0], fps=10)
     (clip,) = clips(video, vid_stride=2)
     assert (len(clip), clip.fps, len(list(clip))) == (3, 5.0, 3)
-    every = [shot.image for shot in clips(video)[0]]
-    assert np.array_equal([shot.image for shot in clip][1], every[3])
+    every = [frame.image for frame in clips(video)[0]]
+    assert np.array_equal([frame.image for frame in clip][1], every[3])
 
 
 def test_a_truncated_video_is_noticed(tmp_path):

@@ -131,8 +131,8 @@ def test_the_tiny_official_network_is_what_ultralytics_gives(tmp_path):
 def test_every_object_is_told_of_in_every_frame(segmenter, folder):
     (clip,) = clips(folder)
     found = list(segmenter.track(clip, boxes_of(9)))
-    assert [one.shot.number for one in found] == list(range(9))
-    assert [one.shot.image_id for one in found] == [f"frame{n}" for n in range(9)]  # not 0, 1, 10, 11, 2
+    assert [one.frame.number for one in found] == list(range(9))
+    assert [one.frame.image_id for one in found] == [f"frame{n}" for n in range(9)]  # not 0, 1, 10, 11, 2
     for one in found:
         assert sorted([*one.segments.prompts, *one.segments.dropped]) == [7, 8]
         assert one.segments.stability.min() >= 0
@@ -205,11 +205,11 @@ def test_a_clip_is_read_backwards_in_pieces(folder, tmp_path, monkeypatch):
     video = write_video(tmp_path / "clip.avi", frames(9)[0])
     for source in (folder, video):
         (clip,) = clips(source)
-        there = {shot.number: shot.image for shot in clip}
+        there = {frame.number: frame.image for frame in clip}
         for last in (0, 4, 5, 8):
-            back = list(clip.backwards(last, lambda shot: shot))
-            assert [shot.number for shot in back] == list(range(last, -1, -1))
-            assert all(np.array_equal(shot.image, there[shot.number]) for shot in back)
+            back = list(clip.backwards(last, lambda frame: frame))
+            assert [frame.number for frame in back] == list(range(last, -1, -1))
+            assert all(np.array_equal(frame.image, there[frame.number]) for frame in back)
 
 
 def test_a_memory_holds_what_is_looked_at(loaded, folder, tmp_path):
@@ -266,7 +266,7 @@ def test_a_frame_that_cannot_be_read_is_passed_over(segmenter, tmp_path):
     (clip,) = clips(folder)
     found = list(segmenter.track(clip, boxes_of(6)))
     assert [one.segments is None for one in found] == [False] * 3 + [True] + [False] * 2
-    assert isinstance(found[3].shot.image, BadImage)
+    assert isinstance(found[3].frame.image, BadImage)
     assert len(found[4].segments) + len(found[4].segments.dropped) == 2
 
 

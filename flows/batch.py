@@ -19,12 +19,13 @@ from flows.execution.sharing import check_sharing
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
 from flows.registry.models import champion
 from flows.registry.promotion import fetch
-from flows.repository.git import experiment_of, main_checkout, resolve
+from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import own_folder
 from flows.repository.workspace import Workspace, safe_name, workspace
 from flows.ui import notify
 from flows.ui.forms import Override, Text
+from tasks.engine.runtime import main_checkout
 
 Steps = Literal["detect", "segment", "classify"]
 

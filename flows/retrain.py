@@ -26,12 +26,13 @@ from flows.registry.models import MODELS, Model, champion, history
 from flows.registry.news import chosen_source, fingerprint, remember, remembered
 from flows.registry.promotion import fetch, promote
 from flows.registry.results import decide_between, read_result, rows_of_champion
-from flows.repository.git import experiment_of, main_checkout, resolve
+from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import outputs
 from flows.repository.workspace import workspace
 from flows.ui import notify
 from flows.ui.forms import Override, Recipe, Text
+from tasks.engine.runtime import main_checkout
 
 
 class Approval(RunInput):

@@ -16,9 +16,10 @@ from flows.comparison.sides import REPORT
 from flows.execution.messages import failures
 from flows.execution.stage import Run
 from flows.registry.models import MODELS, champion
-from flows.repository.git import git, main_checkout
+from flows.repository.git import git
 from flows.repository.graph import StageNode
 from flows.ui.artifacts import if_it_can_be_shown
+from tasks.engine.runtime import main_checkout
 
 PAGE = "report.html"
 

@@ -20,9 +20,10 @@ from cnn_core.comparison.answers import ROW_COLUMNS
 from cnn_core.comparison.differences import METRICS
 from cnn_core.params import read_yaml
 from flows.registry.models import MODELS, STAGE, Model, champion
-from flows.repository.git import experiment_of, main_checkout, resolve
+from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import files_of
 from flows.repository.outputs import outputs
+from tasks.engine.runtime import main_checkout
 
 WORKSPACE = "workspace"
 RAW = "data/raw"

@@ -22,11 +22,11 @@ from prefect.states import Completed, Failed
 
 from flows.execution.failures import BACK_OFF, can_heal
 from flows.execution.processes import ProcessGroups
-from flows.repository.git import USER_OF_URL, git, main_checkout
+from flows.repository.git import USER_OF_URL, git
 from flows.repository.graph import StageNode
 from flows.repository.workspace import dvc_remotes, experiment_ref
 from flows.ui import notify
-from tasks.engine.runtime import Runtime, load_runtime
+from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 
 RETRIES = 2
 # Words of what no second attempt mends: credentials, rights, names.

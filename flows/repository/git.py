@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # that we run in: they would go before -C
+from tasks.engine.runtime import OF_A_HOOK
+
 NO_COMMIT = "0" * 40
 EXPERIMENT_TRASH = ".dvc/tmp"  # `dvc exp save` commits a file of its own there
 
@@ -32,12 +33,6 @@ def git(root: Path, *command: str, text: str | None = None, env: Mapping[str, st
     if done.returncode:
         raise ValueError(f"git {' '.join(command[:2])}: {' '.join(done.stderr.split()) or 'failed'}")
     return done.stdout.removesuffix("\n")
-
-
-def main_checkout(root: Path) -> Path:
-    """Of a worktree, the checkout that it was made from; else ``root``."""
-    common = Path(git(root, "rev-parse", "--path-format=absolute", "--git-common-dir"))
-    return common.parent if common.name == ".git" else root
 
 
 def resolve(root: Path, revision: str) -> str:

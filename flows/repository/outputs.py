@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from flows.repository.git import git, main_checkout
+from flows.repository.git import git
+from tasks.engine.runtime import main_checkout
 
 
 def outputs(root: Path, commit: str) -> dict[str, str]:

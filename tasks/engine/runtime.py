@@ -17,6 +17,7 @@ import yaml
 from cnn_core.params import Params, bounded, from_mapping, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set by git within a hook; they overrule ``git -C``
 MAPPED_SHARE = 0.5  # of the memory that the training images may take; larger sets are streamed
 
 
@@ -118,15 +119,24 @@ def available_cores() -> int:
         return cores
 
 
-def main_checkout() -> Path:
-    """The checkout that owns this one's git folder: of a worktree, the one that it was made from."""
-    command = ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"]
+def main_checkout(root: Path | None = None) -> Path:
+    """Find the checkout that owns the git folder of ``root``: for a worktree, the one that it was made from.
+
+    Args:
+        root: a checkout or a worktree; None takes the one that holds this file.
+
+    Returns:
+        ``root`` itself where it is no worktree, or outside git (an unpacked archive).
+    """
+    root = root or ROOT
+    command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
+    env = {key: value for key, value in os.environ.items() if key not in OF_A_HOOK}
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        answer = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        return ROOT  # an unpacked archive
-    common = Path(done.stdout.strip())
-    return common.parent if common.name == ".git" else ROOT
+        return root
+    common = Path(answer.strip())
+    return common.parent if common.name == ".git" else root
 
 
 def git_commit() -> str:

@@ -10,8 +10,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 export YOLO_OFFLINE := true
-# Torch's threads wait by spinning, which starves whatever shares the cores: only for some microseconds.
-export GOMP_SPINCOUNT ?= 10000
 
 # The tests run in two processes: one for those of the flows, which share a server and a pipeline, one for the others.
 TWO := -n 2 --dist loadgroup

@@ -27,9 +27,9 @@ from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import Outcome, Task, TrainParams, train
 from cnn_core.data.splits import assign_split, ink_keys
-from cnn_core.devices import keep_memory
 from cnn_core.params import from_mapping, read_yaml
 from tasks.augment import AugmentParams, distorted
+from tasks.engine.environment import keep_memory
 
 SHAPE = (1, 28, 28)
 CLASSES = [str(digit) for digit in range(10)]

@@ -24,7 +24,7 @@ import torch.multiprocessing as mp
 
 from bench.train_throughput import our_learner, recipe
 from cnn_core.classification.training.learner import Learner
-from cnn_core.devices import keep_memory
+from tasks.engine.environment import keep_memory
 
 RANKS = 2
 STEPS = 2  # of each learner in a round

@@ -23,9 +23,9 @@ from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.initial_weights import load_initial
 from cnn_core.classification.training.loop import Task, TrainParams, train
 from cnn_core.data.augmented import load_arrays, read_dataset
-from cnn_core.devices import keep_memory
 from cnn_core.files import NONE
 from cnn_core.params import load_section
+from tasks.engine.environment import keep_memory
 
 STARTS = {"random weights": NONE, "pretrained": "data/models/scenes-pretrained"}
 

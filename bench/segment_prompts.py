@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.devices import keep_memory
 from cnn_core.segmentation.inference.segmenter import Segmenter
 from cnn_core.segmentation.params import EverythingParams, SegmenterParams
 from cnn_core.segmentation.sam.network import build
+from tasks.engine.environment import keep_memory
 
 COUNTS = (1, 5, 20)
 HEIGHT, WIDTH = 768, 1024

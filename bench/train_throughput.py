@@ -5,8 +5,8 @@
     ceiling   the network's steps on one batch that is there already: no data, no augmentation
     gridflow  this project's training loop: stored arrays, augmentation of whole batches on the device
     usual     ImageFolder, DataLoader workers, torchvision v2 transforms image by image, a plain loop
-    usual+    the same with this project's settings of the memory allocator (`cnn_core.devices.keep_memory`) and of the
-              threads, which every stage has (`GOMP_SPINCOUNT` in tasks/engine/cluster.py)
+    usual+    the same with the settings of the memory allocator and of the threads that every stage has
+              (`keep_memory` and `THREADS` in tasks/engine/environment.py)
 
 All with the same network, batch, precision, optimizer and strengths of augmentation. Each measurement is a process of
 its own; the ways alternate, and medians over the rounds are given. ``usual`` keeps no average of the weights, ours
@@ -40,13 +40,12 @@ from cnn_core.classification.training.learner import Learner
 from cnn_core.classification.training.loop import TrainParams
 from cnn_core.data.augmented import arrays_writer
 from cnn_core.data.raw import decode
-from cnn_core.devices import autocast_dtype, keep_memory
+from cnn_core.devices import autocast_dtype
 from cnn_core.params import from_mapping
 from cnn_core.seeds import generator
-from tasks.engine.cluster import ENVIRONMENT
+from tasks.engine.environment import THREADS, keep_memory
 
 WAYS = ("ceiling", "gridflow", "usual", "usual+")
-SPINNING = "GOMP_SPINCOUNT"
 WARM = 4  # steps before the clock starts; of the usual way also the batches that its workers have ready
 EPOCHS = 4  # of the stage; in the first its memory grows
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,8 +95,8 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def environment(way: str) -> dict[str, str]:
     """As a stage of ours has it; of the usual way, as a shell has it that knows nothing of this project."""
-    plain = {key: value for key, value in os.environ.items() if key != SPINNING}
-    return plain if way == "usual" else {**plain, SPINNING: ENVIRONMENT[SPINNING]}
+    plain = {key: value for key, value in os.environ.items() if key not in THREADS}
+    return plain if way == "usual" else plain | THREADS
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -13,29 +12,6 @@ from torch import Tensor
 from cnn_core.params import Precision
 
 ONE_THREAD = 2_000_000  # numbers that one thread goes over in some milliseconds
-
-# glibc's mallopt(3): option -> value
-_KEEP_FREED_MEMORY = {
-    -4: 0,  # M_MMAP_MAX: no mapping of its own for a large block, which would go back to the system when it is freed
-    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: nor the end of the heap
-    -2: 2**28,  # M_TOP_PAD: grow in large steps
-    -8: 1,  # M_ARENA_MAX: one heap for all threads, or what one frees another cannot use
-}
-
-
-def keep_memory() -> None:
-    """Keep memory that this process frees for its next use, instead of giving it back to the system.
-
-    A training step on a CPU allocates and frees the same large tensors again and again. By default glibc maps each
-    anew, and the system zeroes it page by page: of an AlexNet step that was nearly half (docs/benchmarks.md). The price
-    is that the process stays as large as it once was. Without glibc it does nothing.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for option, value in _KEEP_FREED_MEMORY.items():
-        mallopt(option, value)
 
 
 @contextlib.contextmanager

@@ -24,10 +24,11 @@ from cnn_core.images.media import Media, Part, list_media
 from cnn_core.params import load_section
 from tasks.common.prediction_parts import gather, local, tell_left_out, weights_sha256, write_part
 from tasks.engine import events
+from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 from tasks.engine.state import key_of, run_in_progress
-from tasks.engine.workers import Room, part_folder
+from tasks.engine.workers import Resources, part_folder
 
 PART = 128  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/detect"
@@ -77,23 +78,24 @@ class DetectWorker:
     Made in its process: only there is torch imported.
     """
 
-    def __init__(self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], where: Room) -> None:
+    def __init__(
+        self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], resources: Resources
+    ) -> None:
         import torch
 
         from cnn_core.detection.inference.detector import Detector
-        from cnn_core.devices import keep_memory
         from cnn_core.images.reader import Reader
 
-        if not where.gpus:
-            torch.set_num_threads(where.cpus)
+        if not resources.gpus:
+            torch.set_num_threads(resources.cpus)
             keep_memory()
         self.params, self.reader = params, Reader(vid_stride=params.vid_stride)
         self.detector = Detector(
             params.weights,
             params,
             backend=params.backend,
-            device=torch.device("cuda" if where.gpus else "cpu"),
-            threads=where.cpus,
+            device=torch.device("cuda" if resources.gpus else "cpu"),
+            threads=resources.cpus,
             cache=main_checkout() / ".gridflow/engines",
             settings=Path(state) / "settings",
             batch=runtime.micro_batch,

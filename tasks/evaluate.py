@@ -12,10 +12,11 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.metrics import classification, worst_mistakes
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.augmented import Arrays, load_arrays, read_dataset
-from cnn_core.devices import keep_memory, pick_device
+from cnn_core.devices import pick_device
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
+from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
 
 ACROSS = 8  # mistakes in a row of the picture

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from cnn_core.annotations.tables import write_objects
-from cnn_core.devices import keep_memory, pick_device
+from cnn_core.devices import pick_device
 from cnn_core.files import is_none, weights_file
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.segmentation.evaluation.answers import (
@@ -40,6 +40,7 @@ from cnn_core.segmentation.params import EverythingParams, SegmenterParams
 from cnn_core.segmentation.sam.network import load_sam
 from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images
 from tasks.engine import events
+from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
 
 # Automatic masks are not measured; the segmenter wants the values all the same.

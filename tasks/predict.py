@@ -14,10 +14,11 @@ from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.image_files import Block, read_folder
 from cnn_core.data.raw import decode, read_manifest, read_quarantine, read_raw
 from cnn_core.data.validation import Refusal
-from cnn_core.devices import keep_memory, pick_device
+from cnn_core.devices import pick_device
 from cnn_core.files import whole_folder
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
+from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
 
 BLOCK = 2000  # images decoded at a time

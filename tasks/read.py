@@ -26,7 +26,7 @@ from cnn_core.annotations.tables import BOX, write_objects
 from cnn_core.annotations.truth import read_truth
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.views import MOST_VIEWS
-from cnn_core.devices import keep_memory, pick_device
+from cnn_core.devices import pick_device
 from cnn_core.files import is_none, whole_folder, write_json
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, list_media
@@ -55,6 +55,7 @@ from tasks.common.predictions import (
     same_images,
 )
 from tasks.engine import events
+from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
 
 TARGET = "data/predictions/read"

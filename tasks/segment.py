@@ -43,10 +43,11 @@ from tasks.common.prediction_parts import (
 )
 from tasks.common.predictions import BOXES, check_same_frames
 from tasks.engine import events
+from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 from tasks.engine.state import key_of, run_in_progress
-from tasks.engine.workers import Room, part_folder
+from tasks.engine.workers import Resources, part_folder
 
 PART = 16  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/segment"
@@ -157,23 +158,24 @@ class SegmentWorker:
         by_class: overlays have a colour a class, else one an object.
     """
 
-    def __init__(self, params: SegmentParams, runtime: Runtime, state: str, by_class: bool, where: Room) -> None:
+    def __init__(
+        self, params: SegmentParams, runtime: Runtime, state: str, by_class: bool, resources: Resources
+    ) -> None:
         import torch
 
-        from cnn_core.devices import keep_memory
         from cnn_core.images.reader import Reader
         from cnn_core.segmentation.inference.predictors import open_predictor
 
-        if not where.gpus:
-            torch.set_num_threads(where.cpus)
+        if not resources.gpus:
+            torch.set_num_threads(resources.cpus)
             keep_memory()
         self.params, self.by_class, self.reader = params, by_class, Reader(vid_stride=params.vid_stride)
         self.prompts = PromptTable(Path(state) / "prompts.parquet") if asks(params) else None
         self.predictor = open_predictor(
             params.weights,
             params,
-            device=torch.device("cuda" if where.gpus else "cpu"),
-            threads=where.cpus,
+            device=torch.device("cuda" if resources.gpus else "cpu"),
+            threads=resources.cpus,
             cache=main_checkout() / ".gridflow/engines",
             settings=Path(state) / "settings",
             batch=runtime.micro_batch,

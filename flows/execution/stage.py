@@ -28,6 +28,7 @@ from flows.repository.graph import StageNode
 from flows.repository.leftovers import end_stage
 from flows.ui.artifacts import if_it_can_be_shown, publish_results
 from flows.ui.lineage import describe_assets
+from tasks.engine.environment import THREADS
 from tasks.engine.events import progress_line
 
 LOG_EVERY_S = 5.0
@@ -142,13 +143,13 @@ def execute(node: StageNode, run: Run) -> Outcome:
 def stage_environment(folder: Path) -> dict[str, str]:
     """The environment of a stage: this interpreter first, events to ``folder``, nobody phones home."""
     return {
+        **THREADS,  # stages run side by side
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONUNBUFFERED": "1",
         "GRIDFLOW_RUN_DIR": str(folder),
         "GRIDFLOW_RUNNER_PID": str(os.getpid()),
         "DVC_NO_ANALYTICS": "1",
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"),  # stages side by side: see tasks/engine/cluster.py
     }
 
 

@@ -22,9 +22,10 @@ from cnn_core.images.media import Media, Part
 from cnn_core.segmentation.video.params import VideoParams, VideoPrompt
 from cnn_core.segmentation.video.prompts import prompt_classes, unreached, video_prompts
 from tasks.engine import events
+from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import load_runtime
-from tasks.engine.workers import Room
+from tasks.engine.workers import Resources
 
 if TYPE_CHECKING:
     from cnn_core.segmentation.params import SegmentParams
@@ -102,20 +103,19 @@ def video_settings(params: SegmentParams) -> VideoParams:
 class VideoWorker:
     """A `tasks.engine.workers.Worker`: loads the network once, and segments one video after the other."""
 
-    def __init__(self, params: SegmentParams, classes: list[str], state: str, where: Room) -> None:
+    def __init__(self, params: SegmentParams, classes: list[str], state: str, resources: Resources) -> None:
         import torch
 
-        from cnn_core.devices import keep_memory
         from cnn_core.segmentation.video.segmenter import VideoSegmenter
 
-        if not where.gpus:
-            torch.set_num_threads(where.cpus)
+        if not resources.gpus:
+            torch.set_num_threads(resources.cpus)
             keep_memory()
         self.params, self.classes = params, classes
         self.segmenter = VideoSegmenter(
             params.weights,
             video_settings(params),
-            device=torch.device("cuda" if where.gpus else "cpu"),
+            device=torch.device("cuda" if resources.gpus else "cpu"),
             settings=Path(state) / "settings",
         )
 

@@ -16,17 +16,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.engine.environment import ALLOCATOR, THREADS
 from tasks.engine.events import ROOT, StageError, log
 from tasks.engine.runtime import Runtime, available_cores
 
 OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so there is next to nothing in it ...
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
 WAIT_FOR_NODES_S = 600  # for a cluster to have room (again) for the fewest workers
-SOON_S = 10  # a node of one's own is there
 ANSWER_S = 60  # a node that does not answer for so long is not there
-# What starts processes that a Ray of one machine, whose size is fixed and whose workers' words go to nobody, does not
-# need: each takes half a second of processor time at its start and some more later, and the first lets Ray's end wait.
-NOT_NEEDED = ("start_monitor", "start_log_monitor", "start_api_server")  # of ray._private.node.Node
 
 # No telemetry, no chatter, no watcher of what cannot happen here. Read by Ray when it is imported or started.
 ENVIRONMENT = {
@@ -42,16 +39,10 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # Threads that wait for each other by spinning long are many times as slow once other work shares the cores; a short
-    # spin is the compromise with not spinning at all (figures: docs/benchmarks.md). GNU's OpenMP, which torch bundles.
-    "GOMP_SPINCOUNT": "10000",
     # Its workers are niced by 15 by default, so whatever else is awake goes before the training.
     "RAY_worker_niceness": "0",
-    # As cnn_core.devices.keep_memory, which comes too late for a worker: its threads have their heaps by then.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**28),
+    **THREADS,
+    **ALLOCATOR,
 }
 
 
@@ -83,7 +74,7 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
         usual = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="gridflow-", dir=usual if len(usual) < 40 else "/tmp")
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        with _environment(PYTHONPATH=path), _lean():
+        with _environment(PYTHONPATH=path):
             ray.init(
                 address="local",
                 # One more than the workers take; not where they would grow into it.
@@ -99,31 +90,6 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lean() -> Iterator[None]:
-    """Within it Ray starts without `NOT_NEEDED`, and sees at once that its node is there: itself it looks once a
-    second. It has no public switch for either."""
-    from ray._private import node, services
-
-    look = services.get_node
-
-    def look_often(address: str, node_id: str) -> Any:
-        client, began = services.GcsClient(address=address), time.monotonic()
-        while not client.get_all_node_info(timeout=ANSWER_S) and time.monotonic() - began < SOON_S:
-            time.sleep(0.02)
-        return look(address, node_id)
-
-    changes = [(services, "get_node", look_often), *((node.Node, name, lambda *_, **__: None) for name in NOT_NEEDED)]
-    kept = [(place, name, getattr(place, name)) for place, name, _ in changes]
-    try:
-        for place, name, value in changes:
-            setattr(place, name, value)
-        yield
-    finally:
-        for place, name, value in kept:
-            setattr(place, name, value)
 
 
 def node_cores() -> list[int]:

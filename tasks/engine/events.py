@@ -8,7 +8,6 @@ terminal: a live bar (plain lines when piped) and an error message.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -166,17 +165,6 @@ def run_stage(main: Callable[..., None]) -> None:
             traceback.print_exc()
         _tell_failure(kind, message)
         sys.exit(1)
-    _leave()
-
-
-def _leave() -> None:
-    """End this process without giving back piece by piece what it has loaded: with torch that takes a third of a
-    second, a stage."""
-    threading._shutdown()  # waits for threads that are no daemons, as the interpreter would
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def classify(error: BaseException) -> tuple[Kind, str]:

@@ -23,7 +23,7 @@ from cnn_core.images.media import list_media
 from cnn_core.segmentation.video.params import VideoPrompt
 from tasks import segment
 from tasks.common.videos import Job, VideoWorker, video_parts
-from tasks.engine.workers import Room
+from tasks.engine.workers import Resources
 from tests.helpers.paths import ROOT
 from tests.helpers.prediction_files import write_predictions
 from tests.helpers.sam_files import write_sam
@@ -78,7 +78,7 @@ def params(**changes) -> segment.SegmentParams:
 def worker(tmp_path_factory) -> VideoWorker:
     folder = tmp_path_factory.mktemp("worker")
     quiet(folder)
-    where = Room(actors=1, cpus=torch.get_num_threads(), gpus=0)
+    where = Resources(actors=1, cpus=torch.get_num_threads(), gpus=0)
     return VideoWorker(params(weights=small_sam2()), ["a", "b"], str(folder), where)
 
 

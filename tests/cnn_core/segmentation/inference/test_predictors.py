@@ -26,7 +26,7 @@ from cnn_core.segmentation.prompts.table import write_prompts
 from cnn_core.segmentation.segments import Segments
 from tasks.common.prediction_parts import MASK_COLUMNS
 from tasks.engine.runtime import load_runtime
-from tasks.engine.workers import Room
+from tasks.engine.workers import Resources
 from tasks.segment import SegmentWorker
 from tests.helpers.detector_files import photograph, write_detector
 from tests.helpers.sam_files import write_sam
@@ -76,7 +76,7 @@ def work(folder: Path, source: Path, prompts: list[dict[str, Any]] | None, **cha
     if prompts is not None:
         pd.DataFrame(prompts).to_csv(folder / "prompts.csv", index=False)
         write_prompts(folder / "prompts.csv", folder / "prompts.parquet", media, params.prompt)  # type: ignore[arg-type]
-    worker = SegmentWorker(params, load_runtime(), str(folder), True, Room(actors=1, cpus=1, gpus=0))
+    worker = SegmentWorker(params, load_runtime(), str(folder), True, Resources(actors=1, cpus=1, gpus=0))
     (part,) = media.parts(100)
     (folder / "part").mkdir()
     worker(part, folder / "part")

@@ -1,13 +1,13 @@
-"""A model folder as one file that needs none of this project: ``python -m cnn_core.export MODEL OUTPUT.pt2``.
+"""Write a model folder as one file that needs torch alone: ``python -m cnn_core.export MODEL OUTPUT.pt2``.
 
 OUTPUT.pt2         a torch.export program: float32 images (N, C, H, W) in 0..1 -> probabilities (N, K), any N >= 1
-OUTPUT.pt2.json    the classes, in the order of the K columns, and how an image becomes the program's input
+OUTPUT.pt2.json    the classes in the order of the K columns, and how an image becomes the program's input
 
     program = torch.export.load("OUTPUT.pt2").module()
 
-Normalisation and softmax are inside. No ONNX: torch.onnx.export needs the packages onnx and onnxscript, and the check
-below onnxruntime, which this project does not install. Whoever has them can convert the .pt2 file:
-``torch.onnx.export(torch.export.load("OUTPUT.pt2"), f="OUTPUT.onnx")``.
+The program contains normalisation and softmax. ONNX is not written, as torch.onnx.export needs the
+package onnxscript, which this project does not install. Where it is installed, this converts the
+file: ``torch.onnx.export(torch.export.load("OUTPUT.pt2"), f="OUTPUT.onnx")``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, load_model
 from cnn_core.files import write_json
 
-TOLERANCE = 1e-5  # of a probability: float32 that is added up in another order differs by some 1e-7
-BATCHES = (1, 2, 5, 8)
+TOLERANCE = 1e-5  # of a probability; adding float32 values in another order changes it by about 1e-7
+BATCHES = (1, 2, 5, 8)  # sizes that the written program is tried with
 _SEED = 0
 
 
 class Probabilities(nn.Module):
-    """A network with what `Classifier` does around it: float32 (N, C, H, W) in 0..1 -> probabilities (N, K)."""
+    """A network with its normalisation and softmax: float32 (N, C, H, W) in 0..1 -> probabilities (N, K)."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
@@ -41,24 +44,26 @@ class Probabilities(nn.Module):
             self.register_buffer(name, torch.tensor(card.preprocessing[name]).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        # Channels last as in the classifier: the same kernels add in the same order, and differ less.
+        # Channels last, as in `Classifier`: the same kernels add in the same order, so the results differ less.
         inputs = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.network(inputs).softmax(1)
 
 
 def export(model: str | Path, output: str | Path) -> float:
-    """Write the program and its JSON, both or neither; those that were there are replaced only by ones that agree.
+    """Write a model's program and its JSON, both or neither.
+
+    Files of an earlier export are replaced only when the new program agrees with the model.
 
     Args:
         model: a model folder.
-        output: ends in .pt2.
+        output: a path that ends in .pt2.
 
     Returns:
         The largest difference of a probability between the written program, read again, and `Classifier`.
 
     Raises:
-        ValueError: another suffix, no whole model folder, a network that torch cannot export, or one whose program
-            differs by more than `TOLERANCE`.
+        ValueError: the suffix is another, the model folder is not complete, torch cannot export the network,
+            or the program's probabilities differ by more than `TOLERANCE`.
     """
     output = Path(output)
     _check_suffix(output)
@@ -69,7 +74,7 @@ def export(model: str | Path, output: str | Path) -> float:
         partial, description = Path(folder, "program.pt2"), Path(folder, "description.json")
         torch.export.save(program, partial)
         difference = _difference(partial, Classifier(model))
-        if not difference <= TOLERANCE:  # nan neither
+        if not difference <= TOLERANCE:  # also true for nan
             raise ValueError(
                 f"the exported program's probabilities differ from the classifier's by up to {difference:.1e}, more "
                 f"than {TOLERANCE:.0e}; nothing was written"
@@ -83,25 +88,25 @@ def export(model: str | Path, output: str | Path) -> float:
 def _check_suffix(output: Path) -> None:
     if output.suffix == ".onnx":
         raise ValueError(
-            f"{output}: ONNX needs the packages onnx and onnxscript, which this project does not install; name a .pt2 "
-            "file, which torch.onnx.export converts where they are"
+            f"{output}: ONNX needs the packages onnx and onnxscript, and this project does not install onnxscript; "
+            "write a .pt2 file and convert it with torch.onnx.export where both are installed"
         )
     if output.suffix != ".pt2":
         raise ValueError(f"{output} must end in .pt2, the suffix of torch.export's programs")
 
 
 def _program(network: nn.Module, card: ModelCard) -> torch.export.ExportedProgram:
-    example = torch.zeros(2, *card.shape)  # of 1, torch would make a constant
+    example = torch.zeros(2, *card.shape)  # torch takes a batch size of 1 for a constant
     try:
         return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    except Exception as error:  # torch's exporter raises anything
+    except Exception as error:  # torch's exporter raises errors of many kinds
         kind = card.model.get("builder", card.model["architecture"])
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"torch cannot export {kind} ({type(error).__name__}: {reason})") from error
 
 
 def _difference(program: Path, classifier: Classifier) -> float:
-    """The largest one between the program's probabilities and the classifier's, over all `BATCHES`."""
+    """Return the largest difference between the program's and the classifier's probabilities over `BATCHES`."""
     run = torch.export.load(program).module()
     images = sample_images(sum(BATCHES), classifier.card.shape)
     expected = torch.from_numpy(classifier(images))
@@ -111,17 +116,20 @@ def _difference(program: Path, classifier: Classifier) -> float:
 
 
 def sample_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 (count, C, H, W), always the same: noise in grains of 1 to 8 pixels, each image of its own brightness and
-    contrast, so that a wrong mean or scale shows."""
+    """Return images uint8 (count, C, H, W) to try a program with, always the same ones.
+
+    They are noise in grains of 1 to 8 pixels. Each has a brightness and contrast of its own, so that
+    a wrong mean or scale shows.
+    """
     rng = np.random.default_rng(_SEED)
     channels, height, width = shape
     images = np.empty((count, *shape), np.uint8)
     for index in range(count):
-        grain = 1 << index % 4
+        grain = 2 ** (index % 4)
         coarse = rng.random((channels, -(-height // grain), -(-width // grain)))
         low, high = np.sort(rng.integers(0, 256, 2))
-        fine = coarse.repeat(grain, 1).repeat(grain, 2)[:, :height, :width]
-        images[index] = low + fine * (high - low)
+        noise = coarse.repeat(grain, 1).repeat(grain, 2)[:, :height, :width]
+        images[index] = low + noise * (high - low)
     return images
 
 
@@ -151,7 +159,7 @@ def _description(card: ModelCard, difference: float) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     about = "Export a trained model as a torch.export program, checked against the model itself."
     parser = argparse.ArgumentParser(prog="python -m cnn_core.export", description=about)
     parser.add_argument("model", type=Path, help="a model folder, such as data/models/scenes")

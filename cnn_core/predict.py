@@ -1,11 +1,8 @@
-"""Image files through a model folder: ``python -m cnn_core.predict MODEL IMAGES…`` prints what each shows.
+"""Classify image files with a trained model: ``python -m cnn_core.predict MODEL IMAGES…`` prints what each shows.
 
-    from cnn_core.predict import Predictor
-    model = Predictor("data/models/scenes")
-    table = model(["a.jpg", "holiday", "more.zip"]).table()
-
-MODEL is a folder that the stage train wrote. IMAGES are image files, folders (at any depth) and .zip archives. There
-need be no pipeline around it. It ends with 0 when at least one image was classified, else with 1 and one sentence.
+MODEL is a folder that the stage train wrote. IMAGES are image files, folders (at any depth) and .zip
+archives. The command needs no pipeline around it. It exits with 0 when at least one image was
+classified, else with 1 after one sentence.
 """
 
 from __future__ import annotations
@@ -27,12 +24,19 @@ from cnn_core.data.image_files import read_paths
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
 
-_BAR_AFTER_S = 1.0  # what is done sooner needs no bar
+_BAR_AFTER_S = 1.0  # a shorter run needs no progress bar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """``probabilities`` float32 (N, K) of N ``files`` and K ``classes``; and the files ``refused``, with the reason."""
+class Classifications:
+    """What a model made of image files.
+
+    Attributes:
+        files: the N files that were classified.
+        classes: the K classes.
+        probabilities: float32 (N, K).
+        refused: the files that are no image, with the reason.
+    """
 
     files: list[str]
     classes: list[str]
@@ -40,32 +44,46 @@ class Predictions:
     refused: list[Refusal]
 
     def table(self) -> pd.DataFrame:
-        """file, class, and the probability of each class in a column of its name: as predictions.csv of the stage."""
-        chosen = np.array(self.classes)[self.probabilities.argmax(1)]
+        """Return file, class and a column of probabilities for each class, like predictions.csv of the stage."""
+        predicted = np.array(self.classes)[self.probabilities.argmax(1)]
         columns = pd.DataFrame(self.probabilities.astype(float).round(6), columns=self.classes)
-        return pd.concat([pd.DataFrame({"file": self.files, "class": chosen}), columns], axis=1)
+        return pd.concat([pd.DataFrame({"file": self.files, "class": predicted}), columns], axis=1)
 
     def lines(self, top: int) -> list[str]:
-        """The same for a terminal, aligned, a heading first: file, class and the ``top`` most probable classes."""
+        """Return aligned lines for a terminal, a heading first: file, class and the ``top`` most probable classes."""
         rows = [["file", "class", "most probable"] + [""] * (min(top, len(self.classes)) - 1)]
-        for file, row in zip(self.files, self.probabilities, strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            seen = [f"{self.classes[index]} {row[index]:.3f}" for index in best]
-            rows.append([_printable(file), self.classes[best[0]], *seen])
+        for file, probabilities in zip(self.files, self.probabilities, strict=True):
+            best = np.argsort(-probabilities, kind="stable")[:top]
+            cells = [f"{self.classes[index]} {probabilities[index]:.3f}" for index in best]
+            rows.append([_printable(file), self.classes[best[0]], *cells])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 class Predictor:
-    """``Predictor(folder)(paths)``: image files, folders, .zip archives -> `Predictions`. Load once, call many times.
+    """Classify image files, folders and .zip archives: load a model once, call it many times.
 
     Args:
         folder: a model folder.
-        tta: how many views of each image are averaged.
+        tta: the number of views of each image whose probabilities are averaged.
         device: None takes the GPU when there is one.
 
     Raises:
-        ValueError: the folder is no whole model folder, or there are fewer views.
+        ValueError: the folder is no complete model folder, or ``tta`` exceeds the number of views.
+
+    Examples:
+        >>> from cnn_core.predict import Predictor
+        >>> predictor = Predictor("data/models/scenes")
+        >>> predictor.card.classes
+        ['buildings', 'forest', 'glacier', 'mountain', 'sea', 'street']
+        >>> classified = predictor(["a.jpg", "holiday", "more.zip"])
+        >>> classified.files
+        ['a.jpg', 'holiday/b.jpg', 'holiday/deep/c.jpg', 'more.zip/in/d.jpg']
+        >>> classified.probabilities.shape
+        (4, 6)
+        >>> classified.table().to_csv("predictions.csv", index=False)
+        >>> [(file.id, file.reason) for file in classified.refused]
+        [('holiday/broken.jpg', 'damaged image')]
     """
 
     def __init__(self, folder: str | Path, *, tta: int = 1, device: torch.device | None = None) -> None:
@@ -74,39 +92,42 @@ class Predictor:
 
     def __call__(
         self, paths: str | Path | Iterable[str | Path], *, on_progress: Callable[[int, int], None] = lambda _, __: None
-    ) -> Predictions:
-        """
+    ) -> Classifications:
+        """Classify the images in ``paths``, in their order.
+
         Args:
-            on_progress: called with the files done since the last call and the files in all.
+            on_progress: called with the number of files done since the last call and the number of all files.
 
         Raises:
-            ValueError: a path does not exist or holds nothing. A file that is no image is among the refused.
+            ValueError: a path does not exist or holds no file. A file that is no image is refused instead.
         """
         total, blocks = read_paths([paths] if isinstance(paths, str | Path) else paths, self.card.square)
         files: list[str] = []
         refused: list[Refusal] = []
-        parts = [np.empty((0, len(self.card.classes)), np.float32)]
+        probabilities = [np.empty((0, len(self.card.classes)), np.float32)]
         for block in blocks:
-            parts.append(self._classifier(block.images))
+            probabilities.append(self._classifier(block.images))
             files += block.names
             refused += block.refused
             on_progress(len(block.names) + len(block.refused), total)
-        return Predictions(files=files, classes=self.card.classes, probabilities=np.concatenate(parts), refused=refused)
+        return Classifications(
+            files=files, classes=self.card.classes, probabilities=np.concatenate(probabilities), refused=refused
+        )
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     arguments = _arguments()
     try:
-        if arguments.csv:  # a folder that cannot be made is told before the work, not after it
+        if arguments.csv:  # first, so that a folder that cannot be made is reported before the work
             arguments.csv.parent.mkdir(parents=True, exist_ok=True)
-        found = _predict(arguments)
+        classified = _classify(arguments)
         if arguments.csv:
-            found.table().to_csv(arguments.csv, index=False, lineterminator="\n", errors="surrogateescape")
+            classified.table().to_csv(arguments.csv, index=False, lineterminator="\n", errors="surrogateescape")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(found.lines(arguments.top)))
+    print("\n".join(classified.lines(arguments.top)))
     return 0
 
 
@@ -124,7 +145,7 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _predict(arguments: argparse.Namespace) -> Predictions:
+def _classify(arguments: argparse.Namespace) -> Classifications:
     predictor = Predictor(arguments.model, tta=arguments.tta)
     with tqdm(unit=" images", delay=_BAR_AFTER_S, disable=None, leave=False, dynamic_ncols=True) as bar:  # terminals
 
@@ -132,19 +153,19 @@ def _predict(arguments: argparse.Namespace) -> Predictions:
             bar.total = total
             bar.update(done)
 
-        found = predictor(arguments.images, on_progress=advance)
-    for entry in found.refused:
-        print(f"refused: {_printable(entry.id)}: {entry.reason} ({entry.detail})", file=sys.stderr)
-    if not found.files:
-        raise ValueError(f"none of the {len(found.refused):,} files could be read as an image")
-    return found
+        classified = predictor(arguments.images, on_progress=advance)
+    for file in classified.refused:
+        print(f"refused: {_printable(file.id)}: {file.reason} ({file.detail})", file=sys.stderr)
+    if not classified.files:
+        raise ValueError(f"none of the {len(classified.refused):,} files could be read as an image")
+    return classified
 
 
 def _printable(name: str) -> str:
-    """A file's name without what would steer the terminal or cannot be encoded."""
+    """Escape a file's name that holds control characters for a terminal or cannot be encoded."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early, such as `| head`, is no error
     sys.exit(main())

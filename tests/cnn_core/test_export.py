@@ -30,10 +30,10 @@ def agrees(folder: Path, model: Path) -> None:
     classifier = Classifier(model)
     images = np.random.default_rng(7).integers(0, 256, (3, *classifier.card.shape), np.uint8)
     program = torch.export.load(folder / "out/m.pt2").module()
-    found = program(torch.from_numpy(images).float() / 255)
-    assert not found.requires_grad
+    probabilities = program(torch.from_numpy(images).float() / 255)
+    assert not probabilities.requires_grad
     expected = classifier(images)
-    np.testing.assert_allclose(found.numpy(), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(probabilities.numpy(), expected, atol=TOLERANCE)
     assert np.ptp(expected, axis=1).min() > 1e-3  # no uniform answer, with which anything would agree
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["m.pt2", "m.pt2.json"]
 
@@ -57,7 +57,7 @@ def test_the_digits_network_and_what_stands_beside_it(folder):
     assert 0 <= beside["largest_difference"] <= TOLERANCE
 
 
-def test_how_a_photograph_becomes_the_input_is_told(folder):
+def test_the_description_says_how_a_photograph_becomes_the_input(folder):
     export(photo_model(folder / "model", "squeezenet1_1", side=32, stored=100), folder / "m.pt2")
     beside = json.loads((folder / "m.pt2.json").read_text())
     assert beside["classes"] == SCENES
@@ -102,7 +102,7 @@ class Branching(Probabilities):
         return super().forward(images if images.mean() > 0.5 else images * 2)
 
 
-def test_a_network_that_torch_cannot_export_is_told(folder, monkeypatch):
+def test_a_network_that_torch_cannot_export_is_an_error(folder, monkeypatch):
     monkeypatch.setattr(cnn_core.export, "Probabilities", Branching)
     with pytest.raises(ValueError, match="torch cannot export digit_cnn"):
         export(digit_model(folder / "model"), folder / "m.pt2")
@@ -113,7 +113,7 @@ def test_a_network_that_torch_cannot_export_is_told(folder, monkeypatch):
     ("name", "words"),
     [("m.onnx", "ONNX needs the packages onnx and onnxscript"), ("m.pt", r"m\.pt must end in \.pt2")],
 )
-def test_other_formats_are_told(folder, name, words):
+def test_another_format_is_an_error(folder, name, words):
     with pytest.raises(ValueError, match=words):
         export(folder / "nowhere", folder / name)
 
@@ -136,7 +136,7 @@ def test_the_command(folder, monkeypatch, capsys):
     assert (folder / "m.pt2").is_file()
 
 
-def test_the_command_says_what_is_wrong(folder, monkeypatch, capsys):
+def test_the_command_reports_an_error(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export", str(folder / "nowhere"), str(folder / "m.pt2")])
     assert main() == 1
     out, err = capsys.readouterr()

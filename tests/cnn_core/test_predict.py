@@ -1,8 +1,9 @@
-"""A model folder on image files: from the command line, and from Python."""
+"""A model folder classifies image files, from the command line and from Python."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.data.image_files import as_square, read_paths
 from cnn_core.predict import Predictor, main
 from cnn_core.synthetic.scenes import draw_scene
+from tests.helpers.examples import run_examples
 from tests.helpers.model_folders import SCENES, digit_model, photo_model
 from tests.helpers.paths import ROOT
 
@@ -27,30 +29,30 @@ def jpeg(kind: str, side: int = 48) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A model that sees 32 of 48 pixels, and: a file, a folder with a broken one, a .zip, a folder with no image."""
-    place = tmp_path_factory.mktemp("place")
-    photo_model(place / "model", "mobilenet_v3_small", side=32, stored=48)
+def folder(tmp_path_factory):
+    """A model that sees 32 of 48 pixels, a file, a folder with a broken one, a .zip and a folder without an image."""
+    folder = tmp_path_factory.mktemp("folder")
+    photo_model(folder / "model", "mobilenet_v3_small", side=32, stored=48)
     pictures = {kind: jpeg(kind) for kind in SCENES}
-    (place / "a.jpg").write_bytes(pictures["sea"])
-    (place / "holiday/deep").mkdir(parents=True)
-    (place / "holiday/b.jpg").write_bytes(pictures["forest"])
-    (place / "holiday/deep/c.jpg").write_bytes(pictures["street"])
-    (place / "holiday/broken.jpg").write_bytes(pictures["street"][:200])
-    with zipfile.ZipFile(place / "more.zip", "w") as archive:
+    (folder / "a.jpg").write_bytes(pictures["sea"])
+    (folder / "holiday/deep").mkdir(parents=True)
+    (folder / "holiday/b.jpg").write_bytes(pictures["forest"])
+    (folder / "holiday/deep/c.jpg").write_bytes(pictures["street"])
+    (folder / "holiday/broken.jpg").write_bytes(pictures["street"][:200])
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
         archive.writestr("in/d.jpg", pictures["glacier"])
-    (place / "none").mkdir()
-    (place / "none/notes.txt").write_text("no image")
-    (place / "empty").mkdir()
-    return place
+    (folder / "none").mkdir()
+    (folder / "none/notes.txt").write_text("no image")
+    (folder / "empty").mkdir()
+    return folder
 
 
 @pytest.fixture
-def call(place, monkeypatch, capsys):
-    """``call("a.jpg", "--top", "1")``: the exit code and both outputs of the command on the model."""
+def call(folder, monkeypatch, capsys):
+    """Return a function that runs the command on the model: the exit code, stdout and stderr."""
 
     def run(*arguments, model="model"):
-        monkeypatch.chdir(place)
+        monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["predict", model, *arguments])
         return main(), *capsys.readouterr()
 
@@ -58,7 +60,7 @@ def call(place, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_in_a_process_of_its_own_which_loads_no_pipeline(place):
+def test_the_command_in_a_process_of_its_own_which_loads_no_pipeline(folder):
     code = (
         "import runpy, sys\n"
         "sys.argv = ['predict', 'model', 'a.jpg', 'holiday', 'more.zip', '--csv', 'new/out.csv', '--tta', '2']\n"
@@ -67,7 +69,7 @@ def test_the_command_in_a_process_of_its_own_which_loads_no_pipeline(place):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=place,
+        cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -79,31 +81,31 @@ def test_the_command_in_a_process_of_its_own_which_loads_no_pipeline(place):
     assert [row.split()[0] for row in rows] == ["a.jpg", "holiday/b.jpg", "holiday/deep/c.jpg", "more.zip/in/d.jpg"]
     assert done.stderr.startswith("refused: holiday/broken.jpg: damaged image (OSError: ")
     assert done.stderr.count("\n") == 1
-    table = pd.read_csv(place / "new/out.csv")
+    table = pd.read_csv(folder / "new/out.csv")
     assert list(table.columns) == ["file", "class", *SCENES]
     np.testing.assert_allclose(table[SCENES].sum(axis=1), 1, atol=1e-5)
     assert list(table[SCENES].idxmax(axis=1)) == list(table["class"]) == [row.split()[1] for row in rows]
 
 
-def test_the_probabilities_are_the_classifiers_on_the_middle_squares(place):
-    found = Predictor(place / "model", tta=2)([place / "holiday", str(place / "a.jpg")])
+def test_the_probabilities_are_the_classifiers_on_the_middle_squares(folder):
+    classified = Predictor(folder / "model", tta=2)([folder / "holiday", str(folder / "a.jpg")])
     names = ["holiday/b.jpg", "holiday/deep/c.jpg", "a.jpg"]
-    assert found.files == [str(place / name) for name in names]
-    squares = np.stack([as_square((place / name).read_bytes(), (3, 48, 48)) for name in names])
-    np.testing.assert_allclose(found.probabilities, Classifier(place / "model", tta=2)(squares), atol=1e-6)
-    assert [entry.reason for entry in found.refused] == ["damaged image"]
-    table = found.table()
-    assert table["file"].tolist() == found.files
-    assert table["class"].tolist() == [SCENES[index] for index in found.probabilities.argmax(1)]
-    np.testing.assert_allclose(table[SCENES], found.probabilities, atol=1e-6)
+    assert classified.files == [str(folder / name) for name in names]
+    squares = np.stack([as_square((folder / name).read_bytes(), (3, 48, 48)) for name in names])
+    np.testing.assert_allclose(classified.probabilities, Classifier(folder / "model", tta=2)(squares), atol=1e-6)
+    assert [entry.reason for entry in classified.refused] == ["damaged image"]
+    table = classified.table()
+    assert table["file"].tolist() == classified.files
+    assert table["class"].tolist() == [SCENES[index] for index in classified.probabilities.argmax(1)]
+    np.testing.assert_allclose(table[SCENES], classified.probabilities, atol=1e-6)
 
 
-def test_one_path_and_a_set_with_a_class_called_class(place, tmp_path):
+def test_one_path_and_a_set_with_a_class_called_class(folder, tmp_path):
     digit_model(tmp_path / "digits")
     predictor = Predictor(tmp_path / "digits")
-    assert predictor(place / "a.jpg").files == [str(place / "a.jpg")]  # a colour photograph becomes grey
+    assert predictor(folder / "a.jpg").files == [str(folder / "a.jpg")]  # a colour photograph becomes grey
     predictor.card.classes[:2] = ["class", "file"]
-    assert predictor(str(place / "a.jpg")).table().shape == (1, 12)
+    assert predictor(str(folder / "a.jpg")).table().shape == (1, 12)
 
 
 def test_the_table_is_aligned_and_shows_the_most_probable_first(call):
@@ -133,7 +135,7 @@ def test_the_table_is_aligned_and_shows_the_most_probable_first(call):
         (["a.jpg", "--csv", "a.jpg/x.csv"], "File exists"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(call, arguments, words):
+def test_an_error_is_one_sentence(call, arguments, words):
     code, out, err = call(*arguments)
     assert (code, out) == (1, "")
     last = err.splitlines()[-1]
@@ -141,25 +143,25 @@ def test_what_is_wrong_is_one_sentence(call, arguments, words):
     assert words in last
 
 
-def test_a_missing_model_is_told(call):
+def test_a_missing_model_is_an_error(call):
     code, _, err = call("a.jpg", model="nowhere")
     assert code == 1
     assert err.startswith("error: nowhere/model.json does not exist")
     assert err.count("\n") == 1
 
 
-def test_a_name_cannot_steer_the_terminal(call, place):
-    (place / "odd").mkdir()
-    (place / "odd/\x1b[31mé.jpg").write_bytes((place / "a.jpg").read_bytes())
-    (place / "odd/\x1b[31m.txt").write_bytes(b"no image")
+def test_a_name_cannot_steer_the_terminal(call, folder):
+    (folder / "odd").mkdir()
+    (folder / "odd/\x1b[31mé.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    (folder / "odd/\x1b[31m.txt").write_bytes(b"no image")
     code, out, err = call("odd")
     assert code == 0
     assert "\x1b" not in out + err
     assert r"odd/\x1b[31m" in out
 
 
-def test_neighbouring_files_share_a_block_and_the_order_stays(place, monkeypatch):
-    monkeypatch.chdir(place)
+def test_neighbouring_files_share_a_block_and_the_order_stays(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     total, blocks = read_paths(["a.jpg", "a.jpg", "more.zip", "holiday", "a.jpg"], (3, 16, 16))
     blocks = list(blocks)
     assert [block.names for block in blocks] == [
@@ -170,3 +172,12 @@ def test_neighbouring_files_share_a_block_and_the_order_stays(place, monkeypatch
     ]
     assert [entry.id for block in blocks for entry in block.refused] == ["holiday/broken.jpg"]
     assert total == 7
+
+
+def test_the_examples_of_the_predictor_run(folder, tmp_path):
+    shutil.copytree(folder / "model", tmp_path / "data/models/scenes")
+    shutil.copytree(folder / "holiday", tmp_path / "holiday")
+    for name in ("a.jpg", "more.zip"):
+        shutil.copy(folder / name, tmp_path / name)
+    run_examples(Predictor, tmp_path)
+    assert list(pd.read_csv(tmp_path / "predictions.csv")["file"])[:2] == ["a.jpg", "holiday/b.jpg"]

@@ -22,7 +22,7 @@ import torch
 from cnn_core.detection.yolo import quiet
 from cnn_core.segmentation.inference.segmenter import Segmenter
 from cnn_core.segmentation.params import EverythingParams, SegmenterParams
-from cnn_core.segmentation.sam.network import build
+from cnn_core.segmentation.sam.network import build_sam
 from tasks.engine.environment import keep_memory
 
 COUNTS = (1, 5, 20)
@@ -85,7 +85,7 @@ def theirs(weights: Path) -> Callable[[np.ndarray, np.ndarray], object]:
 def random_weights(folder: Path) -> Path:
     torch.manual_seed(0)
     path = folder / "mobile_sam.pt"  # Ultralytics goes by the name
-    torch.save(build("mobile_sam").state_dict(), path)
+    torch.save(build_sam("mobile_sam").state_dict(), path)
     return path
 
 

@@ -39,7 +39,7 @@ from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.learner import Learner
 from cnn_core.classification.training.loop import TrainParams
 from cnn_core.data.augmented import arrays_writer
-from cnn_core.data.raw import decode
+from cnn_core.data.raw import decode_images
 from cnn_core.devices import autocast_dtype
 from cnn_core.params import from_mapping
 from cnn_core.seeds import generator
@@ -217,7 +217,7 @@ def stored(source: str, side: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The images as the stage augment stores them: squares, uint8 (N, 3, side, side), their labels and the classes."""
     folders = sorted(path for path in Path(source).iterdir() if path.is_dir())
     files = [(path, label) for label, folder in enumerate(folders) for path in sorted(folder.iterdir())]
-    images = decode([path.read_bytes() for path, _ in files], "RGB", size=side)
+    images = decode_images([path.read_bytes() for path, _ in files], "RGB", size=side)
     return images, np.array([label for _, label in files]), [folder.name for folder in folders]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
 from cnn_core.data.augmented import SPLITS, arrays_writer, load_arrays, read_dataset
-from cnn_core.data.raw import decode, read_manifest, read_raw
+from cnn_core.data.raw import decode_images, read_manifest, read_raw
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import bounded, load_section
 from cnn_core.seeds import generator
@@ -42,7 +42,7 @@ def main(name: str) -> None:
     rows = {split: read_raw(raw, split) for split in SPLITS}
     images = sum(len(found.ids) for found in rows.values())
     copies = len(rows["train"].ids) * params.copies
-    shape = decode(rows["train"].images[:1], size=params.size).shape[1:]
+    shape = decode_images(rows["train"].images[:1], size=params.size).shape[1:]
     with (
         arrays_writer(folder, name=name, classes=manifest["classes"], shape=shape, copies=params.copies) as writer,
         events.progress(f"augment {name}", images + copies, "images") as bar,
@@ -50,7 +50,7 @@ def main(name: str) -> None:
         for split, found in rows.items():
             array = writer.add(split, found.ids, found.labels)
             if found.ids:
-                decode(found.images, size=params.size, out=array, on_progress=bar.update)
+                decode_images(found.images, size=params.size, out=array, on_progress=bar.update)
             if split == "train":
                 originals = array[: len(found.ids)]
                 for start, block in distorted(originals, params):

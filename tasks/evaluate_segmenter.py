@@ -15,26 +15,26 @@ from cnn_core.annotations.tables import write_objects
 from cnn_core.devices import pick_device
 from cnn_core.files import is_none, weights_file
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.segmentation.evaluation.answers import (
-    DETECTOR,
-    TRUTH,
-    answers,
-    detected_prompts,
-    read_masks,
-    spread,
-    true_prompts,
-    ultralytics_masks,
-)
 from cnn_core.segmentation.evaluation.metrics import (
     SCORES,
     calibration,
-    compared,
-    figures,
-    means_by,
-    sizes,
-    trust,
+    compare_masks,
+    means_by_group,
+    score_reliability,
+    size_groups,
+    summarise_scores,
 )
 from cnn_core.segmentation.evaluation.pictures import draw_examples
+from cnn_core.segmentation.evaluation.prompted_masks import (
+    DETECTOR,
+    TRUTH,
+    detected_prompts,
+    evenly_spaced,
+    read_masked_truth,
+    segment_prompts,
+    true_prompts,
+    ultralytics_masks,
+)
 from cnn_core.segmentation.inference.segmenter import Segmenter
 from cnn_core.segmentation.params import EverythingParams, SegmenterParams
 from cnn_core.segmentation.sam.network import load_sam
@@ -80,7 +80,7 @@ PARAMS = EvaluateSegmenterParams
 def main() -> None:
     params = load_section(PARAMS, "evaluate_segmenter")
     weights_file(params.weights)  # says what is missing before anything is read
-    images, truth, _ = read_masks(params.source, params.split)
+    images, truth, _ = read_masked_truth(params.source, params.split)
     prompts = make_prompts(params, images, truth)
     keep_memory()
     segmenter = make_segmenter(params)
@@ -138,7 +138,7 @@ def segment(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -
     """Every prompt with its mask."""
     parts = []
     with events.progress("segment", len(images), "images") as bar:
-        for rows in answers(segmenter, images, prompts):
+        for rows in segment_prompts(segmenter, images, prompts):
             parts.append(rows)
             bar.update()
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
@@ -147,10 +147,10 @@ def segment(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -
 def scored(
     params: EvaluateSegmenterParams, images: pd.DataFrame, truth: pd.DataFrame, rows: pd.DataFrame
 ) -> pd.DataFrame:
-    """`compared` of the masks in ``rows``, and whether there was a prompt (``found``)."""
+    """`compare_masks` of the masks in ``rows``, and whether there was a prompt (``found``)."""
     masks = {place: rle for place, rle in zip(rows["object"], rows["rle"], strict=True) if rle}
     prompted = np.isin(np.arange(len(truth)), rows["object"].to_numpy(int))
-    return compared(truth, masks, images, params.tolerance).assign(found=prompted)
+    return compare_masks(truth, masks, images, params.tolerance).assign(found=prompted)
 
 
 def measure(
@@ -166,16 +166,16 @@ def measure(
     Args:
         predicted: float (objects,), the predicted IoU with true boxes; NaN without a mask.
     """
-    own, by_size = scores[TRUTH], sizes(truth, images, params.small, params.large)
-    summary = functools.partial(figures, resamples=params.resamples, seed=params.seed)
+    own, by_size = scores[TRUTH], size_groups(truth, images, params.small, params.large)
+    summary = functools.partial(summarise_scores, resamples=params.resamples, seed=params.seed)
     metrics = {
         "images": len(images),
         "objects": len(truth),
         **summary(own, truth["image_id"]),
-        "by_size": means_by(own, by_size),
-        "by_class": means_by(own, truth["class_name"]),
+        "by_size": means_by_group(own, by_size),
+        "by_class": means_by_group(own, truth["class_name"]),
         "without_a_mask": int(np.isnan(predicted).sum()),
-        "predicted_iou": trust(predicted, own["iou"].to_numpy()),
+        "predicted_iou": score_reliability(predicted, own["iou"].to_numpy()),
     }
     if DETECTOR in scores:
         all_ = scores[DETECTOR]
@@ -185,7 +185,7 @@ def measure(
             "found": float(hit.mean()),
             "all_objects": summary(all_, truth["image_id"]),
             "found_objects": summary(all_[hit], truth["image_id"][hit]),
-            "all_by_size": means_by(all_, by_size),
+            "all_by_size": means_by_group(all_, by_size),
         }
     return metrics
 
@@ -199,7 +199,7 @@ def reference(
 ) -> dict[str, Any]:
     """Ultralytics' own predictor on some of the images, with the same weights and the true boxes: its mean IoU, ours on
     the same objects, and the share of masks that are equal to the pixel."""
-    some = spread(images[images["image_id"].isin(truth["image_id"])], params.reference)
+    some = evenly_spaced(images[images["image_id"].isin(truth["image_id"])], params.reference)
     prompts = true_prompts(truth)
     ours = own.set_index("object")["rle"]
     places: list[int] = []
@@ -216,7 +216,9 @@ def reference(
                     theirs[place] = mask
             bar.update()
     same = {place: ours[place] for place in places if ours[place]}
-    both = [compared(truth, masks, images, params.tolerance).iloc[places]["iou"].mean() for masks in (theirs, same)]
+    both = [
+        compare_masks(truth, masks, images, params.tolerance).iloc[places]["iou"].mean() for masks in (theirs, same)
+    ]
     return {
         "images": len(some),
         "objects": len(places),

@@ -12,7 +12,7 @@ import pandas as pd
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.image_files import Block, read_folder
-from cnn_core.data.raw import decode, read_manifest, read_quarantine, read_raw
+from cnn_core.data.raw import decode_images, read_manifest, read_quarantine, read_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
 from cnn_core.files import whole_folder
@@ -93,7 +93,7 @@ def _raw_blocks(path: str, split: str, shape: tuple[int, int, int]) -> Iterator[
     rows = read_raw(path, split)
     mode = "L" if shape[0] == 1 else "RGB"
     for start in range(0, len(rows.ids), BLOCK):
-        images = decode(rows.images[start : start + BLOCK], mode, size=shape[-1])
+        images = decode_images(rows.images[start : start + BLOCK], mode, size=shape[-1])
         yield Block(names=rows.ids[start : start + BLOCK], images=images, refused=[])
 
 

@@ -32,19 +32,19 @@ from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, list_media
 from cnn_core.images.reader import Reader, pixels
 from cnn_core.params import Params, bounded, load_section
-from cnn_core.reading.glyphs import SIDE, Ink, cut_out
+from cnn_core.reading.glyphs import SIDE, InkSource, cut_out
 from cnn_core.reading.numbers import (
     Combine,
     accuracy,
-    matched,
-    numbers,
-    positions,
-    read_as,
-    right_or_wrong,
+    correct_digits,
+    digit_positions,
+    label_digits,
+    match_to_truth,
+    read_numbers,
+    remove_islands,
     unique_digits,
-    without_islands,
 )
-from cnn_core.reading.pictures import example, examples, outline_colours
+from cnn_core.reading.pictures import draw_example, outline_colours, write_examples
 from tasks.common.predictions import (
     BOXES,
     MASKS,
@@ -74,7 +74,7 @@ class ReadParams(Params):
     split: str  # of the truth
     weights: str  # a model folder of a digit classifier
     tta: int = bounded(1, MOST_VIEWS)
-    ink: Ink
+    ink: InkSource
     combine: Combine
     islands: float = bounded(0, 1)  # least share of a mask's largest part that another part of it has; 0 = all stay
     conf: float = bounded(0, 1)  # least score of a digit's detection; of a mask without one, its predicted IoU
@@ -103,9 +103,9 @@ def main() -> None:
     glyphs = cut_outs(params, media, source, tables)
     probabilities = {name: classifier(glyphs[name][:, None]) for name in tables}
     classes = classifier.card.classes
-    digits = read_as(tables["masks"], probabilities["masks"], params.combine, classes)
-    digits = digits.assign(position=positions(digits))
-    texts = numbers(digits, source.images)
+    digits = label_digits(tables["masks"], probabilities["masks"], params.combine, classes)
+    digits = digits.assign(position=digit_positions(digits))
+    texts = read_numbers(digits, source.images)
     metrics = summary(source, digits, texts)
     if truth is not None:
         metrics |= measure(params, tables, probabilities, classes, truth)
@@ -127,7 +127,7 @@ def open_truth(params: ReadParams, source: Predictions) -> Truth:
         )
     if "text" not in images:
         known = objects.assign(read=objects["class_name"], confidence=1.0)
-        images = images.assign(text=numbers(known, images)["text"])
+        images = images.assign(text=read_numbers(known, images)["text"])
     return images, objects
 
 
@@ -135,7 +135,7 @@ def ways(params: ReadParams, source: Predictions, truth: Truth | None) -> Tables
     """The digits to be read: found ones by their masks and, apart, by the detector's boxes; and the truth's own masks,
     which tell how much the classifier alone gets wrong."""
     limits = {"conf": params.conf, "duplicate_iou": params.duplicate_iou}
-    solid = without_islands(source.objects, source.images, params.islands)
+    solid = remove_islands(source.objects, source.images, params.islands)
     tables = {"masks": unique_digits(solid, source.images, **limits)}
     if not is_none(params.boxes):
         found = read_predictions(params.boxes, made_by=BOXES)
@@ -220,9 +220,9 @@ def measure(
     for name, table in tables.items():
         known = table["detected"].isin(classes).any() and name != "true_masks"
         for how in get_args(Combine) if known else ("cnn",):
-            digits = read_as(table, probabilities[name], how, classes)
-            found = matched(objects, digits, params.match_iou)
-            texts = numbers(digits, images).assign(truth=images["text"].to_numpy())
+            digits = label_digits(table, probabilities[name], how, classes)
+            found = match_to_truth(objects, digits, params.match_iou)
+            texts = read_numbers(digits, images).assign(truth=images["text"].to_numpy())
             by_way.setdefault(name, {})[how] = accuracy(objects, digits, found, texts)
     chosen = by_way["masks"].get(params.combine, by_way["masks"]["cnn"])
     return {"true_images": len(images), "true_digits": len(objects), **chosen, "ways": by_way}
@@ -264,7 +264,7 @@ def show(
     """The first images as they come, and those with mistakes (without a truth: the least sure)."""
     read = dict(zip(texts["image_id"], texts["text"], strict=True))
     there = dict(zip(truth[0]["image_id"], truth[0]["text"], strict=True)) if truth else {}
-    right = right_or_wrong(truth[1], digits, params.match_iou) if truth else [None] * len(digits)
+    right = correct_digits(truth[1], digits, params.match_iou) if truth else [None] * len(digits)
     if truth:
         bad = [name for name, text in there.items() if read.get(name, "") != text]
     else:
@@ -278,13 +278,13 @@ def show(
         rows = rows[np.argsort(digits["position"].to_numpy()[rows])]
         masks = [decode_mask(rle, *image.shape[:2]) for rle in digits["rle"].iloc[rows]]
         colours = outline_colours([right[row] for row in rows])
-        drawn[name] = example(image, masks, digits[BOX].to_numpy()[rows], glyphs[rows], colours)
+        drawn[name] = draw_example(image, masks, digits[BOX].to_numpy()[rows], glyphs[rows], colours)
     captions = {
         name: f"read {read.get(name) or 'nothing'}" + (f"\nis {there[name] or 'nothing'}" if name in there else "")
         for name in chosen
     }
     Path("data/plots").mkdir(parents=True, exist_ok=True)
-    examples("data/plots/read-examples.png", {name: drawn[name] for name in chosen if name in drawn}, captions)
+    write_examples("data/plots/read-examples.png", {name: drawn[name] for name in chosen if name in drawn}, captions)
 
 
 def told(metrics: Mapping[str, Any]) -> str:

@@ -164,14 +164,14 @@ class SegmentWorker:
         import torch
 
         from cnn_core.images.reader import Reader
-        from cnn_core.segmentation.inference.predictors import open_predictor
+        from cnn_core.segmentation.inference.predictors import open_mask_predictor
 
         if not resources.gpus:
             torch.set_num_threads(resources.cpus)
             keep_memory()
         self.params, self.by_class, self.reader = params, by_class, Reader(vid_stride=params.vid_stride)
         self.prompts = PromptTable(Path(state) / "prompts.parquet") if asks(params) else None
-        self.predictor = open_predictor(
+        self.predictor = open_mask_predictor(
             params.weights,
             params,
             device=torch.device("cuda" if resources.gpus else "cpu"),

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cnn_core.data.digit_tables import BATCH_ROWS, PIXELS, SIDE, open_text, read_header, read_table
-from cnn_core.data.sources import Batch, Source
+from cnn_core.data.sources import Batch, ImageSource
 from cnn_core.data.validation import check_digits
 from cnn_core.images.archives import SourceFiles, open_files
 
@@ -32,7 +32,7 @@ _IDX = re.compile(r"(train|t10k)-(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?", 
 
 
 @contextlib.contextmanager
-def open_digits(path: str | Path) -> Iterator[Source]:
+def open_digits(path: str | Path) -> Iterator[ImageSource]:
     """The digits at ``path``, a folder or .zip, whichever of the two layouts it has; one folder down is found too.
 
     Raises:
@@ -68,7 +68,7 @@ def _find_tables(files: SourceFiles) -> dict[str, str]:
 # Kaggle's tables
 
 
-def _kaggle(files: SourceFiles, names: dict[str, str]) -> Source:
+def _kaggle(files: SourceFiles, names: dict[str, str]) -> ImageSource:
     columns = {}
     for part, name in names.items():
         with files.open(name) as file:
@@ -81,7 +81,7 @@ def _kaggle(files: SourceFiles, names: dict[str, str]) -> Source:
 
     # Kaggle's test.csv has no labels; one that has them is a test part as its owner published it.
     published = "test" if "label" in columns.get("test", ()) else None
-    return Source(batches=batches, total=None, published_test=published, classes=CLASSES)
+    return ImageSource(batches=batches, total=None, published_test=published, classes=CLASSES)
 
 
 # MNIST's idx files
@@ -97,7 +97,7 @@ def _find_idx(files: SourceFiles) -> dict[str, str]:
     return found
 
 
-def _mnist(files: SourceFiles, names: dict[str, str]) -> Source:
+def _mnist(files: SourceFiles, names: dict[str, str]) -> ImageSource:
     for kind in ("images", "labels"):
         if f"train-{kind}" not in names:
             raise ValueError(f"{files.path} has no train-{kind} idx file: {ADVICE}")
@@ -117,7 +117,7 @@ def _mnist(files: SourceFiles, names: dict[str, str]) -> Source:
             yield from _read_idx(files, part, names[f"{part}-images"], names.get(f"{part}-labels"))
 
     published = "t10k" if "t10k-labels" in names and "t10k" in parts else None
-    return Source(batches=batches, total=sum(counts.values()), published_test=published, classes=CLASSES)
+    return ImageSource(batches=batches, total=sum(counts.values()), published_test=published, classes=CLASSES)
 
 
 def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str | None) -> Iterator[Batch]:

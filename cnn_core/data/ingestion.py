@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.raw import UNLABELLED, RawRow, count_rows, write_raw
-from cnn_core.data.sources import Batch, Source
+from cnn_core.data.sources import Batch, ImageSource
 from cnn_core.data.splits import assign_split, check_proportions
 from cnn_core.data.validation import (
     DUPLICATE,
@@ -47,14 +47,14 @@ class Layout:
     """What a data set adds to ingestion.
 
     Attributes:
-        open: the reader: a path -> its `Source`, open while the block lasts.
+        open: the reader: a path -> its `ImageSource`, open while the block lasts.
         features: images as in a `Batch` -> one small thing each, which near-duplicates are found by.
         keys: SHA-256s and features of all labelled images -> one split key each, the same for near-duplicates. An image
             without one must have a key that follows from itself, so that adding data moves no other image.
         refuse_near_test: leave a near-duplicate of the publisher's test part out of train, or only count it.
     """
 
-    open: Callable[[str], AbstractContextManager[Source]]
+    open: Callable[[str], AbstractContextManager[ImageSource]]
     features: Callable[[Any], Sequence[Any]]
     keys: Callable[[Sequence[str], Sequence[Any]], Sequence[str]]
     refuse_near_test: bool
@@ -116,7 +116,7 @@ def ingest(
 
 
 def _read(
-    source: Source, layout: Layout, on_progress: Callable[[int], None] | None
+    source: ImageSource, layout: Layout, on_progress: Callable[[int], None] | None
 ) -> tuple[list[_Record], list[Refusal]]:
     records: list[_Record] = []
     refused: list[Refusal] = []

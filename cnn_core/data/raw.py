@@ -151,7 +151,7 @@ def read_quarantine(folder: str | Path) -> list[dict[str, str]]:
     return pq.read_table(Path(folder) / "quarantine.parquet").to_pylist()
 
 
-def decode(
+def decode_images(
     images: Sequence[bytes],
     mode: str | None = None,
     *,

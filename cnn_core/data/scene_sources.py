@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cnn_core.data.sources import Batch, Source
+from cnn_core.data.sources import Batch, ImageSource
 from cnn_core.data.validation import Refusal
 from cnn_core.images.archives import SourceFiles, open_files
 from cnn_core.images.decoding import BadImage, Picture, read_picture
@@ -42,7 +42,7 @@ class _File:
 
 
 @contextlib.contextmanager
-def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[Source]:
+def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[ImageSource]:
     """The scenes at ``path``, a folder or .zip.
 
     Args:
@@ -62,7 +62,7 @@ def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[Sou
                 for block in _blocks(files, found):
                     yield _read(files, block, classes, pool)
 
-        yield Source(
+        yield ImageSource(
             batches=batches,
             total=len(found),
             published_test=TEST if tested else None,

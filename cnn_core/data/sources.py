@@ -34,7 +34,7 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
+class ImageSource:
     """A source that a reader understood.
 
     Attributes:

@@ -34,7 +34,7 @@ def overlay(
 
     Args:
         image: uint8 (H, W, 3) BGR.
-        rows: as `cnn_core.segmentation.inference.predictors.Answer`'s; smaller masks are drawn on top.
+        rows: as `cnn_core.segmentation.inference.predictors.ImageMasks`'s; smaller masks are drawn on top.
         by_class: a colour a class, else a colour an object.
         prompts: rows of `prompts.table.PROMPTS`; boxes are drawn dashed, points as dots (green inside, red outside).
     """

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.scene_sources import NO_CLASS, PRED, TEST
-from cnn_core.data.sources import Source
+from cnn_core.data.sources import ImageSource
 from cnn_core.data.validation import CONFLICTING, Refusal, refuse_too_many
 from cnn_core.images.archives import open_files
 from cnn_core.images.decoding import BadImage
@@ -62,7 +62,7 @@ class Known:
 class Growth:
     """What a data set adds: its reader, how a file becomes an image, how a source and new images become one folder."""
 
-    open: Callable[[str | Path], contextlib.AbstractContextManager[Source]]
+    open: Callable[[str | Path], contextlib.AbstractContextManager[ImageSource]]
     read_file: Callable[[bytes], Any]
     digest: Callable[[Any], str]
     write: Callable[[Path, Path, str, Sequence[Labelled], Sequence[str]], None]
@@ -112,7 +112,7 @@ def read_delivery(growth: Growth, path: Path, known: Known, *, max_bad_fraction:
     return Delivery(path=path, new=list(new.values()), refused=bad, known=seen)
 
 
-def _labelled(source: Source, growth: Growth) -> Iterator[Labelled]:
+def _labelled(source: ImageSource, growth: Growth) -> Iterator[Labelled]:
     for batch in source.batches():
         if batch.labels is None:
             continue

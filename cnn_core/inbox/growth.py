@@ -13,7 +13,7 @@ import numpy as np
 from cnn_core.data import digit_sources, scene_sources
 from cnn_core.data.digit_tables import PIXELS, SIDE, open_text, read_header
 from cnn_core.data.image_files import as_square
-from cnn_core.data.raw import decode
+from cnn_core.data.raw import decode_images
 from cnn_core.data.scene_sources import TEST, TRAIN
 from cnn_core.files import whole_folder
 from cnn_core.images.archives import open_files
@@ -100,7 +100,7 @@ def _digit_pixels(images: Sequence[np.ndarray], _side: int) -> np.ndarray:
 
 
 def _scene_pixels(images: Sequence[Picture], side: int) -> np.ndarray:
-    return decode([picture.image for picture in images], "RGB", size=side).transpose(0, 2, 3, 1)
+    return decode_images([picture.image for picture in images], "RGB", size=side).transpose(0, 2, 3, 1)
 
 
 GROWTHS: Mapping[str, Growth] = {

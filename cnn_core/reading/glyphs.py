@@ -22,7 +22,7 @@ import numpy as np
 
 from cnn_core.annotations.masks import mask_box
 
-Ink = Literal["contrast", "mask"]
+InkSource = Literal["contrast", "mask"]
 SIDE, BOX = 28, 20  # pixels of MNIST's field, and of the longer side of a digit in it
 REACH = 0.12  # of a digit's height: how far around a mask its ink is looked for
 _LEAST, _FULL = 0.4, 0.8  # of the way from the ground's colour to the digit's: no ink below, full ink above
@@ -30,7 +30,9 @@ _MORE = 0.03  # of its height, by which a box is widened, so that some ground is
 _EDGE = 0.12  # of a box's sides: what of it counts as its frame, where ground is likelier than ink
 
 
-def cut_out(image: np.ndarray, box: Sequence[float], mask: np.ndarray | None, ink: Ink = "contrast") -> np.ndarray:
+def cut_out(
+    image: np.ndarray, box: Sequence[float], mask: np.ndarray | None, ink: InkSource = "contrast"
+) -> np.ndarray:
     """One digit of an image as MNIST would have it: uint8 (28, 28).
 
     Args:

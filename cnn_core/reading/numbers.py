@@ -25,7 +25,7 @@ ROW_GAP = 0.6  # of a digit's height: digits whose middles lie farther apart, ac
 STEEPEST = 45.0  # degrees that a row may be tilted by
 
 
-def without_islands(objects: pd.DataFrame, images: pd.DataFrame, least: float) -> pd.DataFrame:
+def remove_islands(objects: pd.DataFrame, images: pd.DataFrame, least: float) -> pd.DataFrame:
     """The masks without their small parts, and their tight boxes: a digit is one stroke or two, and a few stray pixels
     elsewhere would spoil where it lies and how large it is.
 
@@ -71,11 +71,11 @@ def unique_digits(objects: pd.DataFrame, images: pd.DataFrame, *, conf: float, d
         own = rows.get(image.image_id, np.empty(0, int))
         masks = table["rle"].iloc[own].tolist()
         overlap = mask_iou(masks, image.height, image.width) if masks and all(masks) else iou(boxes[own], boxes[own])
-        kept.append(own[without_duplicates(overlap, table["sure"].to_numpy()[own], duplicate_iou)])
+        kept.append(own[drop_duplicates(overlap, table["sure"].to_numpy()[own], duplicate_iou)])
     return table.iloc[np.concatenate(kept)].reset_index(drop=True)
 
 
-def without_duplicates(overlap: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
+def drop_duplicates(overlap: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
     """Which digits of a picture to keep, int (K,) in rising order: of two that overlap by more than ``most`` the one
     with the better score (of equal ones the first).
 
@@ -96,7 +96,7 @@ def mask_iou(rles: Sequence[str], height: int, width: int) -> np.ndarray:
     return np.asarray(coco_mask.iou(masks, masks, [0] * len(masks))).reshape(len(masks), len(masks))
 
 
-def in_order(boxes: np.ndarray) -> list[np.ndarray]:
+def reading_order(boxes: np.ndarray) -> list[np.ndarray]:
     """The rows of a picture from top to bottom, each the positions of its digits from left to right.
 
     How far the rows are tilted is told by each digit's nearest neighbour; across that direction a gap parts two rows.
@@ -136,7 +136,7 @@ def _along(centres: np.ndarray) -> np.ndarray:
     return offsets @ axis
 
 
-def combined(how: Combine, cnn: np.ndarray, detected: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def combine_probabilities(how: Combine, cnn: np.ndarray, detected: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """What a digit is, as probabilities float (N, K).
 
     ``product`` multiplies the classifier's with the detector's, which says a class and how sure it is and spreads the
@@ -160,7 +160,7 @@ def combined(how: Combine, cnn: np.ndarray, detected: np.ndarray, scores: np.nda
     return both / both.sum(1, keepdims=True)
 
 
-def read_as(digits: pd.DataFrame, cnn: np.ndarray, how: Combine, classes: Sequence[str]) -> pd.DataFrame:
+def label_digits(digits: pd.DataFrame, cnn: np.ndarray, how: Combine, classes: Sequence[str]) -> pd.DataFrame:
     """`unique_digits` with what they are read as (``read``), how surely (``confidence``), and what the classifier by
     itself says (``cnn``, ``cnn_confidence``).
 
@@ -170,7 +170,7 @@ def read_as(digits: pd.DataFrame, cnn: np.ndarray, how: Combine, classes: Sequen
     names = np.array(classes, dtype=object)
     numbered = {name: number for number, name in enumerate(classes)}
     detected = digits["detected"].map(numbered).fillna(-1).to_numpy(np.int64)
-    both = combined(how, cnn, detected, digits["sure"].to_numpy(float))
+    both = combine_probabilities(how, cnn, detected, digits["sure"].to_numpy(float))
     return digits.assign(
         read=names[both.argmax(1)],
         confidence=both.max(1).astype(float),
@@ -179,7 +179,7 @@ def read_as(digits: pd.DataFrame, cnn: np.ndarray, how: Combine, classes: Sequen
     )
 
 
-def numbers(digits: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+def read_numbers(digits: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """image_id, file, text, confidence: of each image the number that its digits make, rows parted by a space.
 
     ``confidence`` is the product of the digits' own: how likely all are right if their errors have nothing to do with
@@ -193,22 +193,22 @@ def numbers(digits: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for image_id, file in images[["image_id", "file"]].itertuples(index=False):
         own = of.get(image_id, np.empty(0, int))
-        lines = in_order(boxes[own])
+        lines = reading_order(boxes[own])
         text = " ".join("".join(read[own[line]]) for line in lines)
         rows.append({"image_id": image_id, "file": file, "text": text, "confidence": float(np.prod(sure[own]))})
     return pd.DataFrame(rows, columns=["image_id", "file", "text", "confidence"])
 
 
-def positions(digits: pd.DataFrame) -> np.ndarray:
+def digit_positions(digits: pd.DataFrame) -> np.ndarray:
     """int (N,), the place of each digit in its image's number, 0 = the first."""
     found = np.zeros(len(digits), np.int64)
     boxes = digits[BOX].to_numpy()
     for rows in digits.reset_index(drop=True).groupby("image_id", sort=False).indices.values():
-        found[rows[np.concatenate(in_order(boxes[rows]))]] = np.arange(len(rows))
+        found[rows[np.concatenate(reading_order(boxes[rows]))]] = np.arange(len(rows))
     return found
 
 
-def matched(truth: pd.DataFrame, digits: pd.DataFrame, least_iou: float) -> np.ndarray:
+def match_to_truth(truth: pd.DataFrame, digits: pd.DataFrame, least_iou: float) -> np.ndarray:
     """int (N,): which of the digits found each true one is, -1 = none: by their boxes, the surest first, whatever they
     are read as."""
     of_truth = truth.reset_index(drop=True).groupby("image_id", sort=False).indices
@@ -222,10 +222,10 @@ def matched(truth: pd.DataFrame, digits: pd.DataFrame, least_iou: float) -> np.n
     return found
 
 
-def right_or_wrong(truth: pd.DataFrame, digits: pd.DataFrame, least_iou: float) -> list[bool]:
+def correct_digits(truth: pd.DataFrame, digits: pd.DataFrame, least_iou: float) -> list[bool]:
     """Of each digit whether it is one of the truth's and read right."""
     right = [False] * len(digits)
-    for true, position in enumerate(matched(truth, digits, least_iou)):
+    for true, position in enumerate(match_to_truth(truth, digits, least_iou)):
         if position >= 0:
             right[position] = bool(digits["read"].iloc[position] == truth["class_name"].iloc[true])
     return right
@@ -235,7 +235,7 @@ def accuracy(truth: pd.DataFrame, digits: pd.DataFrame, found: np.ndarray, texts
     """How much of the truth was found, and read.
 
     Args:
-        found: `matched`. texts: image_id, ``text`` as read and ``truth`` as it is.
+        found: `match_to_truth`. texts: image_id, ``text`` as read and ``truth`` as it is.
 
     Returns:
         found: share of all true digits. read_right: share of those found whose class is right. found_and_read: share

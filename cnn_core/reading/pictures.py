@@ -18,7 +18,7 @@ _STRIP = 5  # digits below a picture, at most
 _GLYPH = 44  # pixels that each is drawn at
 
 
-def example(
+def draw_example(
     image: np.ndarray, masks: Sequence[np.ndarray | None], boxes: np.ndarray, glyphs: np.ndarray, colours: list[Colour]
 ) -> np.ndarray:
     """uint8 (3, 272, 224): the picture with its digits outlined, and below it what the classifier saw.
@@ -55,8 +55,8 @@ def outline_colours(right: Sequence[bool | None]) -> list[Colour]:
     return [MISSED if known is None else RIGHT if known else WRONG for known in right]
 
 
-def examples(path: str | Path, pictures: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
-    """A PNG of `example`s with what was read and what is there below each."""
+def write_examples(path: str | Path, pictures: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
+    """A PNG of `draw_example`s with what was read and what is there below each."""
     names = list(pictures)
     rows = [names[start : start + ACROSS] for start in range(0, len(names), ACROSS)]
     contact_sheet(

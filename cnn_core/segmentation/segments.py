@@ -70,7 +70,7 @@ class Segments:
             }
 
 
-class Found:
+class SegmentsBuilder:
     """Collects masks, each encoded as it comes."""
 
     def __init__(self, height: int, width: int, dropped: dict[int, str]) -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cnn_core.synthetic.canvas import Rgb, chance, pick
-from cnn_core.synthetic.walls import PAINTS, SIGNS, STONES, Place
+from cnn_core.synthetic.walls import PAINTS, SIGNS, STONES, RowPlace
 
 LETTERS = "ACDEFHKMNPRTUVWXY"  # none that could pass for a digit, as B, G, I, L, O, Q, S and Z do
 GREENS: tuple[Rgb, ...] = ((0.20, 0.36, 0.14), (0.34, 0.48, 0.18), (0.14, 0.26, 0.12), (0.52, 0.42, 0.16))
@@ -20,7 +20,7 @@ Ink = tuple[float, float, float]
 Span = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 
-def clutter(rng: np.random.Generator, ground: np.ndarray, place: Place, count: int) -> None:
+def clutter(rng: np.random.Generator, ground: np.ndarray, place: RowPlace, count: int) -> None:
     """Draw ``count`` things in place on uint8 (side, side, 3), most of them beside the number's ``place``."""
     corners = place.corners(0.1 * place.height)
     kept = (*corners.min(axis=0), *corners.max(axis=0))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cnn_core.synthetic.canvas import Rgb, chance, pick, rgb
-from cnn_core.synthetic.walls import Place
+from cnn_core.synthetic.walls import RowPlace
 
 INK = 0.4  # of full ink: from here on a pixel belongs to the digit
 SPECK = 0.06  # of a digit's ink: smaller parts that stand alone are no stroke
@@ -54,7 +54,7 @@ class Stamp:
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
-def without_specks(ink: np.ndarray) -> np.ndarray:
+def remove_specks(ink: np.ndarray) -> np.ndarray:
     """A digit without the separate dots that its scan brought along, which would widen its box.
 
     Args:
@@ -71,7 +71,7 @@ def without_specks(ink: np.ndarray) -> np.ndarray:
 
 def lay_row(
     rng: np.random.Generator, inks: Sequence[np.ndarray], side: int, style: RowStyle
-) -> tuple[Place, list[np.ndarray]]:
+) -> tuple[RowPlace, list[np.ndarray]]:
     """Hang digits in a row, left to right, wholly inside a square picture.
 
     Args:
@@ -104,7 +104,7 @@ def lay_row(
         placed = turn @ np.column_stack([matrix[:, :2], matrix[:, 2] + shift])
         placed[:, 2] += (x, y)
         matrices.append(placed)
-    return Place(x=x, y=y, width=width * tall, height=height * tall, tilt=tilt), matrices
+    return RowPlace(x=x, y=y, width=width * tall, height=height * tall, tilt=tilt), matrices
 
 
 def _shape(ink: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +154,7 @@ def _warp(ink: np.ndarray, matrix: np.ndarray, side: int) -> tuple[int, int, np.
     return x, y, np.clip((warped - INK) * sharp + 0.5, 0, 1)
 
 
-def coloured(colour: Rgb, luma: float) -> np.ndarray:
+def colour_of_luma(colour: Rgb, luma: float) -> np.ndarray:
     """A colour of this hue whose luma is just ``luma``: darkened, or mixed with white. float32 (3,)"""
     made = rgb(colour)
     found = float(made @ LUMA)

@@ -29,16 +29,16 @@ from cnn_core.annotations.tables import (
     write_objects,
 )
 from cnn_core.annotations.yolo_labels import SPLITS, write_yolo
-from cnn_core.data.raw import decode, read_manifest, read_raw
+from cnn_core.data.raw import decode_images, read_manifest, read_raw
 from cnn_core.files import sha256_files, whole_folder, write_json
-from cnn_core.synthetic.digits import INK, without_specks
-from cnn_core.synthetic.picture import ComposeParams, Scene, draw_scene
+from cnn_core.synthetic.digits import INK, remove_specks
+from cnn_core.synthetic.picture import ComposedPicture, ComposeParams, draw_picture
 
 _SCENE, _COUNTS, _ORDER = range(3)  # what a random stream is for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Digits:
+class DigitInks:
     """The digits of one split: ``inks`` float32 (N, h, w) in 0..1, ``labels`` int64 (N,) and their ``ids``."""
 
     inks: np.ndarray
@@ -46,7 +46,7 @@ class Digits:
     ids: list[str]
 
 
-def read_digits(folder: str | Path, split: str) -> Digits:
+def read_digits(folder: str | Path, split: str) -> DigitInks:
     """The digits of a RAW set's split, without specks beside the digit; an image without ink is left out.
 
     Raises:
@@ -55,12 +55,12 @@ def read_digits(folder: str | Path, split: str) -> Digits:
     rows = read_raw(folder, split)
     if not rows.ids:
         raise ValueError(f"{folder} has no images of the split {split}; raise {split}_fraction of the stage ingest")
-    inks = decode(rows.images, "L")[:, 0].astype(np.float32) / 255
+    inks = decode_images(rows.images, "L")[:, 0].astype(np.float32) / 255
     kept = np.flatnonzero(inks.max(axis=(1, 2)) >= INK)
     if not len(kept):
         raise ValueError(f"{folder}: no image of the split {split} has light ink on a dark ground")
-    return Digits(
-        inks=np.stack([without_specks(ink) for ink in inks[kept]]),
+    return DigitInks(
+        inks=np.stack([remove_specks(ink) for ink in inks[kept]]),
         labels=rows.labels[kept],
         ids=[rows.ids[number] for number in kept],
     )
@@ -86,11 +86,13 @@ def _order(seed: int, part: int, turn: int, total: int) -> np.ndarray:
     return np.random.default_rng([seed, part, _ORDER, turn]).permutation(total)
 
 
-def compose_scene(scene: int, digits: Digits, params: ComposeParams, split: str) -> tuple[Scene, np.ndarray]:
+def compose_picture(
+    scene: int, digits: DigitInks, params: ComposeParams, split: str
+) -> tuple[ComposedPicture, np.ndarray]:
     """Picture number ``scene`` of a split, and which digits it bears, left to right."""
     chosen = chosen_digits(scene, len(digits.ids), params, split)
     rng = np.random.default_rng([params.seed, SPLITS.index(split), _SCENE, scene])
-    return draw_scene(rng, digits.inks[chosen], params), chosen
+    return draw_picture(rng, digits.inks[chosen], params), chosen
 
 
 def compose(
@@ -136,12 +138,12 @@ def compose(
 
 
 def _scenes(
-    split: str, digits: Digits, classes: Sequence[str], params: ComposeParams
+    split: str, digits: DigitInks, classes: Sequence[str], params: ComposeParams
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], np.ndarray]]:
     """A row of the images' table, those of the objects' table and the pixels of each picture of a split."""
     ending = "jpg" if params.jpeg_quality else "png"
     for number in range(getattr(params, split)):
-        scene, chosen = compose_scene(number, digits, params, split)
+        scene, chosen = compose_picture(number, digits, params, split)
         name = f"{split}/{number + 1:06d}"
         labels = digits.labels[chosen].tolist()
         image = {

@@ -16,12 +16,12 @@ from cnn_core.synthetic.digits import (
     WIDEST,
     RowStyle,
     Stamp,
-    coloured,
+    colour_of_luma,
     digit_colours,
     lay_row,
     stamp_row,
 )
-from cnn_core.synthetic.walls import Place, sign, wall
+from cnn_core.synthetic.walls import RowPlace, sign, wall
 
 _USED_AS = 160  # pixels of the side that ``blur`` is meant for
 _DARKEST, _BRIGHTEST = 0.02, 0.98  # luma of digits
@@ -86,21 +86,21 @@ class ComposeParams(Params):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scene:
+class ComposedPicture:
     """A picture, uint8 (side, side, 3) RGB, and a bool mask (side, side) of what is visible of each digit."""
 
     image: np.ndarray
     masks: list[np.ndarray]
 
 
-def draw_scene(rng: np.random.Generator, inks: Sequence[np.ndarray], params: ComposeParams) -> Scene:
+def draw_picture(rng: np.random.Generator, inks: Sequence[np.ndarray], params: ComposeParams) -> ComposedPicture:
     """Wall, clutter, plate, digits, light and camera."""
     side = params.side
     ground = (wall(rng, side) * 255).astype(np.uint8)
     if len(inks):
         place, matrices = lay_row(rng, inks, side, params.style())
     else:
-        place, matrices = Place(x=0.0, y=0.0, width=0.0, height=0.0, tilt=0.0), []
+        place, matrices = RowPlace(x=0.0, y=0.0, width=0.0, height=0.0, tilt=0.0), []
     clutter(rng, ground, place, int(rng.integers(params.clutter + 1)))
     if len(inks) and chance(rng, params.signs):
         sign(rng, ground, place)
@@ -110,7 +110,7 @@ def draw_scene(rng: np.random.Generator, inks: Sequence[np.ndarray], params: Com
     if stamps:
         picture = paint(rng, picture, lit, stamps, params)
     image = photograph(rng, picture * lit[..., None], params)
-    return Scene(image=image, masks=[_whole(stamp, side) for stamp in stamps])
+    return ComposedPicture(image=image, masks=[_whole(stamp, side) for stamp in stamps])
 
 
 def paint(
@@ -138,7 +138,7 @@ def paint(
         _cast(picture, stamps, max(1, round(0.05 * np.mean([len(stamp.alpha) for stamp in stamps]))))
     for stamp, colour, luma_ in zip(stamps, colours, lumas, strict=True):
         spot = picture[stamp.area]
-        spot += (coloured(colour, luma_) - spot) * stamp.alpha[..., None]
+        spot += (colour_of_luma(colour, luma_) - spot) * stamp.alpha[..., None]
     return picture
 
 

@@ -100,7 +100,7 @@ def _from_below(c: Canvas, _horizon: float) -> None:
         )
 
 
-Place = Callable[[float, float, float], tuple[float, float]]
+Projection = Callable[[float, float, float], tuple[float, float]]
 
 
 def street(c: Canvas) -> float:
@@ -128,7 +128,7 @@ def street(c: Canvas) -> float:
     return horizon * 0.7
 
 
-def _road(c: Canvas, place: Place, lane: float, walk: float) -> None:
+def _road(c: Canvas, place: Projection, lane: float, walk: float) -> None:
     rng = c.rng
     asphalt, pavement = rng.uniform(0.18, 0.5), rng.uniform(0.4, 0.7)
     tint = pick(rng, ((1, 1, 1), (1, 0.92, 0.82), (0.94, 0.97, 1.05)))
@@ -157,7 +157,7 @@ def _road(c: Canvas, place: Place, lane: float, walk: float) -> None:
             )
 
 
-def _roadside(c: Canvas, place: Place, side: int, edge: float) -> None:
+def _roadside(c: Canvas, place: Projection, side: int, edge: float) -> None:
     """From far to near: houses wall to wall or with gaps, or trees, or a mixture; lamps before them."""
     rng = c.rng
     houses, gap = pick(rng, (0.95, 0.95, 0.6, 0.1)), rng.uniform(0, 0.4)

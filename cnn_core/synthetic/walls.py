@@ -35,7 +35,7 @@ SIGNS: tuple[Rgb, ...] = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
+class RowPlace:
     """Where a row of digits lies: a rectangle of this size about its middle, turned by ``tilt`` degrees clockwise;
     all in pixels."""
 
@@ -125,7 +125,7 @@ def door(rng: np.random.Generator, side: int) -> np.ndarray:
 WALLS: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (bricks, stones, plaster, boards, siding, door)
 
 
-def sign(rng: np.random.Generator, ground: np.ndarray, place: Place) -> None:
+def sign(rng: np.random.Generator, ground: np.ndarray, place: RowPlace) -> None:
     """Draw a plate behind the row, in place, on uint8 (side, side, 3): square, rounded or oval, rimmed, screwed on."""
     margin = place.height * rng.uniform(0.15, 0.5)
     paint = rgb(pick(rng, SIGNS)) * rng.uniform(0.85, 1.1)
@@ -150,11 +150,11 @@ def _ink(colour: np.ndarray) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _square(image: np.ndarray, place: Place, margin: float, colour: object) -> None:
+def _square(image: np.ndarray, place: RowPlace, margin: float, colour: object) -> None:
     cv2.fillConvexPoly(image, np.round(place.corners(margin) * 16).astype(np.int32), colour, cv2.LINE_AA, 4)
 
 
-def _rounded(image: np.ndarray, place: Place, margin: float, colour: object) -> None:
+def _rounded(image: np.ndarray, place: RowPlace, margin: float, colour: object) -> None:
     radius = max(1.0, (place.height / 2 + margin) * 0.35)
     inner = place.corners(margin - radius)
     arcs = [np.array([math.cos(a), math.sin(a)]) * radius for a in np.linspace(0, 2 * math.pi, 24, endpoint=False)]
@@ -163,7 +163,7 @@ def _rounded(image: np.ndarray, place: Place, margin: float, colour: object) -> 
     cv2.fillConvexPoly(image, hull, colour, cv2.LINE_AA, 4)
 
 
-def _oval(image: np.ndarray, place: Place, margin: float, colour: object) -> None:
+def _oval(image: np.ndarray, place: RowPlace, margin: float, colour: object) -> None:
     axes = ((place.width / 2 + margin) * 1.25, (place.height / 2 + margin) * 1.15)
     points = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 6) / 1000 * axes
     turn = math.radians(place.tilt)

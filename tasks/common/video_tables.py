@@ -14,7 +14,7 @@ from cnn_core.segmentation.video.params import HIDDEN
 from tasks.common.prediction_parts import DROPPED_PROMPTS, MASK_COLUMNS, write_part, write_rows
 
 if TYPE_CHECKING:
-    from cnn_core.segmentation.video.segmenter import Followed
+    from cnn_core.segmentation.video.segmenter import TrackedFrame
 
 FRAMES = 512  # whose rows are held before they are written
 TABLES = ("objects", "images", "bad")
@@ -38,7 +38,7 @@ class VideoTables:
         self._pieces: list[Path] = []
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
 
-    def add(self, found: Followed, rows: list[dict[str, Any]]) -> None:
+    def add(self, found: TrackedFrame, rows: list[dict[str, Any]]) -> None:
         """A frame and its objects, without model_sha256."""
         frame, self.last = found.frame, found.frame.number
         named = {"image_id": frame.image_id, "file": frame.file}

@@ -20,7 +20,7 @@ from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, shortfall
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, Part
 from cnn_core.segmentation.video.params import VideoParams, VideoPrompt
-from cnn_core.segmentation.video.prompts import prompt_classes, unreached, video_prompts
+from cnn_core.segmentation.video.prompts import prompt_classes, unreachable_prompts, video_prompts
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
@@ -29,7 +29,7 @@ from tasks.engine.workers import Resources
 
 if TYPE_CHECKING:
     from cnn_core.segmentation.params import SegmentParams
-    from cnn_core.segmentation.video.segmenter import Followed
+    from cnn_core.segmentation.video.segmenter import TrackedFrame
     from tasks.common.video_tables import VideoTables
 
 HIDDEN_ALWAYS = "seen in no frame"
@@ -141,7 +141,7 @@ class VideoWorker:
                 bar.update()
         return self._finish(job, clip, tables, folder)
 
-    def _draw(self, folder: Path, number: int, found: Followed, rows: list[dict[str, Any]]) -> None:
+    def _draw(self, folder: Path, number: int, found: TrackedFrame, rows: list[dict[str, Any]]) -> None:
         from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
         image, name = found.frame.image, found.frame.image_id
@@ -164,7 +164,7 @@ class VideoWorker:
         return {"images": tables.frames, "bad": tables.unread}
 
 
-def _rows(found: Followed, about: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _rows(found: TrackedFrame, about: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A frame's objects as rows of the stage's tables, but for what is the same in all."""
     if found.segments is None:
         return
@@ -175,7 +175,7 @@ def _rows(found: Followed, about: dict[int, dict[str, Any]]) -> Iterator[dict[st
 
 def _without_mask(job: Job, clip: Clip, tables: VideoTables) -> Iterator[dict[str, Any]]:
     """Prompts that were never come to, and objects that were nowhere seen."""
-    late = {id(prompt) for prompt in unreached(job.prompts, tables.last + 1)}
+    late = {id(prompt) for prompt in unreachable_prompts(job.prompts, tables.last + 1)}
     told = {row["prompt_id"] for row in tables.dropped}
     for prompt in job.prompts:
         why = BEHIND if id(prompt) in late else UNREADABLE_FRAME if prompt.frame in tables.lost else HIDDEN_ALWAYS

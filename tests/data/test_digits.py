@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cnn_core.data.digit_sources import open_digits
-from cnn_core.data.raw import RawRows, decode, read_manifest, read_quarantine, read_raw
+from cnn_core.data.raw import RawRows, decode_images, read_manifest, read_quarantine, read_raw
 from cnn_core.data.splits import ink_keys
 from cnn_core.params import load_section
 from tasks import ingest, sample
@@ -45,7 +45,7 @@ def raw(made) -> RawRows:
 
 @pytest.fixture(scope="module")
 def images(raw) -> np.ndarray:
-    return decode(raw.images)
+    return decode_images(raw.images)
 
 
 def test_the_sample_is_the_5000_images_in_kaggles_layout(made, mnist):

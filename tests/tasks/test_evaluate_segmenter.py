@@ -17,10 +17,16 @@ from cnn_core.annotations.tables import OBJECTS, read_annotations, read_objects
 from cnn_core.annotations.yolo_labels import write_yolo
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
-from cnn_core.segmentation.evaluation.answers import answers, detected_prompts, read_masks, spread, true_prompts
+from cnn_core.segmentation.evaluation.prompted_masks import (
+    detected_prompts,
+    evenly_spaced,
+    read_masked_truth,
+    segment_prompts,
+    true_prompts,
+)
 from cnn_core.segmentation.sam.params import SmallSamParams
 from cnn_core.segmentation.sam.small import build_small_sam
-from cnn_core.segmentation.segments import Found, Segments
+from cnn_core.segmentation.segments import Segments, SegmentsBuilder
 from tasks import evaluate_segmenter
 from tests.helpers.prediction_files import CLASSES, found_in, numbers_set, write_predictions
 from tests.helpers.sam_files import write_sam
@@ -115,13 +121,13 @@ def test_masks_are_read_from_polygons_and_coco(place: Path) -> None:
     coco = to_coco(images, truth, CLASSES)
     coco["annotations"][0]["iscrowd"] = 1
     Path("test.json").write_text(json.dumps(coco))
-    assert len(read_masks("yolo", "test")[1]) == 5
-    assert len(read_masks("test.json", "test")[1]) == 4
+    assert len(read_masked_truth("yolo", "test")[1]) == 5
+    assert len(read_masked_truth("test.json", "test")[1]) == 4
     for entry in coco["annotations"]:
         del entry["segmentation"]
     Path("test.json").write_text(json.dumps(coco))
     with pytest.raises(ValueError, match=r"4 of the 4 objects of test.json have a box but no mask"):
-        read_masks("test.json", "test")
+        read_masked_truth("test.json", "test")
 
 
 def test_prompts_by_a_detector_are_of_the_objects_that_they_overlap(place: Path) -> None:
@@ -132,8 +138,8 @@ def test_prompts_by_a_detector_are_of_the_objects_that_they_overlap(place: Path)
     assert prompts["object"].tolist() == [1, 4]
     assert len(detected_prompts(truth, found[:0], 0.5)) == 0
     assert true_prompts(truth)["object"].tolist() == [0, 1, 2, 3, 4]
-    assert spread(pd.DataFrame({"a": range(10)}), 3)["a"].tolist() == [0, 4, 9]
-    assert np.array_equal(spread(pd.DataFrame({"a": range(2)}), 5)["a"], [0, 1])
+    assert evenly_spaced(pd.DataFrame({"a": range(10)}), 3)["a"].tolist() == [0, 4, 9]
+    assert np.array_equal(evenly_spaced(pd.DataFrame({"a": range(2)}), 5)["a"], [0, 1])
 
 
 class Fake:
@@ -143,7 +149,7 @@ class Fake:
         return image
 
     def masks(self, image: np.ndarray, boxes: np.ndarray) -> Segments:
-        found = Found(*image.shape[:2], {})
+        found = SegmentsBuilder(*image.shape[:2], {})
         for number in range(0, len(boxes), 2):
             found.add(number, 0.9, 0.8, torch.ones(image.shape[:2], dtype=torch.bool))
         return found.segments()
@@ -151,7 +157,7 @@ class Fake:
 
 def test_a_prompt_without_a_mask_keeps_its_place(place: Path) -> None:
     images, truth, _ = read_annotations("set", "test")
-    parts = [part for part in answers(Fake(), images, true_prompts(truth)) if len(part)]
+    parts = [part for part in segment_prompts(Fake(), images, true_prompts(truth)) if len(part)]
     found = pd.concat(parts, ignore_index=True)
     assert found["rle"].map(type).tolist() == [str, type(None), str, str, type(None)]
     assert found["score"].isna().tolist() == [False, True, False, False, True]
@@ -161,7 +167,7 @@ def test_a_prompt_without_a_mask_keeps_its_place(place: Path) -> None:
     assert (scores["iou"] == 0).tolist() == [False, True, False, False, True]
     Image.new("RGB", (5, 5)).save("set/images/test/000001.png")
     with pytest.raises(ValueError, match="5 x 5 pixels, the set says 96 x 96"):
-        list(answers(Fake(), images, true_prompts(truth)))
+        list(segment_prompts(Fake(), images, true_prompts(truth)))
 
 
 def test_ultralytics_gives_the_masks_of_the_small_sam_too(place: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnn_core.data.ingestion import IngestParams
-from cnn_core.data.raw import decode, read_manifest, read_quarantine, read_raw
+from cnn_core.data.raw import decode_images, read_manifest, read_quarantine, read_raw
 from tasks.ingest import main
 from tests.helpers.digit_files import digits, idx, kaggle, mnist, rows, write_rows
 from tests.helpers.ingesting import SECTION, run, write_params
@@ -41,7 +41,7 @@ def test_pixels_and_labels_arrive_whole(tmp_path):
     run(kaggle(tmp_path / "source"), tmp_path / "raw")
     images, labels = digits(110)
     found = read_raw(tmp_path / "raw")
-    assert (decode(found.images)[:, 0] == images).all()
+    assert (decode_images(found.images)[:, 0] == images).all()
     assert found.labels.tolist() == labels[:100].tolist() + [-1] * 10
 
 

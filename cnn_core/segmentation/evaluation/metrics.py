@@ -65,7 +65,7 @@ def _around(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(top, bottom), slice(left, right)
 
 
-def sizes(truth: pd.DataFrame, images: pd.DataFrame, small: float, large: float) -> list[str]:
+def size_groups(truth: pd.DataFrame, images: pd.DataFrame, small: float, large: float) -> list[str]:
     """Of each object `SMALL`, `MEDIUM` or `LARGE`: the side of a square as large as its box, over that of one as large
     as the image, is below ``small`` or above ``large``."""
     pixels = dict(zip(images["image_id"], images["width"] * images["height"], strict=True))
@@ -74,7 +74,9 @@ def sizes(truth: pd.DataFrame, images: pd.DataFrame, small: float, large: float)
     return np.select([shares < small, shares > large], [SMALL, LARGE], MEDIUM).tolist()
 
 
-def compared(truth: pd.DataFrame, masks: Mapping[int, str], images: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+def compare_masks(
+    truth: pd.DataFrame, masks: Mapping[int, str], images: pd.DataFrame, tolerance: float
+) -> pd.DataFrame:
     """`SCORES` of every object; 0 where it has no mask.
 
     Args:
@@ -92,18 +94,20 @@ def compared(truth: pd.DataFrame, masks: Mapping[int, str], images: pd.DataFrame
     return pd.DataFrame(rows, columns=list(SCORES))
 
 
-def means(scores: pd.DataFrame) -> dict[str, float]:
+def mean_scores(scores: pd.DataFrame) -> dict[str, float]:
     """Over the objects."""
     return {f"mean_{name}": float(scores[name].mean()) for name in SCORES} if len(scores) else {}
 
 
-def means_by(scores: pd.DataFrame, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`means` and the number of objects of each group, in the groups' order."""
+def means_by_group(scores: pd.DataFrame, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`mean_scores` and the number of objects of each group, in the groups' order."""
     parts = scores.groupby(pd.Categorical(list(groups), ordered=False), observed=True)
-    return {str(name): {**means(part), "objects": len(part)} for name, part in parts}
+    return {str(name): {**mean_scores(part), "objects": len(part)} for name, part in parts}
 
 
-def interval(values: np.ndarray, images: Sequence[str], *, resamples: int, seed: int) -> tuple[float, float] | None:
+def bootstrap_interval(
+    values: np.ndarray, images: Sequence[str], *, resamples: int, seed: int
+) -> tuple[float, float] | None:
     """The 95 % percentile interval of the mean when the images, with all their objects, are drawn anew with replacement
     (Efron, 1979): objects of an image are alike, so drawing objects would make it too narrow. None without resamples.
 
@@ -120,10 +124,10 @@ def interval(values: np.ndarray, images: Sequence[str], *, resamples: int, seed:
     return float(low), float(high)
 
 
-def figures(scores: pd.DataFrame, images: Sequence[str], *, resamples: int, seed: int) -> dict[str, float]:
-    """`means`, and the `interval` of the mean IoU."""
-    bounds = interval(scores["iou"].to_numpy(), images, resamples=resamples, seed=seed)
-    return means(scores) | (dict(zip(("mean_iou_low", "mean_iou_high"), bounds, strict=True)) if bounds else {})
+def summarise_scores(scores: pd.DataFrame, images: Sequence[str], *, resamples: int, seed: int) -> dict[str, float]:
+    """`mean_scores`, and the `bootstrap_interval` of the mean IoU."""
+    bounds = bootstrap_interval(scores["iou"].to_numpy(), images, resamples=resamples, seed=seed)
+    return mean_scores(scores) | (dict(zip(("mean_iou_low", "mean_iou_high"), bounds, strict=True)) if bounds else {})
 
 
 def calibration(predicted: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
@@ -147,7 +151,7 @@ def calibration_error(table: pd.DataFrame) -> float:
     return float((gaps * table["objects"]).sum() / max(1, table["objects"].sum()))
 
 
-def trust(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float | None]:
+def score_reliability(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float | None]:
     """How far the predicted IoU can be believed: its mean, its calibration error, and Spearman's rank correlation with
     the IoU (None where there is nothing to rank); NaNs left out."""
     known = ~np.isnan(predicted)

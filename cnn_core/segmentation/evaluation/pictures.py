@@ -13,7 +13,7 @@ from cnn_core.annotations.tables import BOX
 from cnn_core.drawing.boxes import MISSED, RIGHT, TRUTH, WRONG
 from cnn_core.drawing.colours import Colour
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.segmentation.evaluation.answers import read_image
+from cnn_core.segmentation.evaluation.prompted_masks import read_image
 
 SIDE = 140  # pixels of each of the three parts of an example
 ACROSS = 3
@@ -27,7 +27,7 @@ def draw_examples(
     """A PNG of objects in three parts each: image, truth (blue), mask (green right, red too much, orange missing).
 
     Args:
-        found: `segmentation_evaluation.answers` of one prompt an object. ious: by the object's position in ``truth``.
+        found: `prompted_masks.segment_prompts` of one prompt an object. ious: by the object's position in ``truth``.
         count: objects shown of the best, of the middling and of the worst.
     """
     order = np.argsort(-ious.to_numpy(), kind="stable")

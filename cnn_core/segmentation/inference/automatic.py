@@ -12,10 +12,10 @@ from torchvision.ops import nms
 
 from cnn_core.annotations.masks import decode_mask, encode_mask
 from cnn_core.segmentation.params import EverythingParams
-from cnn_core.segmentation.sam.network import PIECE, Features, Steps
+from cnn_core.segmentation.sam.network import PIECE, Features, SamSteps
 
 
-class Automatic:
+class AutomaticMasks:
     """Masks of all there is in an image, prompted by a grid of points (SAM paper, section 4 and appendix B):
     Ultralytics' `Predictor.generate`, made of its own parts, but with bounded memory and the encoded image shared.
 
@@ -23,7 +23,7 @@ class Automatic:
     are run lengths, and few are scaled at a time.
     """
 
-    def __init__(self, steps: Steps, params: EverythingParams, *, conf: float, batch: int) -> None:
+    def __init__(self, steps: SamSteps, params: EverythingParams, *, conf: float, batch: int) -> None:
         from ultralytics.models.sam import amg
 
         self.steps, self.params, self.conf, self.batch, self.amg = steps, params, conf, batch, amg
@@ -34,7 +34,7 @@ class Automatic:
         """Of each mask the number of its point, predicted IoU, stability, and bool (height, width); best first.
 
         Args:
-            pixels, features: as of `Steps`. shape: (height, width) of the original image.
+            pixels, features: as of `SamSteps`. shape: (height, width) of the original image.
         """
         params, side = self.params, self.steps.side
         regions, layers = self.amg.generate_crop_boxes((side, side), params.crop_n_layers, params.crop_overlap_ratio)

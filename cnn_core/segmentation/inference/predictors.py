@@ -21,9 +21,9 @@ from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import Imread, pixels
 from cnn_core.segmentation.inference.segmenter import Segmenter
-from cnn_core.segmentation.inference.yolo_prompting import Chooser
+from cnn_core.segmentation.inference.yolo_prompting import PromptMatcher
 from cnn_core.segmentation.params import SegmenterParams
-from cnn_core.segmentation.prompts.image_prompts import Prompts
+from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from cnn_core.segmentation.prompts.table import ImagePrompts
 from cnn_core.segmentation.sam.weights import family
 from cnn_core.segmentation.segments import Segments
@@ -35,7 +35,7 @@ ByImage = Mapping[str, ImagePrompts]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
+class ImageMasks:
     """What was found in one image.
 
     Attributes:
@@ -49,7 +49,7 @@ class Answer:
     dropped: dict[int, str]
 
 
-class Predictor(Protocol):
+class MaskPredictor(Protocol):
     """``names``: the network's own classes, where it has some."""
 
     family: Literal["sam", "sam2", "yolo"]
@@ -59,7 +59,7 @@ class Predictor(Protocol):
 
     def stream(
         self, entries: Iterable[Entry], prompts: ByImage | None
-    ) -> Iterator[tuple[Entry, np.ndarray | None, Answer | BadImage]]:
+    ) -> Iterator[tuple[Entry, np.ndarray | None, ImageMasks | BadImage]]:
         """Entries in order, each with its pixels (BGR) and what was found, or why not.
 
         Args:
@@ -67,7 +67,7 @@ class Predictor(Protocol):
         """
 
 
-def open_predictor(
+def open_mask_predictor(
     weights: str | Path,
     params: SegmenterParams,
     *,
@@ -77,7 +77,7 @@ def open_predictor(
     settings: str | Path,
     batch: int = 0,
     backend: Any = "auto",
-) -> Predictor:
+) -> MaskPredictor:
     """
     Args:
         threads, cache, backend: of a YOLO network, as `Detector` takes them.
@@ -87,7 +87,7 @@ def open_predictor(
         ValueError: the weights are missing, damaged, not to be trusted, or of another kind of network.
     """
     if family(weights) != "yolo":
-        return Sam(Segmenter(weights, params, device=device, settings=settings, batch=batch))
+        return SamPredictor(Segmenter(weights, params, device=device, settings=settings, batch=batch))
     wanted = DetectorParams(
         imgsz=params.imgsz,
         conf=params.conf,
@@ -99,10 +99,10 @@ def open_predictor(
         int8=False,
     )
     options = {"device": device, "threads": threads, "cache": cache, "settings": settings, "batch": batch}
-    return Yolo(Detector(weights, wanted, backend=backend, **options), weights)  # type: ignore[arg-type]
+    return YoloPredictor(Detector(weights, wanted, backend=backend, **options), weights)  # type: ignore[arg-type]
 
 
-class Sam:
+class SamPredictor:
     """SAM and SAM 2: each image encoded once for all its prompts, while the next ones are decoded."""
 
     names = None
@@ -116,8 +116,8 @@ class Sam:
 
     def stream(
         self, entries: Iterable[Entry], prompts: ByImage | None
-    ) -> Iterator[tuple[Entry, np.ndarray | None, Answer | BadImage]]:
-        for entry, image in decoded(entries, self.imread):
+    ) -> Iterator[tuple[Entry, np.ndarray | None, ImageMasks | BadImage]]:
+        for entry, image in decode_ahead(entries, self.imread):
             if isinstance(image, BadImage):
                 yield entry, None, image
                 continue
@@ -128,7 +128,7 @@ class Sam:
             else:
                 yield entry, image, answer
 
-    def _one(self, image: np.ndarray, prompts: ImagePrompts | None, everything: bool) -> Answer:
+    def _one(self, image: np.ndarray, prompts: ImagePrompts | None, everything: bool) -> ImageMasks:
         if everything:
             return _of_everything(self.segmenter.everything(self.segmenter.embed(image)))
         if prompts is None:
@@ -137,7 +137,7 @@ class Sam:
         return _of_prompts(image, prompts, lambda arrays: self.segmenter.masks(embedding, **arrays))
 
 
-class Yolo:
+class YoloPredictor:
     """FastSAM and YOLO ``-seg``: they find their masks by themselves; a prompt chooses among these."""
 
     family: Literal["yolo"] = "yolo"
@@ -146,12 +146,12 @@ class Yolo:
         about = detector.info
         if about.task != "segment":
             raise ValueError(f"{weights} finds boxes, no masks: name a -seg network, FastSAM, SAM or SAM 2")
-        self.detector, self.choose = detector, Chooser()
+        self.detector, self.choose = detector, PromptMatcher()
         self.names, self.sha256, self.name = about.names, about.sha256, Path(weights).stem
 
     def stream(
         self, entries: Iterable[Entry], prompts: ByImage | None
-    ) -> Iterator[tuple[Entry, np.ndarray | None, Answer | BadImage]]:
+    ) -> Iterator[tuple[Entry, np.ndarray | None, ImageMasks | BadImage]]:
         for entry, image, found in self.detector.stream(entries):
             if image is None or isinstance(found, BadImage):
                 assert isinstance(found, BadImage)
@@ -160,7 +160,7 @@ class Yolo:
                 own = None if prompts is None else prompts.get(entry.image_id)
                 yield entry, image, self._one(image, found, own, prompts is None)
 
-    def _one(self, image: np.ndarray, found: Detections, prompts: ImagePrompts | None, everything: bool) -> Answer:
+    def _one(self, image: np.ndarray, found: Detections, prompts: ImagePrompts | None, everything: bool) -> ImageMasks:
         if everything:
             about = [{"class_id": int(n), "class_name": self.names[int(n)]} for n in found.classes]
             return _of_everything(_segments(found), about)
@@ -170,7 +170,7 @@ class Yolo:
 
     def _chosen(self, found: Segments, arrays: Mapping[str, np.ndarray]) -> Segments:
         given = [arrays.get(name) for name in ("boxes", "points", "labels")]
-        prompts = Prompts.checked(*given, found.height, found.width)
+        prompts = CheckedPrompts.checked(*given, found.height, found.width)
         places = self.choose(found, prompts)
         numbers = [int(number) for number in prompts.numbers]
         good = [(number, place) for number, place in zip(numbers, places, strict=True) if place is not None]
@@ -188,7 +188,7 @@ class Yolo:
         )
 
 
-def decoded(entries: Iterable[Entry], imread: Imread) -> Iterator[tuple[Entry, np.ndarray | BadImage]]:
+def decode_ahead(entries: Iterable[Entry], imread: Imread) -> Iterator[tuple[Entry, np.ndarray | BadImage]]:
     """Entries in order with their pixels, a few of them read ahead."""
 
     def read(entry: Entry) -> np.ndarray | BadImage:
@@ -226,13 +226,13 @@ def _segments(found: Detections) -> Segments:
     )
 
 
-def _of_everything(found: Segments, about: list[dict[str, Any]] | None = None) -> Answer:
+def _of_everything(found: Segments, about: list[dict[str, Any]] | None = None) -> ImageMasks:
     """A mask's prompt_id is its place: a point of the grid may have several masks."""
     rows = [{**row, **(about[place] if about else {}), "prompt_id": place} for place, row in enumerate(found.rows())]
     return _answer(found, rows, {})
 
 
-def _of_prompts(image: np.ndarray, prompts: ImagePrompts, masks: Callable[[dict[str, Any]], Segments]) -> Answer:
+def _of_prompts(image: np.ndarray, prompts: ImagePrompts, masks: Callable[[dict[str, Any]], Segments]) -> ImageMasks:
     rows: list[dict[str, Any]] = []
     dropped: dict[int, str] = {}
     for about, arrays in prompts.groups():
@@ -243,11 +243,11 @@ def _of_prompts(image: np.ndarray, prompts: ImagePrompts, masks: Callable[[dict[
     return _answer(image, rows, dict(sorted(dropped.items())))
 
 
-def _nothing(image: np.ndarray) -> Answer:
+def _nothing(image: np.ndarray) -> ImageMasks:
     return _answer(image, [], {})
 
 
-def _answer(of: np.ndarray | Segments, rows: list[dict[str, Any]], dropped: dict[int, str]) -> Answer:
+def _answer(of: np.ndarray | Segments, rows: list[dict[str, Any]], dropped: dict[int, str]) -> ImageMasks:
     height, width = of.shape[:2] if isinstance(of, np.ndarray) else (of.height, of.width)
     rows = [{"prompt_score": float("nan"), **row} for row in rows]
-    return Answer(height=height, width=width, rows=rows, dropped=dropped)
+    return ImageMasks(height=height, width=width, rows=rows, dropped=dropped)

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import TOO_NARROW, BadImage
-from cnn_core.segmentation.inference.automatic import Automatic
+from cnn_core.segmentation.inference.automatic import AutomaticMasks
 from cnn_core.segmentation.params import SegmenterParams
-from cnn_core.segmentation.prompts.image_prompts import Prompts
-from cnn_core.segmentation.sam.network import Features, LoadedSam, Steps, load_sam
-from cnn_core.segmentation.segments import LOW_SCORE, Found, Segments
+from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
+from cnn_core.segmentation.sam.network import Features, LoadedSam, SamSteps, load_sam
+from cnn_core.segmentation.segments import LOW_SCORE, Segments, SegmentsBuilder
 
 BATCH = {"cpu": 32, "cuda": 64}  # prompts decoded at a time
 
@@ -72,7 +72,7 @@ class Segmenter:
         self.params, self.batch = params, batch or BATCH.get(device.type, BATCH["cpu"])
         self.loaded = weights if isinstance(weights, LoadedSam) else load_sam(weights, trusted=trusted)
         half = params.half is True or (params.half == "auto" and device.type == "cuda")
-        self.steps = Steps(self.loaded, imgsz=params.imgsz, device=device, half=half)
+        self.steps = SamSteps(self.loaded, imgsz=params.imgsz, device=device, half=half)
 
     @torch.inference_mode()
     def embed(self, image: np.ndarray) -> Embedding:
@@ -116,8 +116,8 @@ class Segmenter:
         Raises:
             ValueError: there are neither boxes nor points, or their shapes or values are none of these.
         """
-        prompts = Prompts.checked(boxes, points, labels, embedding.height, embedding.width)
-        found = Found(embedding.height, embedding.width, dict(prompts.dropped))
+        prompts = CheckedPrompts.checked(boxes, points, labels, embedding.height, embedding.width)
+        found = SegmentsBuilder(embedding.height, embedding.width, dict(prompts.dropped))
         offset = self.params.everything.stability_score_offset
         for numbers, logits, scores in self.logits(embedding, prompts):
             kept = (scores > self.params.conf).cpu().numpy()
@@ -129,7 +129,7 @@ class Segmenter:
         return found.segments()
 
     @torch.inference_mode()
-    def logits(self, embedding: Embedding, prompts: Prompts) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    def logits(self, embedding: Embedding, prompts: CheckedPrompts) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
         """Of a batch of prompts at a time their numbers (n,), mask logits (n, side / 4, side / 4) and predicted IoUs
         (n,): with ``multimask_output`` those of the best of the three masks."""
         multimask = self.params.multimask_output
@@ -143,8 +143,8 @@ class Segmenter:
     def everything(self, embedding: Embedding) -> Segments:
         """Automatic masks, prompted by a grid of points: those of Ultralytics' `Predictor.generate`."""
         shape = (embedding.height, embedding.width)
-        found = Found(*shape, {})
-        automatic = Automatic(self.steps, self.params.everything, conf=self.params.conf, batch=self.batch)
+        found = SegmentsBuilder(*shape, {})
+        automatic = AutomaticMasks(self.steps, self.params.everything, conf=self.params.conf, batch=self.batch)
         for number, score, stability, mask in automatic(embedding.pixels, embedding.features, shape):
             found.add(number, score, stability, mask)
         return dataclasses.replace(found.segments(), dropped={})

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from cnn_core.annotations.masks import decode_mask
-from cnn_core.segmentation.prompts.image_prompts import Prompts
+from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from cnn_core.segmentation.segments import Segments
 
 
-class Chooser:
+class PromptMatcher:
     """`FastSAMPredictor.prompt`, for one prompt after the other."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Chooser:
         self.predictor.device = torch.device("cpu")
         self.results = Results
 
-    def __call__(self, found: Segments, prompts: Prompts) -> list[int | None]:
+    def __call__(self, found: Segments, prompts: CheckedPrompts) -> list[int | None]:
         """Of each prompt the place in ``found`` of its mask; None = there is no mask in that place.
 
         Ultralytics gives a box the mask that overlaps it best, and a point all masks that it lies in: of those the one
@@ -36,7 +36,7 @@ class Chooser:
         """
         return [self._one(found, some) for some in prompts.batches(1)]
 
-    def _one(self, found: Segments, prompt: Prompts) -> int | None:
+    def _one(self, found: Segments, prompt: CheckedPrompts) -> int | None:
         near = self._near(found, prompt)
         if not near:
             return None
@@ -53,7 +53,7 @@ class Chooser:
         return place
 
     @staticmethod
-    def _near(found: Segments, prompt: Prompts) -> Sequence[int]:
+    def _near(found: Segments, prompt: CheckedPrompts) -> Sequence[int]:
         """Masks whose boxes have something of the prompt; the others could only be chosen where there is nothing."""
         left, top, right, bottom = found.boxes.T
         near = np.zeros(len(found), bool)
@@ -66,7 +66,7 @@ class Chooser:
         return np.flatnonzero(near).tolist()
 
 
-def _given(prompt: Prompts) -> dict[str, Any]:
+def _given(prompt: CheckedPrompts) -> dict[str, Any]:
     """As Ultralytics' predictor takes them."""
     given: dict[str, Any] = {}
     if prompt.boxes is not None:

@@ -13,7 +13,7 @@ NO_AREA = "box without an area"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompts:
+class CheckedPrompts:
     """Prompts that lie in an image.
 
     Attributes:
@@ -29,7 +29,7 @@ class Prompts:
     dropped: dict[int, str]
 
     @classmethod
-    def checked(cls, boxes: Any, points: Any, labels: Any, height: int, width: int) -> Prompts:
+    def checked(cls, boxes: Any, points: Any, labels: Any, height: int, width: int) -> CheckedPrompts:
         """As `Segmenter.masks` is given them."""
         boxes = None if boxes is None else _numbers(boxes, "boxes", (-1, 4))
         points = None if points is None else _numbers(points, "points", (-1, -1, 2))
@@ -54,14 +54,14 @@ class Prompts:
         numbers = np.setdiff1d(np.arange(count), list(dropped))
         return cls(numbers=numbers, boxes=boxes, points=points, labels=labels, dropped=dropped)._only(numbers)
 
-    def _only(self, rows: np.ndarray) -> Prompts:
+    def _only(self, rows: np.ndarray) -> CheckedPrompts:
         parts = {name: None if part is None else part[rows] for name, part in self.arrays().items()}
         return dataclasses.replace(self, **parts)  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, np.ndarray | None]:
         return {"boxes": self.boxes, "points": self.points, "labels": self.labels}
 
-    def batches(self, size: int) -> Iterator[Prompts]:
+    def batches(self, size: int) -> Iterator[CheckedPrompts]:
         for start in range(0, len(self.numbers), size):
             rows = np.arange(start, min(start + size, len(self.numbers)))
             yield dataclasses.replace(self._only(rows), numbers=self.numbers[rows])

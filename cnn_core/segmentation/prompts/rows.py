@@ -41,7 +41,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as a table of prompts ({type(error).__name__}: {said})") from None
 
 
-def classed(frame: pd.DataFrame, path: Path) -> tuple[list[str], pd.DataFrame]:
+def with_classes(frame: pd.DataFrame, path: Path) -> tuple[list[str], pd.DataFrame]:
     """The user's classes, and the rows with both number and name; names without numbers are numbered by the alphabet.
 
     Raises:

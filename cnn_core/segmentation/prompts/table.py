@@ -30,14 +30,14 @@ from cnn_core.annotations.tables import BOX
 from cnn_core.files import read_json
 from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import Media
-from cnn_core.segmentation.prompts.rows import POINT, PROMPTS, Kind, classed, prompt_rows, read_table
+from cnn_core.segmentation.prompts.rows import POINT, PROMPTS, Kind, prompt_rows, read_table, with_classes
 
 ABOUT = ("prompt_id", "class_id", "class_name", "track_id", "prompt_score")
 _GROUP = 4096  # rows; what is read at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenPrompts:
     """``images`` with prompts in the source; ``elsewhere``: how many named images are not in it, and the first one."""
 
     images: int
@@ -121,7 +121,9 @@ def prompt_files(path: str | Path) -> list[Path]:
     return [*sorted(path.glob("part-*.parquet")), path / "manifest.json"] if path.is_dir() else [path]
 
 
-def write_prompts(path: str | Path, target: str | Path, media: Media, kind: Kind, *, strict: bool = True) -> Written:
+def write_prompts(
+    path: str | Path, target: str | Path, media: Media, kind: Kind, *, strict: bool = True
+) -> WrittenPrompts:
     """The prompts at ``path`` for the images of ``media``, as one file of `PROMPTS`.
 
     Args:
@@ -142,7 +144,7 @@ def write_prompts(path: str | Path, target: str | Path, media: Media, kind: Kind
         tables = (known.resolved(pd.read_parquet(part), part) for part in parts)
     else:
         frame = known.resolved(read_table(path), path)
-        classes, frame = classed(frame, path)
+        classes, frame = with_classes(frame, path)
         tables = [frame.sort_values("image_id", kind="stable")]
     images = prompts = 0
     schema = pa.schema(list(PROMPTS.items()))
@@ -159,6 +161,6 @@ def write_prompts(path: str | Path, target: str | Path, media: Media, kind: Kind
             f"{len(known.elsewhere):,} images; the source has {known.example}"
         )
     first = next(iter(known.elsewhere), "")
-    return Written(
+    return WrittenPrompts(
         images=images, prompts=prompts, elsewhere=len(known.elsewhere), first_elsewhere=first, classes=classes
     )

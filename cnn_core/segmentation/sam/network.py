@@ -53,7 +53,7 @@ def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
     weights = read_weights(path, trusted=trusted)
     imgsz = int(weights.card.get("imgsz", IMGSZ))
     model = _sizes(weights, path) if weights.name == SMALL else {}
-    network = build_small_sam(from_mapping(SmallSamParams, model, "model"), imgsz) if model else build(weights.name)
+    network = build_small_sam(from_mapping(SmallSamParams, model, "model"), imgsz) if model else build_sam(weights.name)
     _fill(network, weights, path)
     return LoadedSam(
         network=network,
@@ -74,7 +74,7 @@ def _sizes(weights: SamWeights, path: str | Path) -> dict[str, Any]:
     return {name: value for name, value in model.items() if name != "architecture"}
 
 
-def build(name: str) -> nn.Module:
+def build_sam(name: str) -> nn.Module:
     """The network of this name with random weights, in evaluation mode: Ultralytics' builder of it.
 
     Raises:
@@ -111,7 +111,7 @@ def _fill(network: nn.Module, weights: SamWeights, path: str | Path) -> None:
 
 
 def reference_predictor(loaded: LoadedSam, imgsz: int) -> Any:
-    """Ultralytics' own predictor with this network, on the CPU: what `Steps` is held against."""
+    """Ultralytics' own predictor with this network, on the CPU: what `SamSteps` is held against."""
     from ultralytics.models.sam.predict import Predictor, SAM2Predictor
 
     settings = {"imgsz": imgsz, "conf": 0.0, "device": "cpu", "save": False, "verbose": False}
@@ -131,7 +131,7 @@ def _decode_as_sam_2(decoder: Any) -> None:
     decoder.predict_masks = lambda **given: SAM2MaskDecoder.predict_masks(decoder, repeat_image=True, **given)[:2]
 
 
-class Steps:
+class SamSteps:
     """A SAM's prediction in steps. None keeps anything, so they may be called for several images in turn.
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_core.segmentation.sam.network import LoadedSam, Steps
+from cnn_core.segmentation.sam.network import LoadedSam, SamSteps
 
 _PRESENT = 10.0  # logit of "the object is there", which a prompt says by itself
 _FAR = -32.0  # a logit far below every threshold
@@ -25,7 +25,7 @@ _ENDLESS = 1 << 30  # frames of a video whose length is not known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Frame:
+class EncodedFrame:
     """An encoded frame.
 
     Attributes:
@@ -42,7 +42,7 @@ class Frame:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Seen:
+class ObjectMask:
     """An object in one frame: mask logits (1, 1, side / 4, side / 4), far below 0 where it is hidden, and their
     predicted IoU."""
 
@@ -50,7 +50,7 @@ class Seen:
     score: float
 
 
-class Memory:
+class ObjectMemory:
     """What later frames look at of one object's earlier ones, as SAM 2's network takes it.
 
     Args:
@@ -84,8 +84,8 @@ class Memory:
             del others[far]
 
 
-class VideoSteps(Steps):
-    """SAM 2's prediction in a video, in steps; what they hand on is in the `Memory` of each object.
+class VideoSteps(SamSteps):
+    """SAM 2's prediction in a video, in steps; what they hand on is in the `ObjectMemory` of each object.
 
     By Ultralytics' own decoder: one object a call gains nothing from ours, and where a mask is made 0 or 1 for the
     memory, the last digit of a logit counts.
@@ -106,13 +106,13 @@ class VideoSteps(Steps):
         """uint8 (H, W, 3) -> uint8 (side, side, 3), which `encode` makes the same of as of the image itself."""
         return np.asarray(self.predictor.pre_transform([image])[0])
 
-    def encode(self, image: np.ndarray, shape: tuple[int, int]) -> Frame:
+    def encode(self, image: np.ndarray, shape: tuple[int, int]) -> EncodedFrame:
         """``shape``: (height, width) of the original frame."""
         encoded = self.model.forward_image(self.pixels(image))
         _, features, places, sizes = self.model._prepare_backbone_features(encoded)
-        return Frame(height=shape[0], width=shape[1], features=features, places=places, sizes=sizes)
+        return EncodedFrame(height=shape[0], width=shape[1], features=features, places=places, sizes=sizes)
 
-    def prompt(self, frame: Frame, number: int, memory: Memory, **prompt: np.ndarray | None) -> Seen:
+    def prompt(self, frame: EncodedFrame, number: int, memory: ObjectMemory, **prompt: np.ndarray | None) -> ObjectMask:
         """What a prompt (of `Steps.decode`, N = 1) says the object is, by itself: the memory is not asked."""
         points, labels, _ = self.predictor._prepare_prompts(
             self.predictor.imgsz,
@@ -126,7 +126,9 @@ class VideoSteps(Steps):
         present = torch.full_like(found[6], _PRESENT)
         return self._remembered(frame, number, memory, found, present, prompted=True)
 
-    def track(self, frame: Frame, number: int, memory: Memory, *, count: int | None, reverse: bool) -> Seen:
+    def track(
+        self, frame: EncodedFrame, number: int, memory: ObjectMemory, *, count: int | None, reverse: bool
+    ) -> ObjectMask:
         """Where the object is by its memory.
 
         Args:
@@ -138,7 +140,14 @@ class VideoSteps(Steps):
         return self._remembered(frame, number, memory, found, found[6], prompted=False)
 
     def _found(
-        self, frame: Frame, number: int, memory: Memory, given: dict[str, Tensor] | None, count: int, *, reverse: bool
+        self,
+        frame: EncodedFrame,
+        number: int,
+        memory: ObjectMemory,
+        given: dict[str, Tensor] | None,
+        count: int,
+        *,
+        reverse: bool,
     ) -> tuple[Tensor, ...]:
         """What its heads give: the masks, the same larger, IoUs, the best mask, the same larger, pointer, presence."""
         found, _, _ = self.model._track_step(
@@ -157,8 +166,15 @@ class VideoSteps(Steps):
         return found
 
     def _remembered(
-        self, frame: Frame, number: int, memory: Memory, found: tuple[Tensor, ...], present: Tensor, *, prompted: bool
-    ) -> Seen:
+        self,
+        frame: EncodedFrame,
+        number: int,
+        memory: ObjectMemory,
+        found: tuple[Tensor, ...],
+        present: Tensor,
+        *,
+        prompted: bool,
+    ) -> ObjectMask:
         seen, places = self.model._encode_new_memory(
             current_vision_feats=frame.features,
             feat_sizes=frame.sizes,
@@ -169,33 +185,33 @@ class VideoSteps(Steps):
         self._places = self._places or places
         output = {"maskmem_features": seen.half(), "maskmem_pos_enc": self._places, "obj_ptr": found[5]}
         memory.add(number, output, prompted=prompted)
-        return Seen(logits=found[3], score=float(found[2].max()))
+        return ObjectMask(logits=found[3], score=float(found[2].max()))
 
 
-class Earlier:
+class BackwardMasks:
     """What was seen backwards, on disk until its frame comes: of each object's logits the part around its mask."""
 
     def __init__(self, folder: Path) -> None:
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self.places: dict[int, int] = {}
 
-    def __enter__(self) -> Earlier:
+    def __enter__(self) -> BackwardMasks:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def write(self, number: int, seen: dict[int, Seen]) -> None:
+    def write(self, number: int, seen: dict[int, ObjectMask]) -> None:
         if seen:
             self.places[number] = self.file.seek(0, 2)
             pickle.dump({name: (_cut(one.logits), one.score) for name, one in seen.items()}, self.file)
 
-    def read(self, number: int, device: torch.device) -> dict[int, Seen]:
+    def read(self, number: int, device: torch.device) -> dict[int, ObjectMask]:
         if number not in self.places:
             return {}
         self.file.seek(self.places.pop(number))
         kept: dict[int, Any] = pickle.load(self.file)
-        return {name: Seen(logits=_whole(*part).to(device), score=score) for name, (part, score) in kept.items()}
+        return {name: ObjectMask(logits=_whole(*part).to(device), score=score) for name, (part, score) in kept.items()}
 
 
 def _cut(logits: Tensor) -> tuple[tuple[int, ...], int, int, np.ndarray]:

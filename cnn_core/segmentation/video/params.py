@@ -40,16 +40,16 @@ class VideoPrompt:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-Prompted = dict[int, dict[int, VideoPrompt]]  # by frame, then by object
+PromptsByFrame = dict[int, dict[int, VideoPrompt]]  # by frame, then by object
 
 
-def by_frame(prompts: Iterable[VideoPrompt]) -> Prompted:
+def group_by_frame(prompts: Iterable[VideoPrompt]) -> PromptsByFrame:
     """Both in order.
 
     Raises:
         ValueError: a frame is negative, or an object has two prompts in one frame.
     """
-    table: Prompted = {}
+    table: PromptsByFrame = {}
     for prompt in sorted(prompts, key=lambda prompt: (prompt.frame, prompt.object_id)):
         if prompt.frame < 0:
             raise ValueError(f"a prompt is for frame {prompt.frame}: frames are numbered from 0")
@@ -60,10 +60,10 @@ def by_frame(prompts: Iterable[VideoPrompt]) -> Prompted:
     return table
 
 
-def firsts(table: Prompted) -> Prompted:
+def first_prompts(table: PromptsByFrame) -> PromptsByFrame:
     """Of each object its first prompt."""
     known: set[int] = set()
-    begins: Prompted = {}
+    begins: PromptsByFrame = {}
     for number, own in table.items():
         if new := {name: prompt for name, prompt in own.items() if name not in known}:
             begins[number] = new

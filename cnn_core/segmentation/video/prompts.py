@@ -22,7 +22,7 @@ from cnn_core.files import read_json
 from cnn_core.images.clips import Clip
 from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import Media
-from cnn_core.segmentation.prompts.rows import POINT, Kind, classed, prompt_rows, read_table
+from cnn_core.segmentation.prompts.rows import POINT, Kind, prompt_rows, read_table, with_classes
 from cnn_core.segmentation.video.params import VideoPrompt
 
 OBJECT_IDS = ("object", "track_id")
@@ -39,7 +39,7 @@ def video_prompts(path: str | Path, clip: Clip, kind: Kind, *, alone: bool) -> l
         ValueError: a column or value is missing or wrong.
     """
     path = Path(path)
-    frame = _detected(path, clip) if path.is_dir() else classed(read_table(path), path)[1]
+    frame = _detected(path, clip) if path.is_dir() else with_classes(read_table(path), path)[1]
     exact = "frame" in frame
     frame = _by_number(frame, clip, path, alone) if exact else _by_image(frame, clip, path)
     frame = _numbered(frame)
@@ -61,7 +61,7 @@ def prompt_classes(path: str | Path) -> list[str]:
     path = Path(path)
     if path.is_dir():
         return list(read_json(path / "manifest.json", made_by="detect")["classes"])
-    return classed(read_table(path), path)[0]
+    return with_classes(read_table(path), path)[0]
 
 
 def _detected(folder: Path, clip: Clip) -> pd.DataFrame:
@@ -124,6 +124,6 @@ def _prompt(frame: int, number: int, rows: pd.DataFrame, path: Path) -> VideoPro
     )
 
 
-def unreached(prompts: Sequence[VideoPrompt], count: int) -> list[VideoPrompt]:
+def unreachable_prompts(prompts: Sequence[VideoPrompt], count: int) -> list[VideoPrompt]:
     """Those for frames that the clip, of ``count`` frames, has not."""
     return [prompt for prompt in prompts if prompt.frame >= count]

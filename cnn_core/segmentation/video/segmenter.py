@@ -22,15 +22,22 @@ from torch import Tensor
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.clips import Clip, Frame
 from cnn_core.images.decoding import TOO_NARROW, BadImage
-from cnn_core.segmentation.prompts.image_prompts import Prompts
+from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from cnn_core.segmentation.sam.network import LoadedSam, load_sam
-from cnn_core.segmentation.segments import LOW_SCORE, Found, Segments
-from cnn_core.segmentation.video.memory import Earlier, Memory, Seen, VideoSteps
-from cnn_core.segmentation.video.params import HIDDEN, Prompted, VideoParams, VideoPrompt, by_frame, firsts
+from cnn_core.segmentation.segments import LOW_SCORE, Segments, SegmentsBuilder
+from cnn_core.segmentation.video.memory import BackwardMasks, ObjectMask, ObjectMemory, VideoSteps
+from cnn_core.segmentation.video.params import (
+    HIDDEN,
+    PromptsByFrame,
+    VideoParams,
+    VideoPrompt,
+    first_prompts,
+    group_by_frame,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Followed:
+class TrackedFrame:
     """A frame with what was found in it.
 
     Attributes:
@@ -46,7 +53,7 @@ class Followed:
 
 @dataclasses.dataclass
 class _Object:
-    memory: Memory
+    memory: ObjectMemory
     unseen: int = 0
 
 
@@ -77,7 +84,7 @@ class VideoSegmenter:
         half = device.type == "cuda" and params.half in ("auto", True)
         self.steps = VideoSteps(self.loaded, imgsz=params.imgsz, device=device, half=half)
 
-    def track(self, clip: Clip, prompts: Iterable[VideoPrompt]) -> Iterator[Followed]:
+    def track(self, clip: Clip, prompts: Iterable[VideoPrompt]) -> Iterator[TrackedFrame]:
         """The clip's frames in order, as far as they can be read, each once.
 
         A prompt works from its frame on. Prompts behind the last frame have no effect.
@@ -85,14 +92,14 @@ class VideoSegmenter:
         Raises:
             ValueError: as `video_prompts.by_frame`, or a prompt's numbers are none.
         """
-        table = by_frame(prompts)
+        table = group_by_frame(prompts)
         self.settings.mkdir(parents=True, exist_ok=True)
-        with Earlier(self.settings) as earlier:
+        with BackwardMasks(self.settings) as earlier:
             if self.params.backwards:
-                self._backwards(clip, firsts(table), earlier)
+                self._backwards(clip, first_prompts(table), earlier)
             yield from self._forwards(clip, table, earlier)
 
-    def _forwards(self, clip: Clip, table: Prompted, earlier: Earlier) -> Iterator[Followed]:
+    def _forwards(self, clip: Clip, table: PromptsByFrame, earlier: BackwardMasks) -> Iterator[TrackedFrame]:
         objects: dict[int, _Object] = {}
         for frame in clip:
             frame, segments = self._usable(frame), None
@@ -103,9 +110,9 @@ class VideoSegmenter:
                 seen = earlier.read(frame.number, self.steps.predictor.device) | seen
                 segments = self._segments((height, width), seen, dropped)
             states = sum(len(known.memory) for known in objects.values())
-            yield Followed(frame=frame, segments=segments, states=states)
+            yield TrackedFrame(frame=frame, segments=segments, states=states)
 
-    def _backwards(self, clip: Clip, begins: Prompted, earlier: Earlier) -> None:
+    def _backwards(self, clip: Clip, begins: PromptsByFrame, earlier: BackwardMasks) -> None:
         """Follow every object from its first prompt to the beginning; what is seen is kept in ``earlier``."""
         last = min(max(begins, default=0), len(clip) - 1)
         objects: dict[int, _Object] = {}
@@ -143,7 +150,7 @@ class VideoSegmenter:
         count: int,
         *,
         reverse: bool = False,
-    ) -> tuple[dict[int, Seen], dict[int, str]]:
+    ) -> tuple[dict[int, ObjectMask], dict[int, str]]:
         """One frame: what is seen of all objects that are known or prompted in it, and why some prompts are not used;
         an object that is known is then followed by its memory."""
         checked = {name: _checked(prompt, *shape) for name, prompt in given.items()}
@@ -163,15 +170,15 @@ class VideoSegmenter:
             seen[name], known.unseen = self.steps.prompt(frame, number, known.memory, **prompt.arrays()), 0
         return seen, dropped
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> ObjectMemory:
         maps = self.steps.model.num_maskmem - 1
-        return Memory(prompted=self.params.max_cond_frames_in_attn, recent=self.params.memory_frames, maps=maps)
+        return ObjectMemory(prompted=self.params.max_cond_frames_in_attn, recent=self.params.memory_frames, maps=maps)
 
-    def _visible(self, seen: Seen) -> bool:
+    def _visible(self, seen: ObjectMask) -> bool:
         return bool((seen.logits > self.steps.threshold).any())
 
-    def _segments(self, shape: tuple[int, int], seen: dict[int, Seen], dropped: dict[int, str]) -> Segments:
-        found = Found(*shape, {name: why for name, why in dropped.items() if name not in seen})
+    def _segments(self, shape: tuple[int, int], seen: dict[int, ObjectMask], dropped: dict[int, str]) -> Segments:
+        found = SegmentsBuilder(*shape, {name: why for name, why in dropped.items() if name not in seen})
         shown = {}
         for name in sorted(seen):
             if not self._visible(seen[name]):
@@ -189,7 +196,7 @@ class VideoSegmenter:
         found.dropped.update({name: HIDDEN for name in shown if name in found.dropped})  # covered by others
         return found.segments()
 
-    def _owners(self, shown: dict[int, Seen], shape: tuple[int, int]) -> Tensor:
+    def _owners(self, shown: dict[int, ObjectMask], shape: tuple[int, int]) -> Tensor:
         """Which of them has the highest logit, int16 (height, width); one mask in memory at a time."""
         best: Tensor | None = None
         for place, one in enumerate(shown.values()):
@@ -201,12 +208,12 @@ class VideoSegmenter:
             best = torch.maximum(best, logits)
         return owner
 
-    def _original(self, seen: Seen, shape: tuple[int, int]) -> Tensor:
+    def _original(self, seen: ObjectMask, shape: tuple[int, int]) -> Tensor:
         return next(self.steps.in_original(seen.logits[0].float(), shape))
 
 
-def _checked(prompt: VideoPrompt, height: int, width: int) -> Prompts:
+def _checked(prompt: VideoPrompt, height: int, width: int) -> CheckedPrompts:
     boxes = None if prompt.box is None else [prompt.box]
     points = [prompt.points] if prompt.points else None
     labels = None if prompt.labels is None else [prompt.labels]
-    return Prompts.checked(boxes, points, labels, height, width)
+    return CheckedPrompts.checked(boxes, points, labels, height, width)

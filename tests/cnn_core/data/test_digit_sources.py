@@ -63,7 +63,7 @@ def test_train_alone_is_enough_and_test_alone_is_not(tmp_path):
     folder = kaggle(tmp_path, unlabelled=0)
     assert len(records(folder)) == 100
     (folder / "train.csv").rename(folder / "test.csv")
-    with pytest.raises(ValueError, match=r"has test\.csv but no train\.csv.*flows\.fetch digits"):
+    with pytest.raises(ValueError, match=r"has test\.csv but no train\.csv.*gridflow fetch digits"):
         read(folder)
 
 

@@ -14,7 +14,7 @@ from cnn_core.data import raw
 from cnn_core.data.augmented import arrays_writer, load_arrays, read_dataset
 from cnn_core.data.raw import (
     RawRow,
-    decode,
+    decode_images,
     read_manifest,
     read_quarantine,
     read_raw,
@@ -59,7 +59,7 @@ def test_raw_round_trip(tmp_path):
     everything, val = read_raw(tmp_path / "raw/digits"), read_raw(tmp_path / "raw/digits", "val")
     assert everything.ids == [row.id for row in rows], "in source order"
     assert everything.splits == [row.split for row in rows]
-    assert (decode(everything.images)[:, 0] == images).all()
+    assert (decode_images(everything.images)[:, 0] == images).all()
     assert everything.labels.dtype == np.int64
     assert val.labels.tolist() == labels[2::5].tolist()
     assert set(val.splits) == {"val"}
@@ -112,13 +112,13 @@ def test_a_missing_or_old_set_says_which_stage_makes_it(tmp_path):
 def test_decode_modes_and_sizes():
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     colour = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
-    assert (decode([encode_png(grey)]) == grey).all()
-    assert decode([encode_png(grey)], "RGB").shape == (1, 3, 3, 4)
-    assert (decode([encode_png(colour)], "RGB")[0].transpose(1, 2, 0) == colour).all()
+    assert (decode_images([encode_png(grey)]) == grey).all()
+    assert decode_images([encode_png(grey)], "RGB").shape == (1, 3, 3, 4)
+    assert (decode_images([encode_png(colour)], "RGB")[0].transpose(1, 2, 0) == colour).all()
     with pytest.raises(ValueError, match=r"image 1 has the shape \(1, 4, 3\), the first \(1, 3, 4\): set size"):
-        decode([encode_png(grey), encode_png(grey.T.copy())])
+        decode_images([encode_png(grey), encode_png(grey.T.copy())])
     with pytest.raises(ValueError, match="no image to decode"):
-        decode([])
+        decode_images([])
 
 
 def test_pixels_sha256_tells_shapes_apart():

@@ -12,7 +12,7 @@ from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
 from cnn_core.annotations.tables import images_table, objects_table
 from cnn_core.detection.nms import iou
 from cnn_core.reading import numbers as reading
-from cnn_core.reading.numbers import without_islands
+from cnn_core.reading.numbers import remove_islands
 
 CLASSES = list("0123456789")
 
@@ -31,7 +31,7 @@ def row_of(count: int, *, degrees: float = 0.0, middle: tuple[float, float] = (1
 def test_a_tilted_row_is_read_from_left_to_right(degrees, count):
     boxes = row_of(count, degrees=degrees, jitter=2.0)
     shuffled = np.random.default_rng(count).permutation(count)
-    rows = reading.in_order(boxes[shuffled])
+    rows = reading.reading_order(boxes[shuffled])
     assert len(rows) == 1
     assert shuffled[rows[0]].tolist() == list(range(count))
 
@@ -42,14 +42,14 @@ def test_rows_are_parted_where_they_clearly_are(degrees):
     below = (100 - 45 * math.sin(turn), 100 + 45 * math.cos(turn))
     boxes = np.concatenate([row_of(4, degrees=degrees), row_of(3, degrees=degrees, middle=below)])
     shuffled = np.random.default_rng(1).permutation(7)
-    rows = reading.in_order(boxes[shuffled])
+    rows = reading.reading_order(boxes[shuffled])
     assert [shuffled[row].tolist() for row in rows] == [[0, 1, 2, 3], [4, 5, 6]]
 
 
 def test_a_stack_and_nothing():
-    assert reading.in_order(np.empty((0, 4))) == []
+    assert reading.reading_order(np.empty((0, 4))) == []
     stack = np.array([[0, 100, 20, 130], [1, 0, 21, 30], [0, 50, 20, 80.0]])
-    assert [row.tolist() for row in reading.in_order(stack)] == [[1], [2], [0]]
+    assert [row.tolist() for row in reading.reading_order(stack)] == [[1], [2], [0]]
 
 
 def square(left: int, side: int = 10) -> str:
@@ -61,9 +61,9 @@ def square(left: int, side: int = 10) -> str:
 def test_the_better_of_two_masks_of_a_digit_stays():
     overlap = reading.mask_iou([square(0), square(1), square(30), square(31)], 40, 60)
     assert overlap[0, 1] == pytest.approx(90 / 110)
-    assert reading.without_duplicates(overlap, np.array([0.5, 0.9, 0.8, 0.8]), 0.5).tolist() == [1, 2]
-    assert reading.without_duplicates(overlap, np.array([0.5, 0.9, 0.8, 0.8]), 0.9).tolist() == [0, 1, 2, 3]
-    assert reading.without_duplicates(np.empty((0, 0)), np.empty(0), 0.5).tolist() == []
+    assert reading.drop_duplicates(overlap, np.array([0.5, 0.9, 0.8, 0.8]), 0.5).tolist() == [1, 2]
+    assert reading.drop_duplicates(overlap, np.array([0.5, 0.9, 0.8, 0.8]), 0.9).tolist() == [0, 1, 2, 3]
+    assert reading.drop_duplicates(np.empty((0, 0)), np.empty(0), 0.5).tolist() == []
 
 
 def found(rows: list[dict]) -> pd.DataFrame:
@@ -104,12 +104,12 @@ def test_what_classifier_and_detector_say_together():
     cnn[1, 3] = 0.82  # sure: the detector's weak other opinion changes nothing
     cnn[2, 5] = 0.82  # the detector knows no class of it
     detected, scores = np.array([8, 7, -1]), np.array([0.7, 0.3, 0.9])
-    assert reading.combined("cnn", cnn, detected, scores).argmax(1).tolist() == [3, 3, 5]
-    assert reading.combined("detector", cnn, detected, scores).argmax(1).tolist() == [8, 7, 5]
-    both = reading.combined("product", cnn, detected, scores)
+    assert reading.combine_probabilities("cnn", cnn, detected, scores).argmax(1).tolist() == [3, 3, 5]
+    assert reading.combine_probabilities("detector", cnn, detected, scores).argmax(1).tolist() == [8, 7, 5]
+    both = reading.combine_probabilities("product", cnn, detected, scores)
     assert both.argmax(1).tolist() == [8, 3, 5]
     assert both.sum(1) == pytest.approx(1)
-    nothing = reading.combined("product", cnn[:0], detected[:0], scores[:0])
+    nothing = reading.combine_probabilities("product", cnn[:0], detected[:0], scores[:0])
     assert nothing.shape == (0, 10)
 
 
@@ -129,13 +129,13 @@ def test_numbers_and_their_accuracy():
     ]
     shown = images("a", "b", "c")
     table = reading.unique_digits(objects_table(rows), shown, conf=0.0, duplicate_iou=0.5)
-    digits = reading.read_as(table, probabilities("2", "1", "8", "9"), "cnn", CLASSES)
-    texts = reading.numbers(digits, shown)
+    digits = reading.label_digits(table, probabilities("2", "1", "8", "9"), "cnn", CLASSES)
+    texts = reading.read_numbers(digits, shown)
     assert texts["text"].tolist() == ["12", "89", ""]
     assert texts["confidence"].tolist() == pytest.approx([0.91**2, 0.91**2, 1])
-    hit = reading.matched(truth, digits, 0.5)
+    hit = reading.match_to_truth(truth, digits, 0.5)
     assert hit.tolist() == [1, 0, 2, -1]
-    assert reading.right_or_wrong(truth, digits, 0.5) == [True, True, False, False]
+    assert reading.correct_digits(truth, digits, 0.5) == [True, True, False, False]
     figures = reading.accuracy(truth, digits, hit, texts.assign(truth=["12", "34", ""]))
     assert figures["found"] == 3 / 4
     assert figures["read_right"] == pytest.approx(2 / 3)
@@ -147,11 +147,11 @@ def test_numbers_and_their_accuracy():
 
 def test_no_digit_at_all():
     table = reading.unique_digits(objects_table([]), images("a"), conf=0.0, duplicate_iou=0.5)
-    digits = reading.read_as(table, np.empty((0, 10), np.float32), "product", CLASSES)
-    texts = reading.numbers(digits, images("a"))
+    digits = reading.label_digits(table, np.empty((0, 10), np.float32), "product", CLASSES)
+    texts = reading.read_numbers(digits, images("a"))
     assert texts["text"].tolist() == [""]
     truth = objects_table([digit("a", 0, "1")])
-    hit = reading.matched(truth, digits, 0.5)
+    hit = reading.match_to_truth(truth, digits, 0.5)
     assert reading.accuracy(truth, digits, hit, texts.assign(truth=["1"]))["found_and_read"] == 0
     assert iou(np.empty((0, 4)), np.empty((0, 4))).shape == (0, 0)
 
@@ -164,9 +164,9 @@ def test_a_mask_loses_its_islands_and_its_box_follows() -> None:
     objects = objects_table([{"image_id": "a", "class_id": 1, "class_name": "1", "rle": encode_mask(mask),
                               **dict(zip(("x1", "y1", "x2", "y2"), mask_box(mask), strict=True))}])  # fmt: skip
     images = pd.DataFrame({"image_id": ["a"], "height": [40], "width": [40]})
-    solid = without_islands(objects, images, 0.2)
+    solid = remove_islands(objects, images, 0.2)
     assert decode_mask(solid["rle"][0], 40, 40).sum() == 150
     assert solid[["x1", "y1", "x2", "y2"]].to_numpy()[0].tolist() == [5, 10, 20, 30]
-    assert without_islands(objects, images, 0.0)["rle"][0] == objects["rle"][0]
+    assert remove_islands(objects, images, 0.0)["rle"][0] == objects["rle"][0]
     boxes = objects.assign(rle=None)
-    assert without_islands(boxes, images, 0.2)["x2"][0] == objects["x2"][0]
+    assert remove_islands(boxes, images, 0.2)["x2"][0] == objects["x2"][0]

@@ -16,13 +16,13 @@ from cnn_core.synthetic.digits import (
     COLOURS,
     INK,
     LUMA,
-    coloured,
+    colour_of_luma,
     lay_row,
+    remove_specks,
     stamp_row,
-    without_specks,
 )
-from cnn_core.synthetic.house_numbers import Digits, chosen_digits, compose_scene
-from cnn_core.synthetic.picture import ComposeParams, draw_scene
+from cnn_core.synthetic.house_numbers import DigitInks, chosen_digits, compose_picture
+from cnn_core.synthetic.picture import ComposeParams, draw_picture
 from cnn_core.synthetic.walls import WALLS
 from tests.helpers.paths import ROOT
 
@@ -46,13 +46,13 @@ def digit(seed: int) -> np.ndarray:
     return np.clip(2.4 - np.minimum(first, second), 0, 1).astype(np.float32)
 
 
-DIGITS = Digits(
+DIGITS = DigitInks(
     inks=np.stack([digit(i) for i in range(30)]), labels=np.arange(30) % 10, ids=[f"d{i}" for i in range(30)]
 )
 
 
 def scenes(params: ComposeParams, count: int = 12, split: str = "train"):
-    return [compose_scene(i, DIGITS, params, split)[0] for i in range(count)]
+    return [compose_picture(i, DIGITS, params, split)[0] for i in range(count)]
 
 
 def stamps(params: ComposeParams, count: int, numbers: range = range(40)):
@@ -66,7 +66,7 @@ def stamps(params: ComposeParams, count: int, numbers: range = range(40)):
 
 def test_each_picture_and_its_masks():
     for i in range(25):
-        scene, chosen = compose_scene(i, DIGITS, PARAMS, "train")
+        scene, chosen = compose_picture(i, DIGITS, PARAMS, "train")
         assert scene.image.shape == (160, 160, 3)
         assert scene.image.dtype == np.uint8
         assert len(scene.masks) == len(chosen)
@@ -81,7 +81,7 @@ def test_the_mask_is_just_where_the_digit_was_drawn():
     plain = dataclasses.replace(QUIET, signs=0.0, shade=0.0, clutter=0, contrast_min=0.3, light_on_dark=0.0)
     for seed in range(12):
         inks = DIGITS.inks[:3]
-        scene = draw_scene(np.random.default_rng(seed), inks, plain)
+        scene = draw_picture(np.random.default_rng(seed), inks, plain)
         crisp = np.any(scene.masks, axis=0)
         luma = scene.image @ LUMA / 255
         inside = luma[crisp]
@@ -195,14 +195,14 @@ def test_the_camera_and_the_rest_of_the_wall():
 
 
 def test_a_scene_is_a_function_of_seed_split_and_number_alone():
-    first, again = compose_scene(7, DIGITS, PARAMS, "train"), compose_scene(7, DIGITS, PARAMS, "train")
+    first, again = compose_picture(7, DIGITS, PARAMS, "train"), compose_picture(7, DIGITS, PARAMS, "train")
     assert (first[0].image == again[0].image).all()
     more = dataclasses.replace(PARAMS, train=999, val=999)
-    assert (compose_scene(7, DIGITS, more, "train")[0].image == first[0].image).all()
+    assert (compose_picture(7, DIGITS, more, "train")[0].image == first[0].image).all()
     for other in (
-        compose_scene(8, DIGITS, PARAMS, "train"),
-        compose_scene(7, DIGITS, PARAMS, "val"),
-        compose_scene(7, DIGITS, dataclasses.replace(PARAMS, seed=1), "train"),
+        compose_picture(8, DIGITS, PARAMS, "train"),
+        compose_picture(7, DIGITS, PARAMS, "val"),
+        compose_picture(7, DIGITS, dataclasses.replace(PARAMS, seed=1), "train"),
     ):
         assert (other[0].image != first[0].image).mean() > 0.5
 
@@ -221,7 +221,7 @@ def test_every_digit_is_used_equally(low, high, total):
 
 
 def test_a_picture_without_a_digit():
-    scene = draw_scene(np.random.default_rng(0), [], PARAMS)
+    scene = draw_picture(np.random.default_rng(0), [], PARAMS)
     assert scene.masks == []
     assert scene.image.std() > 4
 
@@ -245,7 +245,7 @@ def test_every_wall(made):
 def test_a_colour_of_just_this_luma():
     for colour in COLOURS:
         for luma in (0.02, 0.5, 0.98):
-            made = coloured(colour, luma)
+            made = colour_of_luma(colour, luma)
             assert abs(float(made @ LUMA) - luma) < 1e-5
             assert made.min() >= 0
             assert made.max() <= 1 + 1e-6
@@ -255,10 +255,10 @@ def test_specks_beside_a_digit_are_no_part_of_it():
     ink = digit(0)
     dirty = ink.copy()
     dirty[0, 27], dirty[1, 27] = 0.9, 0.3
-    clean = without_specks(dirty)
+    clean = remove_specks(dirty)
     assert ((clean >= INK) == (ink >= INK)).all()
     assert clean[1, 27] == 0, "its soft rim goes too"
-    assert (without_specks(ink) == ink).all()
+    assert (remove_specks(ink) == ink).all()
 
 
 @pytest.mark.parametrize(

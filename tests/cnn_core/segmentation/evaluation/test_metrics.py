@@ -93,18 +93,18 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame, list[np.ndarray]]:
 def test_objects_without_a_mask_count_nought(tables):
     images, truth, masks = tables
     found = {0: encode_mask(masks[0]), 3: encode_mask(square(17, 2, 20))}
-    scores = metrics.compared(truth, found, images, 0.01)
+    scores = metrics.compare_masks(truth, found, images, 0.01)
     assert scores["iou"].tolist() == [1, 0, 0, 400 / 1600]
     assert scores["dice"].tolist() == [1, 0, 0, 800 / 2000]
-    assert metrics.means(scores)["mean_iou"] == pytest.approx(1.25 / 4)
-    by = metrics.means_by(scores, truth["class_name"])
+    assert metrics.mean_scores(scores)["mean_iou"] == pytest.approx(1.25 / 4)
+    by = metrics.means_by_group(scores, truth["class_name"])
     assert (by["x"]["mean_iou"], by["y"]["mean_iou"], by["y"]["objects"]) == (0.5, 0.125, 2)
 
 
 def test_sizes_are_shares_of_the_image(tables):
     images, truth, _ = tables
     side = math.sqrt(60 * 80)
-    assert metrics.sizes(truth, images, 8 / side, 30 / side) == ["small", "medium", "medium", "large"]
+    assert metrics.size_groups(truth, images, 8 / side, 30 / side) == ["small", "medium", "medium", "large"]
 
 
 def test_the_interval_draws_whole_images():
@@ -112,14 +112,14 @@ def test_the_interval_draws_whole_images():
     draws = np.random.default_rng(0)
     levels = draws.random(20)
     values = np.repeat(levels, 50)
-    low, high = metrics.interval(values, np.repeat(np.arange(20).astype(str), 50), resamples=500, seed=0)
+    low, high = metrics.bootstrap_interval(values, np.repeat(np.arange(20).astype(str), 50), resamples=500, seed=0)
     spread = 1.96 * levels.std() / math.sqrt(20)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * spread, rel=0.15)
-    alone = metrics.interval(values, np.arange(1000).astype(str), resamples=500, seed=0)
+    alone = metrics.bootstrap_interval(values, np.arange(1000).astype(str), resamples=500, seed=0)
     assert alone[1] - alone[0] < (high - low) / 4
-    assert metrics.interval(values, [""] * 1000, resamples=0, seed=0) is None
-    uneven = metrics.interval(np.full(10, 0.7), list("aaaaaaabbc"), resamples=50, seed=0)
+    assert metrics.bootstrap_interval(values, [""] * 1000, resamples=0, seed=0) is None
+    uneven = metrics.bootstrap_interval(np.full(10, 0.7), list("aaaaaaabbc"), resamples=50, seed=0)
     assert uneven == pytest.approx((0.7, 0.7))
 
 
@@ -130,8 +130,8 @@ def test_calibration_by_hand():
     assert table["predicted"].tolist() == pytest.approx([-0.1, 0.42, 1.02])
     assert table["actual"].tolist() == pytest.approx([0, 0.42, 0.7])
     assert metrics.calibration_error(table) == pytest.approx((0.1 + 3 * 0.32) / 5)
-    assert metrics.trust(predicted, actual)["rank_correlation"] == pytest.approx(1)
-    assert metrics.trust(predicted[:3], np.array([0.7, 0.5, 0.4]))["rank_correlation"] == pytest.approx(0.5)
-    assert metrics.trust(np.full(3, np.nan), np.zeros(3)) == {
+    assert metrics.score_reliability(predicted, actual)["rank_correlation"] == pytest.approx(1)
+    assert metrics.score_reliability(predicted[:3], np.array([0.7, 0.5, 0.4]))["rank_correlation"] == pytest.approx(0.5)
+    assert metrics.score_reliability(np.full(3, np.nan), np.zeros(3)) == {
         "mean": None, "calibration_error": 0.0, "rank_correlation": None,
     }  # fmt: skip

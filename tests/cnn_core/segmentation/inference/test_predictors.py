@@ -19,9 +19,9 @@ from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.images.media import list_media
 from cnn_core.params import load_section
-from cnn_core.segmentation.inference.yolo_prompting import Chooser
+from cnn_core.segmentation.inference.yolo_prompting import PromptMatcher
 from cnn_core.segmentation.params import SegmentParams
-from cnn_core.segmentation.prompts.image_prompts import NO_AREA, OUTSIDE, Prompts
+from cnn_core.segmentation.prompts.image_prompts import NO_AREA, OUTSIDE, CheckedPrompts
 from cnn_core.segmentation.prompts.table import write_prompts
 from cnn_core.segmentation.segments import Segments
 from tasks.common.prediction_parts import MASK_COLUMNS
@@ -198,10 +198,10 @@ def test_a_prompt_chooses_among_masks_as_fastsam_does(tmp_path):
     quiet(tmp_path)
     masks = np.zeros((3, 40, 60), bool)
     masks[0, 5:35, 5:55], masks[1, 10:20, 10:20], masks[2, 10:24, 40:50] = True, True, True
-    choose, own = Chooser(), found(masks, [0.5, 0.9, 0.7])
+    choose, own = PromptMatcher(), found(masks, [0.5, 0.9, 0.7])
 
     def chosen(**given: Any) -> list[int | None]:
-        return choose(own, Prompts.checked(*(given.get(k) for k in ("boxes", "points", "labels")), 40, 60))
+        return choose(own, CheckedPrompts.checked(*(given.get(k) for k in ("boxes", "points", "labels")), 40, 60))
 
     assert chosen(boxes=[[9, 9, 21, 21], [2, 2, 58, 38], [38, 8, 52, 26], [0, 0, 4, 4]]) == [1, 0, 2, None]
     assert chosen(points=[[15, 15], [30, 30], [45, 15], [59, 1]]) == [1, 0, 2, None]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cnn_core.segmentation.inference.segmenter import Embedding, Segmenter
-from cnn_core.segmentation.prompts.image_prompts import Prompts
+from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from tests.helpers.detector_files import photograph
 from tests.helpers.sam_files import write_sam
 from tests.helpers.segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, masks, predicted, reference, segmenter
@@ -79,7 +79,7 @@ def test_mask_logits_agree_at_the_official_size(tmp_path, name):
     result = model.predict(image, bboxes=BOXES, conf=0, save=False, verbose=False)[0]
     own = segmenter(path, imgsz=0, batch=2)
     encoded = own.embed(image)
-    prompts = Prompts.checked(BOXES, None, None, 333, 250)
+    prompts = CheckedPrompts.checked(BOXES, None, None, 333, 250)
     numbers, logits, scores = (list(column) for column in zip(*own.logits(encoded, prompts), strict=True))
     assert np.concatenate(numbers).tolist() == list(range(len(BOXES)))
     assert torch.allclose(torch.cat(logits), kept["out"][0], atol=1e-4)

@@ -233,4 +233,4 @@ def test_checkpoints_of_one_seed_are_the_same():
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="no SAM called 'sam9'"):
-        sam.build("sam9")
+        sam.build_sam("sam9")

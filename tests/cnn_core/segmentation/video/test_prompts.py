@@ -11,8 +11,8 @@ import pytest
 from cnn_core.annotations.tables import objects_table, write_objects
 from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, natural, shortfall
 from cnn_core.images.media import list_media
-from cnn_core.segmentation.video.params import by_frame, firsts
-from cnn_core.segmentation.video.prompts import prompt_classes, unreached, video_prompts
+from cnn_core.segmentation.video.params import first_prompts, group_by_frame
+from cnn_core.segmentation.video.prompts import prompt_classes, unreachable_prompts, video_prompts
 from tests.helpers.video_files import clips, frames, write_folder, write_video
 
 
@@ -60,7 +60,7 @@ def test_a_table_says_which_frames(tmp_path, clip):
     table.to_csv(tmp_path / "p.csv", index=False)
     prompts = video_prompts(tmp_path / "p.csv", clip, "boxes", alone=True)
     assert [(p.frame, p.object_id, p.box[2]) for p in prompts] == [(0, 1, 6), (0, 2, 7), (4, 1, 5), (9, 1, 8)]
-    assert [p.frame for p in unreached(prompts, 6)] == [9]
+    assert [p.frame for p in unreachable_prompts(prompts, 6)] == [9]
     with pytest.raises(ValueError, match="no column image_id or file to say which of the videos"):
         video_prompts(tmp_path / "p.csv", clip, "boxes", alone=False)
     for name in ("clip", "clip.avi", clip.part.path):
@@ -108,7 +108,7 @@ def test_first_prompts():
     from cnn_core.segmentation.video.params import VideoPrompt
 
     prompts = [VideoPrompt(frame=f, object_id=n) for f, n in ((3, 1), (0, 2), (3, 2), (5, 1))]
-    begins = firsts(by_frame(prompts))
+    begins = first_prompts(group_by_frame(prompts))
     assert {frame: list(own) for frame, own in begins.items()} == {0: [2], 3: [1]}
 
 

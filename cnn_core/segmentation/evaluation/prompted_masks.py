@@ -24,7 +24,7 @@ TRUTH, DETECTOR = "truth", "detector"  # where a prompt comes from
 PROMPTS = ("image_id", "prompted_by", "object", *BOX)
 
 
-def read_masks(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+def read_masked_truth(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Images, objects and classes as `truth.read_truth` gives them, crowds left out.
 
     Raises:
@@ -77,7 +77,7 @@ def read_image(image_id: str, file: str) -> np.ndarray:
         raise ValueError(f"{file} cannot be read ({fault}): mend it or take it out of the set") from None
 
 
-def answers(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def segment_prompts(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Of one image after the other the prompts with their masks: columns ``rle`` (None = no mask), ``score`` (the
     predicted IoU, NaN without a mask), the mask's tight box, ``stability``. All of an image share one embedding."""
     of = prompts.reset_index(drop=True).groupby("image_id", sort=False).indices
@@ -97,8 +97,8 @@ def answers(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -
 
 def _answered(rows: pd.DataFrame, found: dict[int, dict[str, Any]]) -> pd.DataFrame:
     none = {"rle": None, "score": np.nan, "stability": np.nan, **dict.fromkeys(BOX, np.nan)}
-    answers = [found.get(number, none) for number in range(len(rows))]
-    columns = {name: [answer[name] for answer in answers] for name in none}
+    segment_prompts = [found.get(number, none) for number in range(len(rows))]
+    columns = {name: [answer[name] for answer in segment_prompts] for name in none}
     texts = pd.Series(columns.pop("rle"), dtype=object, index=rows.index)  # or pandas makes NaN of None
     return rows.rename(columns={name: f"prompt_{name}" for name in BOX}).assign(rle=texts, **columns)
 
@@ -126,6 +126,6 @@ def ultralytics_masks(
         yield positions, masks
 
 
-def spread(images: pd.DataFrame, count: int) -> pd.DataFrame:
+def evenly_spaced(images: pd.DataFrame, count: int) -> pd.DataFrame:
     """So many images, evenly over the table."""
     return images.iloc[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]

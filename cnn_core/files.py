@@ -59,9 +59,15 @@ def read_json(path: str | Path, *, made_by: str) -> Any:
         raise ValueError(f"{path} is not valid JSON; run the stage {made_by} again, which writes it") from None
 
 
-def sha256_files(folder: str | Path, names: Iterable[str]) -> str:
-    """One SHA-256 over the files' names and bytes, in the order given."""
+def sha256_files(folder: str | Path, names: Iterable[str] | None = None) -> str:
+    """Return one SHA-256 over the names and bytes of files in ``folder``, in the given order.
+
+    Args:
+        names: relative to the folder; without them, all files below it, sorted, but for Python's ``__pycache__``.
+    """
     digest = hashlib.sha256()
+    if names is None:
+        names = file_names(folder)
     for name in names:
         path = Path(folder) / name
         digest.update(f"{name}:{path.stat().st_size}\n".encode())
@@ -69,6 +75,12 @@ def sha256_files(folder: str | Path, names: Iterable[str]) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def file_names(folder: str | Path) -> list[str]:
+    """List the files below a folder, relative to it and sorted, but for Python's ``__pycache__``."""
+    files = (path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(file.as_posix() for file in files if "__pycache__" not in file.parts)
 
 
 NONE = "data/weights/none"

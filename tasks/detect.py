@@ -19,23 +19,20 @@ from typing import Any
 
 from cnn_core.detection.params import DetectParams
 from cnn_core.detection.yolo import weights_file
-from cnn_core.files import sha256_files, whole_folder, write_json
+from cnn_core.files import whole_folder, write_json
 from cnn_core.images.media import Media, Part, list_media
 from cnn_core.params import load_section
-from tasks.common.prediction_parts import gather, local, tell_left_out, weights_sha256, write_part
+from tasks.common.prediction_parts import gather, local, tell_left_out, write_part
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout
-from tasks.engine.state import key_of, run_in_progress
+from tasks.engine.state import input_sha256, key_of, run_in_progress
 from tasks.engine.workers import Resources, part_folder
 
 PART = 128  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/detect"
 CALIBRATED = 128  # images of the source that int8 is calibrated with
-# What the parts depend on and only the workers load.
-_CODE = ("detection", "engines", "images", "media", "media_reading", "yolo", "yolo_exports", "yolo_inference")
-CODE = [f"cnn_core/{name}.py" for name in _CODE]
 
 
 PARAMS = DetectParams
@@ -49,10 +46,10 @@ def main() -> None:
         raise ValueError(f"tracker {params.tracker} follows objects through a video, but {params.source} has none")
     tell_left_out(media, params.source)
     key = key_of(
+        "detect",
         params=dataclasses.asdict(params),
-        weights=weights_sha256(params.weights),
+        weights=input_sha256(params.weights),
         source=media.signature,
-        code=sha256_files(events.ROOT, CODE),
     )
     with run_in_progress(runtime, f"detect-{key}") as run:
         state = local(run.folder, "detect")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_core.files import sha256_files, weights_file, whole_folder, write_json
+from cnn_core.files import weights_file, whole_folder, write_json
 from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.params import load_section
 from cnn_core.segmentation.params import SegmentParams
@@ -37,7 +37,6 @@ from tasks.common.prediction_parts import (
     gather,
     local,
     tell_left_out,
-    weights_sha256,
     write_part,
     write_rows,
 )
@@ -46,16 +45,11 @@ from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout
-from tasks.engine.state import key_of, run_in_progress
+from tasks.engine.state import input_sha256, key_of, run_in_progress
 from tasks.engine.workers import Resources, part_folder
 
 PART = 16  # images; what a killed run loses at most, for each worker
 TARGET = "data/predictions/segment"
-# What the parts depend on and only the workers load.
-_CODE = """clips detection engines images media_reading sam sam_automatic sam_decoder sam_memory sam_small sam_video
-    sam_weights segment_images segmentation segmentation_pictures segmentation_prompts video_pictures video_prompts yolo
-    yolo_exports yolo_inference yolo_prompting"""
-CODE = [*(f"cnn_core/{name}.py" for name in _CODE.split()), "tasks/common/videos.py", "tasks/common/video_tables.py"]
 
 
 PARAMS = SegmentParams
@@ -73,11 +67,11 @@ def main() -> None:
     videos = followed(media, params)
     stills = without(media, videos)
     key = key_of(
+        "segment",
         params=dataclasses.asdict(params),
-        weights=weights_sha256(params.weights),
+        weights=input_sha256(params.weights),
         source=media.signature,
-        prompts=[weights_sha256(file) for file in prompt_files(params.prompts)] if asks(params) else [],
-        code=sha256_files(events.ROOT, CODE),
+        prompts=[input_sha256(file) for file in prompt_files(params.prompts)] if asks(params) else [],
     )
     with run_in_progress(runtime, f"segment-{key}") as run:
         state = local(run.folder, "segment")

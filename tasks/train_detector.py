@@ -22,13 +22,13 @@ from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen, train
 from cnn_core.detection.yolo import weights_file
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.files import MODEL_FILE, file_sha256, is_none, whole_folder, write_json
+from cnn_core.files import MODEL_FILE, is_none, whole_folder, write_json
 from cnn_core.model_card.card import CARD, DETECTOR, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from tasks.engine import distributed, events
 from tasks.engine.cluster import ray_cluster
 from tasks.engine.runtime import Runtime, git_commit, load_runtime
-from tasks.engine.state import Run, key_of, run_in_progress
+from tasks.engine.state import UnfinishedRun, input_sha256, key_of, run_in_progress
 from tasks.engine.story import Story, write_curve
 
 PARAMS = TrainDetectorParams
@@ -53,10 +53,11 @@ def main() -> None:
         digest = content_sha256(job.data)
         say_start(params, job)
         key = key_of(
+            "train_detector",
             params={**dataclasses.asdict(params), "source": "", "weights": ""},  # what they hold counts, not where
             architecture=job.architecture,
             data=digest,
-            start="none" if is_none(params.weights) else file_sha256(weights_file(params.weights)),
+            start="none" if is_none(params.weights) else input_sha256(weights_file(params.weights)),
             torch=torch.__version__,
         )
         with run_in_progress(runtime, f"train_detector-{key}") as run:
@@ -86,7 +87,7 @@ def say_start(params: TrainDetectorParams, job: Job) -> None:
         events.log(f"starting from {params.weights}: {taken} of {every} tensors taken over")
 
 
-def fit(params: TrainDetectorParams, job: Job, runtime: Runtime, run: Run) -> tuple[dict[str, Any], int]:
+def fit(params: TrainDetectorParams, job: Job, runtime: Runtime, run: UnfinishedRun) -> tuple[dict[str, Any], int]:
     """The last checkpoint, and the finished epochs that it went on from."""
     config = {
         "params": dataclasses.asdict(params),

@@ -16,7 +16,7 @@ import torch
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.files import MODEL_FILE, file_sha256, is_none, weights_file, whole_folder, write_json
+from cnn_core.files import MODEL_FILE, is_none, weights_file, whole_folder, write_json
 from cnn_core.model_card.card import CARD, SEGMENTER, finder_card, is_composed
 from cnn_core.params import from_mapping, load_section
 from cnn_core.segmentation.sam.network import LoadedSam
@@ -27,7 +27,7 @@ from cnn_core.segmentation.training.train import Job, final_state, start_network
 from tasks.engine import distributed, events
 from tasks.engine.cluster import check_shared, ray_cluster
 from tasks.engine.runtime import Runtime, git_commit, load_runtime
-from tasks.engine.state import Run, key_of, run_in_progress
+from tasks.engine.state import UnfinishedRun, input_sha256, key_of, run_in_progress
 from tasks.engine.story import Story, write_curve
 
 PARAMS = TrainSegmenterParams
@@ -46,9 +46,10 @@ def main() -> None:
         say_start(params, start)
         digest = content_sha256(source)
         key = key_of(
+            "train_segmenter",
             params={**dataclasses.asdict(params), "source": "", "weights": ""},  # what they hold counts, not where
             data=digest,
-            start="none" if is_none(start) else file_sha256(Path(start)),
+            start=input_sha256(start),
             torch=torch.__version__,
         )
         with run_in_progress(runtime, f"train_segmenter-{key}") as run:
@@ -73,7 +74,9 @@ def say_start(params: TrainSegmenterParams, start: str) -> None:
     events.log(f"starting from {params.weights}, a {loaded.name}; {what}, at {loaded.imgsz} pixels")
 
 
-def fit(params: TrainSegmenterParams, config: dict[str, Any], runtime: Runtime, run: Run) -> tuple[dict[str, Any], int]:
+def fit(
+    params: TrainSegmenterParams, config: dict[str, Any], runtime: Runtime, run: UnfinishedRun
+) -> tuple[dict[str, Any], int]:
     """The last checkpoint, and the finished epochs that it went on from."""
     with Story("train_segmenter", params.epochs, told=TOLD, measured=MEASURED) as story, ray_cluster(runtime):
         if runtime.ray_address:

@@ -11,7 +11,6 @@ when the file cannot be had, and 4, with the end of one, when there is no such n
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import pickle
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from cnn_core.classification.architectures.torchvision_model import builders, unknown_builder
 from cnn_core.downloads.common import beside, command_line, put
+from cnn_core.files import file_sha256
 
 _SILENCE_S = 60.0  # a server that says nothing for so long has gone
 
@@ -49,13 +49,11 @@ def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -
                 f"torchvision's weights of {builder} could not be fetched ({_reason(error)}); download {url} by hand "
                 f"and put it at {target}"
             ) from None
-        with file.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         origin = {
             "builder": builder,
             "weights": str(weights),
             "url": url,
-            "sha256": sha256,
+            "sha256": file_sha256(file),
             "torchvision": torchvision.__version__,
         }
         return put(file, target, origin)

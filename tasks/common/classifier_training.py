@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,13 +24,12 @@ from cnn_core.classification.training.initial_weights import load_initial
 from cnn_core.classification.training.loop import Outcome, Task, TrainParams, outcome, parameter_count, train
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.files import is_none
 from cnn_core.model_card.card import classifier_card
 from cnn_core.seeds import generator
 from tasks.engine import distributed, events
 from tasks.engine.cluster import check_shared, ray_cluster
 from tasks.engine.runtime import git_commit, load_runtime
-from tasks.engine.state import key_of, run_in_progress
+from tasks.engine.state import input_sha256, key_of, run_in_progress
 from tasks.engine.story import Story
 
 CURVE = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "images_per_s")
@@ -66,7 +64,9 @@ def fit_set(
     values = dataclasses.asdict(params)
     start = Path(params.weights).absolute()
     say_start(params, dataset, str(start), classes or dataset["classes"])
-    key = key_of(params=values, data=dataset["content_sha256"], start=sha256_of(start), torch=torch.__version__)
+    key = key_of(
+        stage, params=values, data=dataset["content_sha256"], start=input_sha256(start), torch=torch.__version__
+    )
     streamed = runtime.streams(dataset["counts"]["train"] * math.prod(dataset["shape"]))
     runtime = dataclasses.replace(runtime, feed="streamed" if streamed else "mapped")
     config = {
@@ -170,18 +170,6 @@ def say_start(params: TrainParams, dataset: Mapping[str, Any], start: str, class
     if loaded.copied:
         fresh = f"; new: {', '.join(loaded.fresh)}" if loaded.fresh else ""
         events.log(f"starting from {loaded.source}: {loaded.copied} tensors taken over{fresh}")
-
-
-def sha256_of(path: Path) -> str:
-    """What stands at a weights path, as text: of a model folder its card and weights."""
-    if is_none(path):
-        return "none"
-    files = sorted([*path.glob("*.safetensors"), *path.glob("model.json")]) if path.is_dir() else [path]
-    digests = []
-    for file in files:
-        with file.open("rb") as opened:
-            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
-    return " ".join(digests)
 
 
 def save_trained(folder: str | Path, params: TrainParams, trained: Trained, *, classes: Sequence[str]) -> None:

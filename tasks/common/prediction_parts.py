@@ -8,7 +8,6 @@ part/objects.parquet, images.parquet, bad.parquet   what a worker writes of a pa
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,17 +32,6 @@ from tasks.engine import events
 BAD = {"image_id": "str", "file": "str", "reason": "str", "detail": "str"}
 RESULT_COLUMNS = {"file": "str", "model_sha256": "str"}  # columns of objects behind those of `OBJECTS`
 Rows = Iterable[Mapping[str, Any]]
-
-
-def weights_sha256(path: str | Path) -> str:
-    """Of a file, or of all files of a folder, without loading what would read them."""
-    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
-    digest = hashlib.sha256()
-    for file in filter(Path.is_file, files):
-        digest.update(file.name.encode())
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
 
 
 def local(folder: str, stage: str) -> Path:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.engine.cluster import first_line, node_cores, wait_for_room
 from tasks.engine.events import StageError, classify, log
 from tasks.engine.runtime import Runtime
-from tasks.engine.state import Run
+from tasks.engine.state import UnfinishedRun
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -104,12 +104,12 @@ def fit(
     work: Callable[[dict[str, Any], Rank], None],
     config: dict[str, Any],
     runtime: Runtime,
-    run: Run,
+    run: UnfinishedRun,
     *,
     on_message: Callable[[dict[str, Any]], None],
     datasets: Mapping[str, Dataset] | None = None,
 ) -> dict[str, Any]:
-    """Run ``work(config, rank)`` on every worker by `TorchTrainer`; it goes on from what ``run`` holds.
+    """UnfinishedRun ``work(config, rank)`` on every worker by `TorchTrainer`; it goes on from what ``run`` holds.
 
     A worker that dies (killed, node lost) is replaced and goes on from the last checkpoint, twice; one that raises is
     not: the same would happen again. An elastic number of workers is, at each start, as many as there is room for, and
@@ -141,7 +141,7 @@ def _fit_once(
     work: Callable[..., None],
     config: dict[str, Any],
     runtime: Runtime,
-    run: Run,
+    run: UnfinishedRun,
     on_message: Callable[[dict[str, Any]], None],
     datasets: Mapping[str, Dataset],
 ) -> dict[str, Any]:

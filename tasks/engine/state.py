@@ -13,19 +13,20 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from cnn_core.files import file_names, file_sha256, is_none, sha256_files
+from cnn_core.params import read_yaml
 from tasks.engine.runtime import ROOT, Runtime, main_checkout, state_folder
 
 KEEP_DAYS = 14  # what was interrupted longer ago is not gone on with
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class UnfinishedRun:
     """A run in progress: its folder is ``storage/name``; ``storage`` is an absolute path or an fsspec URI."""
 
     name: str
@@ -43,16 +44,36 @@ class Run:
             files.rm(path, recursive=True)
 
 
-def key_of(**parts: Any) -> str:
-    """A short hash of parameters (plain values) and of the project's code loaded in this process."""
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for path in sorted(_loaded_code()):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+def key_of(stage: str, **parts: Any) -> str:
+    """Return a short hash of a stage's parameters and inputs (plain values) and of the code that it depends on."""
+    parts["code"] = sha256_files(ROOT, code_files(stage))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_files(stage: str) -> list[str]:
+    """List the files of code among the ``deps`` of the stage in dvc.yaml, relative to the root.
+
+    Of a dep with a template in it, all files of its folder count.
+    """
+    entry = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
+    files: set[str] = set()
+    for dep in entry.get("do", entry)["deps"]:
+        if dep.startswith(("tasks/", "cnn_core/")):
+            path = dep.partition("${")[0].rpartition("/")[0] if "${" in dep else dep
+            folder = (ROOT / path).is_dir()
+            files |= {f"{path}/{name}" for name in file_names(ROOT / path)} if folder else {path}
+    return sorted(files)
+
+
+def input_sha256(path: str | Path) -> str:
+    """Hash an input for `key_of`: a file, all files of a folder, or weights that are ``none``."""
+    if is_none(path):
+        return "none"
+    return sha256_files(path) if Path(path).is_dir() else file_sha256(path)
 
 
 @contextlib.contextmanager
-def run_in_progress(runtime: Runtime, name: str) -> Iterator[Run]:
+def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
     """Hold the run ``name``, or ``name-2`` and so on while others hold it; deleted when the block ends well."""
     storage = state_folder(runtime)
     _forget_old(storage)
@@ -63,7 +84,7 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[Run]:
         if lock is not None:
             break
         number += 1
-    run = Run(name=held, storage=storage)
+    run = UnfinishedRun(name=held, storage=storage)
     try:
         yield run
         run.delete()
@@ -97,10 +118,3 @@ def _forget_old(storage: str) -> None:
     for folder in Path(storage).iterdir():
         if folder.is_dir() and time.time() - folder.stat().st_mtime > KEEP_DAYS * 86400:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _loaded_code() -> list[Path]:
-    files = [
-        Path(module.__file__).resolve() for module in list(sys.modules.values()) if getattr(module, "__file__", None)
-    ]
-    return [file for file in files if any(file.is_relative_to(ROOT / part) for part in ("cnn_core", "tasks"))]

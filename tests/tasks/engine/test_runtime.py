@@ -9,7 +9,7 @@ import pytest
 
 from tasks.engine import runtime as runtime_module
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout, state_folder
-from tasks.engine.state import key_of, run_in_progress
+from tasks.engine.state import code_files, input_sha256, key_of, run_in_progress
 from tests.helpers.paths import ROOT
 
 
@@ -174,14 +174,56 @@ def test_the_state_may_be_an_fsspec_uri(tmp_path, checkout):
     assert not (tmp_path / "remote/train").exists()
 
 
-def test_a_runs_key_follows_parameters_data_and_code(monkeypatch, tmp_path):
-    key = key_of(params={"a": 1}, data="x")
-    assert key == key_of(data="x", params={"a": 1})
-    assert len({key, key_of(params={"a": 2}, data="x"), key_of(params={"a": 1}, data="y")}) == 3
+DEPS = """
+stages:
+  train:
+    foreach: ${train}
+    do:
+      deps: ['${item.source}', data/raw, tasks/train.py, cnn_core/steps, 'cnn_core/networks/${item.network}.py']
+  detect:
+    deps: [tasks/detect.py]
+"""
+CODE = ("tasks/train.py", "cnn_core/steps/one.py", "cnn_core/steps/pages/page.html", "cnn_core/networks/small.py")
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    for name in (*CODE, "tasks/detect.py", "cnn_core/other.py", "cnn_core/steps/__pycache__/one.pyc", "data/raw/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("first")
+    (tmp_path / "dvc.yaml").write_text(DEPS)
     monkeypatch.setattr("tasks.engine.state.ROOT", tmp_path)
-    monkeypatch.setattr("tasks.engine.state._loaded_code", lambda: [tmp_path / "code.py"])
-    keys = []
-    for code in ("a = 1", "a = 2"):
-        (tmp_path / "code.py").write_text(code)
-        keys.append(key_of(params={"a": 1}, data="x"))
-    assert len({key, *keys}) == 3
+    return tmp_path
+
+
+def test_a_runs_key_follows_parameters_and_inputs(code):
+    key = key_of("train", params={"a": 1}, data="x")
+    assert key == key_of("train", data="x", params={"a": 1})
+    others = key_of("train", params={"a": 2}, data="x"), key_of("train", params={"a": 1}, data="y")
+    assert len({key, *others, key_of("detect", params={"a": 1}, data="x")}) == 4
+
+
+def test_a_runs_key_follows_the_code_that_the_stage_depends_on_and_no_other(code):
+    assert code_files("train") == sorted(CODE)
+    assert code_files("detect") == ["tasks/detect.py"]
+    key = key_of("train")
+    for name in ("tasks/detect.py", "cnn_core/other.py", "cnn_core/steps/__pycache__/one.pyc", "data/raw/a"):
+        (code / name).write_text("second")
+        assert key_of("train") == key, name
+    keys = {key}
+    for name in CODE:
+        (code / name).write_text("second")
+        keys.add(key_of("train"))
+    (code / "cnn_core/steps/two.py").touch()
+    keys.add(key_of("train"))
+    assert len(keys) == len(CODE) + 2
+
+
+def test_an_input_is_a_file_a_folder_or_nothing(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model.pt").write_text("first")
+    digests = {input_sha256(tmp_path / "model"), input_sha256(tmp_path / "model/model.pt")}
+    (tmp_path / "model/model.pt").write_text("second")
+    digests |= {input_sha256(tmp_path / "model"), input_sha256(tmp_path / "model/model.pt")}
+    assert len(digests) == 4
+    assert input_sha256("data/weights/none") == "none"

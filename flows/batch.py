@@ -11,11 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from cnn_core.files import whole_folder, write_json
-from flows.execution.prepare import MAX_STAGES
 from flows.execution.sharing import check_sharing
+from flows.execution.stages import stage_threads
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
 from flows.registry.models import champion
 from flows.registry.promotion import fetch
@@ -58,7 +57,7 @@ def step(name: str, classifier: str, earlier: Sequence[str]) -> Step:
 @flow(
     name="batch",
     description="Sends a folder of images through the champions: detect, segment, classify.",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES),
+    task_runner=stage_threads(),
     persist_result=False,
     on_failure=[notify.failed],
     on_crashed=[notify.failed],

@@ -8,12 +8,18 @@ Exit codes: 0 all went well, 1 the work failed, 2 wrong use (nothing has run), 1
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from flows.commands.data import fetch, inbox
 from flows.commands.models import champions, export, predict
 from flows.commands.results import compare, summary
 from flows.commands.runs import batch, retrain, run, ui
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    run, fetch, predict, export, compare, summary, retrain, batch, inbox, ui,
+)  # fmt: skip
 
 app = typer.Typer(
     help="Turn images into trained, versioned vision models and reports.",
@@ -22,11 +28,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (run, fetch, predict, export, compare, summary):
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(champions, name="champions")
-for command in (retrain, batch, inbox, ui):
-    app.command()(command)
 
 
 def main() -> None:

@@ -21,14 +21,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.execution.messages import counts, summary, what_failed
-from flows.execution.prepare import MAX_STAGES, RunRequest, prepare, prepare_workspace
-from flows.execution.processes import Slots
+from flows.execution.prepare import RunRequest, prepare, prepare_workspace
 from flows.execution.sharing import check_sharing, pull, share
-from flows.execution.stage import Run, nothing_to_do
-from flows.execution.stages import run_nodes
+from flows.execution.stage import PipelineRun, nothing_to_do
+from flows.execution.stages import run_nodes, stage_threads
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import StageNode, find_root
 from flows.repository.leftovers import clear_leftovers, new_run_folder
@@ -53,7 +51,7 @@ _PREPARED: ContextVar[list[StageNode] | None] = ContextVar("prepared", default=N
 @flow(
     name="pipeline",
     description="Runs the stages of dvc.yaml that are stale, each as one task.",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES),
+    task_runner=stage_threads(),
     persist_result=False,
     on_failure=[notify.failed],
     on_crashed=[notify.failed],
@@ -89,7 +87,7 @@ def pipeline(
         nodes = prepare(root, request) if prepared is None else prepared
     except ValueError as error:
         return Failed(message=str(error), data=str(error))
-    run = Run(root=root, folder=new_run_folder(root), slots=Slots(os.cpu_count() or 1))
+    run = PipelineRun(root=root, folder=new_run_folder(root))
     run_nodes(nodes, run)
     return _end(run, nodes)
 
@@ -107,14 +105,14 @@ def _run_isolated(root: Path, request: RunRequest, *, revision: str | None, name
             logger.info("only what is committed runs here; these %d files are not: %s", len(changed), shown)
         pull(place.root, request.stages)
         nodes = prepare_workspace(place, request, say=logger.info)
-        run = Run(root=place.root, folder=new_run_folder(root), slots=Slots(os.cpu_count() or 1), isolated=True)
+        run = PipelineRun(root=place.root, folder=new_run_folder(root), isolated=True)
         run_nodes(nodes, run)
         if what_failed(nodes, run):
             return _end(run, nodes)
         return _end(run, nodes, experiment_of(root, place.save(name, [node.name for node in nodes])))
 
 
-def _end(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) -> State[str]:
+def _end(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None = None) -> State[str]:
     text, failed = summary(nodes, run, experiment), what_failed(nodes, run)
     if unshared := "" if failed else share(run.root, nodes, experiment):
         text += f"\n{unshared}"

@@ -14,12 +14,11 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from cnn_core.comparison.promotion import PromotionRule
-from flows.execution.prepare import MAX_STAGES
 from flows.execution.sharing import check_sharing
+from flows.execution.stages import stage_threads
 from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
 from flows.registry.inbox import Intake, data_version, lay_out, present_data, take_in
 from flows.registry.models import MODELS, Model, champion, history
@@ -57,7 +56,7 @@ class Verdict:
 @flow(
     name="retrain",
     description="Takes in what is new, trains a challenger and promotes it only if it is better than the champion.",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES),
+    task_runner=stage_threads(),
     persist_result=False,
     on_failure=[notify.failed],
     on_crashed=[notify.failed],

@@ -39,8 +39,9 @@ Drift = Annotated[
 @contextlib.contextmanager
 def errors_exit(code: int, *more: type[Exception]) -> Iterator[None]:
     """End with this exit code and one sentence after a ValueError or an error of the other kinds named."""
+    kinds: tuple[type[Exception], ...] = (ValueError, *more)
     try:
         yield
-    except (ValueError, *more) as error:
+    except kinds as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(code) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,7 +13,7 @@ import typer
 from flows.commands.options import CLASSIFIERS, Drift, ModelName, Overrides, Recipe, Revision, errors_exit, one_of
 
 if TYPE_CHECKING:
-    from prefect import Flow
+    from prefect.client.schemas.objects import State
 
 
 class Step(enum.StrEnum):
@@ -125,7 +126,7 @@ def ui(
         serve_deployments(port or PORT)
 
 
-def _run_flow(flow: Flow[..., Any], **parameters: Any) -> NoReturn:
+def _run_flow(flow: Callable[..., State[Any]], **parameters: Any) -> NoReturn:
     """Run a flow at the checkout's root, print how it ended, and exit."""
     from flows.repository.graph import find_root
     from flows.ui.server import check_server

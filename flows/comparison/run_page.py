@@ -14,7 +14,7 @@ from cnn_core.comparison.tables import markdown
 from flows.comparison.runs import compare_with_champions
 from flows.comparison.sides import REPORT
 from flows.execution.messages import failures
-from flows.execution.stage import Run
+from flows.execution.stage import PipelineRun
 from flows.registry.models import MODELS, champion
 from flows.repository.git import git
 from flows.repository.graph import StageNode
@@ -24,7 +24,7 @@ from tasks.engine.runtime import main_checkout
 PAGE = "report.html"
 
 
-def publish_page(run: Run, nodes: Sequence[StageNode], experiment: str | None = None) -> Path | None:
+def publish_page(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None = None) -> Path | None:
     """Write the page into the run's folder and publish the comparison with the champions in the UI.
 
     The folder stays when an isolated run's worktree is gone.
@@ -49,7 +49,7 @@ def publish_page(run: Run, nodes: Sequence[StageNode], experiment: str | None = 
     return page.relative_to(run.folder.parents[2])  # .gridflow/runs/ID
 
 
-def publish_comparison(run: Run, nodes: Sequence[StageNode], experiment: str | None) -> Differences | None:
+def publish_comparison(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None) -> Differences | None:
     """Publish the comparison with the champions; None where nothing can be compared or shown."""
     compared = None
     with if_it_can_be_shown("the comparison with the champions"):

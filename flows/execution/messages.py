@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flows.execution.stage import Run
+from flows.execution.stage import PipelineRun
 from flows.repository.graph import StageNode
 from flows.repository.parameters import parameters_naming
 
@@ -16,17 +16,17 @@ WEIGHTS = (".pt", ".pth")  # endings of files of weights
 SHOWN_FILES = 3
 
 
-def counts(run: Run) -> str:
+def counts(run: PipelineRun) -> str:
     cached = sum(outcome.cached for outcome in run.outcomes.values())
     return f"{len(run.outcomes) - cached} stages ran, {cached} were up to date"
 
 
-def failures(run: Run) -> list[str]:
+def failures(run: PipelineRun) -> list[str]:
     """One sentence for each stage that failed."""
     return [f"{name} failed ({end.kind}): {end.message}" for name, end in run.outcomes.items() if end.kind]
 
 
-def what_failed(nodes: Sequence[StageNode], run: Run) -> str:
+def what_failed(nodes: Sequence[StageNode], run: PipelineRun) -> str:
     """Why the run is not whole, in a sentence or more; empty when it is."""
     if failed := failures(run):
         return "; ".join(failed)
@@ -34,7 +34,7 @@ def what_failed(nodes: Sequence[StageNode], run: Run) -> str:
     return f"{', '.join(left)} did not start, and nothing says why" if left else ""
 
 
-def summary(nodes: Sequence[StageNode], run: Run, experiment: str | None = None) -> str:
+def summary(nodes: Sequence[StageNode], run: PipelineRun, experiment: str | None = None) -> str:
     """What happened, and where the results lie.
 
     Args:

@@ -10,12 +10,7 @@ from flows.execution.messages import foreign, missing
 from flows.repository.graph import StageNode, missing_inputs, read_graph
 from flows.repository.leftovers import clear_leftovers
 from flows.repository.parameters import changed_sections, check_params, patch_params
-from flows.repository.workspace import (
-    Workspace,
-    sources_of_checkout,
-)
-
-MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
+from flows.repository.workspace import Workspace, sources_of_checkout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +19,16 @@ class RunRequest:
 
     stages: tuple[str, ...] = ()  # names from dvc.yaml, with all that they need; empty: the default run
     recipe: str | None = None  # a set of parameters from recipes/, written to params.yaml first
-    overrides: tuple[str, ...] = ()  # train.digits.epochs=3, written over the recipe's
+    overrides: tuple[str, ...] = ()  # such as train.digits.epochs=3, written over the recipe's
 
 
 def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = print) -> list[StageNode]:
-    """Patch the parameters, read the graph and check all that can be known before the first stage.
+    """Patch the checkout's parameters, read the graph, and check all that can be known before the first stage.
+
+    Args:
+        root: the checkout.
+        request: what the run is asked to do.
+        say: called with each sentence for a person.
 
     Returns:
         The stages of the run, upstream first.
@@ -48,28 +48,32 @@ def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = pri
     return nodes
 
 
-def prepare_workspace(place: Workspace, request: RunRequest, *, say: Callable[[str], None] = print) -> list[StageNode]:
-    """The same in a worktree, where relative paths to what only the user's checkout has become absolute.
+def prepare_workspace(
+    worktree: Workspace, request: RunRequest, *, say: Callable[[str], None] = print
+) -> list[StageNode]:
+    """Do the same in a worktree.
+
+    Relative paths to files that only the user's checkout has become absolute.
 
     Raises:
-        ValueError: as ``prepare`` does.
+        ValueError: as `prepare`.
     """
-    changes = patch_params(place.root, request.recipe, request.overrides)
-    nodes = read_graph(place.root, request.stages)
-    if found := sources_of_checkout(place, nodes):
-        patch_params(place.root, None, found, check=False)
-        nodes = read_graph(place.root, request.stages)
-    for change in [*changes, *found]:
+    changes = patch_params(worktree.root, request.recipe, request.overrides)
+    nodes = read_graph(worktree.root, request.stages)
+    if sources := sources_of_checkout(worktree, nodes):
+        patch_params(worktree.root, None, sources, check=False)
+        nodes = read_graph(worktree.root, request.stages)
+    for change in [*changes, *sources]:
         say(f"parameter {change}")
-    _check(place.root, nodes, changes)
+    _check(worktree.root, nodes, changes)
     return nodes
 
 
 def _check(root: Path, nodes: Sequence[StageNode], changes: Sequence[str]) -> None:
-    """``changes`` were checked before they were written."""
+    """Check the inputs, and the parameters of stages that will run; those in ``changes`` were checked before."""
     if absent := missing_inputs(root, nodes):
         raise ValueError("\n".join(missing(root, stage, path) for stage, path in absent))
-    if found := [(node.name, path) for node in nodes for path in node.foreign]:
-        raise ValueError("\n".join(foreign(root, stage, path) for stage, path in found))
+    if at_risk := [(node.name, path) for node in nodes for path in node.foreign]:
+        raise ValueError("\n".join(foreign(root, stage, path) for stage, path in at_risk))
     if sections := {node.section for node in nodes if node.stale} - changed_sections(changes):
         check_params(root, sections=sections)

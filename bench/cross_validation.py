@@ -25,7 +25,8 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.metrics import wilson
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.loop import Outcome, Task, TrainParams, train
+from cnn_core.classification.training.loop import TrainingResult, TrainingSetup, train
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.splits import assign_split, ink_keys
 from cnn_core.params import from_mapping, read_yaml
 from tasks.augment import AugmentParams, distorted
@@ -119,7 +120,7 @@ def classify(
         np.concatenate([originals, *copies]), np.tile(labels[train_part], 1 + offline.copies), device
     )
     val = Split.from_arrays(images[val_part], labels[val_part], device)
-    task = Task(
+    task = TrainingSetup(
         train=learned,
         val=val,
         refit=learned.joined(val) if params.refit == "all" else None,
@@ -135,7 +136,7 @@ def classify(
 
 def _predicted(
     params: TrainParams,
-    done: Outcome,
+    done: TrainingResult,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     unseen: np.ndarray,

@@ -21,9 +21,10 @@ import time
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor
 
 from bench.train_throughput import our_learner, recipe
-from cnn_core.classification.training.learner import Learner
+from cnn_core.classification.training.learner import ClassifierLearner
 from tasks.engine.environment import keep_memory
 
 RANKS = 2
@@ -61,7 +62,7 @@ def work(rank: int, arguments: argparse.Namespace, meet: str) -> None:
     dist.destroy_process_group()
 
 
-def seconds_a_step(learner: Learner, pixels: torch.Tensor, targets: torch.Tensor, *, global_batch_size: int) -> float:
+def seconds_a_step(learner: ClassifierLearner, pixels: Tensor, targets: Tensor, *, global_batch_size: int) -> float:
     dist.barrier()
     began = time.perf_counter()
     for _ in range(STEPS):

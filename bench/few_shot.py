@@ -21,7 +21,8 @@ from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.initial_weights import load_initial
-from cnn_core.classification.training.loop import Task, TrainParams, train
+from cnn_core.classification.training.loop import TrainingSetup, train
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.files import NONE
 from cnn_core.params import load_section
@@ -72,7 +73,7 @@ def accuracy(params: TrainParams, folder: str | Path, weights: str, *, per_class
     test = load_arrays(folder, "test")
     size = params.image_size or dataset["shape"][-1]
     ours = functools.partial(transform, params.augmentation, size=size, start_size=0, num_classes=len(classes))
-    task = Task(
+    task = TrainingSetup(
         train=Split.from_arrays(images[chosen], labels[chosen], cpu),
         val=Split.from_arrays(test.images, test.labels, cpu),  # measured only: the last epoch is kept
         refit=None,

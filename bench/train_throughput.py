@@ -36,8 +36,8 @@ from torch import Tensor
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.learner import Learner
-from cnn_core.classification.training.loop import TrainParams
+from cnn_core.classification.training.learner import ClassifierLearner
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import arrays_writer
 from cnn_core.data.raw import decode_images
 from cnn_core.devices import autocast_dtype
@@ -195,11 +195,11 @@ def usual(arguments: argparse.Namespace, params: TrainParams, device: torch.devi
             yield len(images)
 
 
-def our_learner(params: TrainParams, device: torch.device, num_classes: int) -> Learner:
+def our_learner(params: TrainParams, device: torch.device, num_classes: int) -> ClassifierLearner:
     size = params.image_size
     torch.manual_seed(0)
     still: Callable[[Tensor], Tensor] = lambda images: images.float() / 255  # noqa: E731
-    return Learner(
+    return ClassifierLearner(
         registry.build(params.model, num_classes, (3, size, size)),
         params,
         steps=10_000,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
+from cnn_core.classification.augmentation.affine import affine_elastic
+from cnn_core.classification.augmentation.params import GlyphAugmentationParams
 from cnn_core.data.augmented import SPLITS, arrays_writer, load_arrays, read_dataset
 from cnn_core.data.raw import decode_images, read_manifest, read_raw
 from cnn_core.drawing.contact_sheet import contact_sheet
@@ -22,7 +23,7 @@ SHOWN_COPIES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentParams(AugmentationParams):
+class AugmentParams(GlyphAugmentationParams):
     """The section ``augment.<set>``: how many copies, and how far each may be distorted."""
 
     size: int = bounded(0, 2048)  # side of the squares that the images become; 0 = they are of one size already

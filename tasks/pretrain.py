@@ -14,7 +14,8 @@ import torch
 
 from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS, Rotations
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.loop import Task, TrainParams
+from cnn_core.classification.training.loop import TrainingSetup
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.params import from_mapping, load_section
 from tasks.common import classifier_training
@@ -46,11 +47,11 @@ def work(config: dict[str, Any], rank: distributed.Rank) -> None:
     classifier_training.learn(params, load_task(params, config, rank.device), config, rank)
 
 
-def load_task(params: TrainParams, config: dict[str, Any], device: torch.device) -> Task:
+def load_task(params: TrainParams, config: dict[str, Any], device: torch.device) -> TrainingSetup:
     """The rotations of the AUGMENTED set at ``config["data"]`` are to be learned."""
     folder, num_classes = config["data"], len(CLASSES_OF_ROTATIONS)
     dataset = read_dataset(folder)
-    return Task(
+    return TrainingSetup(
         train=classifier_training.load_feeds(params, config, classifier_training.load_splits(config, device))[0],
         val=all_rotations(load_arrays(folder, "val").images[:MOST_VALIDATED], device),
         refit=None,

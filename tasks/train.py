@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from cnn_core.classification.training.loop import Task, TrainParams
+from cnn_core.classification.training.loop import TrainingSetup
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import read_dataset
 from cnn_core.params import from_mapping, load_section
 from tasks.common import classifier_training
@@ -33,7 +34,7 @@ def work(config: dict[str, Any], rank: distributed.Rank) -> None:
     classifier_training.learn(params, load_task(params, config, rank.device), config, rank)
 
 
-def load_task(params: TrainParams, config: dict[str, Any], device: torch.device) -> Task:
+def load_task(params: TrainParams, config: dict[str, Any], device: torch.device) -> TrainingSetup:
     """The labels of the AUGMENTED set at ``config["data"]`` are to be learned."""
     folder = config["data"]
     dataset = read_dataset(folder)
@@ -41,7 +42,7 @@ def load_task(params: TrainParams, config: dict[str, Any], device: torch.device)
     splits = classifier_training.load_splits(config, device)
     feed, everything = classifier_training.load_feeds(params, config, splits)
     weights = classifier_training.class_weights(splits["train"].labels.cpu().numpy(), num_classes, params.class_weights)
-    return Task(
+    return TrainingSetup(
         train=feed,
         val=splits["val"],
         refit=everything,

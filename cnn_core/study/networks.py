@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
+from cnn_core.classification.augmentation.affine import affine_elastic
+from cnn_core.classification.augmentation.params import GlyphAugmentationParams
 from cnn_core.lecture.layers import Maxout
 from cnn_core.seeds import generator, mixed_seed
 
@@ -20,7 +21,7 @@ CPU = torch.device("cpu")
 Activation = Literal["ReLU", "sigmoid", "tanh"]
 _ACTIVATIONS = {"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 # Small turns, shifts and bends, as a hand would make them.
-DISTORTED = AugmentationParams(
+DISTORTED = GlyphAugmentationParams(
     degrees=12.0, translate=0.08, scale=0.12, shear=8.0, elastic_alpha=1.0, elastic_sigma=4.0, padding="zeros"
 )
 UNDISTORTED = dataclasses.replace(DISTORTED, degrees=0.0, translate=0.0, scale=0.0, shear=0.0, elastic_alpha=0.0)
@@ -107,7 +108,7 @@ def fit(
     seed: int,
     rate: float = 4e-3,
     batch: int = 64,
-    distort: AugmentationParams = UNDISTORTED,
+    distort: GlyphAugmentationParams = UNDISTORTED,
     prepare: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> Trained:
     """Train a new network by AdamW with a one-cycle schedule: ``draws`` images in all, whatever the size of the set.

@@ -21,7 +21,8 @@ from cnn_core.classification.augmentation.transforms import Transform, transform
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Feed, Split
 from cnn_core.classification.training.initial_weights import load_initial
-from cnn_core.classification.training.loop import Outcome, Task, TrainParams, outcome, parameter_count, train
+from cnn_core.classification.training.loop import TrainingResult, TrainingSetup, parameter_count, result_of, train
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.model_card.card import classifier_card
@@ -43,7 +44,7 @@ Work = Callable[[dict[str, Any], distributed.Rank], None]
 class Trained:
     """What `fit_set` gives back."""
 
-    outcome: Outcome
+    outcome: TrainingResult
     dataset: dict[str, Any]  # dataset.json of the AUGMENTED set
     resumed_at: int  # finished epochs of an interrupted run that this one went on from
     size: int  # side of the images that the network takes
@@ -86,10 +87,10 @@ def fit_set(
             streams = streamed_sets(folder, refit=params.refit == "all") if streamed else {}
             checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell, datasets=streams)
         size = network_size(params, dataset)
-        yield Trained(outcome=outcome(checkpoint), dataset=dataset, resumed_at=story.resumed_at, size=size)
+        yield Trained(outcome=result_of(checkpoint), dataset=dataset, resumed_at=story.resumed_at, size=size)
 
 
-def learn(params: TrainParams, task: Task, config: Mapping[str, Any], rank: distributed.Rank) -> None:
+def learn(params: TrainParams, task: TrainingSetup, config: Mapping[str, Any], rank: distributed.Rank) -> None:
     """A worker's training: from the last checkpoint on when there is one, told to the driver."""
     resume = rank.restored()
     if resume:
@@ -198,12 +199,12 @@ def save_trained(folder: str | Path, params: TrainParams, trained: Trained, *, c
     save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated, readme=readme)
 
 
-def selected(done: Outcome) -> list[dict[str, Any]]:
+def selected(done: TrainingResult) -> list[dict[str, Any]]:
     """The epochs of the first fit, whose best is kept."""
     return [record for record in done.history if record["phase"] == "select"]
 
 
-def write_curve(path: str | Path, done: Outcome) -> None:
+def write_curve(path: str | Path, done: TrainingResult) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:

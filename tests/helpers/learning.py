@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnn_core.classification.augmentation.affine import AugmentationParams
+from cnn_core.classification.augmentation.params import GlyphAugmentationParams
 from cnn_core.classification.augmentation.transforms import Glyph
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.loop import Task, TrainParams
+from cnn_core.classification.training.loop import TrainingSetup
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.params import load_section
 from tests.helpers.paths import ROOT
 
 CPU = torch.device("cpu")
 STILL = {"degrees": 0, "translate": 0, "scale": 0, "shear": 0, "elastic_alpha": 0, "elastic_sigma": 4}
-PLAIN = Glyph(params=AugmentationParams(**STILL, padding="zeros"))  # images as they are
+PLAIN = Glyph(params=GlyphAugmentationParams(**STILL, padding="zeros"))  # images as they are
 
 
 def stripes(count: int, seed: int = 0) -> Split:
@@ -52,7 +53,7 @@ def params(**changes: Any) -> TrainParams:
     return dataclasses.replace(load_section(TrainParams, "train.digits", ROOT / "params.yaml"), **small | changes)
 
 
-def task(**changes: Any) -> Task:
+def task(**changes: Any) -> TrainingSetup:
     held = {"train": stripes(100), "val": stripes(37, seed=1), "refit": None, "build": convolutional}
     held["transform"] = PLAIN
-    return Task(**held | {"mean": (0.2,), "std": (0.3,), "device": CPU} | changes)
+    return TrainingSetup(**held | {"mean": (0.2,), "std": (0.3,), "device": CPU} | changes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from cnn_core.classification.augmentation.photo import PhotoAugmentationParams, photo_augment
+from cnn_core.classification.augmentation.params import PhotoAugmentationParams
+from cnn_core.classification.augmentation.photo import photo_augment
 from cnn_core.params import from_mapping
 
 OFF = {

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from cnn_core.classification.training.learner import Learner
+from cnn_core.classification.training.learner import ClassifierLearner
 from cnn_core.classification.training.loop import train
 from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
 from tests.helpers.learning import CPU, convolutional, linear, params, stripes, task, wide
@@ -51,7 +51,7 @@ WIDE = {
 def stepped(network, rank, *, dtype=None, frozen=False, **changes):
     """Return the weights right after two steps, before anything is made one over the ranks."""
     settings = {"mean": (0.2,), "std": (0.3,), "view": None, "class_weights": None, "micro_batch": 0, "dtype": dtype}
-    learner = Learner(network, params(**{"grad_clip": 0.0} | changes), steps=9, device=CPU, **settings)
+    learner = ClassifierLearner(network, params(**{"grad_clip": 0.0} | changes), steps=9, device=CPU, **settings)
     if frozen:
         learner.freeze(learner.groups - 1)
     split = stripes(4, seed=rank)

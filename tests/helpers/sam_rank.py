@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
-from cnn_core.segmentation.training.learner import Learner
+from cnn_core.segmentation.training.learner import SamLearner
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 from cnn_core.segmentation.training.train import Job, train
 from tests.helpers.mask_files import PARAMS
@@ -25,8 +25,8 @@ def trained(folder: Path, rank: int, world: int, **changes):
         source=changes["source"], start=params.weights, folder=run, device=torch.device("cpu"), together=(rank, world)
     )
     kept, seen, gradients = [], [], []
-    maps, clip = Learner.maps, torch.nn.utils.clip_grad_norm_
-    Learner.maps = lambda self, images: seen.append(len(images)) or maps(self, images)
+    maps, clip = SamLearner.maps, torch.nn.utils.clip_grad_norm_
+    SamLearner.maps = lambda self, images: seen.append(len(images)) or maps(self, images)
 
     def clipped(parameters, norm):
         parameters = list(parameters)
@@ -35,7 +35,7 @@ def trained(folder: Path, rank: int, world: int, **changes):
 
     torch.nn.utils.clip_grad_norm_ = clipped
     train(params, job, on_epoch=lambda _, make: kept.append(make()))
-    Learner.maps, torch.nn.utils.clip_grad_norm_ = maps, clip
+    SamLearner.maps, torch.nn.utils.clip_grad_norm_ = maps, clip
     return {"checkpoint": kept[-1], "seen": sum(seen), "gradients": gradients[0]}
 
 

@@ -13,7 +13,8 @@ import psutil
 import torch
 import yaml
 
-from cnn_core.classification.training.loop import TrainParams, train
+from cnn_core.classification.training.loop import train
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import arrays_writer
 from cnn_core.params import load_section
 from tests.helpers.paths import ROOT

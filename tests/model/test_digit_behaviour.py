@@ -14,7 +14,8 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.inference.views import moved
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.loop import Task, TrainParams, train
+from cnn_core.classification.training.loop import TrainingSetup, train
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.params import load_section
 from tests.helpers.paths import ROOT
 
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
     short = {"epochs": 3, "batch_size": 64, "learning_rate": 0.02, "ema_decay": 0.9, "refit": "none"}
     params = dataclasses.replace(params, model=model, augmentation=mild, epoch_images=0, **short)
     cpu = torch.device("cpu")
-    task = Task(
+    task = TrainingSetup(
         train=Split.from_arrays(images[1000:4000], labels[1000:4000], cpu),
         val=Split.from_arrays(images[500:1000], labels[500:1000], cpu),
         refit=None,

@@ -13,7 +13,8 @@ from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.loop import Task, TrainParams, train
+from cnn_core.classification.training.loop import TrainingSetup, train
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.params import load_section
 from cnn_core.synthetic.scenes import SCENES, draw_scene
 from tests.helpers.paths import ROOT
@@ -40,7 +41,7 @@ def trained(tmp_path_factory):
     params = dataclasses.replace(params, model=model, augmentation=mild, layer_decay=1.0, image_size=SIDE, **short)
     cpu = torch.device("cpu")
     images, labels = scenes(60, seed=0)
-    task = Task(
+    task = TrainingSetup(
         train=Split.from_arrays(images, labels, cpu),
         val=Split.from_arrays(images[:0], labels[:0], cpu),
         refit=None,

@@ -77,10 +77,8 @@ def test_workers_run_this_trees_code_and_a_diverged_loss_fails_at_once_with_its_
     for part in ("cnn_core", "tasks"):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "runtime.yaml", tree)
-    code = (tree / "cnn_core/classification/training/loop.py").read_text()
-    (tree / "cnn_core/classification/training/loop.py").write_text(
-        code.replace("training has diverged", "training has gone astray")
-    )
+    module = tree / "cnn_core/optimization.py"
+    module.write_text(module.read_text().replace("training has diverged", "training has gone astray"))
     write_params(workplace, learning_rate=1e30, grad_clip=0.0)
     process = start(workplace, tree, GRIDFLOW_NUM_WORKERS="2", GRIDFLOW_RUN_DIR=str(workplace / "run"))
     output = finish(process, code=1)

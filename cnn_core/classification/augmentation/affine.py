@@ -7,31 +7,16 @@ resampled once and blurred once. Nothing runs per image in Python.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_core.params import Params, bounded
+from cnn_core.classification.augmentation.params import GlyphAugmentationParams
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentationParams(Params):
-    """How far an image may be distorted; 0 switches a distortion off, all 0 leaves the images as they are."""
-
-    degrees: float = bounded(0, 180)  # rotation, uniform in +- this
-    translate: float = bounded(0, 1)  # shift along x and y, uniform in +- this part of the image's side
-    scale: float = bounded(0, 0.9)  # zoom, uniform in 1 +- this
-    shear: float = bounded(0, 80)  # slant along x, uniform in +- this many degrees
-    elastic_alpha: float = bounded(0)  # standard deviation of the elastic shift along x and y, in pixels
-    elastic_sigma: float = bounded(0.5)  # radius over which neighbouring pixels shift together, in pixels
-    padding: Literal["zeros", "reflection"]  # what is drawn from outside the image: black, or its mirror image
-
-
-def affine_elastic(images: Tensor, params: AugmentationParams, generator: torch.Generator) -> Tensor:
+def affine_elastic(images: Tensor, params: GlyphAugmentationParams, generator: torch.Generator) -> Tensor:
     """Each image distorted by a random transform of its own.
 
     Args:
@@ -57,7 +42,9 @@ def affine_elastic(images: Tensor, params: AugmentationParams, generator: torch.
     return sampled.clamp_(0, 1).to(images.dtype)
 
 
-def _affine_grid(count: int, height: int, width: int, params: AugmentationParams, generator: torch.Generator) -> Tensor:
+def _affine_grid(
+    count: int, height: int, width: int, params: GlyphAugmentationParams, generator: torch.Generator
+) -> Tensor:
     """Where each output pixel is read from: (N, H, W, 2), x before y, the image spanning -1..1 (grid_sample's form)."""
     draws = torch.rand(5, count, generator=generator, device=generator.device) * 2 - 1  # uniform in -1..1
     angle = draws[0] * math.radians(params.degrees)
@@ -72,7 +59,7 @@ def _affine_grid(count: int, height: int, width: int, params: AugmentationParams
 
 
 def _elastic_shifts(
-    count: int, height: int, width: int, params: AugmentationParams, generator: torch.Generator
+    count: int, height: int, width: int, params: GlyphAugmentationParams, generator: torch.Generator
 ) -> Tensor:
     """Gaussian-smoothed random shifts of every pixel: (N, H, W, 2), x before y, in grid_sample's units.
 

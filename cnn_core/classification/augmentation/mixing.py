@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -11,16 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_core.params import Params, bounded
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MixingParams(Params):
-    """How batches are mixed; an alpha of 0 switches one of the two off. Each batch has one share for all its images."""
-
-    mixup: float = bounded(0)  # alpha of the Beta distribution that the share of the first image is drawn from
-    cutmix: float = bounded(0)  # alpha, likewise; with both on, a batch gets one of the two, each as often
-    mix_probability: float = bounded(0, 1)  # of a batch being mixed at all
+from cnn_core.classification.augmentation.params import MixingParams
 
 
 def mix(

@@ -7,16 +7,14 @@ What mixes two images (mixup, cutmix) stands in ``cnn_core.classification.augmen
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_core.classification.augmentation.mixing import MixingParams, drawn_seed, seeded_cpu
-from cnn_core.params import bounded
+from cnn_core.classification.augmentation.mixing import drawn_seed, seeded_cpu
+from cnn_core.classification.augmentation.params import PhotoAugmentationParams
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's and torchvision's greys
 CHROMA = ((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))  # I and Q of YIQ
@@ -25,26 +23,6 @@ POLICY_GROUPS = 8  # parts of a batch that get a policy's operations of their ow
 ERASED_AREA = (0.02, 0.33)  # of the image; this and the aspect ratio as in Zhong et al. and torchvision
 ERASED_RATIO = 3.3
 SAMPLE_IMAGES, SAMPLE_SIDE = 512, 32  # what the principal colours are computed from, at the most
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PhotoAugmentationParams(MixingParams):
-    """How far a photograph may be changed; 0 (a crop of 1, the policy none) switches a change off."""
-
-    flip: float = bounded(0, 1)  # probability of mirroring left and right
-    crop_scale: float = bounded(None, 1, above=0)  # smallest share of the area that a random crop keeps
-    crop_ratio: float = bounded(1, 10)  # largest ratio of the crop's sides, either way; uniform in the logarithm
-    degrees: float = bounded(0, 180)  # rotation, uniform in +- this; reflected at the border
-    brightness: float = bounded(0)  # factor uniform in 1 +- this, and so the next two; as in torchvision's ColorJitter
-    contrast: float = bounded(0)
-    saturation: float = bounded(0)
-    hue: float = bounded(0, 0.5)  # uniform in +- this part of the colour circle
-    grayscale: float = bounded(0, 1)  # probability of a grey image
-    pca_colour: float = bounded(0, 1)  # standard deviation of AlexNet's colour shift; 0.1 in the paper
-    policy: Literal["none", "trivial", "rand"]  # TrivialAugmentWide or RandAugment
-    rand_ops: int = bounded(1, 14)  # of policy rand: operations an image
-    rand_magnitude: int = bounded(0, 30)  # of policy rand: strength of each
-    erasing: float = bounded(0, 1)  # probability of random erasing
 
 
 def photo_augment(

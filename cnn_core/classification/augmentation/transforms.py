@@ -12,13 +12,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
+from cnn_core.classification.augmentation.affine import affine_elastic
 from cnn_core.classification.augmentation.mixing import mix
-from cnn_core.classification.augmentation.photo import PhotoAugmentationParams, photo_augment
+from cnn_core.classification.augmentation.params import (
+    GlyphAugmentationParams,
+    PhotoAugmentationParams,
+    augmentation_params,
+)
+from cnn_core.classification.augmentation.photo import photo_augment
 from cnn_core.classification.inference.views import centre_view
-from cnn_core.params import Params, from_mapping
+from cnn_core.params import Params
 
-KINDS: dict[str, type[Params]] = {"affine_elastic": AugmentationParams, "photo": PhotoAugmentationParams}
+KINDS: dict[str, type[Params]] = {"affine_elastic": GlyphAugmentationParams, "photo": PhotoAugmentationParams}
 SMALL_UNTIL = 0.7  # of the training that begins with smaller images: from there on they have their full size
 STEP = 16  # pixels by which they grow
 
@@ -38,18 +43,6 @@ class Transform(Protocol):
         ...
 
 
-def augmentation_params(section: Mapping[str, Any]) -> Params:
-    """The checked parameters of an ``augmentation`` section: ``kind`` and that kind's own keys.
-
-    Raises:
-        ValueError: an unknown kind, or a key that its parameters refuse; names start with ``augmentation.``.
-    """
-    kind = section.get("kind")
-    if kind not in KINDS:
-        raise ValueError(f"augmentation.kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    return from_mapping(KINDS[kind], {k: v for k, v in section.items() if k != "kind"}, "augmentation")
-
-
 def transform(
     section: Mapping[str, Any], *, size: int, start_size: int, num_classes: int, principal: Any = None
 ) -> Transform:
@@ -60,7 +53,7 @@ def transform(
         principal: the set's principal colours, see `photo_augmentation.principal_colours`; photos only.
     """
     params = augmentation_params(section)
-    if isinstance(params, AugmentationParams):
+    if isinstance(params, GlyphAugmentationParams):
         return Glyph(params=params)
     assert isinstance(params, PhotoAugmentationParams)
     return Photo(params=params, size=size, start_size=start_size, num_classes=num_classes, principal=principal)
@@ -70,7 +63,7 @@ def transform(
 class Glyph:
     """Small images of one character: bent and shifted, never mirrored."""
 
-    params: AugmentationParams
+    params: GlyphAugmentationParams
 
     def training(
         self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator

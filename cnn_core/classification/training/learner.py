@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,31 +14,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.layer_groups import group_modules, keep_statistics, layer_groups
+from cnn_core.classification.training.params import OptimizerParams
 from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.distributed import average_buffers, data_parallel, no_sync, rank_and_world, sum_over_ranks
-from cnn_core.params import Params, bounded
 
 EVALUATION_BATCH = 500
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerParams(Params):
-    """How a step changes the weights."""
-
-    optimizer: Literal["adamw", "sgd"]
-    learning_rate: float = bounded(above=0)  # the peak of the one-cycle schedule: cosine up, cosine down to 0
-    warmup_fraction: float = bounded(0, 0.9)  # of all steps, before the peak
-    layer_decay: float = bounded(above=0, high=1)  # learning rate of each layer group against the next towards the head
-    weight_decay: float = bounded(0)  # of matrices and kernels only; biases and batch norm are left alone
-    momentum: float = bounded(0, 0.999)  # of sgd, with Nesterov's correction
-    label_smoothing: float = bounded(0, 0.9)
-    class_weights: Literal["none", "balanced"]  # balanced = rare classes count as much as frequent ones
-    ema_decay: float = bounded(0, 0.99999)  # per step; 0 = the weights are not averaged
-    ema_every: int = bounded(1, 1000)  # steps from one update of the average to the next; the same decay in all
-    grad_clip: float = bounded(0)  # the largest norm of the gradient; 0 = any
-
-
-class Learner:
+class ClassifierLearner:
     """Trains one network by calls of ``step``; every rank holds one and calls it with its share of the same batch.
 
     Args:
@@ -199,7 +180,7 @@ class Learner:
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What `Learner.weights` gave when ``state`` was taken by `Learner.state_dict`."""
+    """What `ClassifierLearner.weights` gave when ``state`` was taken by `ClassifierLearner.state_dict`."""
     held = state.get("averaged", state["network"])
     return {key.removeprefix("module."): value.contiguous() for key, value in held.items() if key != "n_averaged"}
 
@@ -231,7 +212,3 @@ def _optimizer(layers: Sequence[Sequence[nn.Parameter]], params: OptimizerParams
         for parameter in (parameter for layer in layers for parameter in layer):
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
     return sgd
-
-
-def total_steps(epochs: int, images: int, batch_size: int) -> int:
-    return epochs * math.ceil(images / batch_size)

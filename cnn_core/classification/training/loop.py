@@ -9,24 +9,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnn_core.classification.architectures import registry
-from cnn_core.classification.augmentation.transforms import Transform, augmentation_params
+from cnn_core.classification.augmentation.transforms import Transform
 from cnn_core.classification.training.batches import Feed, Split, steps_per_epoch
-from cnn_core.classification.training.learner import (
-    Learner,
-    OptimizerParams,
-    non_finite,
-    total_steps,
-    weights_of,
-)
+from cnn_core.classification.training.learner import ClassifierLearner, non_finite, total_steps, weights_of
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import rank_and_world, sum_over_ranks
-from cnn_core.params import Precision, bounded
 from cnn_core.seeds import generator, mixed_seed
 
 STEP_EVERY_S = 0.5  # progress within an epoch, and the look at the losses, at most this often
@@ -35,45 +28,7 @@ Checkpoint = dict[str, Any]  # what torch.load(weights_only=True) takes: tensors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainParams(OptimizerParams):
-    """The section ``train.<set>``."""
-
-    model: dict  # architecture, and that architecture's own parameters
-    weights: str  # what it starts from: a path, see initial_weights.py; one that ends in `none` = random weights
-    image_size: int = bounded(0, 1024)  # side of the images that the network takes; 0 = as they are stored
-    start_size: int = bounded(0, 1024)  # side that training begins with, growing to image_size; 0 = no growing
-    freeze_epochs: int = bounded(0)  # in which the head alone learns
-    unfreeze_every: int = bounded(0)  # epochs from one layer group to the next after that, head first; 0 = all at once
-    epochs: int = bounded(1)
-    epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
-    batch_size: int = bounded(1)  # global
-    precision: Precision
-    select: Literal["accuracy", "last"]  # which epoch is kept: best on val (ties: the later one), or the last
-    patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
-    refit: Literal["none", "all"]
-    seed: int = bounded(0)
-    augmentation: dict  # kind, and that kind's own parameters
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        registry.model_params(self.model)
-        augmentation_params(self.augmentation)
-        if self.augmentation["kind"] != "photo" and (self.image_size or self.start_size):
-            raise ValueError("image_size and start_size are for augmentation.kind photo; set them to 0")
-        if self.start_size > self.image_size:
-            raise ValueError(f"start_size ({self.start_size}) must not be larger than image_size ({self.image_size})")
-
-    def frozen_groups(self, epoch: int, groups: int) -> int:
-        """How many of a network's ``groups`` layer groups stay as they are in an epoch (from 0)."""
-        if epoch < self.freeze_epochs:
-            return groups - 1
-        if not self.unfreeze_every:
-            return 0
-        return max(0, groups - 2 - (epoch - self.freeze_epochs) // self.unfreeze_every)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class TrainingSetup:
     """What is learned: images, how they are distorted and normalised, by which network, from where.
 
     ``refit`` is every labelled image (needed when ``params.refit`` is ``all``); ``val`` may be empty, then the last
@@ -95,7 +50,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainingResult:
     """What a finished training leaves. ``evaluated`` are the weights selected on val; ``shipped`` the same, or those
     of the second fit on every labelled image. ``history`` has one record an epoch."""
 
@@ -107,12 +62,12 @@ class Outcome:
 
 def train(
     params: TrainParams,
-    task: Task,
+    task: TrainingSetup,
     *,
     resume: Checkpoint | None = None,
     on_step: Callable[[dict[str, Any]], None] = lambda _: None,
     on_epoch: Callable[[dict[str, Any], Callable[[], Checkpoint]], None] = lambda _record, _checkpoint: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train from the start, or from the checkpoint of an epoch on; every rank calls it with the same arguments.
 
     Args:
@@ -131,12 +86,12 @@ def train(
     return outcome(run.checkpoint())
 
 
-def outcome(checkpoint: Checkpoint) -> Outcome:
+def outcome(checkpoint: Checkpoint) -> TrainingResult:
     """What the checkpoint of a finished training holds."""
     present = weights_of(checkpoint["learner"])
     evaluated = checkpoint["best_weights"] or present
     refitted = checkpoint["phase"] == "refit"
-    return Outcome(
+    return TrainingResult(
         shipped=present if refitted else evaluated,
         evaluated=evaluated,
         best=checkpoint["best"],
@@ -148,7 +103,7 @@ class _Run:
     """The state of one training: what a checkpoint holds."""
 
     def __init__(
-        self, params: TrainParams, task: Task, resume: Checkpoint | None, on_step: Callable, on_epoch: Callable
+        self, params: TrainParams, task: TrainingSetup, resume: Checkpoint | None, on_step: Callable, on_epoch: Callable
     ) -> None:
         self.params, self.task, self.on_step, self.on_epoch = params, task, on_step, on_epoch
         self._resume = resume
@@ -156,7 +111,7 @@ class _Run:
         self.best: dict[str, Any] = resume["best"] if resume else {}
         self.best_weights: dict[str, Tensor] = (resume["best_weights"] or {}) if resume else {}
         self.phase, self.epoch, self.epochs = "select", 0, params.epochs
-        self.learner: Learner
+        self.learner: ClassifierLearner
         self.rank, self.world = rank_and_world()
 
     def checkpoint(self) -> Checkpoint:
@@ -188,12 +143,12 @@ class _Run:
             self.history.append(record)
             self.on_epoch(record, self.checkpoint)
 
-    def _learner(self, images: int, epochs: int) -> Learner:
+    def _learner(self, images: int, epochs: int) -> ClassifierLearner:
         params, task = self.params, self.task
         torch.manual_seed(mixed_seed(params.seed, "weights"))  # the same weights on every rank and in both fits
         network = task.build()
         task.start(network)
-        return Learner(
+        return ClassifierLearner(
             network,
             params,
             steps=total_steps(epochs, params.epoch_images or images, params.batch_size),

@@ -17,7 +17,7 @@ import torch
 
 from cnn_core.distributed import share
 from cnn_core.segmentation.training.data import MaskSet
-from cnn_core.segmentation.training.learner import Learner, Maps
+from cnn_core.segmentation.training.learner import Maps, SamLearner
 
 AT_A_TIME = 8  # images encoded
 LOOK_S = 0.2  # from one look for what another process writes to the next
@@ -37,7 +37,7 @@ class Embeddings:
         self,
         folder: str | Path,
         split: str,
-        learner: Learner,
+        learner: SamLearner,
         data: MaskSet,
         *,
         together: tuple[int, int] = (0, 1),

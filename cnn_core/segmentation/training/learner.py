@@ -86,7 +86,7 @@ class _PromptedSam(nn.Module):
         return decode(self.network, self.family, maps, boxes, points)
 
 
-class Learner:
+class SamLearner:
     """Trains one network by calls of `step`; every rank holds one and calls it with its share of the same batch.
 
     Args:

@@ -27,7 +27,7 @@ from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL
 from cnn_core.segmentation.training.data import MaskSet, Prompted, draw_prompts, load_masks
 from cnn_core.segmentation.training.embeddings import Embeddings
-from cnn_core.segmentation.training.learner import LOOKS, Learner
+from cnn_core.segmentation.training.learner import LOOKS, SamLearner
 from cnn_core.segmentation.training.losses import iou
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 
@@ -102,7 +102,7 @@ class _Run:
                 f"batches of {fewest} images cannot be shared by {self.world} workers; lower num_workers in "
                 "runtime.yaml, or set a larger batch"
             )
-        self.learner = Learner(
+        self.learner = SamLearner(
             loaded.network,
             loaded.family,
             params,

@@ -13,7 +13,8 @@ import yaml
 
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS
-from cnn_core.classification.training.loop import Outcome, TrainParams
+from cnn_core.classification.training.loop import TrainingResult
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.detection import yolo
 from cnn_core.files import write_json
 from cnn_core.model_card.card import DETECTOR, finder_card
@@ -71,7 +72,9 @@ def save(folder: Path, params_: TrainParams, classes: list[str], dataset: dict =
     """A classifier's folder as the stages train and pretrain write it: the card and model.json."""
     network = registry.build(params_.model, len(classes), tuple(dataset["shape"])).state_dict()
     best = {"epoch": 1, "val_loss": 0.25, "val_accuracy": 0.875}
-    outcome = Outcome(shipped=network, evaluated=network, best=best, history=[{"phase": "select", "seconds": 1.0}])
+    outcome = TrainingResult(
+        shipped=network, evaluated=network, best=best, history=[{"phase": "select", "seconds": 1.0}]
+    )
     trained = classifier_training.Trained(outcome=outcome, dataset=dataset, resumed_at=0, size=dataset["shape"][-1])
     classifier_training.save_trained(folder, params_, trained, classes=classes)
     return (folder / "README.md").read_text(), json.loads((folder / "model.json").read_text())

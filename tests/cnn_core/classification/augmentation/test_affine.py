@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cnn_core.classification.augmentation.affine import AugmentationParams, affine_elastic
+from cnn_core.classification.augmentation.affine import affine_elastic
+from cnn_core.classification.augmentation.params import GlyphAugmentationParams
 from cnn_core.params import from_mapping
 
 OFF = {
@@ -18,8 +19,8 @@ OFF = {
 FULL = {"degrees": 12, "translate": 0.08, "scale": 0.12, "shear": 10, "elastic_alpha": 1.5, "elastic_sigma": 4.0}
 
 
-def params(**changes: float) -> AugmentationParams:
-    return from_mapping(AugmentationParams, {**OFF, **changes}, "augmentation")
+def params(**changes: float) -> GlyphAugmentationParams:
+    return from_mapping(GlyphAugmentationParams, {**OFF, **changes}, "augmentation")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cnn_core.classification.augmentation.mixing import MixingParams, drawn_seed, mix
+from cnn_core.classification.augmentation.mixing import drawn_seed, mix
+from cnn_core.classification.augmentation.params import MixingParams
 from cnn_core.params import from_mapping
 from tests.helpers.imports import imported, project_files
 from tests.helpers.paths import ROOT

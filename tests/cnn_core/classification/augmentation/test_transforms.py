@@ -5,14 +5,8 @@ import pytest
 import torch
 import yaml
 
-from cnn_core.classification.augmentation.transforms import (
-    KINDS,
-    Photo,
-    Rotations,
-    augmentation_params,
-    transform,
-    turned,
-)
+from cnn_core.classification.augmentation.params import KINDS, augmentation_params
+from cnn_core.classification.augmentation.transforms import Photo, Rotations, transform, turned
 from cnn_core.classification.inference.views import PHOTO, centre_view, views
 from cnn_core.classification.training.batches import ahead
 from tasks.pretrain import all_rotations

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cnn_core import devices
-from cnn_core.classification.training.learner import Learner
+from cnn_core.classification.training.learner import ClassifierLearner
 from tests.helpers.learning import CPU, PLAIN, linear, params, stripes, task
 from tests.helpers.trained import run
 
@@ -127,7 +127,7 @@ def test_one_batch_is_learned_by_heart(optimizer):
 
 def learner_of(settings, steps=20, class_weights=None):
     torch.manual_seed(0)
-    return Learner(
+    return ClassifierLearner(
         task().build(),
         settings,
         steps=steps,

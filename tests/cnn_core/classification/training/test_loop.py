@@ -8,7 +8,8 @@ from torch import nn
 
 from cnn_core.classification.augmentation.transforms import Glyph
 from cnn_core.classification.training.learner import weights_of
-from cnn_core.classification.training.loop import TrainParams, outcome
+from cnn_core.classification.training.loop import result_of
+from cnn_core.classification.training.params import TrainParams
 from cnn_core.params import load_section
 from tests.helpers.learning import PLAIN, ROOT, linear, params, stripes, task
 from tests.helpers.trained import run, weights_equal
@@ -81,7 +82,9 @@ def test_refit_trains_a_second_network_on_everything_for_the_chosen_epochs():
     assert sum(seen) == 3 * 100 + 150 * len(refit)
     assert not weights_equal(done.shipped, done.evaluated)
     assert weights_equal(done.shipped, weights_of(checkpoints[-1]["learner"]))
-    assert weights_equal(outcome(checkpoints[-1]).evaluated, weights_of(checkpoints[done.best["epoch"] - 1]["learner"]))
+    assert weights_equal(
+        result_of(checkpoints[-1]).evaluated, weights_of(checkpoints[done.best["epoch"] - 1]["learner"])
+    )
 
 
 def test_patience_stops_when_accuracy_stops_rising():

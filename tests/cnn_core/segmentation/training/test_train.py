@@ -21,7 +21,7 @@ from cnn_core.segmentation.sam.network import load_sam
 from cnn_core.segmentation.sam.params import SmallSamParams
 from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.training.data import draw_prompts, load_masks, read_masks
-from cnn_core.segmentation.training.learner import Learner, decode, encode
+from cnn_core.segmentation.training.learner import SamLearner, decode, encode
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 from cnn_core.segmentation.training.train import Job, final_state, start_network, train
 from tests.helpers.mask_files import CLASSES, MODEL, PARAMS, picture, write_set
@@ -152,8 +152,8 @@ def test_a_frozen_encoder_stays_as_it_is_and_sees_each_image_once(source, tmp_pa
     (folder / "model.json").write_text(json.dumps({"imgsz": 64, "model": dataclasses.asdict(first.model)}))
 
     seen = []
-    plain = Learner.maps
-    monkeypatch.setattr(Learner, "maps", lambda self, images: seen.append(len(images)) or plain(self, images))
+    plain = SamLearner.maps
+    monkeypatch.setattr(SamLearner, "maps", lambda self, images: seen.append(len(images)) or plain(self, images))
     changes = {"weights": str(folder), "imgsz": 0, "epochs": 3}
     params, kept = trained(source, tmp_path / "b", **changes)
     assert sum(seen) == 6  # 4 of train and 2 of val, in three epochs

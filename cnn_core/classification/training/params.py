@@ -1,0 +1,65 @@
+"""The parameters of a classifier's training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from cnn_core.classification.architectures import registry
+from cnn_core.classification.augmentation.params import augmentation_params
+from cnn_core.params import Params, Precision, bounded
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerParams(Params):
+    """How a step changes the weights."""
+
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: float = bounded(above=0)  # the peak of the one-cycle schedule: cosine up, cosine down to 0
+    warmup_fraction: float = bounded(0, 0.9)  # of all steps, before the peak
+    layer_decay: float = bounded(above=0, high=1)  # learning rate of each layer group against the next towards the head
+    weight_decay: float = bounded(0)  # of matrices and kernels only; biases and batch norm are left alone
+    momentum: float = bounded(0, 0.999)  # of sgd, with Nesterov's correction
+    label_smoothing: float = bounded(0, 0.9)
+    class_weights: Literal["none", "balanced"]  # balanced = rare classes count as much as frequent ones
+    ema_decay: float = bounded(0, 0.99999)  # per step; 0 = the weights are not averaged
+    ema_every: int = bounded(1, 1000)  # steps from one update of the average to the next; the same decay in all
+    grad_clip: float = bounded(0)  # the largest norm of the gradient; 0 = any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainParams(OptimizerParams):
+    """The section ``train.<set>``."""
+
+    model: dict  # architecture, and that architecture's own parameters
+    weights: str  # what it starts from: a path, see initial_weights.py; one that ends in `none` = random weights
+    image_size: int = bounded(0, 1024)  # side of the images that the network takes; 0 = as they are stored
+    start_size: int = bounded(0, 1024)  # side that training begins with, growing to image_size; 0 = no growing
+    freeze_epochs: int = bounded(0)  # in which the head alone learns
+    unfreeze_every: int = bounded(0)  # epochs from one layer group to the next after that, head first; 0 = all at once
+    epochs: int = bounded(1)
+    epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
+    batch_size: int = bounded(1)  # global
+    precision: Precision
+    select: Literal["accuracy", "last"]  # which epoch is kept: best on val (ties: the later one), or the last
+    patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
+    refit: Literal["none", "all"]
+    seed: int = bounded(0)
+    augmentation: dict  # kind, and that kind's own parameters
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        registry.model_params(self.model)
+        augmentation_params(self.augmentation)
+        if self.augmentation["kind"] != "photo" and (self.image_size or self.start_size):
+            raise ValueError("image_size and start_size are for augmentation.kind photo; set them to 0")
+        if self.start_size > self.image_size:
+            raise ValueError(f"start_size ({self.start_size}) must not be larger than image_size ({self.image_size})")
+
+    def frozen_groups(self, epoch: int, groups: int) -> int:
+        """How many of a network's ``groups`` layer groups stay as they are in an epoch (from 0)."""
+        if epoch < self.freeze_epochs:
+            return groups - 1
+        if not self.unfreeze_every:
+            return 0
+        return max(0, groups - 2 - (epoch - self.freeze_epochs) // self.unfreeze_every)

@@ -1,4 +1,4 @@
-"""One network being trained: its step, its averaged weights, its measurement; on one device or one of several ranks."""
+"""One classifier in training: its step, its averaged weights, its measurement; alone or as one of several ranks."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.layer_groups import group_modules, keep_statistics, layer_groups
 from cnn_core.classification.training.params import OptimizerParams
-from cnn_core.devices import as_many_threads_as_pay
 from cnn_core.distributed import average_buffers, data_parallel, no_sync, rank_and_world, sum_over_ranks
+from cnn_core.optimization import decay_groups, one_cycle, optimizer_step
 
 EVALUATION_BATCH = 500
 
 
 class ClassifierLearner:
-    """Trains one network by calls of ``step``; every rank holds one and calls it with its share of the same batch.
+    """Trains one network by calls of `step`; every rank holds one and calls it with its share of the same batch.
 
     Args:
         network: freshly built, or of an earlier checkpoint; moved to ``device``.
         params: the optimizer's section.
-        steps: all steps that the schedule spans.
+        steps: the number of steps that the schedule spans.
         mean, std: per channel, in 0..1; images become ``(x - mean) / std``.
-        view: uint8 images (N, C, H, W) -> float in 0..1: how held-out images are seen.
+        view: how held-out images are seen: uint8 images (N, C, H, W) -> float in 0..1.
         class_weights: (K,), or None = all classes count alike.
         dtype: what autocast computes in; None = float32.
-        micro_batch: images per forward pass (0 = the whole share); the step is the same but for batch norm.
-        compiled: through ``torch.compile``.
+        micro_batch: images per forward pass (0 = the rank's whole share); the step is the same but for batch norm.
+        compiled: run the network through ``torch.compile``.
     """
 
     def __init__(
@@ -59,14 +58,10 @@ class ClassifierLearner:
         self._groups = layer_groups(self.network)
         self.frozen = 0  # layer groups, from the input on
         self.optimizer = _optimizer(self._groups, params)
-        peaks, warmup = [group["lr"] for group in self.optimizer.param_groups], params.warmup_fraction
-        if math.isclose(warmup * (steps + 1), 1):  # OneCycleLR divides by the steps of the warm-up less one
-            warmup *= 1.01
-        # One step more than there are: the schedule ends at 0, and a step there would be wasted.
-        self.schedule = OneCycleLR(self.optimizer, peaks, steps + 1, pct_start=warmup, cycle_momentum=False)
+        self.schedule = one_cycle(self.optimizer, steps=steps, warmup_fraction=params.warmup_fraction)
         average = get_ema_multi_avg_fn(params.ema_decay**params.ema_every)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if params.ema_decay else None
-        self.replica: nn.Module | None = None  # what a step calls: the network, tied to those of the other ranks
+        self.replica: nn.Module | None = None  # the network, tied to those of the other ranks; made by the first step
         if compiled:
             self.network.compile()
 
@@ -78,17 +73,18 @@ class ClassifierLearner:
     def freeze(self, groups: int) -> None:
         """Keep the first ``groups`` layer groups as they are, batch norm's statistics included."""
         self.frozen = groups
-        for number, group in enumerate(self._groups):
+        for index, group in enumerate(self._groups):
             for parameter in group:
-                parameter.requires_grad_(number >= groups)
-        self.replica = None  # DistributedDataParallel must be told anew which parameters learn
+                parameter.requires_grad_(index >= groups)
+        self.replica = None  # DistributedDataParallel must learn anew which parameters have gradients
 
     def step(self, pixels: Tensor, targets: Tensor, *, global_batch_size: int) -> tuple[Tensor, Tensor]:
-        """One optimizer step on a global batch, of which this rank holds ``pixels``.
+        """Make one optimizer step on a global batch, of which this rank holds ``pixels``.
 
         Args:
-            pixels: float (n, C, H, W) in 0..1, n >= 1. targets: class numbers int64 (n,), or the shares of each class
-                float (n, K).
+            pixels: float (n, C, H, W) in 0..1, n >= 1.
+            targets: class numbers int64 (n,), or the share of each class float (n, K).
+            global_batch_size: images over all ranks.
 
         Returns:
             The summed loss and the number of right answers over this rank's images: scalars on the device.
@@ -96,7 +92,7 @@ class ClassifierLearner:
         if self.replica is None:
             self.replica = data_parallel(self.network)
         self._train_mode()
-        weight = rank_and_world()[1] / global_batch_size  # the ranks' gradients are averaged, so: x ranks
+        weight = rank_and_world()[1] / global_batch_size  # the ranks' gradients are averaged, hence times the ranks
         size = self.micro_batch or len(pixels)
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
@@ -114,32 +110,29 @@ class ClassifierLearner:
                 (summed * weight).backward()
             loss += summed.detach()
             right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
-        if self.params.grad_clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.params.grad_clip)
-        with as_many_threads_as_pay(self.network.parameters()):
-            self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer_step(self.optimizer, self.schedule, self.network.parameters(), grad_clip=self.params.grad_clip)
         if self._averaged is not None and self.schedule.last_epoch % self.params.ema_every == 0:
             self._averaged.update_parameters(self.network)
         return loss, right
 
     @torch.no_grad()
     def measure(self, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy (no smoothing) and accuracy of the averaged weights over ``split``, each image once,
-        whatever the number of ranks."""
+        """Mean cross-entropy (no smoothing) and accuracy of the averaged weights over ``split``.
+
+        Each image counts once, whatever the number of ranks.
+        """
         rank, world = rank_and_world()
-        model = self.averaged.eval()
+        network = self.averaged.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for part, target in split.parts(EVALUATION_BATCH, self.device, rank=rank, world=world):
-            logits = self._logits(model, self._view(part))
+            logits = self._logits(network, self._view(part))
             sums[0] += F.cross_entropy(logits, target, reduction="sum")
             sums[1] += (logits.argmax(1) == target).sum()
-        loss, right = (sum_over_ranks(sums) / len(split)).tolist()
-        return loss, right
+        loss, accuracy = (sum_over_ranks(sums) / len(split)).tolist()
+        return loss, accuracy
 
     def gather_statistics(self) -> None:
-        """Make the ranks' batch norm statistics one; before measuring or saving."""
+        """Give all ranks the mean of their batch norm statistics; call it before measuring or saving."""
         for network in dict.fromkeys([self.network, self.averaged]):
             average_buffers(network)
 
@@ -153,7 +146,7 @@ class ClassifierLearner:
         return {key: value.detach().cpu().clone().contiguous() for key, value in self.averaged.state_dict().items()}
 
     def state_dict(self, *, optimizer: bool = True) -> dict[str, Any]:
-        """Without the optimizer it is for a training that is at its end: half as large."""
+        """What a training goes on from. Without the optimizer, for a training at its end, it is half as large."""
         parts: dict[str, Any] = {"network": self.network}
         parts |= {"averaged": self._averaged} if self._averaged is not None else {}
         parts |= {"optimizer": self.optimizer, "schedule": self.schedule} if optimizer else {}
@@ -173,37 +166,26 @@ class ClassifierLearner:
             for modules in group_modules(self.network)[: self.frozen]:
                 keep_statistics(modules)
 
-    def _logits(self, model: nn.Module, pixels: Tensor) -> Tensor:
+    def _logits(self, network: nn.Module, pixels: Tensor) -> Tensor:
         inputs = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return model(inputs).float()
+            return network(inputs).float()
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """What `ClassifierLearner.weights` gave when ``state`` was taken by `ClassifierLearner.state_dict`."""
-    held = state.get("averaged", state["network"])
-    return {key.removeprefix("module."): value.contiguous() for key, value in held.items() if key != "n_averaged"}
-
-
-def non_finite(losses: Tensor) -> int | None:
-    """The position of the first loss that is no number, or None."""
-    bad = (~torch.isfinite(losses)).nonzero()
-    return int(bad[0]) if len(bad) else None
+    weights = state.get("averaged", state["network"])
+    return {key.removeprefix("module."): value.contiguous() for key, value in weights.items() if key != "n_averaged"}
 
 
 def _optimizer(layers: Sequence[Sequence[nn.Parameter]], params: OptimizerParams) -> torch.optim.Optimizer:
-    """Each layer group with a learning rate of its own, its matrices and kernels with weight decay."""
-    groups = []
+    """AdamW or SGD, each layer group with a learning rate of its own."""
+    groups: list[dict[str, Any]] = []
     if params.layer_decay == 1:  # one rate for all: fewer and larger groups are faster
         layers = [[parameter for layer in layers for parameter in layer]]
     for depth, layer in enumerate(layers):
         rate = params.learning_rate * params.layer_decay ** (len(layers) - 1 - depth)
-        for decay, chosen in (
-            (params.weight_decay, [p for p in layer if p.ndim > 1]),
-            (0.0, [p for p in layer if p.ndim <= 1]),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "lr": rate})
+        groups += decay_groups(layer, weight_decay=params.weight_decay, learning_rate=rate)
     if params.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
     nesterov = params.momentum > 0

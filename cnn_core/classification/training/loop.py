@@ -1,7 +1,7 @@
 """The training loop: epochs, selection of the best on the validation part, early stop, refit on everything.
 
-Plain torch: it runs alone on one device, or as every rank of a process group that somebody else has set up. It reads
-and writes no files: the caller gets a checkpoint after each epoch and may hand the last one in again to go on.
+It is plain torch, and runs alone on one device or as every rank of a process group that somebody else has set up. It
+reads and writes no files: the caller gets a checkpoint after each epoch and may hand the last one in again to go on.
 """
 
 from __future__ import annotations
@@ -16,23 +16,31 @@ from torch import Tensor, nn
 
 from cnn_core.classification.augmentation.transforms import Transform
 from cnn_core.classification.training.batches import Feed, Split, steps_per_epoch
-from cnn_core.classification.training.learner import ClassifierLearner, non_finite, total_steps, weights_of
+from cnn_core.classification.training.learner import ClassifierLearner, weights_of
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import rank_and_world, sum_over_ranks
+from cnn_core.optimization import diverged
 from cnn_core.seeds import generator, mixed_seed
 
-STEP_EVERY_S = 0.5  # progress within an epoch, and the look at the losses, at most this often
+REPORT_EVERY_S = 0.5  # progress within an epoch is reported, and the losses are checked, at most this often
 
 Checkpoint = dict[str, Any]  # what torch.load(weights_only=True) takes: tensors, numbers, texts, lists, dicts
+OnStep = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[dict[str, Any], Callable[[], Checkpoint]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """What is learned: images, how they are distorted and normalised, by which network, from where.
+    """What is learned and how the images reach the network.
 
-    ``refit`` is every labelled image (needed when ``params.refit`` is ``all``); ``val`` may be empty, then the last
-    epoch is taken. ``start`` loads what the new network begins with. ``class_weights`` is (K,) or None.
+    Args:
+        val: may be empty; the last epoch is taken then.
+        refit: every labelled image; needed when ``params.refit`` is ``all``.
+        mean, std: per channel, in 0..1.
+        build: makes a new network.
+        start: loads into the new network what it begins with.
+        class_weights: (K,), or None.
     """
 
     train: Feed
@@ -51,8 +59,14 @@ class TrainingSetup:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a finished training leaves. ``evaluated`` are the weights selected on val; ``shipped`` the same, or those
-    of the second fit on every labelled image. ``history`` has one record an epoch."""
+    """What a finished training leaves.
+
+    Args:
+        shipped: the weights selected on val, or those of the second fit on every labelled image.
+        evaluated: the weights selected on val.
+        best: the selected epoch, with its loss and accuracy on val.
+        history: a record an epoch.
+    """
 
     shipped: dict[str, Tensor]
     evaluated: dict[str, Tensor]
@@ -62,11 +76,11 @@ class TrainingResult:
 
 def train(
     params: TrainParams,
-    task: TrainingSetup,
+    setup: TrainingSetup,
     *,
     resume: Checkpoint | None = None,
-    on_step: Callable[[dict[str, Any]], None] = lambda _: None,
-    on_epoch: Callable[[dict[str, Any], Callable[[], Checkpoint]], None] = lambda _record, _checkpoint: None,
+    on_step: OnStep = lambda _: None,
+    on_epoch: OnEpoch = lambda _record, _checkpoint: None,
 ) -> TrainingResult:
     """Train from the start, or from the checkpoint of an epoch on; every rank calls it with the same arguments.
 
@@ -76,36 +90,37 @@ def train(
         on_epoch: called on every rank after each epoch with its record and a function that makes the checkpoint.
 
     Raises:
-        ValueError: a loss that is not finite (epoch, step and what to lower), or too few images for the ranks.
+        ValueError: a loss is not finite (the message names epoch, step and what to lower), or there are too few images
+            for the ranks.
     """
-    run = _Run(params, task, resume, on_step, on_epoch)
-    run.fit("select", task.train, params.epochs)
+    training = _Training(params, setup, resume, on_step, on_epoch)
+    training.fit("select", setup.train, params.epochs)
     if params.refit == "all":
-        assert task.refit is not None, "refit needs every labelled image"
-        run.fit("refit", task.refit, run.best["epoch"])
-    return outcome(run.checkpoint())
+        assert setup.refit is not None, "refit needs every labelled image"
+        training.fit("refit", setup.refit, training.best["epoch"])
+    return result_of(training.checkpoint())
 
 
-def outcome(checkpoint: Checkpoint) -> TrainingResult:
-    """What the checkpoint of a finished training holds."""
-    present = weights_of(checkpoint["learner"])
-    evaluated = checkpoint["best_weights"] or present
+def result_of(checkpoint: Checkpoint) -> TrainingResult:
+    """The result that the checkpoint of a finished training holds."""
+    latest = weights_of(checkpoint["learner"])
+    evaluated = checkpoint["best_weights"] or latest
     refitted = checkpoint["phase"] == "refit"
     return TrainingResult(
-        shipped=present if refitted else evaluated,
+        shipped=latest if refitted else evaluated,
         evaluated=evaluated,
         best=checkpoint["best"],
         history=checkpoint["history"],
     )
 
 
-class _Run:
+class _Training:
     """The state of one training: what a checkpoint holds."""
 
     def __init__(
-        self, params: TrainParams, task: TrainingSetup, resume: Checkpoint | None, on_step: Callable, on_epoch: Callable
+        self, params: TrainParams, setup: TrainingSetup, resume: Checkpoint | None, on_step: OnStep, on_epoch: OnEpoch
     ) -> None:
-        self.params, self.task, self.on_step, self.on_epoch = params, task, on_step, on_epoch
+        self.params, self.setup, self.on_step, self.on_epoch = params, setup, on_step, on_epoch
         self._resume = resume
         self.history: list[dict[str, Any]] = resume["history"] if resume else []
         self.best: dict[str, Any] = resume["best"] if resume else {}
@@ -115,14 +130,19 @@ class _Run:
         self.rank, self.world = rank_and_world()
 
     def checkpoint(self) -> Checkpoint:
-        """All that is needed to go on, or to take the outcome from; nothing twice, as AlexNet's weights are 228 MB."""
-        held = {"phase": self.phase, "epoch": self.epoch, "history": self.history, "best": self.best}
-        best_now = self.phase == "select" and self.best["epoch"] == self.epoch
-        held["best_weights"] = None if best_now else self.best_weights
-        return {**held, "learner": self.learner.state_dict(optimizer=self.epoch < self.epochs)}
+        """What a training goes on from, and what its result is taken from. AlexNet's 228 MB are in it once only."""
+        best_is_latest = self.phase == "select" and self.best["epoch"] == self.epoch
+        return {
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "history": self.history,
+            "best": self.best,
+            "best_weights": None if best_is_latest else self.best_weights,
+            "learner": self.learner.state_dict(optimizer=self.epoch < self.epochs),
+        }
 
     def fit(self, phase: str, feed: Feed, epochs: int) -> None:
-        """Train one network for ``epochs`` (or until patience ends), unless the checkpoint says that it is done."""
+        """Train one network for ``epochs`` epochs or until patience ends, unless the checkpoint has done so."""
         resume = self._resume if self._resume and self._resume["phase"] == phase else None
         if self._resume and self._resume["phase"] == "refit" and phase == "select":
             return
@@ -144,38 +164,38 @@ class _Run:
             self.on_epoch(record, self.checkpoint)
 
     def _learner(self, images: int, epochs: int) -> ClassifierLearner:
-        params, task = self.params, self.task
+        params, setup = self.params, self.setup
         torch.manual_seed(mixed_seed(params.seed, "weights"))  # the same weights on every rank and in both fits
-        network = task.build()
-        task.start(network)
+        network = setup.build()
+        setup.start(network)
         return ClassifierLearner(
             network,
             params,
-            steps=total_steps(epochs, params.epoch_images or images, params.batch_size),
-            mean=task.mean,
-            std=task.std,
-            view=task.transform.view,
-            class_weights=task.class_weights,
-            device=task.device,
-            dtype=autocast_dtype(params.precision, task.device),
-            micro_batch=task.micro_batch,
-            compiled=task.compiled,
+            steps=epochs * steps_per_epoch(params.epoch_images or images, params.batch_size),
+            mean=setup.mean,
+            std=setup.std,
+            view=setup.transform.view,
+            class_weights=setup.class_weights,
+            device=setup.device,
+            dtype=autocast_dtype(params.precision, setup.device),
+            micro_batch=setup.micro_batch,
+            compiled=setup.compiled,
         )
 
     def _epoch(self, feed: Feed) -> dict[str, float]:
-        """One pass; the record's training part, over all ranks."""
-        params, task, number = self.params, self.task, self.epoch + 1
+        """Train for one epoch and return the training part of its record, over all ranks."""
+        params, setup = self.params, self.setup
         torch.manual_seed(mixed_seed(params.seed, "dropout", self.phase, self.epoch, self.rank))
         frozen = params.frozen_groups(self.epoch, self.learner.groups)
         if frozen != self.learner.frozen:
             self.learner.freeze(frozen)
         total = params.epoch_images or len(feed)
         steps = steps_per_epoch(total, params.batch_size)
-        losses = torch.zeros(steps, device=task.device)  # mean of each step, of this rank
-        sums = torch.zeros(2, dtype=torch.float64, device=task.device)
+        losses = torch.zeros(steps, device=setup.device)  # the mean loss of each step, of this rank
+        sums = torch.zeros(2, dtype=torch.float64, device=setup.device)  # loss and right answers
         rate = float(self.learner.optimizer.param_groups[-1]["lr"])
-        started = shown = time.perf_counter()
-        done = seen = 0
+        started = reported = time.perf_counter()
+        done = rank_done = 0
         batches = feed.epoch(
             draws=params.epoch_images,
             batch_size=params.batch_size,
@@ -183,42 +203,42 @@ class _Run:
             epoch=self.epoch,
             rank=self.rank,
             world=self.world,
-            device=task.device,
+            device=setup.device,
         )
         for step, (images, labels, global_batch_size) in enumerate(batches):
-            draws = generator(task.device, params.seed, "augment", self.phase, self.epoch, step, self.rank)
+            draws = generator(setup.device, params.seed, "augment", self.phase, self.epoch, step, self.rank)
             progress = (self.epoch + step / steps) / self.epochs
-            pixels, targets = task.transform.training(images, labels, progress=progress, generator=draws)
+            pixels, targets = setup.transform.training(images, labels, progress=progress, generator=draws)
             loss, right = self.learner.step(pixels, targets, global_batch_size=global_batch_size)
             losses[step] = loss / len(images)
             sums += torch.stack([loss, right])
-            done, seen = done + global_batch_size, seen + len(images)
+            done, rank_done = done + global_batch_size, rank_done + len(images)
             now = time.perf_counter()
-            if now - shown >= STEP_EVERY_S or step == steps - 1:
-                shown = now
-                self._check(losses[: step + 1], number)
-                mean_loss, accuracy = (sums / seen).tolist()
-                numbers = {"loss": mean_loss, "accuracy": accuracy, "images_per_s": done / (now - started)}
-                position = {"phase": self.phase, "epoch": number, "epochs": self.epochs, "done": done, "total": total}
-                self.on_step(position | numbers)
+            if now - reported >= REPORT_EVERY_S or step == steps - 1:
+                reported = now
+                self._check(losses[: step + 1])
+                self._report(sums / rank_done, done=done, total=total, images_per_s=done / (now - started))
         speed = total / (time.perf_counter() - started)
         loss, accuracy = (sum_over_ranks(sums) / total).tolist()
         return {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate, "images_per_s": speed}
 
-    def _check(self, losses: Tensor, epoch: int) -> None:
-        step = non_finite(losses)
-        if step is not None:
-            raise ValueError(
-                f"the loss is {losses[step].item()} at step {step + 1} of epoch {epoch}: training has diverged; "
-                f"lower learning_rate (now {self.params.learning_rate:g}) or set a smaller grad_clip "
-                f"(now {self.params.grad_clip:g})"
-            )
+    def _report(self, means: Tensor, **numbers: float) -> None:
+        loss, accuracy = means.tolist()
+        position = {"phase": self.phase, "epoch": self.epoch + 1, "epochs": self.epochs}
+        self.on_step(position | numbers | {"loss": loss, "accuracy": accuracy})
+
+    def _check(self, losses: Tensor) -> None:
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            step, params = int(bad[0]), self.params
+            where = f"at step {step + 1} of epoch {self.epoch + 1}"
+            raise diverged(losses[step].item(), where, learning_rate=params.learning_rate, grad_clip=params.grad_clip)
 
     def _select(self) -> dict[str, float]:
-        """Measure on val; keep the weights when they are the best so far (without a validation part: the last)."""
-        measured = {}
-        if len(self.task.val):
-            loss, accuracy = self.learner.measure(self.task.val)
+        """Measure on val, and keep the weights when they are the best so far; without a validation part, always."""
+        measured: dict[str, float] = {}
+        if len(self.setup.val):
+            loss, accuracy = self.learner.measure(self.setup.val)
             measured = {"val_loss": loss, "val_accuracy": accuracy}
         # Ties go to the later epoch, not to the lower loss: label smoothing makes that rise while errors still fall.
         by_val = self.params.select == "accuracy" and self.best and measured
@@ -228,14 +248,14 @@ class _Run:
         return measured
 
     def _out_of_patience(self) -> bool:
-        patience = self.params.patience if self.phase == "select" and len(self.task.val) else 0
+        patience = self.params.patience if self.phase == "select" and len(self.setup.val) else 0
         return bool(patience and self.best and self.epoch - self._last_improved() >= patience)
 
     def _last_improved(self) -> int:
-        """The first epoch that reached the best accuracy: a tie with a lower loss is no progress to wait for."""
+        """The first epoch with the best accuracy: a later tie with a lower loss is no progress to wait for."""
         selected = [record for record in self.history if record["phase"] == "select"]
         best = max(r["val_accuracy"] for r in selected)
-        return next(r["epoch"] for r in selected if r["val_accuracy"] == best)
+        return next(int(r["epoch"]) for r in selected if r["val_accuracy"] == best)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -17,7 +17,8 @@ import torch
 
 from cnn_core.distributed import share
 from cnn_core.segmentation.training.data import MaskSet
-from cnn_core.segmentation.training.learner import Maps, SamLearner
+from cnn_core.segmentation.training.forward import Maps
+from cnn_core.segmentation.training.learner import SamLearner
 
 AT_A_TIME = 8  # images encoded
 LOOK_S = 0.2  # from one look for what another process writes to the next

@@ -21,13 +21,14 @@ from torch import Tensor
 from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import rank_and_world, share, sum_over_ranks
 from cnn_core.files import is_none
+from cnn_core.optimization import diverged
 from cnn_core.seeds import generator, mixed_seed
 from cnn_core.segmentation.sam.network import LoadedSam, load_sam
 from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL
 from cnn_core.segmentation.training.data import MaskSet, Prompted, draw_prompts, load_masks
 from cnn_core.segmentation.training.embeddings import Embeddings
-from cnn_core.segmentation.training.learner import LOOKS, SamLearner
+from cnn_core.segmentation.training.learner import AUGMENTATION_DRAWS, SamLearner
 from cnn_core.segmentation.training.losses import iou
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 
@@ -165,8 +166,9 @@ class _Run:
             own = _share(len(rows), self.rank, self.world)
             batch = drawn(params, data, rows, draws, part=own)
             maps = self.kept["train"][batch.rows] if self.kept else None
-            looks = torch.rand(len(rows), LOOKS, generator=generator(CPU, params.seed, "augment", epoch, step))
-            loss, found = self.learner.step(batch, maps, looks[own], global_batch_size=len(rows))
+            augmentation = generator(CPU, params.seed, "augment", epoch, step)
+            uniform = torch.rand(len(rows), AUGMENTATION_DRAWS, generator=augmentation)
+            loss, found = self.learner.step(batch, maps, uniform[own], global_batch_size=len(rows))
             done += len(rows)
             mine += len(batch.rows)
             sums += torch.stack([loss, found]) * len(batch.rows)
@@ -183,10 +185,9 @@ class _Run:
 
     def _check(self, loss: Tensor, epoch: int) -> None:
         if not torch.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss.item()} in epoch {epoch + 1}: training has diverged; lower learning_rate (now "
-                f"{self.params.learning_rate:g}) or set a smaller grad_clip (now {self.params.grad_clip:g})"
-            )
+            params = self.params
+            where = f"in epoch {epoch + 1}"
+            raise diverged(loss.item(), where, learning_rate=params.learning_rate, grad_clip=params.grad_clip)
 
     def measure(self) -> dict[str, float]:
         """The averaged network on the validation part, prompted by the true boxes: the mean over objects of the IoU,

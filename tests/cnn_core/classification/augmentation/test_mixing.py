@@ -131,8 +131,8 @@ def test_a_value_out_of_bounds_is_refused_by_name(key: str, value: float):
 
 def test_importing_it_does_not_import_torchvision():
     """Which costs seconds, and every stage that trains imports it."""
-    for name in ("mixing", "photo_augmentation"):
-        files = project_files(ROOT, ROOT / f"cnn_core/{name}.py")
+    for name in ("mixing", "photo"):
+        files = project_files(ROOT, ROOT / f"cnn_core/classification/augmentation/{name}.py")
         roots = {name.split(".")[0] for file in files for name in imported(file, top_level_only=True)}
         assert "torch" in roots
         assert "torchvision" not in roots

@@ -1,7 +1,7 @@
-"""Checks deliveries and adds the good ones to a source: ``python -m tasks.inbox < REQUEST.json`` says what became of
-each.
+"""Check deliveries and add the good ones to a source: ``python -m tasks.inbox < REQUEST.json``.
 
-A process of its own, as flows import no torch. It ends with 3 and one sentence when the source itself is at fault.
+It prints what became of each delivery. It is a process of its own, as flows import no torch. When the
+source itself is at fault, it exits with 3 and prints one sentence.
 """
 
 from __future__ import annotations
@@ -9,23 +9,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_core.inbox.deliveries import Delivery, Known, read_delivery, read_known
-from cnn_core.inbox.drift import DriftParams, sentence
+import numpy as np
+
+from cnn_core.inbox.deliveries import Delivery, Growth, Known, Labelled, read_delivery, read_known
+from cnn_core.inbox.drift import Drift, DriftParams, Sample, check_drift, pixel_measures, sentence
 from cnn_core.inbox.growth import GROWTHS, grow
-from tasks.drift import DriftCheck
+
+SIDE = 96  # pixels of the squares in which photographs are measured; the champion resizes them
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """
+    """Judge each delivery of a request, and add the accepted ones to the source.
+
     Args:
-        request: ``set``, ``source``, ``target``, ``deliveries`` (path -> name in the source), ``max_bad_fraction``,
-            ``drift`` (off, warn or stop), ``drift_params``, ``champion`` (a model folder or null).
+        request: ``set``, ``source``, ``target``, ``deliveries`` (path -> name in the source),
+            ``max_bad_fraction``, ``drift`` (off, warn or stop), ``drift_params``, ``champion``
+            (a model folder or null).
 
     Returns:
-        ``deliveries``: path -> accepted, reason, new, known, refused, warnings; ``images``: how many were added.
+        ``deliveries``: path -> accepted, reason, new, known, refused, warnings; ``images``: the
+        number of images that were added.
     """
     growth = GROWTHS[request["set"]]
     params = DriftParams(**request["drift_params"])
@@ -33,42 +40,81 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     check = None
     if request["drift"] != "off":
         check = DriftCheck(growth, known.sample, known.classes, params, request["champion"])
-    told: dict[str, dict[str, Any]] = {}
+    verdicts: dict[str, dict[str, Any]] = {}
     accepted: list[tuple[str, Delivery]] = []
     for path, name in request["deliveries"].items():
         try:
             delivery = read_delivery(growth, Path(path), known, max_bad_fraction=request["max_bad_fraction"])
             warnings = drift_warnings(check, delivery, known, stop=request["drift"] == "stop")
         except ValueError as error:
-            told[path] = {"accepted": False, "reason": str(error)}
+            verdicts[path] = {"accepted": False, "reason": str(error)}
             continue
         accepted.append((name, delivery))
         known.labels.update({image.sha256: image.label for image in delivery.new})
         counts = {"new": len(delivery.new), "known": delivery.known, "refused": len(delivery.refused)}
-        told[path] = {"accepted": True, "reason": "", "warnings": warnings, **counts}
+        verdicts[path] = {"accepted": True, "reason": "", "warnings": warnings, **counts}
     if accepted:
         grow(growth, request["source"], Path(request["target"]), accepted, known)
-    return {"deliveries": told, "images": sum(len(delivery.new) for _, delivery in accepted)}
+    return {"deliveries": verdicts, "images": sum(len(delivery.new) for _, delivery in accepted)}
+
+
+class DriftCheck:
+    """Compares deliveries with a source, whose images it measures once.
+
+    Args:
+        champion: a model folder for the features, or None. When it cannot be used (it may be of an
+            earlier version of this project), the check goes on without features and ``note`` says so.
+    """
+
+    def __init__(
+        self, growth: Growth, old: Sequence[Labelled], classes: Sequence[str], params: DriftParams, champion: str | None
+    ) -> None:
+        self._growth, self._classes, self._params, self._champion = growth, classes, params, champion
+        self.note = ""
+        try:
+            self._old = self._sample(old)
+        except ValueError as error:
+            self._champion, self.note = None, f"features were not compared: {error}"
+            self._old = self._sample(old)
+
+    def __call__(self, new: Sequence[Labelled]) -> list[Drift]:
+        """Measure how far the new images differ from the source's.
+
+        Raises:
+            ValueError: there are too few images to tell.
+        """
+        random = np.random.default_rng(self._params.seed)
+        rows = sorted(random.choice(len(new), min(len(new), self._params.most), replace=False))
+        return check_drift(self._old, self._sample([new[row] for row in rows]), self._classes, self._params)
+
+    def _sample(self, images: Sequence[Labelled]) -> Sample:
+        from cnn_core.inbox.features import last_features  # imports torch, which only a champion needs
+
+        pixels = self._growth.pixels([image.image for image in images], SIDE)
+        features = last_features(self._champion, pixels) if self._champion else None
+        labels = np.array([image.label for image in images])
+        return Sample(labels=labels, pixels=pixel_measures(pixels), features=features)
 
 
 def drift_warnings(check: DriftCheck | None, delivery: Delivery, known: Known, *, stop: bool) -> list[str]:
-    """
+    """Return a sentence for each thing that a person should know of the delivery's drift.
+
     Raises:
-        ValueError: the images have drifted, and drift stops.
+        ValueError: the images have drifted, and ``stop`` is set.
     """
     if check is None:
         return []
     try:
-        found = check(delivery.new)
+        drifts = check(delivery.new)
     except ValueError as error:
         return [f"no drift check: {error}"]
     notes = [check.note] if check.note else []
-    if not (text := sentence(found)):
+    if not (text := sentence(drifts)):
         return notes
-    told = f"{delivery.path.name} differs from the {len(known.labels):,} images there are in {text}"
+    warning = f"{delivery.path.name} differs from the {len(known.labels):,} images there are in {text}"
     if stop:
-        raise ValueError(f"{told}. If that is as it should be, hand it in with drift: warn")
-    return [told, *notes]
+        raise ValueError(f"{warning}. If that is as it should be, hand it in with drift: warn")
+    return [warning, *notes]
 
 
 if __name__ == "__main__":

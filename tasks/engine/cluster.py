@@ -1,7 +1,7 @@
-"""A Ray for the stage: one of its own, ended with it, or a running cluster.
+"""Ray for a stage: either one that the stage starts and ends, or a running cluster.
 
-Quiet, without telemetry, bounded, and with workers that run this tree's code. Of a running cluster it is checked that
-its nodes see the folders that they have to share.
+It is quiet, bounded and without telemetry, and its workers run the code of this checkout. The nodes
+of a running cluster are checked for access to the folders that they must share.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from tasks.engine.environment import ALLOCATOR, THREADS
 from tasks.engine.events import ROOT, StageError, log
 from tasks.engine.runtime import Runtime, available_cores
 
-OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so there is next to nothing in it ...
+OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so the store is nearly empty ...
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
-WAIT_FOR_NODES_S = 600  # for a cluster to have room (again) for the fewest workers
-ANSWER_S = 60  # a node that does not answer for so long is not there
+WAIT_FOR_NODES_S = 600  # until a cluster has the cores for the fewest workers (again)
+ANSWER_S = 60  # a node that does not answer for this long is lost
 
-# No telemetry, no chatter, no watcher of what cannot happen here. Read by Ray when it is imported or started.
+# No telemetry, no log lines, no watcher of what cannot happen here. Ray reads these when it is
+# imported or started.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # its default makes every fit 3 s longer
-    # For a worker that is there and does not answer (default: 10 minutes); a dead one Ray notices by itself.
+    # For a worker that lives but does not answer (default: 10 minutes).
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
@@ -39,7 +40,7 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # Its workers are niced by 15 by default, so whatever else is awake goes before the training.
+    # By default Ray lowers its workers' priority by 15: any other process would go first.
     "RAY_worker_niceness": "0",
     **THREADS,
     **ALLOCATOR,
@@ -48,7 +49,7 @@ ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_cluster(runtime: Runtime) -> Iterator[None]:
-    """A Ray to work with, ended afterwards; ``runtime.ray_address`` names a running one to connect to instead.
+    """Start a Ray and end it after the block, or connect to the one at ``runtime.ray_address``.
 
     Raises:
         StageError: no Ray answers at the address (transient).
@@ -70,14 +71,15 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
                 "transient",
             ) from None
     else:
-        # A folder of its own: stages start their Rays side by side. Short, for the sockets in it have 107 characters.
-        usual = tempfile.gettempdir()
-        folder = tempfile.mkdtemp(prefix="gridflow-", dir=usual if len(usual) < 40 else "/tmp")
+        # A folder of its own, as stages run side by side; short, as the paths of its sockets may
+        # have 107 characters.
+        temporary = tempfile.gettempdir()
+        folder = tempfile.mkdtemp(prefix="gridflow-", dir=temporary if len(temporary) < 40 else "/tmp")
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with _environment(PYTHONPATH=path):
             ray.init(
                 address="local",
-                # One more than the workers take; not where they would grow into it.
+                # One more than the workers take, unless an elastic training would take it too.
                 num_cpus=max(available_cores(), runtime.num_workers[0] * runtime.cpus()) + (not runtime.elastic),
                 include_dashboard=False,
                 object_store_memory=STREAMING_STORE_BYTES if runtime.feed == "streamed" else OBJECT_STORE_BYTES,
@@ -93,39 +95,40 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
 
 
 def node_cores() -> list[int]:
-    """The CPUs of each living node that has any."""
+    """Return the cores of each living node that has any."""
     import ray
 
     return [int(n["Resources"]["CPU"]) for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= 1]
 
 
 def wait_for_room(runtime: Runtime, cpus: int) -> None:
-    """Wait until the nodes of a running cluster have, all in all, the cores for the fewest workers.
+    """Wait until the nodes of a running cluster together have the cores for the fewest workers.
 
     Raises:
-        StageError: they have not, after ten minutes (transient).
+        StageError: they still have not after ten minutes (transient).
     """
-    least, began, told = runtime.num_workers[0], time.monotonic(), False
+    least, start, logged = runtime.num_workers[0], time.monotonic(), False
     while (room := sum(cores // cpus for cores in node_cores())) < least:
-        if time.monotonic() - began > WAIT_FOR_NODES_S:
+        if time.monotonic() - start > WAIT_FOR_NODES_S:
             raise StageError(
                 f"the cluster at {runtime.ray_address} has room for {room} of the {least} workers of {cpus} cores; "
                 "add nodes, or lower num_workers or cpus_per_worker in runtime.yaml",
                 "transient",
             )
-        if not told:
+        if not logged:
             log(f"waiting for nodes: there is room for {room} of {least} workers of {cpus} cores")
-            told = True
+            logged = True
         time.sleep(1)
 
 
 def check_shared(state: str, data: str | Path) -> None:
-    """See that every node of a running cluster sees the state folder (or URI) and the data folder.
+    """Check that every node of a running cluster sees the state folder (or URI) and the data.
 
-    The driver writes a token into the state folder and each node reads it: one of its own at the same path is none.
+    The driver writes a token into the state folder and each node reads it, so a node's own folder
+    at the same path does not pass.
 
     Raises:
-        StageError: one of them does not (user); or a node does not answer (transient).
+        StageError: a node does not see one of them (user), or does not answer (transient).
     """
     import ray
     from fsspec.core import url_to_fs
@@ -137,14 +140,14 @@ def check_shared(state: str, data: str | Path) -> None:
     with files.open(f"{path}/{token}", "w") as file:
         file.write(token)
     try:
-        asked = {
+        pending = {
             node["NodeManagerAddress"] + f" ({node['NodeID'][:8]})": ray.remote(num_cpus=0)(_seen)
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
             .remote(state, token, str(data))
             for node in ray.nodes()
             if node["Alive"] and node["Resources"].get("CPU", 0) >= 1  # others take no workers
         }
-        answers = {name: ray.get(answer, timeout=ANSWER_S) for name, answer in asked.items()}
+        answers = {name: ray.get(answer, timeout=ANSWER_S) for name, answer in pending.items()}
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise StageError(f"a node of the Ray cluster does not answer: {first_line(error)}", "transient") from None
     finally:
@@ -153,7 +156,11 @@ def check_shared(state: str, data: str | Path) -> None:
 
 
 def judge_shared(answers: Mapping[str, tuple[bool, bool]], state: str, data: str | Path) -> None:
-    """``answers``: of each node, whether it sees the state and the data."""
+    """Raise for the first node that misses a folder.
+
+    Args:
+        answers: for each node, whether it sees the state and the data.
+    """
     for node, (state_seen, data_seen) in answers.items():
         if not state_seen:
             raise StageError(
@@ -168,16 +175,16 @@ def judge_shared(answers: Mapping[str, tuple[bool, bool]], state: str, data: str
 
 
 def _seen(state: str, token: str, data: str) -> tuple[bool, bool]:
-    """Runs on a node."""
+    """Run on a node: return whether it sees the state and the data."""
     from fsspec.core import url_to_fs
 
     files, path = url_to_fs(state)
     try:
         with files.open(f"{path}/{token}") as file:
-            seen = file.read().decode() == token
+            state_seen = file.read().decode() == token
     except OSError:
-        seen = False
-    return seen, (Path(data) / "dataset.json").is_file()
+        state_seen = False
+    return state_seen, (Path(data) / "dataset.json").is_file()
 
 
 def first_line(error: BaseException) -> str:

@@ -1,9 +1,10 @@
 """The protocol between a stage and whoever runs it.
 
-``dvc repro`` answers 255 whatever a stage returned, so a stage tells its story in files: with ``$GRIDFLOW_RUN_DIR`` set
-(the Prefect flow sets it) it appends ``events.jsonl`` there (progress, metrics, resources) and on failure writes
-``failure.json`` (``kind: user|transient|oom|bug`` and one sentence for a person). Without it the same goes to the
-terminal: a live bar (plain lines when piped) and an error message.
+``dvc repro`` returns 255 whatever a stage returned, so a stage reports by files. With
+``$GRIDFLOW_RUN_DIR`` set (the Prefect flow sets it) it appends to ``events.jsonl`` there (progress,
+metrics, resources) and on failure writes ``failure.json`` (``kind: user|transient|oom|bug`` and one
+sentence for a person). Without that variable the same goes to the terminal, as a live bar (plain
+lines when piped) and an error message.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ EVENT_EVERY_S = 0.5
 
 
 class StageError(Exception):
-    """A failure whose kind is known: what is wrong, where and what to do, in one sentence for a person."""
+    """A failure of a known kind; its sentence says what is wrong, where, and what to do."""
 
     def __init__(self, message: str, kind: Kind = "user") -> None:
         super().__init__(message)
         self.message, self.kind = message, kind
 
-    def __reduce__(self) -> tuple[Any, ...]:  # crosses Ray's process borders whole
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it survives the way between Ray's processes
         return type(self), (self.message, self.kind)
 
 
 def run_dir() -> Path | None:
-    """The folder that the runner reads, or None when a person reads the terminal."""
+    """Return the folder that the runner reads, or None when a person reads the terminal."""
     value = os.environ.get("GRIDFLOW_RUN_DIR")
     return Path(value) if value else None
 
 
 def emit(event: str, **fields: Any) -> None:
-    """Append one event for the runner; nothing happens when there is none."""
+    """Append one event for the runner. Without a runner it does nothing."""
     if folder := run_dir():
         line = json.dumps({"time": time.time(), "event": event, **fields}, default=float)
         with (folder / "events.jsonl").open("a") as file:
@@ -58,19 +59,22 @@ def emit(event: str, **fields: Any) -> None:
 
 
 def log(message: str) -> None:
-    """One line for a person: the terminal, or the Prefect log through the stage's output."""
+    """Print one line for a person. The Prefect flow logs it, as it reads the stage's output."""
     tqdm.write(message, file=sys.stdout)
     sys.stdout.flush()
 
 
 class Progress:
-    """Counts done units and shows them: a bar in a terminal, plain lines when piped, events under a runner."""
+    """A count of finished units.
+
+    It shows as a bar in a terminal, as plain lines when piped, and as events under a runner.
+    """
 
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, 0
         self._numbers: dict[str, float] = {}
         self._start, self._first = time.monotonic(), 0
-        self._shown = self._start if run_dir() is None else 0.0
+        self._reported = self._start if run_dir() is None else 0.0
         live = run_dir() is None and sys.stderr.isatty()
         self._bar = tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True) if live else None
 
@@ -83,24 +87,24 @@ class Progress:
             self._bar.refresh()
 
     def update(self, units: int = 1, **numbers: float) -> None:
-        """``units`` more are done; ``numbers`` (loss, accuracy, images_per_s ...) are shown beside the count."""
+        """Add finished ``units``; show ``numbers`` (loss, images_per_s ...) beside the count."""
         self.done += units
         self._numbers.update(numbers)
         if self._bar is not None:
             self._bar.set_postfix({k: format_number(v) for k, v in self._numbers.items()}, refresh=False)
             self._bar.update(units)
         else:
-            self._tell(final=self.done == self.total)
+            self._report(final=self.done == self.total)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def _tell(self, *, final: bool) -> None:
+    def _report(self, *, final: bool) -> None:
         now = time.monotonic()
-        if not final and now - self._shown < (EVENT_EVERY_S if run_dir() else LINE_EVERY_S):
+        if not final and now - self._reported < (EVENT_EVERY_S if run_dir() else LINE_EVERY_S):
             return
-        self._shown = now
+        self._reported = now
         rate = (self.done - self._first) / max(now - self._start, 1e-9)
         left = (self.total - self.done) / rate if self.total and rate > 0 else None
         if run_dir():
@@ -112,7 +116,7 @@ class Progress:
 
 @contextmanager
 def progress(label: str, total: int | None, unit: str = "images") -> Iterator[Progress]:
-    """``with progress("decode", len(files)) as bar: bar.update(images_per_s=...)``."""
+    """Show progress: ``with progress("decode", len(files)) as bar: bar.update(loss=...)``."""
     bar = Progress(label, total, unit)
     try:
         yield bar
@@ -123,11 +127,11 @@ def progress(label: str, total: int | None, unit: str = "images") -> Iterator[Pr
 def progress_line(
     label: str, done: int, total: int | None, unit: str, eta_s: float | None, numbers: dict[str, float]
 ) -> str:
-    """``train 3/16 epochs · loss 0.41 · accuracy 0.973 · 40 s left``."""
+    """Return a line such as ``train 3/16 epochs · loss 0.41 · accuracy 0.973 · 40 s left``."""
     count = f"{label} {done:,}/{total:,} {unit}" if total else f"{label} {done:,} {unit}"
-    shown = [f"{key.replace('_', ' ')} {format_number(value)}" for key, value in numbers.items()]
+    values = [f"{key.replace('_', ' ')} {format_number(value)}" for key, value in numbers.items()]
     left = [f"{eta_s:.0f} s left"] if eta_s and eta_s >= 1 else []
-    return " · ".join([count, *shown, *left])
+    return " · ".join([count, *values, *left])
 
 
 def format_number(value: float) -> str:
@@ -135,7 +139,7 @@ def format_number(value: float) -> str:
 
 
 def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
-    """Write a DVC metrics file, with the stage's seconds so far and what it took, and tell the runner."""
+    """Write a DVC metrics file, with the stage's seconds and resources so far, and report it."""
     metrics = {**metrics, "seconds": round(elapsed(), 1)}
     if (meter := Meter.running) is not None:
         metrics["resources"] = meter.summary()
@@ -145,12 +149,12 @@ def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
 
 
 def elapsed() -> float:
-    """Seconds since this process started, its imports included."""
+    """Return the seconds since this process started, its imports included."""
     return time.time() - psutil.Process().create_time()
 
 
 def run_stage(main: Callable[..., None]) -> None:
-    """Entry point of every stage module: ``main(*arguments)``, with failures told in the protocol; exits 1 on one."""
+    """Run a stage's ``main`` with the command line's arguments; report a failure and exit with 1."""
     _follow_parent()
     Meter.begin()
     try:
@@ -163,15 +167,15 @@ def run_stage(main: Callable[..., None]) -> None:
         kind, message = classify(error)
         if kind == "bug":
             traceback.print_exc()
-        _tell_failure(kind, message)
+        _report_failure(kind, message)
         sys.exit(1)
 
 
 def classify(error: BaseException) -> tuple[Kind, str]:
-    """What kind of failure this is, and its sentence.
+    """Return the kind of a failure, and its sentence.
 
-    A ``ValueError`` that our own code raised is the user's to mend (style: a useful sentence for what a user got
-    wrong); the same raised inside a library is a bug of ours.
+    A ``ValueError`` that our own code raised is a user's mistake, and its message says what to do.
+    One that a library raised is a bug of ours.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, StageError):
@@ -198,12 +202,14 @@ def _raised_here(error: BaseException) -> bool:
     return source.is_relative_to(ROOT) and ".venv" not in source.relative_to(ROOT).parts
 
 
-def _tell_failure(kind: Kind, message: str) -> None:
+def _report_failure(kind: Kind, message: str) -> None:
     if folder := run_dir():
         (folder / "failure.json").write_text(json.dumps({"kind": kind, "message": message}) + "\n")
     print(f"error: {message}", file=sys.stderr)
-    if run_dir() is None and "DVC_ROOT" in os.environ:  # the flow restores by itself
-        print("What an earlier run made is safe in DVC's cache: `dvc checkout` brings it back.", file=sys.stderr)
+    if run_dir() is None and "DVC_ROOT" in os.environ:  # the flow restores the outputs itself
+        print(
+            "The outputs of an earlier run are safe in DVC's cache: `dvc checkout` brings them back.", file=sys.stderr
+        )
 
 
 def _emit_resources() -> None:
@@ -212,7 +218,7 @@ def _emit_resources() -> None:
 
 
 def _follow_parent() -> None:
-    """End this stage's processes when the flow that started it is gone (killed, so it could not do it itself)."""
+    """End this stage's processes when the flow is gone: killed, it could not end them itself."""
     runner = os.environ.get("GRIDFLOW_RUNNER_PID")
     if not runner or run_dir() is None:
         return
@@ -220,7 +226,7 @@ def _follow_parent() -> None:
     def watch() -> None:
         while psutil.pid_exists(int(runner)):
             time.sleep(1.0)
-        for child in psutil.Process().children(recursive=True):  # also those with a session of their own
+        for child in psutil.Process().children(recursive=True):  # also those that lead a session
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         os.killpg(os.getpgid(0), signal.SIGKILL)

@@ -1,11 +1,13 @@
-"""Long inference in parts: workers that load once, parts that are complete or absent, runs that can be resumed.
+"""Long inference in parts, which are complete or absent, so that a killed run can be resumed.
 
-A finished part is not computed again, so a killed run goes on with what is missing. Only descriptions of parts (names,
-numbers) pass through the driver; the workers read the pixels and write the results.
+A finished part is not computed again, so a killed run goes on with what is missing. Only
+descriptions of parts (names, numbers) pass through the driver; the workers read the pixels and
+write the results.
 
-Workers are actors of Ray Data. One child process does a few images before Ray would have started; if it dies, Ray does
-the rest. Ray replaces an actor that died and gives it the same part again, without end: `LazyWorker` counts how often a
-part was begun, and so notices a part at which one worker after the other dies.
+Workers are actors of Ray Data. One child process does a few images before Ray would have started;
+if it dies, Ray does the rest. Ray replaces an actor that died and gives it the same part again,
+without end: `LazyWorker` counts how often a part was begun, and so notices a part at which one
+worker after the other dies.
 """
 
 from __future__ import annotations
@@ -42,11 +44,13 @@ def run_parts(
     """Do every part that is not finished, with its results at ``part_folder(folder, its number)``.
 
     Args:
-        parts: each has a length (in units) and a text that names it, and is small enough to be sent around.
+        parts: each has a length (in units) and a text that names it, and is small enough to be sent
+            around.
         make: builds the worker, in the worker's process.
 
     Raises:
-        StageError: the worker failed (its own kind); several workers died of one part (user); Ray lost one (transient).
+        StageError: the worker failed (its own kind); several workers died of one part (user); Ray
+            lost one (transient).
     """
     folder = folder.absolute()
     for begun in folder.glob("part-*.begun"):  # by a run that was interrupted
@@ -87,7 +91,7 @@ def _results(
 
 
 def one_process_will_do(runtime: Runtime, units: int) -> bool:
-    """Whether Ray would not pay for its start of seconds: few images, one worker, no GPU and no cluster."""
+    """Whether Ray's start would not pay: few images, one worker, no GPU and no cluster."""
     few = units <= runtime.local_images and runtime.num_workers[1] == 1 and not runtime.ray_address
     return few and (runtime.use_gpu is False or (runtime.use_gpu == "auto" and not gpu_count()))
 
@@ -95,7 +99,10 @@ def one_process_will_do(runtime: Runtime, units: int) -> bool:
 def _in_child_process(
     todo: NumberedParts, make: MakeWorker, folder: Path, runtime: Runtime
 ) -> Iterator[dict[str, Any]]:
-    """Do the parts in one child process, so that a crash cannot take the stage down; after one, the rest is missing."""
+    """Do the parts in one child process, so that a crash cannot take the stage down.
+
+    After a crash, the rest is missing.
+    """
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     resources = Resources(actors=1, cpus=runtime.cpus_per_worker or available_cores(), gpus=0)
@@ -168,7 +175,8 @@ def _on_ray(todo: NumberedParts, make: MakeWorker, folder: Path, resources: Reso
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # As bytes: Ray Data would try to make columns of them, and warn of an actor with arguments of its own.
+    # As bytes: Ray Data would try to make columns of them, and warn of an actor with arguments of
+    # its own.
     items = [{"number": number, "work": cloudpickle.dumps((make, resources, folder, part))} for number, part in todo]
     rows = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _Actor,

@@ -1,4 +1,6 @@
-"""What does not change a result: ``runtime.yaml``, over which ``GRIDFLOW_<NAME>`` of the environment goes."""
+"""Settings that change no result: ``runtime.yaml``, where ``GRIDFLOW_<NAME>`` of the environment
+overrides a key.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ MAPPED_SHARE = 0.5  # of the memory that the training images may take; larger se
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime(Params):
-    """The keys of ``runtime.yaml``, which says what each means."""
+    """The keys of ``runtime.yaml``, which explains each."""
 
-    num_workers: tuple[int, int]  # at least, at most; the same twice = a fixed number
+    num_workers: tuple[int, int]  # the fewest and the most; equal for a fixed number
     use_gpu: Literal["auto", True, False]
     cpus_per_worker: int = bounded(0)
     micro_batch: int = bounded(0)
@@ -46,32 +48,39 @@ class Runtime(Params):
         if least < 1:
             raise ValueError(f"num_workers must be at least 1, not {least}")
         if most < least:
-            raise ValueError(f"num_workers is a range from the fewer to the more, not {least}-{most}")
+            raise ValueError(f"num_workers is a range from the fewest to the most, not {least}-{most}")
 
     @property
     def elastic(self) -> bool:
         return self.num_workers[0] < self.num_workers[1]
 
     def cpus(self, nodes: Sequence[int] = ()) -> int:
-        """Cores, and so threads, of one worker: of this machine, or of a cluster whose nodes have so many each.
+        """Return the cores, and so the threads, of one worker.
 
-        All workers have the same, so that the most there may be fit: on the smallest of the nodes its share of them.
+        All workers have equally many, so that the largest allowed number of workers fits: the
+        smallest node must hold its share of them.
+
+        Args:
+            nodes: the cores of each node of a cluster; empty for this machine.
         """
         nodes = nodes or [available_cores()]
         return self.cpus_per_worker or max(1, min(nodes) // math.ceil(self.num_workers[1] / len(nodes)))
 
     def streams(self, image_bytes: int) -> bool:
-        """Whether training images of so many bytes are read by Ray Data, and not mapped into memory."""
+        """Whether Ray Data reads training images of this many bytes, rather than mapping them into
+        memory.
+        """
         if self.feed == "auto":
             return image_bytes > MAPPED_SHARE * machine_memory()
         return self.feed == "streamed"
 
 
 def load_runtime(path: str | Path = ROOT / "runtime.yaml") -> Runtime:
-    """The settings of the file, each replaced by ``GRIDFLOW_<NAME>`` where the environment has it.
+    """Read the settings of the file; ``GRIDFLOW_<NAME>`` in the environment replaces a value.
 
     Raises:
-        ValueError: an unknown key or a bad value; it says whether the file or the environment holds it.
+        ValueError: an unknown key or a bad value; the message says whether the file or the
+            environment has it.
     """
     values: dict[str, Any] = dict(read_yaml(path))
     environment = {
@@ -92,15 +101,17 @@ def _checked(values: Mapping[str, Any], name: str) -> Runtime:
 
 
 def _range(value: Any, name: str) -> tuple[int, int]:
-    """``2`` or ``1-4`` as the least and the most."""
-    found = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", str(value).strip())
-    if not found:
+    """Parse ``2`` or ``1-4`` into the least and the most."""
+    match = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", str(value).strip())
+    if not match:
         raise ValueError(f"{name}.num_workers must be a whole number or a range such as 1-4, not {value!r}")
-    return int(found[1]), int(found[2] or found[1])
+    return int(match[1]), int(match[2] or match[1])
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, and not more than a container's limit."""
+    """Return the bytes of memory that this process may use: the machine's, but not more than a
+    container's limit.
+    """
     total = psutil.virtual_memory().total
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
@@ -110,7 +121,9 @@ def machine_memory() -> int:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity, and not more than a container's quota."""
+    """Return the cores that this process may use: its affinity, but not more than a container's
+    quota.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -120,7 +133,8 @@ def available_cores() -> int:
 
 
 def main_checkout(root: Path | None = None) -> Path:
-    """Find the checkout that owns the git folder of ``root``: for a worktree, the one that it was made from.
+    """Find the checkout that owns the git folder of ``root``: for a worktree, the one that it was
+    made from.
 
     Args:
         root: a checkout or a worktree; None takes the one that holds this file.
@@ -140,13 +154,15 @@ def main_checkout(root: Path | None = None) -> Path:
 
 
 def git_commit() -> str:
-    """The commit that the code is of, or an empty text outside git."""
+    """Return the commit of the code, or an empty text outside git."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def state_folder(runtime: Runtime) -> str:
-    """Where checkpoints in progress live: an absolute path, or an fsspec URI as it was given."""
+    """Return where the state of unfinished runs lives: an absolute path, or the fsspec URI of
+    runtime.yaml.
+    """
     if "://" in runtime.state:
         return runtime.state.rstrip("/")
     return str((main_checkout() / (runtime.state or ".gridflow/state")).absolute())

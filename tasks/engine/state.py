@@ -1,7 +1,8 @@
-"""Runs in progress: what an interrupted one goes on from, held by one process at a time, gone once it is finished.
+"""Unfinished runs: the state that an interrupted stage goes on from, held by one process at a time.
 
-A run's name follows from all that its result depends on, so the same command finds its own interrupted run and no
-other. It is deleted when the outputs are in place, so a finished run is never "resumed" into a new one.
+A run's name follows from everything that its result depends on, so the same command finds its own
+interrupted run and no other. The state is deleted when the outputs are in place, so a finished run
+is never "resumed" into a new one.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from cnn_core.files import file_names, file_sha256, is_none, sha256_files
 from cnn_core.params import read_yaml
 from tasks.engine.runtime import ROOT, Runtime, main_checkout, state_folder
 
-KEEP_DAYS = 14  # what was interrupted longer ago is not gone on with
+KEEP_DAYS = 14  # a run that was interrupted longer ago is deleted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnfinishedRun:
-    """A run in progress: its folder is ``storage/name``; ``storage`` is an absolute path or an fsspec URI."""
+    """A run in progress with the folder ``storage/name``; ``storage`` is an absolute path or an
+    fsspec URI.
+    """
 
     name: str
     storage: str
@@ -45,7 +48,9 @@ class UnfinishedRun:
 
 
 def key_of(stage: str, **parts: Any) -> str:
-    """Return a short hash of a stage's parameters and inputs (plain values) and of the code that it depends on."""
+    """Return a short hash of a stage's parameters and inputs (plain values) and of the code that it
+    depends on.
+    """
     parts["code"] = sha256_files(ROOT, code_files(stage))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -74,17 +79,19 @@ def input_sha256(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
-    """Hold the run ``name``, or ``name-2`` and so on while others hold it; deleted when the block ends well."""
+    """Hold the run ``name``, or ``name-2`` and so on while others hold it; delete it when the block
+    ends without an error.
+    """
     storage = state_folder(runtime)
-    _forget_old(storage)
+    _delete_old(storage)
     number = 1
     while True:
-        held = name if number == 1 else f"{name}-{number}"
-        lock = try_lock(_locks(storage) / f"{held}.lock")
+        run_name = name if number == 1 else f"{name}-{number}"
+        lock = try_lock(_locks(storage) / f"{run_name}.lock")
         if lock is not None:
             break
         number += 1
-    run = UnfinishedRun(name=held, storage=storage)
+    run = UnfinishedRun(name=run_name, storage=storage)
     try:
         yield run
         run.delete()
@@ -94,12 +101,17 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
 
 
 def _locks(storage: str) -> Path:
-    """Beside a local state folder; of a remote one, in the main checkout."""
+    """Return the folder of the locks: beside a local state folder, or in the main checkout for a
+    remote one.
+    """
     return (main_checkout() / ".gridflow" if "://" in storage else Path(storage).parent) / "locks"
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """The lock file, held until it is closed or this process ends, however it ends; None when another holds it."""
+    """Return the locked file, or None when another process holds it.
+
+    Closing it or the end of the process unlocks it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")
     try:
@@ -108,11 +120,11 @@ def try_lock(path: Path) -> IO[str] | None:
             return file
     except OSError:
         pass
-    file.close()  # held, or its holder has just unlinked it
+    file.close()  # another holds it, or its holder has just unlinked it
     return None
 
 
-def _forget_old(storage: str) -> None:
+def _delete_old(storage: str) -> None:
     if "://" in storage or not Path(storage).is_dir():
         return
     for folder in Path(storage).iterdir():

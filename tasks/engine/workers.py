@@ -23,7 +23,9 @@ class Worker(Protocol):
     """Loads when it is built, then does one part after the other."""
 
     def __call__(self, part: Any, folder: Path) -> dict[str, int]:
-        """Write the results of ``part`` into the empty ``folder``; return counts, ``images`` at least."""
+        """Write the results of ``part`` into the empty ``folder``; return counts, ``images`` at
+        least.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ def done(number: int, part: Any) -> dict[str, Any]:
 class LazyWorker:
     """Builds its worker when it gets the first part.
 
-    Failures come back as rows with their kind, because an exception would reach the driver as a text.
+    Failures come back as rows with their kind, because an exception would reach the driver as a
+    text.
     """
 
     def __init__(self, make: MakeWorker, resources: Resources) -> None:

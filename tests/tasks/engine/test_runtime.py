@@ -41,7 +41,7 @@ def test_the_workers_may_be_a_range(monkeypatch):
         ("two", r"GRIDFLOW_\*.*num_workers must be a whole number or a range such as 1-4, not 'two'"),
         ("0", "num_workers must be at least 1, not 0"),
         ("0-2", "num_workers must be at least 1, not 0"),
-        ("4-2", "num_workers is a range from the fewer to the more, not 4-2"),
+        ("4-2", "num_workers is a range from the fewest to the most, not 4-2"),
         ("-1", "num_workers must be a whole number or a range such as 1-4, not -1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a segmenter is asked for; without torch, so that whoever only reads parameters starts fast."""
+"""The parameters of a segmenter. This module imports no torch, so that who only reads parameters starts fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cnn_core.params import Params, bounded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EverythingParams(Params):
-    """Automatic masks; the names of Ultralytics' `Predictor.generate`, whose own values stand behind them."""
+    """Automatic masks. The names are those of Ultralytics' `Predictor.generate`; comments begin with its own values."""
 
     points_stride: int = bounded(1, 256)  # 32: points along each side of the image
     conf_thres: float = bounded(0, 1)  # 0.88: masks with a greater predicted IoU are kept
@@ -34,30 +34,30 @@ class EverythingParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmenterParams(Params):
-    """Ultralytics' own names; `SAM.predict`'s own values are 1024 0.25 false."""
+    """What a `Segmenter` computes. The names are Ultralytics'; `SAM.predict` itself uses 1024, 0.25 and false."""
 
     imgsz: int = bounded(0, 4096)  # 0 = what the weights were trained with
     conf: float = bounded(0, 1)  # masks with a predicted IoU greater than this are kept
-    multimask_output: bool  # of each prompt the best of three masks: for single points, which mean many things
+    multimask_output: bool  # for each prompt keep the best of three masks: for single points, which are ambiguous
     half: Literal["auto", True, False]  # auto = on an NVIDIA GPU; true on a CPU: bfloat16
     everything: EverythingParams
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackingParams(Params):
-    """How objects are followed: the section ``segment.video``."""
+    """How objects are followed through a video: the section ``segment.video``."""
 
     folders: bool  # a folder of images is a video, its files are the frames
     backwards: bool  # also through the frames before an object's first prompt
-    non_overlap_masks: bool  # of objects on the same pixel the surer one has it, as with Ultralytics
+    non_overlap_masks: bool  # a pixel of two objects goes to the one with the higher logit, as with Ultralytics
     max_cond_frames_in_attn: int = bounded(1)  # frames with a prompt that an object's memory holds: the closest ones
-    memory_frames: int = bounded(1, 16)  # other frames: 8 as Ultralytics holds; 16 are all that SAM 2 looks at
-    patience: int = bounded(0)  # an object that was hidden for so many frames is given up; 0 = never
+    memory_frames: int = bounded(1, 16)  # other frames: Ultralytics holds 8; SAM 2 looks at 16 at most
+    patience: int = bounded(0)  # an object that was hidden for this many frames is given up; 0 = never
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentParams(SegmenterParams):
-    """The section ``segment``; Ultralytics' own names."""
+    """The section ``segment``; the names are Ultralytics'."""
 
     weights: str  # SAM, SAM 2, FastSAM, a YOLO -seg, or a model folder
     source: str
@@ -66,6 +66,6 @@ class SegmentParams(SegmenterParams):
     prompts: str  # detect's output, or a .parquet, .csv or .json
     backend: Literal["auto", "torch", "openvino", "onnx", "tensorrt"]  # of FastSAM and YOLO
     vid_stride: int = bounded(1)
-    pictures: int = bounded(-1)  # overlays of the first so many images; -1 = of all
+    pictures: int = bounded(-1)  # overlays of the first images, this many; -1 = of all
     cutouts: int = bounded(-1)
     video: TrackingParams

@@ -1,4 +1,4 @@
-"""Masks found in one image, kept as run lengths."""
+"""The masks of one image, kept as run lengths."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import numpy as np
 from cnn_core.annotations.masks import encode_mask, mask_box
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor  # the stage's driver imports this module, and needs no torch
 
 EMPTY_MASK = "empty mask"
 LOW_SCORE = "predicted IoU too low"
-OBJECT = {"class_id": 0, "class_name": "object"}  # of a mask whose prompt has no class
+OBJECT: dict[str, Any] = {"class_id": 0, "class_name": "object"}  # the class of a mask whose prompt has none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Segments:
-    """The masks found in one image.
+    """The masks of one image.
 
     Attributes:
-        masks: n texts (`cnn_core.annotations.masks.encode_mask`) of (height, width), none empty.
-        boxes: float64 (n, 4), the masks' tight xyxy boxes.
+        masks: n texts (`cnn_core.annotations.masks.encode_mask`) of (height, width), none of them empty.
+        boxes: float64 (n, 4), the masks' tight boxes, xyxy in pixels.
         areas: int64 (n,), pixels.
         scores: float32 (n,), the predicted IoU.
         stability: float32 (n,), the IoU between the masks cut at a higher and at a lower logit.
-        prompts: int64 (n,), the number of the prompt that a mask answers; of automatic masks that of the grid's point.
-        dropped: why other prompts have no mask: by number `OUTSIDE`, `NO_AREA`, `EMPTY_MASK` or `LOW_SCORE`.
+        prompts: int64 (n,), the number of the prompt that a mask answers. For automatic masks it is the number of the
+            grid's point.
+        dropped: why the other prompts have no mask: number -> `OUTSIDE`, `NO_AREA`, `EMPTY_MASK` or `LOW_SCORE`.
     """
 
     height: int
@@ -47,14 +48,14 @@ class Segments:
         return len(self.masks)
 
     def rows(self, prompts: Sequence[Mapping[str, Any]] | None = None) -> Iterator[dict[str, Any]]:
-        """Rows of `annotations.OBJECTS`, but for the image_id, with the further columns area, stability and prompt_id.
+        """Yield a row of `annotations.OBJECTS` for each mask, without image_id, but with area, stability, prompt_id.
 
         Args:
-            prompts: of each prompt what its mask's row takes over: class_id, class_name, perhaps track_id and a
-                prompt_id of its own instead of its number.
+            prompts: for each prompt, the columns that its mask's row takes over: class_id, class_name, perhaps
+                track_id, and perhaps a prompt_id to use instead of the prompt's number.
         """
-        for place, number in enumerate(map(int, self.prompts)):
-            x1, y1, x2, y2 = map(float, self.boxes[place])
+        for index, number in enumerate(map(int, self.prompts)):
+            x1, y1, x2, y2 = map(float, self.boxes[index])
             yield {
                 **OBJECT,
                 "prompt_id": number,
@@ -63,23 +64,23 @@ class Segments:
                 "y1": y1,
                 "x2": x2,
                 "y2": y2,
-                "score": float(self.scores[place]),
-                "rle": self.masks[place],
-                "area": int(self.areas[place]),
-                "stability": float(self.stability[place]),
+                "score": float(self.scores[index]),
+                "rle": self.masks[index],
+                "area": int(self.areas[index]),
+                "stability": float(self.stability[index]),
             }
 
 
 class SegmentsBuilder:
-    """Collects masks, each encoded as it comes."""
+    """Collects masks one by one, each encoded at once, so that no two are in memory as arrays."""
 
     def __init__(self, height: int, width: int, dropped: dict[int, str]) -> None:
         self.height, self.width, self.dropped = height, width, dropped
         self.rows: list[tuple[str, tuple[float, ...], int, float, float, int]] = []
 
     def add(self, prompt: int, score: float, stability: float, mask: Tensor) -> None:
-        """``mask``: bool (height, width); an empty one is dropped."""
-        array = cv2.transpose(mask.cpu().numpy().view(np.uint8)).T.view(bool)  # by columns, as COCO encodes: quickly
+        """Add a mask, bool (height, width). An empty one goes to ``dropped``."""
+        array = cv2.transpose(mask.cpu().numpy().view(np.uint8)).T.view(bool)  # by columns: COCO encodes that faster
         area = int(np.count_nonzero(array))
         if area == 0:
             self.dropped[prompt] = EMPTY_MASK

@@ -16,11 +16,11 @@ from cnn_core.segmentation.sam.network import PIECE, Features, SamSteps
 
 
 class AutomaticMasks:
-    """Masks of all there is in an image, prompted by a grid of points (SAM paper, section 4 and appendix B):
-    Ultralytics' `Predictor.generate`, made of its own parts, but with bounded memory and the encoded image shared.
+    """Segments everything in an image, prompted by a grid of points (SAM paper, section 4 and appendix B).
 
-    Where Ultralytics keeps every candidate as a whole array, and scales three masks of every point at a time, here they
-    are run lengths, and few are scaled at a time.
+    The steps are those of Ultralytics' `Predictor.generate`, made of its own parts, but memory is bounded and the
+    encoded image is shared. Ultralytics keeps every candidate as an array, and scales the three masks of all points
+    of a batch at a time. Here candidates are run lengths, and few masks are scaled at a time.
     """
 
     def __init__(self, steps: SamSteps, params: EverythingParams, *, conf: float, batch: int) -> None:
@@ -31,30 +31,34 @@ class AutomaticMasks:
     def __call__(
         self, pixels: Tensor, features: Features, shape: tuple[int, int]
     ) -> Iterator[tuple[int, float, float, Tensor]]:
-        """Of each mask the number of its point, predicted IoU, stability, and bool (height, width); best first.
+        """Yield each mask with the number of its point, predicted IoU and stability, the best first.
 
         Args:
-            pixels, features: as of `SamSteps`. shape: (height, width) of the original image.
+            pixels, features: as of `SamSteps`.
+            shape: (height, width) of the original image.
+
+        Yields:
+            number, predicted IoU, stability, and the mask, bool (height, width).
         """
         params, side = self.params, self.steps.side
         regions, layers = self.amg.generate_crop_boxes((side, side), params.crop_n_layers, params.crop_overlap_ratio)
         grids = self.amg.build_all_layer_point_grids(
             params.points_stride, params.crop_n_layers, params.crop_downscale_factor
         )
-        found, first = [], 0
+        parts, first = [], 0
         for region, layer in zip(regions, layers, strict=True):
-            found.append(self._region(region, grids[layer], first, pixels, features, shape))
+            parts.append(self._region(region, grids[layer], first, pixels, features, shape))
             first += len(grids[layer])
-        best = _Candidates.joined(found)
-        if len(regions) > 1:  # of a mask seen in several crops, that of the smallest one
+        best = _Candidates.joined(parts)
+        if len(regions) > 1:  # of a mask seen in several crops, keep that of the smallest one
             areas = torch.tensor([float((x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in best.regions])
             best = best.only(nms(best.boxes, 1 / areas, params.crop_nms_thresh))
         best = best.only(torch.nonzero(best.scores > self.conf)[:, 0])
         if params.min_mask_region_area:
             best = self._cleaned(best, shape)
-        for place, number in enumerate(best.prompts):
-            (mask,) = self.steps.in_original(self._whole(best, place)[None], shape)
-            yield number, float(best.scores[place]), float(best.stability[place]), mask > self.steps.threshold
+        for index, number in enumerate(best.prompts):
+            (mask,) = self.steps.in_original(self._input_mask(best, index)[None], shape)
+            yield number, float(best.scores[index]), float(best.stability[index]), mask > self.steps.threshold
 
     @torch.inference_mode()
     def _region(
@@ -66,7 +70,12 @@ class AutomaticMasks:
         features: Features,
         shape: tuple[int, int],
     ) -> _Candidates:
-        """The candidates in one crop, those that show the same object suppressed."""
+        """Find the candidates in one crop, and suppress those that show the same object.
+
+        Args:
+            region: the crop, xyxy in pixels of the input.
+            grid: (P, 2), its points as shares of its sides; ``first`` is the number of the first one.
+        """
         side, (x1, y1, x2, y2) = self.steps.side, region
         size = np.array([x2 - x1, y2 - y1])
         gain = side / max(shape)
@@ -78,21 +87,21 @@ class AutomaticMasks:
             crop = torch.nn.functional.interpolate(crop, (side, side), mode="bilinear", align_corners=False)
             features = self.steps.features(crop)
         points = grid * fill * side
-        parts = []
+        parts: list[_Candidates] = []
         for start in range(0, len(points), self.batch):
-            some = points[start : start + self.batch, None]
+            batch = points[start : start + self.batch, None]
             logits, scores = self.steps.decode(
-                features, (side, side), boxes=None, points=some, labels=None, multimask=True
+                features, (side, side), boxes=None, points=batch, labels=None, multimask=True
             )
-            numbers = torch.arange(first + start, first + start + len(some)).repeat_interleave(3)
+            numbers = torch.arange(first + start, first + start + len(batch)).repeat_interleave(3)
             good = (scores.flatten() > self.params.conf_thres).cpu()
             parts += self._stable(logits.flatten(0, 1)[good], scores.flatten().cpu()[good], numbers[good], region)
-        found = _Candidates.joined(parts)
-        found = found.only(nms(found.boxes, found.scores, self.params.iou))
-        return dataclasses.replace(found, boxes=self.amg.uncrop_boxes_xyxy(found.boxes, region))
+        candidates = _Candidates.joined(parts)
+        candidates = candidates.only(nms(candidates.boxes, candidates.scores, self.params.iou))
+        return dataclasses.replace(candidates, boxes=self.amg.uncrop_boxes_xyxy(candidates.boxes, region))
 
     def _stable(self, logits: Tensor, scores: Tensor, numbers: Tensor, region: list[int]) -> Iterator[_Candidates]:
-        """Those whose mask hardly depends on the threshold and does not end at the crop's edge."""
+        """Keep the masks that hardly depend on the threshold and do not end at the crop's edge."""
         params, side, (x1, y1, x2, y2) = self.params, self.steps.side, region
         size = max(1, PIECE // ((x2 - x1) * (y2 - y1)))
         for piece, score, number in zip(logits.split(size), scores.split(size), numbers.split(size), strict=True):
@@ -113,37 +122,45 @@ class AutomaticMasks:
                 scores=score[keep],
                 stability=stability[keep],
                 prompts=number[keep].tolist(),
-                masks=[encode_mask(masks[place].numpy()) for place in keep.tolist()],
+                masks=[encode_mask(masks[index].numpy()) for index in keep.tolist()],
                 regions=[region] * len(keep),
             )
 
-    def _whole(self, found: _Candidates, place: int) -> Tensor:
-        """A candidate's mask in the whole input, bool (side, side)."""
-        x1, y1, x2, y2 = region = found.regions[place]
-        mask = torch.from_numpy(decode_mask(found.masks[place], y2 - y1, x2 - x1))
+    def _input_mask(self, candidates: _Candidates, index: int) -> Tensor:
+        """A candidate's mask in the network's input, bool (side, side)."""
+        x1, y1, x2, y2 = region = candidates.regions[index]
+        mask = torch.from_numpy(decode_mask(candidates.masks[index], y2 - y1, x2 - x1))
         return self.amg.uncrop_masks(mask[None], region, self.steps.side, self.steps.side)[0]
 
-    def _cleaned(self, found: _Candidates, shape: tuple[int, int]) -> _Candidates:
-        """Without small holes and islands, and without what has become the same by that."""
+    def _cleaned(self, candidates: _Candidates, shape: tuple[int, int]) -> _Candidates:
+        """Remove small holes and islands, and then the masks that have become the same by that."""
         side = self.steps.side
-        least = self.params.min_mask_region_area * (side / max(shape)) ** 2  # in pixels of the input
+        min_area = self.params.min_mask_region_area * (side / max(shape)) ** 2  # in pixels of the input
         boxes, masks, unchanged = [torch.zeros(0, 4)], [], []
-        for place in range(len(found.masks)):
-            mask, filled = self.amg.remove_small_regions(self._whole(found, place).numpy(), least, mode="holes")
-            mask, removed = self.amg.remove_small_regions(mask, least, mode="islands")
+        for index in range(len(candidates.masks)):
+            mask, filled = self.amg.remove_small_regions(
+                self._input_mask(candidates, index).numpy(), min_area, mode="holes"
+            )
+            mask, removed = self.amg.remove_small_regions(mask, min_area, mode="islands")
             boxes.append(self.amg.batched_mask_to_box(torch.from_numpy(mask)[None]).float())
             masks.append(encode_mask(mask))
             unchanged.append(float(not (filled or removed)))
-        whole = [[0, 0, side, side]] * len(masks)
-        cleaned = dataclasses.replace(found, boxes=torch.cat(boxes), masks=masks, regions=whole)
+        uncropped = [[0, 0, side, side]] * len(masks)
+        cleaned = dataclasses.replace(candidates, boxes=torch.cat(boxes), masks=masks, regions=uncropped)
         limit = max(self.params.iou, self.params.crop_nms_thresh)
         return cleaned.only(nms(cleaned.boxes, torch.tensor(unchanged), limit))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Candidates:
-    """Masks in an input's pixels: boxes float32 (n, 4), scores and stability float32 (n,), and lists of n: the prompt's
-    number, the run lengths in the crop, and the crop (xyxy)."""
+    """Masks in pixels of the network's input.
+
+    Attributes:
+        boxes: float32 (n, 4), xyxy. scores, stability: float32 (n,).
+        prompts: the numbers of the points.
+        masks: run lengths within the crop.
+        regions: the crops, xyxy.
+    """
 
     boxes: Tensor
     scores: Tensor
@@ -164,12 +181,13 @@ class _Candidates:
         )
 
     def only(self, keep: Tensor) -> _Candidates:
-        places = keep.tolist()
+        """The candidates at these indices, in their order."""
+        indices = keep.tolist()
         return _Candidates(
             boxes=self.boxes[keep],
             scores=self.scores[keep],
             stability=self.stability[keep],
-            prompts=[self.prompts[place] for place in places],
-            masks=[self.masks[place] for place in places],
-            regions=[self.regions[place] for place in places],
+            prompts=[self.prompts[index] for index in indices],
+            masks=[self.masks[index] for index in indices],
+            regions=[self.regions[index] for index in indices],
         )

@@ -1,20 +1,21 @@
-"""Images and their prompts -> rows of masks, by whichever network there is: SAM, SAM 2, FastSAM or YOLO ``-seg``."""
+"""Images and their prompts -> rows of masks, by any of the networks: SAM, SAM 2, FastSAM or YOLO ``-seg``."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
 from cnn_core.detection.inference.detector import Detector
+from cnn_core.detection.inference.engines import Backend
 from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import DetectorParams
 from cnn_core.images.decoding import BadImage
@@ -25,21 +26,21 @@ from cnn_core.segmentation.inference.yolo_prompting import PromptMatcher
 from cnn_core.segmentation.params import SegmenterParams
 from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from cnn_core.segmentation.prompts.table import ImagePrompts
-from cnn_core.segmentation.sam.weights import family
+from cnn_core.segmentation.sam.weights import Family, family
 from cnn_core.segmentation.segments import Segments
 
-NO_MASK_THERE = "no mask in its place"  # of the masks that FastSAM or YOLO finds by itself
-MAX_DET = 300  # masks an image, of those: Ultralytics' own value
+NO_MASK_THERE = "no mask in its place"  # among the masks that FastSAM or YOLO finds by itself
+MAX_DET = 300  # of these masks, at most so many an image: Ultralytics' own value
 _AHEAD = 2  # images decoded while another is segmented
-ByImage = Mapping[str, ImagePrompts]
+PromptsByImage = Mapping[str, ImagePrompts]  # by image_id
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageMasks:
-    """What was found in one image.
+    """The masks of one image.
 
     Attributes:
-        rows: of `annotations.OBJECTS` without the image, with area, stability, prompt_id and prompt_score.
+        rows: rows of `annotations.OBJECTS` without image_id, with area, stability, prompt_id and prompt_score.
         dropped: prompt_id -> why it has no mask.
     """
 
@@ -49,21 +50,28 @@ class ImageMasks:
     dropped: dict[int, str]
 
 
-class MaskPredictor(Protocol):
-    """``names``: the network's own classes, where it has some."""
+Result = tuple[Entry, np.ndarray | None, ImageMasks | BadImage]
 
-    family: Literal["sam", "sam2", "yolo"]
+
+class MaskPredictor(Protocol):
+    """A network that segments a stream of images.
+
+    Attributes:
+        name: of the network, such as sam2.1_t.
+        sha256: of its file.
+        names: its own classes by number; None where it has none.
+    """
+
+    family: Family
     name: str
     sha256: str
     names: dict[int, str] | None
 
-    def stream(
-        self, entries: Iterable[Entry], prompts: ByImage | None
-    ) -> Iterator[tuple[Entry, np.ndarray | None, ImageMasks | BadImage]]:
-        """Entries in order, each with its pixels (BGR) and what was found, or why not.
+    def stream(self, entries: Iterable[Entry], prompts: PromptsByImage | None) -> Iterator[Result]:
+        """Yield the entries in order, each with its pixels (BGR) and its masks, or with None and why it is bad.
 
         Args:
-            prompts: by image_id; None = everything.
+            prompts: None = segment everything.
         """
 
 
@@ -76,19 +84,20 @@ def open_mask_predictor(
     cache: str | Path,
     settings: str | Path,
     batch: int = 0,
-    backend: Any = "auto",
+    backend: Backend = "auto",
 ) -> MaskPredictor:
-    """
+    """Load the network of a weights file or model folder.
+
     Args:
-        threads, cache, backend: of a YOLO network, as `Detector` takes them.
-        batch: prompts, or images of a YOLO network, at a time; 0 = what suits.
+        threads, cache, backend: used for a YOLO network, as `Detector` takes them.
+        batch: prompts, or images of a YOLO network, at a time; 0 = what suits the device.
 
     Raises:
         ValueError: the weights are missing, damaged, not to be trusted, or of another kind of network.
     """
     if family(weights) != "yolo":
         return SamPredictor(Segmenter(weights, params, device=device, settings=settings, batch=batch))
-    wanted = DetectorParams(
+    detector_params = DetectorParams(
         imgsz=params.imgsz,
         conf=params.conf,
         iou=params.everything.iou,
@@ -98,14 +107,24 @@ def open_mask_predictor(
         half=params.half,
         int8=False,
     )
-    options = {"device": device, "threads": threads, "cache": cache, "settings": settings, "batch": batch}
-    return YoloPredictor(Detector(weights, wanted, backend=backend, **options), weights)  # type: ignore[arg-type]
+    detector = Detector(
+        weights,
+        detector_params,
+        backend=backend,
+        device=device,
+        threads=threads,
+        cache=cache,
+        settings=settings,
+        batch=batch,
+    )
+    return YoloPredictor(detector, weights)
 
 
 class SamPredictor:
-    """SAM and SAM 2: each image encoded once for all its prompts, while the next ones are decoded."""
+    """Segments by SAM or SAM 2: each image is encoded once for all its prompts, while the next ones are decoded."""
 
-    names = None
+    family: Family
+    names: dict[int, str] | None = None
 
     def __init__(self, segmenter: Segmenter) -> None:
         from cnn_core.detection.inference.steps import reader  # imports Ultralytics: only after `quiet`
@@ -114,82 +133,85 @@ class SamPredictor:
         self.family, self.name, self.sha256 = loaded.family, loaded.name, loaded.sha256
         self.imread = reader(3)
 
-    def stream(
-        self, entries: Iterable[Entry], prompts: ByImage | None
-    ) -> Iterator[tuple[Entry, np.ndarray | None, ImageMasks | BadImage]]:
+    def stream(self, entries: Iterable[Entry], prompts: PromptsByImage | None) -> Iterator[Result]:
         for entry, image in decode_ahead(entries, self.imread):
             if isinstance(image, BadImage):
                 yield entry, None, image
                 continue
             try:
-                answer = self._one(image, None if prompts is None else prompts.get(entry.image_id), prompts is None)
+                if prompts is None:
+                    masks = _everything_masks(self.segmenter.everything(self.segmenter.embed(image)))
+                else:
+                    masks = self._prompted(image, prompts.get(entry.image_id))
             except BadImage as fault:
                 yield entry, None, fault
             else:
-                yield entry, image, answer
+                yield entry, image, masks
 
-    def _one(self, image: np.ndarray, prompts: ImagePrompts | None, everything: bool) -> ImageMasks:
-        if everything:
-            return _of_everything(self.segmenter.everything(self.segmenter.embed(image)))
+    def _prompted(self, image: np.ndarray, prompts: ImagePrompts | None) -> ImageMasks:
         if prompts is None:
-            return _nothing(image)
+            return _no_masks(image)
         embedding = self.segmenter.embed(image)
-        return _of_prompts(image, prompts, lambda arrays: self.segmenter.masks(embedding, **arrays))
+        return _prompted_masks(image, prompts, lambda arrays: self.segmenter.masks(embedding, **arrays))
 
 
 class YoloPredictor:
-    """FastSAM and YOLO ``-seg``: they find their masks by themselves; a prompt chooses among these."""
+    """Segments by FastSAM or YOLO ``-seg``: the network finds masks by itself, and a prompt chooses among them."""
 
-    family: Literal["yolo"] = "yolo"
+    family: Family = "yolo"
+    names: dict[int, str] | None
 
     def __init__(self, detector: Detector, weights: str | Path) -> None:
-        about = detector.info
-        if about.task != "segment":
-            raise ValueError(f"{weights} finds boxes, no masks: name a -seg network, FastSAM, SAM or SAM 2")
-        self.detector, self.choose = detector, PromptMatcher()
-        self.names, self.sha256, self.name = about.names, about.sha256, Path(weights).stem
+        if detector.info.task != "segment":
+            raise ValueError(f"{weights} finds boxes, but no masks: name a -seg network, FastSAM, SAM or SAM 2")
+        self.detector, self.match = detector, PromptMatcher()
+        self.names, self.sha256, self.name = detector.info.names, detector.info.sha256, Path(weights).stem
 
-    def stream(
-        self, entries: Iterable[Entry], prompts: ByImage | None
-    ) -> Iterator[tuple[Entry, np.ndarray | None, ImageMasks | BadImage]]:
-        for entry, image, found in self.detector.stream(entries):
-            if image is None or isinstance(found, BadImage):
-                assert isinstance(found, BadImage)
-                yield entry, None, found
+    def stream(self, entries: Iterable[Entry], prompts: PromptsByImage | None) -> Iterator[Result]:
+        for entry, image, detections in self.detector.stream(entries):
+            if image is None or isinstance(detections, BadImage):
+                assert isinstance(detections, BadImage)
+                yield entry, None, detections
+            elif prompts is None:
+                columns = [
+                    {"class_id": int(n), "class_name": self.detector.info.names[int(n)]} for n in detections.classes
+                ]
+                yield entry, image, _everything_masks(_segments(detections), columns)
             else:
-                own = None if prompts is None else prompts.get(entry.image_id)
-                yield entry, image, self._one(image, found, own, prompts is None)
+                yield entry, image, self._prompted(image, detections, prompts.get(entry.image_id))
 
-    def _one(self, image: np.ndarray, found: Detections, prompts: ImagePrompts | None, everything: bool) -> ImageMasks:
-        if everything:
-            about = [{"class_id": int(n), "class_name": self.names[int(n)]} for n in found.classes]
-            return _of_everything(_segments(found), about)
+    def _prompted(self, image: np.ndarray, detections: Detections, prompts: ImagePrompts | None) -> ImageMasks:
         if prompts is None:
-            return _nothing(image)
-        return _of_prompts(image, prompts, lambda arrays: self._chosen(_segments(found), arrays))
+            return _no_masks(image)
+        return _prompted_masks(image, prompts, lambda arrays: self._chosen(_segments(detections), arrays))
 
-    def _chosen(self, found: Segments, arrays: Mapping[str, np.ndarray]) -> Segments:
-        given = [arrays.get(name) for name in ("boxes", "points", "labels")]
-        prompts = CheckedPrompts.checked(*given, found.height, found.width)
-        places = self.choose(found, prompts)
-        numbers = [int(number) for number in prompts.numbers]
-        good = [(number, place) for number, place in zip(numbers, places, strict=True) if place is not None]
-        dropped = {number: NO_MASK_THERE for number, place in zip(numbers, places, strict=True) if place is None}
-        chosen = [place for _, place in good]
+    def _chosen(self, segments: Segments, arrays: Mapping[str, np.ndarray]) -> Segments:
+        """The masks of ``segments`` that answer the prompts."""
+        boxes, points, labels = (arrays.get(name) for name in ("boxes", "points", "labels"))
+        prompts = CheckedPrompts.checked(boxes, points, labels, segments.height, segments.width)
+        indices: list[int] = []
+        numbers: list[int] = []
+        dropped = dict(prompts.dropped)
+        for number, index in zip(map(int, prompts.numbers), self.match(segments, prompts), strict=True):
+            if index is None:
+                dropped[number] = NO_MASK_THERE
+            else:
+                indices.append(index)
+                numbers.append(number)
         return dataclasses.replace(
-            found,
-            masks=[found.masks[place] for place in chosen],
-            boxes=found.boxes[chosen].reshape(-1, 4),
-            areas=found.areas[chosen],
-            scores=found.scores[chosen],
-            stability=found.stability[chosen],
-            prompts=np.array([number for number, _ in good], np.int64),
-            dropped={**prompts.dropped, **dropped},
+            segments,
+            masks=[segments.masks[index] for index in indices],
+            boxes=segments.boxes[indices].reshape(-1, 4),
+            areas=segments.areas[indices],
+            scores=segments.scores[indices],
+            stability=segments.stability[indices],
+            prompts=np.array(numbers, np.int64),
+            dropped=dropped,
         )
 
 
 def decode_ahead(entries: Iterable[Entry], imread: Imread) -> Iterator[tuple[Entry, np.ndarray | BadImage]]:
-    """Entries in order with their pixels, a few of them read ahead."""
+    """Yield the entries in order with their pixels. A few are read ahead by a thread."""
 
     def read(entry: Entry) -> np.ndarray | BadImage:
         try:
@@ -208,46 +230,56 @@ def decode_ahead(entries: Iterable[Entry], imread: Imread) -> Iterator[tuple[Ent
             yield entry, future.result()
 
 
-def _segments(found: Detections) -> Segments:
-    """What a detector found, with the boxes of the masks themselves."""
-    runs = [{"size": [found.height, found.width], "counts": mask.encode("ascii")} for mask in found.masks or []]
+def _segments(detections: Detections) -> Segments:
+    """A detector's masks, with the tight boxes of the masks themselves."""
+    masks = list(detections.masks or [])
+    runs = [{"size": [detections.height, detections.width], "counts": mask.encode("ascii")} for mask in masks]
     boxes = np.array([coco_mask.toBbox(run) for run in runs], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Segments(
-        height=found.height,
-        width=found.width,
-        masks=list(found.masks or []),
+        height=detections.height,
+        width=detections.width,
+        masks=masks,
         boxes=boxes,
         areas=np.array([coco_mask.area(run) for run in runs], np.int64),
-        scores=found.scores.astype(np.float32),
+        scores=detections.scores.astype(np.float32),
         stability=np.full(len(runs), np.nan, np.float32),
         prompts=np.arange(len(runs)),
         dropped={},
     )
 
 
-def _of_everything(found: Segments, about: list[dict[str, Any]] | None = None) -> ImageMasks:
-    """A mask's prompt_id is its place: a point of the grid may have several masks."""
-    rows = [{**row, **(about[place] if about else {}), "prompt_id": place} for place, row in enumerate(found.rows())]
-    return _answer(found, rows, {})
+def _everything_masks(segments: Segments, columns: Sequence[Mapping[str, Any]] | None = None) -> ImageMasks:
+    """A mask's prompt_id is its index, as one point of the grid may have several masks.
+
+    Args:
+        columns: for each mask, further columns of its row.
+    """
+    rows = [
+        {**row, **(columns[index] if columns else {}), "prompt_id": index} for index, row in enumerate(segments.rows())
+    ]
+    return _image_masks((segments.height, segments.width), rows, {})
 
 
-def _of_prompts(image: np.ndarray, prompts: ImagePrompts, masks: Callable[[dict[str, Any]], Segments]) -> ImageMasks:
+def _prompted_masks(
+    image: np.ndarray, prompts: ImagePrompts, segment: Callable[[dict[str, Any]], Segments]
+) -> ImageMasks:
+    """The masks of all groups of an image's prompts; ``segment`` answers one group."""
     rows: list[dict[str, Any]] = []
     dropped: dict[int, str] = {}
-    for about, arrays in prompts.groups():
-        found = masks(arrays)
-        rows += found.rows(about)
-        dropped |= {int(about[number]["prompt_id"]): reason for number, reason in found.dropped.items()}
+    for columns, arrays in prompts.groups():
+        segments = segment(arrays)
+        rows += segments.rows(columns)
+        dropped |= {int(columns[number]["prompt_id"]): reason for number, reason in segments.dropped.items()}
     rows.sort(key=lambda row: row["prompt_id"])
-    return _answer(image, rows, dict(sorted(dropped.items())))
+    return _image_masks(image.shape[:2], rows, dict(sorted(dropped.items())))
 
 
-def _nothing(image: np.ndarray) -> ImageMasks:
-    return _answer(image, [], {})
+def _no_masks(image: np.ndarray) -> ImageMasks:
+    return _image_masks(image.shape[:2], [], {})
 
 
-def _answer(of: np.ndarray | Segments, rows: list[dict[str, Any]], dropped: dict[int, str]) -> ImageMasks:
-    height, width = of.shape[:2] if isinstance(of, np.ndarray) else (of.height, of.width)
+def _image_masks(shape: tuple[int, ...], rows: list[dict[str, Any]], dropped: dict[int, str]) -> ImageMasks:
+    height, width = shape
     rows = [{"prompt_score": float("nan"), **row} for row in rows]
     return ImageMasks(height=height, width=width, rows=rows, dropped=dropped)

@@ -1,9 +1,4 @@
-"""Prompts -> masks, by SAM or SAM 2, as Ultralytics' predictor gives them; an image is encoded once for all prompts.
-
-    segmenter = Segmenter("data/weights/sam2.1_t.pt", params, device=…, settings=…)
-    embedding = segmenter.embed(image)
-    segmenter.masks(embedding, boxes=boxes)     one mask a prompt
-    segmenter.everything(embedding)             automatic masks
+"""Prompts -> masks, by SAM or SAM 2, as Ultralytics' predictor gives them. An image is encoded once for all prompts.
 
 Boxes and points are in pixels of the original image.
 """
@@ -36,7 +31,7 @@ class Embedding:
 
     Attributes:
         height, width: of the original image.
-        pixels: float (1, 3, side, side), the network's input; what crops are made of.
+        pixels: float (1, 3, side, side), the network's input, which crops are made of.
     """
 
     height: int
@@ -46,16 +41,30 @@ class Embedding:
 
 
 class Segmenter:
-    """Loads when it is made; then call `embed` once an image, and `masks` or `everything` as often as need be.
+    """A SAM or SAM 2 that is loaded once. Call `embed` once an image, then `masks` or `everything` any number of times.
 
     Args:
-        weights: a checkpoint of SAM or SAM 2, or a network that is already loaded.
+        weights: a checkpoint of SAM or SAM 2, a model folder, or a network that is already loaded.
         settings: folder for Ultralytics' own settings.
         batch: prompts decoded at a time; 0 = `BATCH`. Memory grows with it, not with the number of prompts.
         trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.segmentation.sam.weights`).
 
     Raises:
         ValueError: as `cnn_core.segmentation.sam.network.load_sam`.
+
+    Examples:
+        >>> import cv2
+        >>> from cnn_core.params import load_section
+        >>> from cnn_core.segmentation.params import SegmentParams
+        >>> params = load_section(SegmentParams, "segment")  # of params.yaml
+        >>> segmenter = Segmenter("mobile_sam.pt", params, device=torch.device("cpu"), settings="settings")
+        >>> embedding = segmenter.embed(cv2.imread("photo.jpg"))
+        >>> segments = segmenter.masks(embedding, boxes=[[10, 20, 110, 90]])  # one mask a box
+        >>> len(segments.masks) + len(segments.dropped)
+        1
+        >>> (segments.height, segments.width)
+        (120, 200)
+        >>> everything = segmenter.everything(embedding)  # automatic masks
     """
 
     def __init__(
@@ -76,11 +85,11 @@ class Segmenter:
 
     @torch.inference_mode()
     def embed(self, image: np.ndarray) -> Embedding:
-        """Encode an image, uint8 (H, W, 3) in OpenCV's order (BGR); a grey one may be (H, W) or (H, W, 1).
+        """Encode an image, uint8 (H, W, 3) in OpenCV's order (BGR). A grey one may be (H, W) or (H, W, 1).
 
         Raises:
-            BadImage: it is so long and narrow that nothing would be left of its shorter side.
-            ValueError: it is no such array.
+            BadImage: the image is so long and narrow that nothing would be left of its shorter side.
+            ValueError: the array has another type or shape.
         """
         if (
             image.dtype != np.uint8
@@ -104,47 +113,52 @@ class Segmenter:
         points: np.ndarray | Sequence[Any] | None = None,
         labels: np.ndarray | Sequence[Any] | None = None,
     ) -> Segments:
-        """One mask a prompt: a box, some points, or both.
+        """Give one mask for each prompt. A prompt is a box, some points, or both.
 
-        A box that reaches over the image's edge is cut off there. A prompt outside it, or a box without an area, gives
-        no mask but an entry in ``dropped``; no prompts give no masks.
+        A box that reaches over the image's edge is cut off there. A prompt outside the image, or a box without an
+        area, gives no mask but an entry in ``dropped``. No prompts give no masks.
 
         Args:
-            boxes: (N, 4), xyxy. points: (N, 2) or (N, P, 2), P points of the same object. labels: (N,) or (N, P), 1 =
-                inside the object, 0 = outside; all 1 where they are left out.
+            boxes: (N, 4), xyxy.
+            points: (N, 2) or (N, P, 2), P points of the same object.
+            labels: (N,) or (N, P), 1 = inside the object, 0 = outside; None = all inside.
 
         Raises:
-            ValueError: there are neither boxes nor points, or their shapes or values are none of these.
+            ValueError: there are neither boxes nor points, or an array has another shape or other values.
         """
         prompts = CheckedPrompts.checked(boxes, points, labels, embedding.height, embedding.width)
-        found = SegmentsBuilder(embedding.height, embedding.width, dict(prompts.dropped))
+        builder = SegmentsBuilder(embedding.height, embedding.width, dict(prompts.dropped))
         offset = self.params.everything.stability_score_offset
         for numbers, logits, scores in self.logits(embedding, prompts):
-            kept = (scores > self.params.conf).cpu().numpy()
-            found.dropped.update(dict.fromkeys(numbers[~kept].tolist(), LOW_SCORE))
-            wanted = logits[torch.from_numpy(kept).to(logits.device)]
-            originals = self.steps.in_original(wanted, (embedding.height, embedding.width))
-            for number, score, mask in zip(numbers[kept], scores.cpu().numpy()[kept], originals, strict=True):
-                found.add(int(number), float(score), self.steps.stability(mask, offset), mask > self.steps.threshold)
-        return found.segments()
+            sure = (scores > self.params.conf).cpu().numpy()
+            builder.dropped.update(dict.fromkeys(numbers[~sure].tolist(), LOW_SCORE))
+            sure_logits = logits[torch.from_numpy(sure).to(logits.device)]
+            originals = self.steps.in_original(sure_logits, (embedding.height, embedding.width))
+            for number, score, mask in zip(numbers[sure], scores.cpu().numpy()[sure], originals, strict=True):
+                builder.add(int(number), float(score), self.steps.stability(mask, offset), mask > self.steps.threshold)
+        return builder.segments()
 
     @torch.inference_mode()
     def logits(self, embedding: Embedding, prompts: CheckedPrompts) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-        """Of a batch of prompts at a time their numbers (n,), mask logits (n, side / 4, side / 4) and predicted IoUs
-        (n,): with ``multimask_output`` those of the best of the three masks."""
+        """Yield the masks' logits for one batch of prompts after the other.
+
+        Yields:
+            The prompts' numbers (n,), mask logits (n, side / 4, side / 4) and predicted IoUs (n,). With
+            ``multimask_output`` they are those of the best of the three masks.
+        """
         multimask = self.params.multimask_output
         shape = (embedding.height, embedding.width)
-        for some in prompts.batches(self.batch):
-            logits, scores = self.steps.decode(embedding.features, shape, **some.arrays(), multimask=multimask)
+        for batch in prompts.batches(self.batch):
+            logits, scores = self.steps.decode(embedding.features, shape, **batch.arrays(), multimask=multimask)
             best = scores.argmax(1)
             row = torch.arange(len(best), device=best.device)
-            yield some.numbers, logits[row, best], scores[row, best]
+            yield batch.numbers, logits[row, best], scores[row, best]
 
     def everything(self, embedding: Embedding) -> Segments:
-        """Automatic masks, prompted by a grid of points: those of Ultralytics' `Predictor.generate`."""
+        """Give automatic masks, prompted by a grid of points: those of Ultralytics' `Predictor.generate`."""
         shape = (embedding.height, embedding.width)
-        found = SegmentsBuilder(*shape, {})
+        builder = SegmentsBuilder(*shape, {})
         automatic = AutomaticMasks(self.steps, self.params.everything, conf=self.params.conf, batch=self.batch)
         for number, score, stability, mask in automatic(embedding.pixels, embedding.features, shape):
-            found.add(number, score, stability, mask)
-        return dataclasses.replace(found.segments(), dropped={})
+            builder.add(number, score, stability, mask)
+        return dataclasses.replace(builder.segments(), dropped={})

@@ -1,7 +1,7 @@
-"""A prompt's mask chosen among those that FastSAM or YOLO ``-seg`` finds by itself: Ultralytics' own choice.
+"""Match prompts with the masks that FastSAM or YOLO ``-seg`` finds by itself, as Ultralytics does.
 
-Zhao et al., "Fast Segment Anything" (2023), section 3.3. Imports Ultralytics when it is made: after
-`cnn_core.detection.yolo.quiet`.
+Zhao et al., "Fast Segment Anything" (2023), section 3.3. A `PromptMatcher` imports Ultralytics when it is made: call
+`cnn_core.detection.yolo.quiet` first.
 """
 
 from __future__ import annotations
@@ -18,45 +18,44 @@ from cnn_core.segmentation.segments import Segments
 
 
 class PromptMatcher:
-    """`FastSAMPredictor.prompt`, for one prompt after the other."""
+    """Chooses a mask for each prompt: `FastSAMPredictor.prompt`, for one prompt after the other."""
 
     def __init__(self) -> None:
         from ultralytics.engine.results import Results
         from ultralytics.models.fastsam.predict import FastSAMPredictor
 
-        self.predictor = FastSAMPredictor(overrides={"save": False, "verbose": False})
+        self.predictor: Any = FastSAMPredictor(overrides={"save": False, "verbose": False})
         self.predictor.device = torch.device("cpu")
         self.results = Results
 
-    def __call__(self, found: Segments, prompts: CheckedPrompts) -> list[int | None]:
-        """Of each prompt the place in ``found`` of its mask; None = there is no mask in that place.
+    def __call__(self, segments: Segments, prompts: CheckedPrompts) -> list[int | None]:
+        """Give for each prompt the index of its mask in ``segments``; None = no mask lies there.
 
         Ultralytics gives a box the mask that overlaps it best, and a point all masks that it lies in: of those the one
-        with the best score.
+        with the best score is taken.
         """
-        return [self._one(found, some) for some in prompts.batches(1)]
+        return [self._match(segments, prompt) for prompt in prompts.batches(1)]
 
-    def _one(self, found: Segments, prompt: CheckedPrompts) -> int | None:
-        near = self._near(found, prompt)
+    def _match(self, segments: Segments, prompt: CheckedPrompts) -> int | None:
+        near = self._near(segments, prompt)
         if not near:
             return None
-        masks = np.stack([decode_mask(found.masks[place], found.height, found.width) for place in near])
+        masks = np.stack([decode_mask(segments.masks[index], segments.height, segments.width) for index in near])
         table = np.zeros((len(near), 6), np.float32)
-        table[:, 4], table[:, 5] = found.scores[near], np.arange(len(near))  # the class: which one it is
-        image = np.broadcast_to(np.zeros(1, np.uint8), (found.height, found.width, 3))
+        table[:, 4], table[:, 5] = segments.scores[near], np.arange(len(near))  # the class says which mask it is
+        image = np.broadcast_to(np.zeros(1, np.uint8), (segments.height, segments.width, 3))
         tensor = torch.from_numpy(masks.astype(np.uint8))
-        result = self.results(image, path="", names=_Numbers(), boxes=torch.from_numpy(table), masks=tensor)
-        (chosen,) = self.predictor.prompt([result], **_given(prompt))
+        result = self.results(image, path="", names=_AnyClassNames(), boxes=torch.from_numpy(table), masks=tensor)
+        (chosen,) = self.predictor.prompt([result], **_ultralytics_arguments(prompt))
         if not len(chosen):
             return None
-        place = near[int(chosen.boxes.cls[int(chosen.boxes.conf.argmax())])]
-        return place
+        return near[int(chosen.boxes.cls[int(chosen.boxes.conf.argmax())])]
 
     @staticmethod
-    def _near(found: Segments, prompt: CheckedPrompts) -> Sequence[int]:
-        """Masks whose boxes have something of the prompt; the others could only be chosen where there is nothing."""
-        left, top, right, bottom = found.boxes.T
-        near = np.zeros(len(found), bool)
+    def _near(segments: Segments, prompt: CheckedPrompts) -> Sequence[int]:
+        """The masks whose boxes meet the prompt. The others could only be chosen where there is nothing."""
+        left, top, right, bottom = segments.boxes.T
+        near = np.zeros(len(segments), bool)
         if prompt.boxes is not None:
             x1, y1, x2, y2 = np.trunc(prompt.boxes[0])
             near |= (left < x2) & (right > x1) & (top < y2) & (bottom > y1)
@@ -66,18 +65,18 @@ class PromptMatcher:
         return np.flatnonzero(near).tolist()
 
 
-def _given(prompt: CheckedPrompts) -> dict[str, Any]:
-    """As Ultralytics' predictor takes them."""
-    given: dict[str, Any] = {}
+def _ultralytics_arguments(prompt: CheckedPrompts) -> dict[str, Any]:
+    """The prompt as Ultralytics' predictor takes it."""
+    arguments: dict[str, Any] = {}
     if prompt.boxes is not None:
-        given["bboxes"] = prompt.boxes
+        arguments["bboxes"] = prompt.boxes
     if prompt.points is not None and prompt.labels is not None:
-        given |= {"points": prompt.points[0], "labels": prompt.labels[0]}
-    return given
+        arguments |= {"points": prompt.points[0], "labels": prompt.labels[0]}
+    return arguments
 
 
-class _Numbers(dict[int, str]):
-    """Names for any class."""
+class _AnyClassNames(dict[int, str]):
+    """Names every class by its number."""
 
     def __missing__(self, key: int) -> str:
         return str(key)

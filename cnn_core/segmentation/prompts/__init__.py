@@ -1,1 +1,1 @@
-"""Prompts: boxes and points, read from tables and given to a network."""
+"""Prompts: boxes and points, read from tables and passed to a network."""

@@ -1,4 +1,4 @@
-"""Prompts of one image, checked: boxes and points in its pixels, and why some of them can have no mask."""
+"""The prompts of one image, checked: boxes and points in its pixels, and why some of them can have no mask."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class CheckedPrompts:
     """Prompts that lie in an image.
 
     Attributes:
-        numbers: int64 (n,), their places among all that were given.
-        boxes: float32 (n, 4) or None. points: float32 (n, P, 2) or None, with labels int32 (n, P).
-        dropped: by their places those that were left out, and why.
+        numbers: int64 (n,), their indices among all prompts that were passed in.
+        boxes: float32 (n, 4), or None.
+        points: float32 (n, P, 2), or None; with labels int32 (n, P).
+        dropped: index -> why the prompt was left out.
     """
 
     numbers: np.ndarray
@@ -30,7 +31,11 @@ class CheckedPrompts:
 
     @classmethod
     def checked(cls, boxes: Any, points: Any, labels: Any, height: int, width: int) -> CheckedPrompts:
-        """As `Segmenter.masks` is given them."""
+        """Check prompts in the form that `Segmenter.masks` takes.
+
+        Raises:
+            ValueError: there are neither boxes nor points, or an array has another shape or other values.
+        """
         boxes = None if boxes is None else _numbers(boxes, "boxes", (-1, 4))
         points = None if points is None else _numbers(points, "points", (-1, -1, 2))
         if boxes is None and points is None:
@@ -50,40 +55,41 @@ class CheckedPrompts:
             dropped.update(dict.fromkeys(np.flatnonzero(outside).tolist(), OUTSIDE))
             dropped.update(dict.fromkeys(np.flatnonzero(flat).tolist(), NO_AREA))
             boxes = boxes.clip(0, (width, height, width, height)).astype(np.float32)
-        count = len(boxes if boxes is not None else points)  # type: ignore[arg-type]
+        count = len(boxes if boxes is not None else points)
         numbers = np.setdiff1d(np.arange(count), list(dropped))
         return cls(numbers=numbers, boxes=boxes, points=points, labels=labels, dropped=dropped)._only(numbers)
 
     def _only(self, rows: np.ndarray) -> CheckedPrompts:
-        parts = {name: None if part is None else part[rows] for name, part in self.arrays().items()}
-        return dataclasses.replace(self, **parts)  # type: ignore[arg-type]
+        boxes, points, labels = (None if array is None else array[rows] for array in self.arrays().values())
+        return dataclasses.replace(self, boxes=boxes, points=points, labels=labels)
 
     def arrays(self) -> dict[str, np.ndarray | None]:
         return {"boxes": self.boxes, "points": self.points, "labels": self.labels}
 
     def batches(self, size: int) -> Iterator[CheckedPrompts]:
+        """Yield the prompts ``size`` at a time."""
         for start in range(0, len(self.numbers), size):
             rows = np.arange(start, min(start + size, len(self.numbers)))
             yield dataclasses.replace(self._only(rows), numbers=self.numbers[rows])
 
 
 def _numbers(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    said = f"{name} must be finite numbers of the shape {str(shape).replace('-1', 'N')}"
+    message = f"{name} must be finite numbers of the shape {str(shape).replace('-1', 'N')}"
     try:
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(said) from None
+        raise ValueError(message) from None
     if not array.size:
         return array.reshape(0, *(1 if side < 0 else side for side in shape[1:]))
     if array.ndim == 2 and len(shape) == 3:
         array = array[:, None]  # one point of each object
     if array.ndim != len(shape) or array.shape[-1] != shape[-1] or not np.isfinite(array).all():
-        raise ValueError(said)
+        raise ValueError(message)
     return array
 
 
 def _labels(labels: Any, points: np.ndarray) -> np.ndarray:
-    given = np.ones(points.shape[:2]) if labels is None else np.asarray(labels)
-    if given.size != points.shape[0] * points.shape[1] or not np.isin(given, (0, 1)).all():
+    array = np.ones(points.shape[:2]) if labels is None else np.asarray(labels)
+    if array.size != points.shape[0] * points.shape[1] or not np.isin(array, (0, 1)).all():
         raise ValueError(f"labels must be 1 or 0, one for each of {points.shape[0]} x {points.shape[1]} points")
-    return given.reshape(points.shape[:2]).astype(np.int32)
+    return array.reshape(points.shape[:2]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""A table of prompts as a person or `detect` writes it, checked, with a row for each box or point (prompts.py)."""
+"""A table of prompts as a person or the stage `detect` writes it, checked, with one row for each box or point."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ PROMPTS = {
     "class_id": pa.int64(),
     "class_name": pa.string(),
     "track_id": pa.int64(),  # missing where nothing was tracked
-    "prompt_score": pa.float64(),  # the detection's; NaN where there is none
+    "prompt_score": pa.float64(),  # of the detection; NaN where there is none
     **dict.fromkeys([*BOX, *POINT], pa.float64()),  # NaN where there is none
     "label": pa.int64(),
 }
 
 
 def read_table(path: Path) -> pd.DataFrame:
+    """Read a .parquet, .csv or .json file.
+
+    Raises:
+        ValueError: it cannot be read as a table.
+    """
     texts = dict.fromkeys(("image_id", "file", "class_name", "object"), str)
     try:
         if path.suffix.lower() == ".parquet":
@@ -37,15 +42,17 @@ def read_table(path: Path) -> pd.DataFrame:
             return pd.read_csv(path, dtype=texts, skipinitialspace=True)
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
     except (pa.ArrowInvalid, OSError, ValueError, TypeError, AttributeError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as a table of prompts ({type(error).__name__}: {said})") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a table of prompts ({type(error).__name__}: {reason})") from None
 
 
 def with_classes(frame: pd.DataFrame, path: Path) -> tuple[list[str], pd.DataFrame]:
-    """The user's classes, and the rows with both number and name; names without numbers are numbered by the alphabet.
+    """Give the user's classes, and the rows with both class_id and class_name.
+
+    Names without numbers are numbered in alphabetical order.
 
     Raises:
-        ValueError: a number is none, or has several names.
+        ValueError: a class_id is no whole number, or has several names.
     """
     if "class_name" not in frame and "class_id" not in frame:
         return [str(OBJECT["class_name"])], frame.assign(**OBJECT)
@@ -67,20 +74,24 @@ def with_classes(frame: pd.DataFrame, path: Path) -> tuple[list[str], pd.DataFra
 
 
 def prompt_rows(frame: pd.DataFrame, path: Path, kind: Kind) -> pd.DataFrame:
-    """Rows of the user's columns, or of detect's, as rows of `PROMPTS`."""
+    """Turn rows with the user's columns, or with those of the stage `detect`, into rows of `PROMPTS`.
+
+    Raises:
+        ValueError: a column or value is missing or wrong.
+    """
     frame = _numeric(frame, path)
     frame = frame[frame[["x1", "x"]].notna().any(axis=1)].reset_index(drop=True)
     if "object" in frame:
-        numbers = frame.groupby("image_id")["object"].transform(lambda own: pd.factorize(own.astype(str))[0])
+        numbers = frame.groupby("image_id")["object"].transform(lambda names: pd.factorize(names.astype(str))[0])
         frame["prompt_id"] = numbers.astype("int64")
         keys = [frame["image_id"], frame["prompt_id"]]
         if (frame.groupby(keys)[BOX].nunique() > 1).any(axis=None):
             raise ValueError(f"{path}: an object has two boxes; rows of one object in an image have the same box")
         frame[BOX] = frame.groupby(keys)[BOX].transform("first")
-        again = frame["x"].isna() & (
+        repeated = frame["x"].isna() & (
             frame["x"].notna().groupby(keys).transform("any") | frame.duplicated(["image_id", "prompt_id"])
         )
-        frame = frame[~again].reset_index(drop=True)  # a row with the object's box alone
+        frame = frame[~repeated].reset_index(drop=True)  # a row with the object's box alone
     else:
         frame["prompt_id"] = frame.groupby("image_id").cumcount()
     if kind == "boxes" and frame["x1"].isna().any():
@@ -98,10 +109,10 @@ def prompt_rows(frame: pd.DataFrame, path: Path, kind: Kind) -> pd.DataFrame:
 
 
 def _numeric(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """All columns of coordinates as float64, NaN where there are none.
+    """Make all columns of coordinates float64, NaN where a row has none.
 
     Raises:
-        ValueError: some columns of a box or of a point are missing, or a value is no number.
+        ValueError: a box or a point lacks columns, or a value is no number.
     """
     for name, columns in (("box", BOX), ("point", POINT)):
         missing = [column for column in columns if column not in frame]
@@ -112,13 +123,13 @@ def _numeric(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     frame = frame.copy()
     for name, columns in (("box", BOX), ("point", POINT)):
         for column in columns:
-            given = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
-            frame[column] = pd.to_numeric(given, errors="coerce").astype("float64")
-            if (wrong := given.notna() & ~np.isfinite(frame[column])).any():
-                raise ValueError(f"{path}: {column} must be a number, not {given[wrong].iloc[0]}")
-        half = frame[columns].isna().any(axis=1) & frame[columns].notna().any(axis=1)
-        if half.any():
-            row = frame[half].iloc[0]
+            values = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
+            frame[column] = pd.to_numeric(values, errors="coerce").astype("float64")
+            if (wrong := values.notna() & ~np.isfinite(frame[column])).any():
+                raise ValueError(f"{path}: {column} must be a number, not {values[wrong].iloc[0]}")
+        partial = frame[columns].isna().any(axis=1) & frame[columns].notna().any(axis=1)
+        if partial.any():
+            row = frame[partial].iloc[0]
             raise ValueError(f"{path}: a {name} of image {row['image_id']} lacks {row[columns].isna().idxmax()}")
     labels = frame["label"] if "label" in frame else pd.Series(1, index=frame.index)
     frame["label"] = pd.to_numeric(labels, errors="coerce").where(labels.notna(), 1)

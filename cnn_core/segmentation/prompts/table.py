@@ -1,15 +1,15 @@
-"""Prompts for the images of a source as a table: what was detected there, or a file of the user's own.
+"""Prompts for the images of a source, as a table: the detections of these images, or a file of the user's own.
 
-A user's file is a .parquet, .csv or .json (a list of records) with a row a prompt:
+A user's file is a .parquet, .csv or .json (a list of records) with one row for each prompt:
 
     image_id or file     which image: its id, or its file as the source names it
     x1 y1 x2 y2          a box, in pixels of the image; and/or
-    x y label            a point: label 1 (or none) inside the object, 0 outside
+    x y label            a point: label 1 (or no label) inside the object, 0 outside
     object               rows of an image with the same value are prompts of one object (several points)
-    class_name, class_id, track_id, score    optional: carried over
+    class_name, class_id, track_id, score    optional; the masks' rows take them over
 
-A row without coordinates says that its image has no prompt. What comes of either is one Parquet file of `PROMPTS`, in
-which a part of the source finds its own rows without reading the others.
+A row without coordinates says that its image has no prompt. Both forms become one Parquet file of `PROMPTS`, in which
+a part of the source finds its own rows without reading the others.
 """
 
 from __future__ import annotations
@@ -27,18 +27,23 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cnn_core.annotations.tables import BOX
-from cnn_core.files import read_json
+from cnn_core.files import is_none, read_json
 from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import Media
 from cnn_core.segmentation.prompts.rows import POINT, PROMPTS, Kind, prompt_rows, read_table, with_classes
 
-ABOUT = ("prompt_id", "class_id", "class_name", "track_id", "prompt_score")
-_GROUP = 4096  # rows; what is read at a time
+CARRIED_OVER = ("prompt_id", "class_id", "class_name", "track_id", "prompt_score")  # into a mask's row
+_GROUP = 4096  # rows of the file that are read at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WrittenPrompts:
-    """``images`` with prompts in the source; ``elsewhere``: how many named images are not in it, and the first one."""
+    """What `write_prompts` wrote.
+
+    Attributes:
+        images: how many images of the source have prompts.
+        elsewhere: how many images that the table names are not in the source, and the first of them.
+    """
 
     images: int
     prompts: int
@@ -54,7 +59,11 @@ class ImagePrompts:
     rows: pd.DataFrame
 
     def groups(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, np.ndarray]]]:
-        """Those of one shape together: of each prompt its `ABOUT`, and the arrays that `Segmenter.masks` takes."""
+        """Yield the prompts in groups of one shape, with the columns `CARRIED_OVER` of each.
+
+        Yields:
+            For each prompt of a group its columns, and the arrays that `Segmenter.masks` takes.
+        """
         prompts: dict[int, list[dict[str, Any]]] = {}
         for row in self.rows.to_dict("records"):
             prompts.setdefault(int(row["prompt_id"]), []).append(row)
@@ -62,44 +71,45 @@ class ImagePrompts:
         for rows in prompts.values():
             points = sum(not math.isnan(row["x"]) for row in rows)
             shapes.setdefault((not math.isnan(rows[0]["x1"]), points), []).append(rows)
-        for (boxed, points), some in shapes.items():
+        for (boxed, points), objects in shapes.items():
             arrays = {}
             if boxed:
-                arrays["boxes"] = np.array([[rows[0][name] for name in BOX] for rows in some])
+                arrays["boxes"] = np.array([[rows[0][name] for name in BOX] for rows in objects])
             if points:
-                arrays["points"] = np.array([[[row[name] for name in POINT] for row in rows] for rows in some])
-                arrays["labels"] = np.array([[row["label"] for row in rows] for rows in some])
-            yield [_about(rows[0]) for rows in some], arrays
+                arrays["points"] = np.array([[[row[name] for name in POINT] for row in rows] for rows in objects])
+                arrays["labels"] = np.array([[row["label"] for row in rows] for rows in objects])
+            yield [_carried_over(rows[0]) for rows in objects], arrays
 
 
-def _about(row: dict[str, Any]) -> dict[str, Any]:
+def _carried_over(row: dict[str, Any]) -> dict[str, Any]:
     track = None if pd.isna(row["track_id"]) else int(row["track_id"])
-    return {**{name: row[name] for name in ABOUT}, "track_id": track}
+    return {**{name: row[name] for name in CARRIED_OVER}, "track_id": track}
 
 
 class PromptTable:
-    """What `write_prompts` wrote, read as it is needed."""
+    """The file that `write_prompts` wrote, read as it is needed."""
 
     def __init__(self, file: str | Path) -> None:
         self.table = ds.dataset(str(file), format="parquet")
 
     def __call__(self, ids: Sequence[str]) -> dict[str, ImagePrompts]:
-        """By image; those that have none are left out."""
+        """Give the prompts by image_id; images without prompts are left out."""
         if not ids:
             return {}
         image = ds.field("image_id")  # the range lets whole pieces of the file be passed over
-        wanted = (image >= min(ids)) & (image <= max(ids)) & image.isin(list(ids))
-        rows = self.table.to_table(filter=wanted, use_threads=False).to_pandas()
-        return {str(name): ImagePrompts(rows=own) for name, own in rows.groupby("image_id", sort=False)}
+        condition = (image >= min(ids)) & (image <= max(ids)) & image.isin(list(ids))
+        rows = self.table.to_table(filter=condition, use_threads=False).to_pandas()
+        return {str(name): ImagePrompts(rows=image_rows) for name, image_rows in rows.groupby("image_id", sort=False)}
 
 
 def check_prompts(path: str | Path) -> None:
-    """
+    """Check that a path can hold prompts.
+
     Raises:
-        ValueError: nothing is there that could hold prompts; it says what to do.
+        ValueError: it cannot; the message says what to do.
     """
     path = Path(path)
-    if path.name == "none":
+    if is_none(path):
         raise ValueError(
             f"{path} stands for no prompts: name the output of detect or a .parquet, .csv or .json, or set prompt to "
             "everything"
@@ -116,7 +126,7 @@ def check_prompts(path: str | Path) -> None:
 
 
 def prompt_files(path: str | Path) -> list[Path]:
-    """The files that the prompts depend on."""
+    """The files that prompts are read from."""
     path = Path(path)
     return [*sorted(path.glob("part-*.parquet")), path / "manifest.json"] if path.is_dir() else [path]
 
@@ -124,26 +134,26 @@ def prompt_files(path: str | Path) -> list[Path]:
 def write_prompts(
     path: str | Path, target: str | Path, media: Media, kind: Kind, *, strict: bool = True
 ) -> WrittenPrompts:
-    """The prompts at ``path`` for the images of ``media``, as one file of `PROMPTS`.
+    """Write the prompts at ``path`` for the images of ``media`` as one file of `PROMPTS`.
 
     Args:
-        kind: boxes (with the points of the same object where there are some), or points alone; of a box without
-            points its centre.
-        strict: at least one image that it names is in the source.
+        kind: boxes (with the points of the same object, if it has any), or points alone. A box without points counts
+            as its centre.
+        strict: at least one image that the table names must be in the source.
 
     Raises:
-        ValueError: a column or value is missing or wrong, or no image that it names is in the source.
+        ValueError: a column or value is missing or wrong, or no image that the table names is in the source.
     """
     check_prompts(path)
-    path, known = Path(path), SourceImages(media)
+    path, source_images = Path(path), SourceImages(media)
     classes: list[str] = []
     tables: Iterable[pd.DataFrame]
     if path.is_dir():
         classes = list(read_json(path / "manifest.json", made_by="detect")["classes"])
         parts = prompt_files(path)[:-1]
-        tables = (known.resolved(pd.read_parquet(part), part) for part in parts)
+        tables = (source_images.resolved(pd.read_parquet(part), part) for part in parts)
     else:
-        frame = known.resolved(read_table(path), path)
+        frame = source_images.resolved(read_table(path), path)
         classes, frame = with_classes(frame, path)
         tables = [frame.sort_values("image_id", kind="stable")]
     images = prompts = 0
@@ -155,12 +165,12 @@ def write_prompts(
             prompts += len(rows.drop_duplicates(["image_id", "prompt_id"]))
             if len(rows):
                 writer.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), _GROUP)
-    if strict and known.elsewhere and not known.met:
+    if strict and source_images.elsewhere and not source_images.met:
         raise ValueError(
-            f"{path} names no image of the source: {next(iter(known.elsewhere))} is not there, as are its "
-            f"{len(known.elsewhere):,} images; the source has {known.example}"
+            f"{path} names no image of the source: {next(iter(source_images.elsewhere))} is not there, as are its "
+            f"{len(source_images.elsewhere):,} images; the source has {source_images.example}"
         )
-    first = next(iter(known.elsewhere), "")
+    first = next(iter(source_images.elsewhere), "")
     return WrittenPrompts(
-        images=images, prompts=prompts, elsewhere=len(known.elsewhere), first_elsewhere=first, classes=classes
+        images=images, prompts=prompts, elsewhere=len(source_images.elsewhere), first_elsewhere=first, classes=classes
     )

@@ -1,4 +1,4 @@
-"""What is asked of a video: how objects are followed, and which, from which frame on. Without torch, to start fast."""
+"""The parameters and prompts of a video. This module imports no torch, so that a stage's driver starts fast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HIDDEN = "not visible in this frame"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoParams(TrackingParams):
-    """And how the network is asked, as `segmentation_params` says it."""
+    """How objects are followed, and how the network is asked (as `cnn_core.segmentation.params.SegmenterParams`)."""
 
     imgsz: int = bounded(0, 4096)
     conf: float = bounded(0, 1)
@@ -24,12 +24,13 @@ class VideoParams(TrackingParams):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoPrompt:
-    """What and where an object is in one frame; each must say it by itself.
+    """What and where an object is in one frame. Each prompt must say it by itself.
 
     Attributes:
         frame: its number, from 0.
-        box: xyxy in pixels of the frame. points: (x, y) of the same object, with labels 1 = inside, 0 = outside.
-        about: class_id, class_name, prompt_score: what the object's rows take over.
+        box: xyxy in pixels of the frame.
+        points: (x, y) of the same object, with labels 1 = inside, 0 = outside.
+        about: class_id, class_name and prompt_score, which the object's rows take over.
     """
 
     frame: int
@@ -44,7 +45,7 @@ PromptsByFrame = dict[int, dict[int, VideoPrompt]]  # by frame, then by object
 
 
 def group_by_frame(prompts: Iterable[VideoPrompt]) -> PromptsByFrame:
-    """Both in order.
+    """Group the prompts by frame, then by object, both in rising order.
 
     Raises:
         ValueError: a frame is negative, or an object has two prompts in one frame.
@@ -53,19 +54,19 @@ def group_by_frame(prompts: Iterable[VideoPrompt]) -> PromptsByFrame:
     for prompt in sorted(prompts, key=lambda prompt: (prompt.frame, prompt.object_id)):
         if prompt.frame < 0:
             raise ValueError(f"a prompt is for frame {prompt.frame}: frames are numbered from 0")
-        own = table.setdefault(prompt.frame, {})
-        if prompt.object_id in own:
+        objects = table.setdefault(prompt.frame, {})
+        if prompt.object_id in objects:
             raise ValueError(f"object {prompt.object_id} has two prompts in frame {prompt.frame}: one must say it all")
-        own[prompt.object_id] = prompt
+        objects[prompt.object_id] = prompt
     return table
 
 
 def first_prompts(table: PromptsByFrame) -> PromptsByFrame:
-    """Of each object its first prompt."""
-    known: set[int] = set()
-    begins: PromptsByFrame = {}
-    for number, own in table.items():
-        if new := {name: prompt for name, prompt in own.items() if name not in known}:
-            begins[number] = new
-            known |= new.keys()
-    return begins
+    """Keep the first prompt of each object."""
+    seen: set[int] = set()
+    first: PromptsByFrame = {}
+    for frame, objects in table.items():
+        if new := {object_id: prompt for object_id, prompt in objects.items() if object_id not in seen}:
+            first[frame] = new
+            seen |= new.keys()
+    return first

@@ -1,9 +1,9 @@
-"""Prompts for a video's objects, out of what `detect` found in its frames or a user's own table (prompts.py).
+"""Prompts for a video's objects, from the detections in its frames or from a user's own table (`prompts.table`).
 
-A table for a video may have the further column ``frame`` (from 0); with it, ``image_id`` or ``file`` names the video,
-and neither is needed where there is only one. ``object`` (else ``track_id``) says which rows, of any frames, are the
-same object: it is asked for in every frame that is named so. Without ``frame``, as in what `detect` found, an object is
-asked for in its first frame alone, because it is followed from there; and where nothing tells objects apart, those of
+A table for a video may have the further column ``frame`` (from 0). With it, ``image_id`` or ``file`` names the video,
+and neither is needed if there is only one video. ``object`` (else ``track_id``) says which rows, of any frames, are the
+same object: the object is prompted in each of these frames. Without ``frame``, as in the output of `detect`, an object
+is prompted in its first frame alone, because it is followed from there. If nothing tells the objects apart, those of
 the first frame that has any are followed.
 """
 
@@ -29,11 +29,11 @@ OBJECT_IDS = ("object", "track_id")
 
 
 def video_prompts(path: str | Path, clip: Clip, kind: Kind, *, alone: bool) -> list[VideoPrompt]:
-    """The clip's prompts at ``path``, an output of `detect` or a file; none where it names none of its frames.
+    """Read the clip's prompts from ``path``, an output of `detect` or a file; none if it names none of the frames.
 
     Args:
-        kind: boxes, or points alone, as `prompts.write_prompts`.
-        alone: the clip is the only one, so that a table of frames need not name it.
+        kind: boxes, or points alone, as in `prompts.table.write_prompts`.
+        alone: the clip is the only one, so a table of frames need not name it.
 
     Raises:
         ValueError: a column or value is missing or wrong.
@@ -53,11 +53,11 @@ def video_prompts(path: str | Path, clip: Clip, kind: Kind, *, alone: bool) -> l
     if not exact:
         rows = rows[rows["frame"] == rows.groupby("track_id")["frame"].transform("min")]
     groups = rows.groupby(["frame", "track_id"], sort=True)
-    return [_prompt(int(number), int(name), own, path) for (number, name), own in groups]
+    return [_prompt(object_rows, path) for _, object_rows in groups]
 
 
 def prompt_classes(path: str | Path) -> list[str]:
-    """The names of the prompts' classes, by their numbers."""
+    """The names of the prompts' classes, in the order of their numbers."""
     path = Path(path)
     if path.is_dir():
         return list(read_json(path / "manifest.json", made_by="detect")["classes"])
@@ -65,12 +65,12 @@ def prompt_classes(path: str | Path) -> list[str]:
 
 
 def _detected(folder: Path, clip: Clip) -> pd.DataFrame:
-    """The rows of a folder of parts that are about the clip, without reading the others."""
+    """The clip's rows in a folder of parts. The others are not read."""
     ids = clip.image_ids
     image = ds.field("image_id")  # the range lets whole pieces of the files be passed over
-    wanted = (image >= min(ids)) & (image <= max(ids)) & image.isin(ids)
+    condition = (image >= min(ids)) & (image <= max(ids)) & image.isin(ids)
     parts = [str(part) for part in sorted(folder.glob("part-*.parquet"))]
-    return ds.dataset(parts, format="parquet").to_table(filter=wanted, use_threads=False).to_pandas()
+    return ds.dataset(parts, format="parquet").to_table(filter=condition, use_threads=False).to_pandas()
 
 
 def _by_number(frame: pd.DataFrame, clip: Clip, path: Path, alone: bool) -> pd.DataFrame:
@@ -86,15 +86,17 @@ def _by_number(frame: pd.DataFrame, clip: Clip, path: Path, alone: bool) -> pd.D
 
 
 def _by_image(frame: pd.DataFrame, clip: Clip, path: Path) -> pd.DataFrame:
-    known = SourceImages(Media(spans=(clip.part,), left_out={}, signature=""))
-    frame = known.resolved(frame, path)
+    source_images = SourceImages(Media(spans=(clip.part,), left_out={}, signature=""))
+    frame = source_images.resolved(frame, path)
     numbers = {image_id: number for number, image_id in enumerate(clip.image_ids)}
     return frame.assign(frame=frame["image_id"].map(numbers).astype("int64"))
 
 
 def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
-    """With a whole number for each object as ``track_id`` and ``object``, missing where nothing numbers them; if only
-    some rows have none, they are left out."""
+    """Give each object a whole number, as ``track_id`` and ``object``; missing if no column tells objects apart.
+
+    Rows without a value in that column are left out.
+    """
     name = next((name for name in OBJECT_IDS if name in frame and frame[name].notna().any()), None)
     if name is None:
         return frame.drop(columns="object", errors="ignore").assign(
@@ -107,16 +109,18 @@ def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(track_id=numbers.astype("Int64"), object=numbers.astype("Int64"))
 
 
-def _prompt(frame: int, number: int, rows: pd.DataFrame, path: Path) -> VideoPrompt:
+def _prompt(rows: pd.DataFrame, path: Path) -> VideoPrompt:
+    """The prompt that the rows of one object in one frame describe."""
     first = rows.iloc[0]
+    frame, object_id = int(first["frame"]), int(first["track_id"])
     boxed, pointed = not np.isnan(first["x1"]), rows[rows["x"].notna()]
     if len(rows[[*BOX]].drop_duplicates()) > 1:
-        raise ValueError(f"{path}: object {number} has several boxes in frame {frame}; one must say it all")
+        raise ValueError(f"{path}: object {object_id} has several boxes in frame {frame}; one must say it all")
     points = tuple((float(x), float(y)) for x, y in pointed[POINT].to_numpy())
     about: dict[str, Any] = {name: first[name] for name in ("class_id", "class_name", "prompt_score")}
     return VideoPrompt(
         frame=frame,
-        object_id=number,
+        object_id=object_id,
         box=tuple(map(float, first[BOX])) if boxed else None,
         points=points,
         labels=tuple(map(int, pointed["label"])) if points else None,
@@ -125,5 +129,5 @@ def _prompt(frame: int, number: int, rows: pd.DataFrame, path: Path) -> VideoPro
 
 
 def unreachable_prompts(prompts: Sequence[VideoPrompt], count: int) -> list[VideoPrompt]:
-    """Those for frames that the clip, of ``count`` frames, has not."""
+    """The prompts for frames after the end of a clip of ``count`` frames."""
     return [prompt for prompt in prompts if prompt.frame >= count]

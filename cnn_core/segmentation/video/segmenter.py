@@ -1,12 +1,8 @@
 """Objects followed through a video by SAM 2, from prompts in any frame, in bounded memory.
 
-    segmenter = VideoSegmenter("data/weights/sam2.1_t.pt", params, device=…, settings=…)
-    for found in segmenter.track(Clip(part), prompts):
-        found.segments      masks of this frame, by object
-
-What `ultralytics.models.sam.SAM2VideoPredictor` gives for prompts in the first frame; and objects may also come later,
-be followed backwards to the first frame, or be prompted again. An object's masks depend on its own prompts alone, until
-objects that overlap share out their pixels.
+For prompts in the first frame the masks are those of `ultralytics.models.sam.SAM2VideoPredictor`. Objects may also
+appear later, be followed backwards to the first frame, or be prompted again. An object's masks depend on its own
+prompts alone, until objects that overlap share out their pixels.
 """
 
 from __future__ import annotations
@@ -38,11 +34,11 @@ from cnn_core.segmentation.video.params import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackedFrame:
-    """A frame with what was found in it.
+    """A frame with the masks of the objects that are followed.
 
     Attributes:
-        segments: its ``prompts`` are object ids, each followed one either there or in ``dropped``; None of a frame
-            that cannot be read.
+        segments: its ``prompts`` are object ids. Each object that is followed is either there or in ``dropped``. None
+            for a frame that cannot be read.
         states: frames that are remembered, summed over the objects.
     """
 
@@ -54,19 +50,36 @@ class TrackedFrame:
 @dataclasses.dataclass
 class _Object:
     memory: ObjectMemory
-    unseen: int = 0
+    unseen: int = 0  # frames in a row in which it was hidden
 
 
 class VideoSegmenter:
-    """Loads when it is made; then call `track` for one clip after the other.
+    """A SAM 2 that is loaded once. Call `track` for one clip after the other.
 
     Args:
         weights: a checkpoint of SAM 2, or a network that is already loaded.
-        settings: folder for Ultralytics' own settings, and what does not fit into memory.
+        settings: folder for Ultralytics' own settings, and for masks that wait for their frame.
         trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.segmentation.sam.weights`).
 
     Raises:
         ValueError: as `cnn_core.segmentation.sam.network.load_sam`; or the network is no SAM 2.
+
+    Examples:
+        >>> from cnn_core.images.clips import Clip, clip_parts
+        >>> from cnn_core.images.media import list_media
+        >>> from cnn_core.segmentation.video.params import VideoPrompt
+        >>> params = VideoParams(
+        ...     imgsz=0, conf=0.0, half="auto", stability_score_offset=0.95, folders=False, backwards=True,
+        ...     non_overlap_masks=True, max_cond_frames_in_attn=4, memory_frames=8, patience=0,
+        ... )
+        >>> segmenter = VideoSegmenter(weights, params, device=torch.device("cpu"), settings="settings")
+        >>> [part] = clip_parts(list_media("clip.avi"), folders=False)
+        >>> prompts = [VideoPrompt(frame=0, object_id=1, box=(3, 19, 14, 30))]
+        >>> for tracked in segmenter.track(Clip(part), prompts):
+        ...     print(tracked.frame.number, tracked.segments.prompts)
+        0 [1]
+        1 [1]
+        2 [1]
     """
 
     def __init__(
@@ -85,52 +98,56 @@ class VideoSegmenter:
         self.steps = VideoSteps(self.loaded, imgsz=params.imgsz, device=device, half=half)
 
     def track(self, clip: Clip, prompts: Iterable[VideoPrompt]) -> Iterator[TrackedFrame]:
-        """The clip's frames in order, as far as they can be read, each once.
+        """Yield the clip's frames in order, each once, as far as they can be read.
 
-        A prompt works from its frame on. Prompts behind the last frame have no effect.
+        A prompt has an effect from its frame on. Prompts after the last frame have none.
 
         Raises:
-            ValueError: as `video_prompts.by_frame`, or a prompt's numbers are none.
+            ValueError: as `cnn_core.segmentation.video.params.group_by_frame`, or a prompt's values are no numbers.
         """
         table = group_by_frame(prompts)
         self.settings.mkdir(parents=True, exist_ok=True)
-        with BackwardMasks(self.settings) as earlier:
+        with BackwardMasks(self.settings) as backward_masks:
             if self.params.backwards:
-                self._backwards(clip, first_prompts(table), earlier)
-            yield from self._forwards(clip, table, earlier)
+                self._backwards(clip, first_prompts(table), backward_masks)
+            yield from self._forwards(clip, table, backward_masks)
 
-    def _forwards(self, clip: Clip, table: PromptsByFrame, earlier: BackwardMasks) -> Iterator[TrackedFrame]:
+    def _forwards(self, clip: Clip, table: PromptsByFrame, backward_masks: BackwardMasks) -> Iterator[TrackedFrame]:
         objects: dict[int, _Object] = {}
-        for frame in clip:
-            frame, segments = self._usable(frame), None
+        for frame in map(self._usable, clip):
+            segments = None
             if isinstance(frame.image, np.ndarray):
                 height, width = frame.image.shape[:2]
-                given = table.get(frame.number, {})
-                seen, dropped = self._step(frame.number, frame.image, (height, width), objects, given, len(clip))
-                seen = earlier.read(frame.number, self.steps.predictor.device) | seen
-                segments = self._segments((height, width), seen, dropped)
-            states = sum(len(known.memory) for known in objects.values())
+                prompts = table.get(frame.number, {})
+                masks, dropped = self._step(frame.number, frame.image, (height, width), objects, prompts, len(clip))
+                masks = backward_masks.read(frame.number, self.steps.predictor.device) | masks
+                segments = self._segments((height, width), masks, dropped)
+            states = sum(len(tracked.memory) for tracked in objects.values())
             yield TrackedFrame(frame=frame, segments=segments, states=states)
 
-    def _backwards(self, clip: Clip, begins: PromptsByFrame, earlier: BackwardMasks) -> None:
-        """Follow every object from its first prompt to the beginning; what is seen is kept in ``earlier``."""
-        last = min(max(begins, default=0), len(clip) - 1)
+    def _backwards(self, clip: Clip, first: PromptsByFrame, backward_masks: BackwardMasks) -> None:
+        """Follow every object from its first prompt back to the beginning, and keep its masks in ``backward_masks``."""
+        last = min(max(first, default=0), len(clip) - 1)
         objects: dict[int, _Object] = {}
-        for number, image, shape in clip.backwards(last, self._kept) if last else ():
-            given = begins.get(number, {})
+        for number, image, shape in clip.backwards(last, self._letterboxed) if last else ():
+            prompts = first.get(number, {})
             if image is not None:
-                seen, _ = self._step(number, image, shape, objects, given, len(clip), reverse=True)
-                earlier.write(number, {name: one for name, one in seen.items() if name not in given})
+                masks, _ = self._step(number, image, shape, objects, prompts, len(clip), reverse=True)
+                earlier = {object_id: mask for object_id, mask in masks.items() if object_id not in prompts}
+                backward_masks.write(number, earlier)
 
-    def _kept(self, frame: Frame) -> tuple[int, np.ndarray | None, tuple[int, int]]:
-        """Of a frame that is waited with, no more than the network will see."""
+    def _letterboxed(self, frame: Frame) -> tuple[int, np.ndarray | None, tuple[int, int]]:
+        """A frame's number, what the network will see of it (None: it is bad), and its own (height, width).
+
+        Frames wait for their turn in this form, as it is smaller.
+        """
         image = self._usable(frame).image
         if isinstance(image, BadImage):
             return frame.number, None, (0, 0)
         return frame.number, self.steps.letterboxed(image), (image.shape[0], image.shape[1])
 
     def _usable(self, frame: Frame) -> Frame:
-        """With a `BadImage` where nothing would be left of its shorter side."""
+        """The frame, with a `BadImage` in it if nothing would be left of its shorter side."""
         if isinstance(frame.image, BadImage):
             return frame
         height, width = frame.image.shape[:2]
@@ -146,70 +163,80 @@ class VideoSegmenter:
         image: np.ndarray,
         shape: tuple[int, int],
         objects: dict[int, _Object],
-        given: Mapping[int, VideoPrompt],
+        prompts: Mapping[int, VideoPrompt],
         count: int,
         *,
         reverse: bool = False,
     ) -> tuple[dict[int, ObjectMask], dict[int, str]]:
-        """One frame: what is seen of all objects that are known or prompted in it, and why some prompts are not used;
-        an object that is known is then followed by its memory."""
-        checked = {name: _checked(prompt, *shape) for name, prompt in given.items()}
-        dropped = {name: prompt.dropped[0] for name, prompt in checked.items() if prompt.dropped}
-        asked = {name: prompt for name, prompt in checked.items() if name not in dropped}
-        if not objects and not asked:
+        """Segment one frame. Objects are followed by their memory, unless they are prompted in this frame.
+
+        Args:
+            number: of the frame; ``count`` is that of all frames.
+            objects: those that are followed. New ones are added, and those out of sight for too long are removed.
+
+        Returns:
+            The masks by object, and why some prompts are not used.
+        """
+        checked = {object_id: _checked(prompt, *shape) for object_id, prompt in prompts.items()}
+        dropped = {object_id: prompt.dropped[0] for object_id, prompt in checked.items() if prompt.dropped}
+        usable = {object_id: prompt for object_id, prompt in checked.items() if object_id not in dropped}
+        if not objects and not usable:
             return {}, dropped
-        frame, seen = self.steps.encode(image, shape), {}
-        for name, known in list(objects.items()):
-            if name not in asked:
-                seen[name] = self.steps.track(frame, number, known.memory, count=count, reverse=reverse)
-                known.unseen = 0 if self._visible(seen[name]) else known.unseen + 1
-                if 0 < self.params.patience <= known.unseen:
-                    del objects[name]
-        for name, prompt in asked.items():
-            known = objects.setdefault(name, _Object(self._memory()))
-            seen[name], known.unseen = self.steps.prompt(frame, number, known.memory, **prompt.arrays()), 0
-        return seen, dropped
+        encoded, masks = self.steps.encode(image, shape), {}
+        for object_id, tracked in list(objects.items()):
+            if object_id not in usable:
+                mask = self.steps.track(encoded, number, tracked.memory, count=count, reverse=reverse)
+                masks[object_id] = mask
+                tracked.unseen = 0 if self._visible(mask) else tracked.unseen + 1
+                if 0 < self.params.patience <= tracked.unseen:
+                    del objects[object_id]
+        for object_id, prompt in usable.items():
+            tracked = objects.setdefault(object_id, _Object(self._memory()))
+            masks[object_id] = self.steps.prompt(encoded, number, tracked.memory, **prompt.arrays())
+            tracked.unseen = 0
+        return masks, dropped
 
     def _memory(self) -> ObjectMemory:
         maps = self.steps.model.num_maskmem - 1
         return ObjectMemory(prompted=self.params.max_cond_frames_in_attn, recent=self.params.memory_frames, maps=maps)
 
-    def _visible(self, seen: ObjectMask) -> bool:
-        return bool((seen.logits > self.steps.threshold).any())
+    def _visible(self, mask: ObjectMask) -> bool:
+        return bool((mask.logits > self.steps.threshold).any())
 
-    def _segments(self, shape: tuple[int, int], seen: dict[int, ObjectMask], dropped: dict[int, str]) -> Segments:
-        found = SegmentsBuilder(*shape, {name: why for name, why in dropped.items() if name not in seen})
-        shown = {}
-        for name in sorted(seen):
-            if not self._visible(seen[name]):
-                found.dropped[name] = HIDDEN
-            elif seen[name].score <= self.params.conf:
-                found.dropped[name] = LOW_SCORE
+    def _segments(self, shape: tuple[int, int], masks: dict[int, ObjectMask], dropped: dict[int, str]) -> Segments:
+        """The masks in the frame's own pixels, (height, width) = ``shape``."""
+        builder = SegmentsBuilder(*shape, {number: reason for number, reason in dropped.items() if number not in masks})
+        visible = {}
+        for object_id in sorted(masks):
+            if not self._visible(masks[object_id]):
+                builder.dropped[object_id] = HIDDEN
+            elif masks[object_id].score <= self.params.conf:
+                builder.dropped[object_id] = LOW_SCORE
             else:
-                shown[name] = seen[name]
-        owner = self._owners(shown, shape) if self.params.non_overlap_masks and len(shown) > 1 else None
-        for place, (name, one) in enumerate(shown.items()):
-            logits = self._original(one, shape)
-            mask = logits > self.steps.threshold
+                visible[object_id] = masks[object_id]
+        owner = self._owners(visible, shape) if self.params.non_overlap_masks and len(visible) > 1 else None
+        for index, (object_id, mask) in enumerate(visible.items()):
+            logits = self._original(mask, shape)
+            inside = logits > self.steps.threshold
             stability = self.steps.stability(logits, self.params.stability_score_offset)
-            found.add(name, one.score, stability, mask if owner is None else mask & (owner == place))
-        found.dropped.update({name: HIDDEN for name in shown if name in found.dropped})  # covered by others
-        return found.segments()
+            builder.add(object_id, mask.score, stability, inside if owner is None else inside & (owner == index))
+        builder.dropped.update({number: HIDDEN for number in visible if number in builder.dropped})  # covered by others
+        return builder.segments()
 
-    def _owners(self, shown: dict[int, ObjectMask], shape: tuple[int, int]) -> Tensor:
-        """Which of them has the highest logit, int16 (height, width); one mask in memory at a time."""
+    def _owners(self, visible: dict[int, ObjectMask], shape: tuple[int, int]) -> Tensor:
+        """Which of the objects has the highest logit, int16 (height, width); one mask is in memory at a time."""
         best: Tensor | None = None
-        for place, one in enumerate(shown.values()):
-            logits = self._original(one, shape)
+        for index, mask in enumerate(visible.values()):
+            logits = self._original(mask, shape)
             if best is None:
                 best, owner = logits, torch.zeros(logits.shape, dtype=torch.int16, device=logits.device)
                 continue
-            owner[logits > best] = place
+            owner[logits > best] = index
             best = torch.maximum(best, logits)
         return owner
 
-    def _original(self, seen: ObjectMask, shape: tuple[int, int]) -> Tensor:
-        return next(self.steps.in_original(seen.logits[0].float(), shape))
+    def _original(self, mask: ObjectMask, shape: tuple[int, int]) -> Tensor:
+        return next(self.steps.in_original(mask.logits[0].float(), shape))
 
 
 def _checked(prompt: VideoPrompt, height: int, width: int) -> CheckedPrompts:

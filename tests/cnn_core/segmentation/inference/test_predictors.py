@@ -240,7 +240,7 @@ def test_a_network_that_finds_boxes_only_is_refused(tmp_path):
     weights = write_detector(tmp_path / "yolo.pt", imgsz=64)
     (tmp_path / "photos").mkdir()
     cv2.imwrite(str(tmp_path / "photos/a.png"), photograph(60, 60, 1))
-    with pytest.raises(ValueError, match="finds boxes, no masks: name a -seg network, FastSAM, SAM or SAM 2"):
+    with pytest.raises(ValueError, match="finds boxes, but no masks: name a -seg network, FastSAM, SAM or SAM 2"):
         work(tmp_path, tmp_path / "photos", None, weights=str(weights), prompt="everything")
 
 

@@ -5,15 +5,30 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from cnn_core.segmentation.inference.segmenter import Embedding, Segmenter
 from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from tests.helpers.detector_files import photograph
+from tests.helpers.examples import run_examples
+from tests.helpers.paths import ROOT
 from tests.helpers.sam_files import write_sam
-from tests.helpers.segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, masks, predicted, reference, segmenter
+from tests.helpers.segmenters import (
+    BOXES,
+    HEIGHT,
+    SIDE,
+    WIDTH,
+    agrees,
+    everything,
+    masks,
+    predicted,
+    reference,
+    segmenter,
+)
 
 NAMES = [
     "mobile_sam",
@@ -193,3 +208,13 @@ def test_few_masks_are_in_memory_at_a_time(mobile, monkeypatch):
     list(mobile.steps.in_original(torch.zeros(5, 64, 64), (5000, 5000)))
     list(mobile.steps.in_original(torch.zeros(5, 64, 64), (100, 100)))
     assert scaled == [1, 1, 1, 1, 1, 5]
+
+
+def test_the_examples_of_the_docstring_run(tmp_path):
+    write_sam(tmp_path, "mobile_sam")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), photograph(HEIGHT, WIDTH, 0))
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["segment"] |= {"imgsz": SIDE, "conf": 0.0}
+    params["segment"]["everything"]["points_stride"] = 3
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    run_examples(Segmenter, tmp_path, Segmenter=Segmenter, torch=torch)

@@ -9,8 +9,9 @@ import torch
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import BadImage
-from cnn_core.segmentation.video.params import HIDDEN, VideoPrompt
+from cnn_core.segmentation.video.params import HIDDEN, VideoParams, VideoPrompt
 from cnn_core.segmentation.video.segmenter import VideoSegmenter
+from tests.helpers.examples import run_examples
 from tests.helpers.sam_files import write_sam
 from tests.helpers.video_files import SIDE, clips, frames, small_sam2, video_params, write_folder, write_video
 
@@ -293,3 +294,15 @@ def test_grey_frames_of_a_folder_are_read(segmenter, tmp_path):
         cv2.imwrite(str(folder / f"{number}.png"), image[..., 0])
     (clip,) = clips(folder)
     assert [len(one.segments) + len(one.segments.dropped) for one in segmenter.track(clip, boxes_of(3))] == [2, 2, 2]
+
+
+def test_the_examples_of_the_docstring_run(tmp_path):
+    write_video(tmp_path / "clip.avi", frames(3, objects=1)[0])
+    run_examples(
+        VideoSegmenter,
+        tmp_path,
+        VideoSegmenter=VideoSegmenter,
+        VideoParams=VideoParams,
+        torch=torch,
+        weights=small_sam2(),
+    )

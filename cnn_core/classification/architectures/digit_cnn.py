@@ -59,7 +59,7 @@ class DigitCNN(nn.Module):
 
 
 def conv_block(channels: int, maps: int, *, channel_dropout: float) -> nn.Sequential:
-    """(N, channels, H, W) -> (N, maps, H // 2, W // 2)."""
+    """A block: (N, channels, H, W) -> (N, maps, H // 2, W // 2)."""
     return nn.Sequential(
         *conv_bn_relu(channels, maps),
         *conv_bn_relu(maps, maps),
@@ -69,7 +69,7 @@ def conv_block(channels: int, maps: int, *, channel_dropout: float) -> nn.Sequen
 
 
 def conv_bn_relu(channels: int, maps: int) -> list[nn.Module]:
-    """(N, channels, H, W) -> (N, maps, H, W). No bias: batch norm would take it out again."""
+    """Layers from (N, channels, H, W) to (N, maps, H, W), without a bias, which batch norm would subtract again."""
     convolution = nn.Conv2d(channels, maps, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return [convolution, nn.BatchNorm2d(maps), nn.ReLU(inplace=True)]

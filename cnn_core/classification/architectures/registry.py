@@ -1,7 +1,7 @@
 """The networks by name: what ``train.<set>.model.architecture`` may be.
 
-An architecture bears the name of its module in cnn_core: ``dvc.yaml`` makes training depend on that module by template,
-and never on this list, so a new entry makes no trained model stale. Each is imported only when it is asked for.
+An architecture has the name of its module in this folder. ``dvc.yaml`` makes training depend on that module by template
+and never on this list, so a new entry makes no trained model stale. A module is imported only when its name is used.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
 
 
 def model_params(section: Mapping[str, Any]) -> Params:
-    """The checked parameters of a ``model`` section: ``architecture`` and that architecture's own keys.
+    """Check a ``model`` section, which has ``architecture`` and that architecture's own keys.
 
     Raises:
-        ValueError: an unknown architecture, or a key that its parameters refuse; names start with ``model.``.
+        ValueError: an unknown architecture, or a value that its parameters refuse; the name starts with ``model.``.
     """
-    _, architecture = _named(section)
+    architecture = _architecture(section)
     return from_mapping(architecture.params, {k: v for k, v in section.items() if k != "architecture"}, "model")
 
 
 def build(section: Mapping[str, Any], num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """A new network: float (N, C, H, W), normalised -> logits (N, num_classes)."""
-    _, architecture = _named(section)
+    """Build a new network: float (N, C, H, W), normalised -> logits (N, num_classes)."""
+    architecture = _architecture(section)
     return architecture.build(params=model_params(section), num_classes=num_classes, shape=shape)
 
 
-def _named(section: Mapping[str, Any]) -> tuple[str, Architecture]:
+def _architecture(section: Mapping[str, Any]) -> Architecture:
     name = section.get("architecture")
     if name not in ARCHITECTURES:
         raise ValueError(f"model.architecture must be one of {', '.join(ARCHITECTURES)}, not {name!r}")
-    return name, ARCHITECTURES[name]()
+    return ARCHITECTURES[name]()

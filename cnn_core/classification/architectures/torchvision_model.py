@@ -1,7 +1,7 @@
 """Any classification network of torchvision, by the name of its builder: alexnet, resnet18, vit_b_16 ...
 
-The builder makes its own head for our classes. What single builders need beyond that is read off the arguments of the
-network's class, so a builder that a later torchvision brings works without a word here.
+The builder makes its own head for our classes. What a builder needs beyond that is read from the arguments of the
+network's class, so a builder of a later torchvision works without a change here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _MAXVIT_STEP = 224  # 5 halvings (32) of windows of 7 pixels
 class TorchvisionModelParams(Params):
     """Which network, and how much of it is dropped in training.
 
-    ``dropout`` is what the builder itself calls so: before the classifier's layers in alexnet, vgg, squeezenet,
-    mobilenet, efficientnet, mnasnet, googlenet and inception, within every block in vit and swin. The others (resnet,
-    resnext, convnext, densenet, regnet, shufflenet, maxvit) have none and take 0 only.
+    ``dropout`` is the builder's own argument. It acts before the classifier's layers in alexnet, vgg, squeezenet,
+    mobilenet, efficientnet, mnasnet, googlenet and inception, and within every block in vit and swin. The others
+    (resnet, resnext, convnext, densenet, regnet, shufflenet, maxvit) have no dropout and take 0 only.
     """
 
     builder: str
@@ -41,24 +41,24 @@ class TorchvisionModelParams(Params):
 
 
 def builders() -> list[str]:
-    """The names of torchvision's classification networks: no quantized, detection, segmentation or video ones."""
+    """The names of torchvision's classification networks, without quantized, detection, segmentation and video ones."""
     from torchvision import models
 
     return models.list_models(module=models)
 
 
 def unknown_builder(name: str) -> str:
-    """The end of a sentence: what a builder must be, and which ones are near to ``name``."""
+    """The end of a message: what a builder must be, and which names are near to ``name``."""
     near = difflib.get_close_matches(name.lower(), builders(), n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; for example alexnet, resnet18 or convnext_tiny"
     return f"must be a classification network of torchvision, not {name!r}{hint}"
 
 
 def build(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """A new network: float (N, 3, H, W), normalised -> logits (N, num_classes), in training too (no second outputs).
+    """Build a new network: float (N, 3, H, W), normalised -> logits (N, num_classes), without auxiliary outputs.
 
     Raises:
-        ValueError: the images have not 3 channels, or a size that the network cannot take.
+        ValueError: the images do not have 3 channels, or they have a size that the network cannot take.
     """
     channels, height, width = shape
     if channels != 3:
@@ -74,25 +74,24 @@ def build(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int,
 
 
 def construct(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """The network as its builder makes it, whether or not it can take images of ``shape``."""
+    """Build the network, whether or not it can take images of ``shape``."""
     from torchvision import models
 
     _, height, width = shape
-    known = _arguments(params.builder)
-    wanted: dict[str, Any] = {
+    options: dict[str, Any] = {
         "dropout": params.dropout,
-        "image_size": height,  # vit: it learns one embedding for each place
+        "image_size": height,  # vit: it learns one embedding for each patch
         "input_size": (height, width),  # maxvit
         "aux_logits": False,  # googlenet, inception: in training they would give tuples
-        "transform_input": True,  # the same two: torchvision's weights expect it; no loss when they start anew
+        "transform_input": True,  # the same two: torchvision's weights expect it, and random ones do not mind
         "init_weights": True,  # the same two warn without it; vgg does it anyway
     }
-    chosen = {key: value for key, value in wanted.items() if key in known}
-    return models.get_model(params.builder, num_classes=num_classes, **chosen)
+    accepted = options.keys() & _arguments(params.builder)
+    return models.get_model(params.builder, num_classes=num_classes, **{key: options[key] for key in accepted})
 
 
 def _arguments(builder: str) -> set[str]:
-    """What the class of a builder's network can be told; the builder itself takes ``**kwargs`` and passes them on."""
+    """The arguments of the class of a builder's network; the builder itself takes ``**kwargs`` and passes them on."""
     from torchvision import models
 
     network = inspect.signature(models.get_model_builder(builder)).return_annotation
@@ -100,10 +99,10 @@ def _arguments(builder: str) -> set[str]:
 
 
 def _check_rule(builder: str, height: int, width: int) -> None:
-    """Two kinds of network take only multiples of a step, which the trial in `build` would not tell."""
-    known = _arguments(builder)
-    step = int(builder.rsplit("_", 1)[1]) if "image_size" in known else _MAXVIT_STEP if "input_size" in known else 1
-    square = "image_size" in known
+    """Refuse sizes that are no multiple of the step of vit and maxvit, which the trial in `build` would let pass."""
+    arguments = _arguments(builder)
+    square = "image_size" in arguments
+    step = int(builder.rsplit("_", 1)[1]) if square else _MAXVIT_STEP if "input_size" in arguments else 1
     if height % step or width % step or min(height, width) < step or (square and height != width):
         images = "square images with a side that is a multiple" if square else "images with sides that are multiples"
         raise ValueError(
@@ -112,7 +111,7 @@ def _check_rule(builder: str, height: int, width: int) -> None:
 
 
 def _takes(network: nn.Module, height: int, width: int) -> bool:
-    """Whether images of this size come through: tried with tensors that have shapes and no values, so at no cost."""
+    """Whether the network takes images of this size: tried with tensors without values, which costs nothing."""
     import torch
     from torch.func import functional_call
 
@@ -123,7 +122,7 @@ def _takes(network: nn.Module, height: int, width: int) -> bool:
     try:
         with torch.no_grad():
             functional_call(network, shapes, images)
-    except (RuntimeError, ValueError):  # a kernel or a window larger than what is left of the image
+    except (RuntimeError, ValueError):  # a kernel or a window is larger than the maps that reach it
         return False
     finally:
         network.train()

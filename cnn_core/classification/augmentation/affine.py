@@ -17,13 +17,13 @@ from cnn_core.classification.augmentation.params import GlyphAugmentationParams
 
 
 def affine_elastic(images: Tensor, params: GlyphAugmentationParams, generator: torch.Generator) -> Tensor:
-    """Each image distorted by a random transform of its own.
+    """Distort each image by a random transform of its own.
 
     Args:
         images: (N, C, H, W) float in 0..1.
         params: the bounds of the distortion.
-        generator: where the random numbers come from, on any device: the same state gives the same images. The same
-            count of numbers is drawn whatever the strengths, so changing one leaves the other draws as they were.
+        generator: the source of random numbers, on any device; the same state gives the same images. The same count of
+            numbers is drawn whatever the strengths, so changing one strength leaves the other draws as they were.
 
     Returns:
         (N, C, H, W) float in 0..1 on the images' device, a new tensor (``images`` itself when all strengths are 0).
@@ -45,7 +45,7 @@ def affine_elastic(images: Tensor, params: GlyphAugmentationParams, generator: t
 def _affine_grid(
     count: int, height: int, width: int, params: GlyphAugmentationParams, generator: torch.Generator
 ) -> Tensor:
-    """Where each output pixel is read from: (N, H, W, 2), x before y, the image spanning -1..1 (grid_sample's form)."""
+    """The grid that each output pixel is read from: (N, H, W, 2), x before y, in -1..1 as grid_sample takes it."""
     draws = torch.rand(5, count, generator=generator, device=generator.device) * 2 - 1  # uniform in -1..1
     angle = draws[0] * math.radians(params.degrees)
     slant = torch.tan(draws[1] * math.radians(params.shear))
@@ -64,7 +64,8 @@ def _elastic_shifts(
     """Gaussian-smoothed random shifts of every pixel: (N, H, W, 2), x before y, in grid_sample's units.
 
     Simard et al. smooth one random number a pixel with a wide Gaussian. A sum of Gaussian bumps of random heights on a
-    coarse lattice, ``sigma`` apart, has nearly the same law, and being separable it costs two small matrix products.
+    coarse lattice, ``sigma`` apart, has nearly the same distribution. It is separable, so it costs two small matrix
+    products.
     """
     down = _bumps(height, params.elastic_sigma, generator.device)
     across = _bumps(width, params.elastic_sigma, generator.device)
@@ -74,8 +75,10 @@ def _elastic_shifts(
 
 
 def _bumps(length: int, sigma: float, device: torch.device) -> Tensor:
-    """(length, knots): how much each lattice knot moves each pixel; every row has norm 1, so unit noise gives a unit
-    standard deviation at every pixel, at the border as in the middle."""
+    """How much each lattice knot moves each pixel: (length, knots).
+
+    Every row has norm 1, so unit noise gives a unit standard deviation at every pixel, at the border as in the middle.
+    """
     margin = 2 * sigma  # knots outside the image, so that the border moves as freely as the middle
     knots = torch.arange(-margin, length - 1 + margin + sigma, sigma, device=device)
     pixels = torch.arange(length, device=device, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Mixes the images and labels of a batch with each other: mixup and cutmix, by torchvision."""
+"""Mixup and cutmix by torchvision: the images and labels of a batch are mixed with each other."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cnn_core.classification.augmentation.params import MixingParams
 def mix(
     images: Tensor, labels: Tensor, params: MixingParams, *, num_classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Each image mixed with the one before it in the batch, which has to be in random order; labels likewise.
+    """Mix each image with the one before it in the batch, and its label likewise; the batch is in random order.
 
     Mixup: Zhang et al., "mixup: Beyond Empirical Risk Minimization" (ICLR 2018), the weighted mean of both images.
     Cutmix: Yun et al., "CutMix" (ICCV 2019), a box of the other image; a label's weight is its share of the area.
 
     Args:
         images: (N, C, H, W) float. labels: int64 (N,).
-        generator: where the random numbers come from, on any device: the same state gives the same batch. It moves on
-            by the same step whatever the parameters.
+        generator: the source of random numbers, on any device; the same state gives the same batch. It moves on by the
+            same step whatever the parameters.
 
     Returns:
         The images (``images`` itself when nothing is mixed) and the targets, float32 (N, num_classes), rows adding up
@@ -34,7 +34,7 @@ def mix(
     targets = F.one_hot(labels, num_classes).float()
     if not params.mixup and not params.cutmix:
         return images, targets
-    from torchvision.transforms import v2  # slow to import, and the digits have no use for it
+    from torchvision.transforms import v2  # slow to import, and digits do not need it
 
     with seeded_cpu(seed):
         mixed, take_cutmix = (torch.rand(2) < torch.tensor([params.mix_probability, 0.5])).tolist()
@@ -48,16 +48,16 @@ def mix(
 def drawn_seed(generator: torch.Generator) -> int:
     """A seed that follows from the generator's state, for libraries that draw from torch's global generator.
 
-    From the state and not a number drawn: on a GPU, the number would have to be waited for.
+    It comes from the state and not from a drawn number, which a GPU would have to be waited for.
     """
     state = generator.get_state().numpy().tobytes()
-    torch.rand(1, generator=generator, device=generator.device)  # the next seed is another
+    torch.rand(1, generator=generator, device=generator.device)  # so that the next seed differs
     return int.from_bytes(hashlib.sha256(state).digest()[:8], "big") >> 1
 
 
 @contextlib.contextmanager
 def seeded_cpu(seed: int) -> Iterator[None]:
-    """torch's global CPU generator starts from ``seed`` inside and is as it was after; GPUs' are left alone."""
+    """Seed torch's global CPU generator within the block and restore it after; the GPUs' generators are left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -11,7 +11,7 @@ from cnn_core.params import Params, bounded, from_mapping
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GlyphAugmentationParams(Params):
-    """How far an image may be distorted; 0 switches a distortion off, all 0 leaves the images as they are."""
+    """How far a small image of one character may be distorted. 0 switches a distortion off."""
 
     degrees: float = bounded(0, 180)  # rotation, uniform in +- this
     translate: float = bounded(0, 1)  # shift along x and y, uniform in +- this part of the image's side
@@ -24,16 +24,16 @@ class GlyphAugmentationParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixingParams(Params):
-    """How batches are mixed; an alpha of 0 switches one of the two off. Each batch has one share for all its images."""
+    """How batches are mixed. An alpha of 0 switches its way off. All images of a batch are mixed in the same share."""
 
-    mixup: float = bounded(0)  # alpha of the Beta distribution that the share of the first image is drawn from
-    cutmix: float = bounded(0)  # alpha, likewise; with both on, a batch gets one of the two, each as often
+    mixup: float = bounded(0)  # alpha of the Beta distribution of the first image's share
+    cutmix: float = bounded(0)  # alpha, likewise; with both on, a batch gets one of the two, each equally often
     mix_probability: float = bounded(0, 1)  # of a batch being mixed at all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhotoAugmentationParams(MixingParams):
-    """How far a photograph may be changed; 0 (a crop of 1, the policy none) switches a change off."""
+    """How far a photograph may be changed. 0 (of crop_scale and crop_ratio 1, of policy none) switches a change off."""
 
     flip: float = bounded(0, 1)  # probability of mirroring left and right
     crop_scale: float = bounded(None, 1, above=0)  # smallest share of the area that a random crop keeps

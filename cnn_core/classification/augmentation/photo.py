@@ -1,8 +1,8 @@
 """Random crops, colours and policies for a batch of photographs, on the device that holds them.
 
-Crop, flip and rotation are one sampling grid, and brightness, contrast, saturation, hue, grey and the PCA colour shift
-are one 3 x 3 matrix and an offset an image: two passes over the pixels, and nothing runs per image in Python.
-What mixes two images (mixup, cutmix) stands in ``cnn_core.classification.augmentation.mixing``.
+Crop, flip and rotation are one sampling grid. Brightness, contrast, saturation, hue, grey and the PCA colour shift are
+one 3 x 3 matrix and one offset an image. So there are two passes over the pixels, and nothing runs per image in Python.
+Mixup and cutmix stand in `cnn_core.classification.augmentation.mixing`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def photo_augment(
     size: int,
     principal: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Each image changed at random in its own way, in this order: policy; crop, flip, rotation; colours; erasing.
+    """Change each image at random, in this order: policy; crop, flip and rotation; colours; erasing.
 
     Args:
         images: (N, 3, S, S) float in 0..1.
         params: the strengths.
-        generator: where the random numbers come from, on any device: the same state gives the same images. The same
-            numbers are drawn whatever the strengths, so changing one leaves the other draws as they were.
+        generator: the source of random numbers, on any device; the same state gives the same images. The same count of
+            numbers is drawn whatever the strengths, so changing one strength leaves the other draws as they were.
         size: side of the result, in pixels; a different one from S resizes, also when all strengths are 0.
-        principal: what ``principal_colours`` gave; None only where ``pca_colour`` is 0.
+        principal: what `principal_colours` gave; None only where ``pca_colour`` is 0.
 
     Returns:
         (N, 3, size, size) in 0..1, of the images' dtype and device (``images`` itself when there is nothing to do).
@@ -141,12 +141,12 @@ def _sides(area: Tensor, draw: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
 def _by_policy(images: Tensor, params: PhotoAugmentationParams, seed: int) -> Tensor:
     """TrivialAugmentWide (Müller and Hutter, ICCV 2021) or RandAugment (Cubuk et al., 2020) by torchvision.
 
-    torchvision applies the operations that it drew to a whole batch. One draw an image would mean one call an image;
-    instead the batch is cut into eight parts and each draws its own: the images of a part share their operations.
+    torchvision applies the operations that it draws to a whole batch, and one draw an image would mean one call an
+    image. Instead the batch is cut into eight parts with a draw each, so the images of a part share their operations.
 
-    It comes before the crop, as the operations want whole numbers in 0..255 and the stored pixels are just that.
+    It comes before the crop: the operations take whole numbers in 0..255, and the stored pixels are just that.
     """
-    from torchvision.transforms import InterpolationMode, v2  # slow to import, and the digits have no use for it
+    from torchvision.transforms import InterpolationMode, v2  # slow to import, and digits do not need it
 
     options = {"interpolation": InterpolationMode.BILINEAR, "fill": [128.0]}  # grey, as in the papers' code
     if params.policy == "trivial":
@@ -165,11 +165,11 @@ def _recoloured(
     normal: Tensor,
     principal: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Brightness, contrast, saturation, hue, grey and the PCA shift as one matrix and one offset an image.
+    """Change brightness, contrast, saturation, hue, grey and the PCA shift by one matrix and one offset an image.
 
-    Unlike torchvision, nothing is clamped between the steps. Then they commute and there is no order to draw: in YIQ,
+    Unlike in torchvision, nothing is clamped between the steps, so they commute and there is no order to draw. In YIQ,
     brightness scales all three axes, contrast moves Y towards its mean, saturation scales the plane of I and Q, and
-    hue turns it (torchvision turns the hue of HSV, which is nearly the same change).
+    hue turns that plane (torchvision turns the hue of HSV, which is nearly the same change).
 
     The PCA shift is that of Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural
     Networks" (2012), section 4.1: each eigenvector times its eigenvalue times a normal number.
@@ -196,21 +196,23 @@ def _recoloured(
 
 
 def _factor(strength: float, draws: Tensor) -> Tensor:
-    """Uniform in 1 +- ``strength``, and not below 0: how torchvision's ColorJitter draws."""
+    """Factors uniform in 1 +- ``strength`` and not below 0, as torchvision's ColorJitter draws them."""
     low = max(0.0, 1 - strength)
     return low + (1 + strength - low) * draws
 
 
 def _luma_and_turn() -> tuple[Tensor, Tensor]:
-    """(3, 3) each: RGB to its grey, and RGB to its chroma turned by a quarter circle, in the direction of red, yellow,
-    green, with no luma."""
+    """Two (3, 3) matrices: RGB to its grey, and RGB to its chroma turned by a quarter circle, without luma.
+
+    The turn goes from red to yellow to green.
+    """
     yiq = torch.tensor([LUMA, *CHROMA], dtype=torch.float64)
     quarter = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
     return yiq[:1].expand(3, 3), torch.linalg.inv(yiq) @ quarter @ yiq
 
 
 def _erased(images: Tensor, params: PhotoAugmentationParams, draws: Tensor) -> Tensor:
-    """Zhong et al., "Random Erasing Data Augmentation" (AAAI 2020): one box of an image is filled with its mean."""
+    """Fill a box of some images with the image's mean (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020)."""
     low, high = ERASED_AREA
     width, height = _sides(low + (high - low) * draws[1], draws[2], ERASED_RATIO)
     left, top = draws[3] * (1 - width), draws[4] * (1 - height)

@@ -1,6 +1,6 @@
 """How images reach a network: distorted and mixed in training, plain when it is measured.
 
-``train.<set>.augmentation.kind`` names the way; every other key of that section is the way's own.
+``train.<set>.augmentation.kind`` names the transform; the other keys of that section are the transform's own.
 """
 
 from __future__ import annotations
@@ -24,22 +24,29 @@ from cnn_core.classification.inference.views import centre_view
 from cnn_core.params import Params
 
 KINDS: dict[str, type[Params]] = {"affine_elastic": GlyphAugmentationParams, "photo": PhotoAugmentationParams}
-SMALL_UNTIL = 0.7  # of the training that begins with smaller images: from there on they have their full size
-STEP = 16  # pixels by which they grow
+SMALL_UNTIL = 0.7  # of a training that begins with small images; from there on images have their full size
+SIZE_STEP = 16  # pixels by which the images grow
 
 
 class Transform(Protocol):
-    """What `cnn_core.classification.training.loop` asks of it."""
+    """What `cnn_core.classification.training.loop` needs of a transform."""
 
     def training(
         self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """uint8 images (N, C, H, W) and int64 labels (N,), at ``progress`` (0..1) of the training -> float images in
-        0..1 and targets: int64 (N,), or each class's share, float (N, K)."""
+        """Distort training images.
+
+        Args:
+            images: uint8 (N, C, H, W). labels: int64 (N,).
+            progress: of the training, 0..1.
+
+        Returns:
+            Float images in 0..1, and targets: class numbers int64 (N,), or the share of each class, float (N, K).
+        """
         ...
 
     def view(self, images: Tensor) -> Tensor:
-        """uint8 images (N, C, H, W) -> float in 0..1, as held-out images are seen."""
+        """Turn uint8 images (N, C, H, W) into float ones in 0..1, as held-out images are seen."""
         ...
 
 
@@ -50,7 +57,7 @@ def transform(
 
     Args:
         size: side that the network takes. start_size: as in `Photo`.
-        principal: the set's principal colours, see `photo_augmentation.principal_colours`; photos only.
+        principal: the set's principal colours (`principal_colours`); photographs only.
     """
     params = augmentation_params(section)
     if isinstance(params, GlyphAugmentationParams):
@@ -61,14 +68,14 @@ def transform(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Glyph:
-    """Small images of one character: bent and shifted, never mirrored."""
+    """Bends and shifts small images of one character, and never mirrors them."""
 
     params: GlyphAugmentationParams
 
     def training(
         self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        del progress  # the same all along
+        del progress  # the strengths stay the same
         return affine_elastic(images.float() / 255, self.params, generator), labels
 
     def view(self, images: Tensor) -> Tensor:
@@ -77,11 +84,12 @@ class Glyph:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Photo:
-    """Photographs: cropped, mirrored, recoloured, mixed.
+    """Crops, mirrors, recolours and mixes photographs.
 
-    ``start_size`` > 0: training begins with images of this side, which grow to ``size`` over the first `SMALL_UNTIL` of
-    it, in steps of `STEP` pixels: early epochs cost less and learn coarse things first (progressive resizing, Howard,
-    fast.ai DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", ICML 2021, section 4).
+    With ``start_size`` > 0, training begins with images of this side. They grow to ``size`` over the first
+    `SMALL_UNTIL` of the training, in steps of `SIZE_STEP` pixels, so early epochs cost less and learn coarse things
+    first (progressive resizing: Howard, fast.ai DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", ICML 2021,
+    section 4).
     """
 
     params: PhotoAugmentationParams
@@ -108,12 +116,14 @@ class Photo:
         if not self.start_size or progress >= SMALL_UNTIL:
             return self.size
         grown = self.start_size + (self.size - self.start_size) * progress / SMALL_UNTIL
-        return min(self.size, round(grown / STEP) * STEP)
+        return min(self.size, round(grown / SIZE_STEP) * SIZE_STEP)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rotations:
-    """``of``'s images turned by 0, 90, 180 or 270 degrees, which is what is to be told: a task that needs no labels.
+    """Turns the images of another transform by 0, 90, 180 or 270 degrees; the turn is the class to learn.
+
+    This task needs no labels.
 
     Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations" (ICLR 2018).
     """
@@ -135,7 +145,7 @@ CLASSES_OF_ROTATIONS = ("0 degrees", "90 degrees", "180 degrees", "270 degrees")
 
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:
-    """Square images (N, C, H, H), each turned counter-clockwise by its number (N,) of right angles."""
+    """Turn each of the square images (N, C, H, H) counter-clockwise by its number (N,) of right angles."""
     result = images.clone()
     for count in (1, 2, 3):
         chosen = turns == count

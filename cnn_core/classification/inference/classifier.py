@@ -15,20 +15,31 @@ from cnn_core.params import Precision
 
 
 class Classifier:
-    """``Classifier(folder)(images)``: uint8 images (N, C, H, W) -> probabilities float32 (N, K), rows that add up to 1.
+    """Classifies images: uint8 (N, C, H, W) -> probabilities float32 (N, K), whose rows add up to 1.
 
-    Photographs may be squares of any size; `cnn_core.predict` reads files of any shape into them.
+    Photographs may be squares of any size; `cnn_core.predict` reads files of any shape into squares.
 
     Args:
         folder: a model folder.
         weights: ``evaluated`` takes the network that has not seen val and test.
-        tta: how many of the kind's views are averaged; the same images always give the same probabilities.
+        tta: the number of views of each image that are averaged (`views`); nothing random is in them.
+        device: None = the CPU.
         precision: as in training.
         batch: images per forward pass.
 
     Raises:
         ValueError: the folder is no whole model folder, there are fewer views, or the images have another shape than
             the network's.
+
+    Examples:
+        >>> import numpy as np
+        >>> from cnn_core.classification.inference.classifier import Classifier
+        >>> classifier = Classifier("data/models/digits")
+        >>> images = np.zeros((2, *classifier.card.shape), np.uint8)
+        >>> probabilities = classifier(images)
+        >>> probabilities.shape
+        (2, 10)
+        >>> names = [classifier.card.classes[index] for index in probabilities.argmax(1)]
     """
 
     def __init__(
@@ -47,7 +58,7 @@ class Classifier:
         self._network = network.to(self.device, memory_format=torch.channels_last)
         self._kind, self._size = self.card.preprocessing["views"], self.card.shape[-1]
         self._tta, self._batch = tta, batch
-        views(torch.zeros(1, *self.card.shape), self._kind, count=tta, size=self._size)  # says so if there are fewer
+        views(torch.zeros(1, *self.card.shape), self._kind, count=tta, size=self._size)  # raises if there are fewer
         self._mean, self._std = (
             torch.tensor(self.card.preprocessing[key], device=self.device).view(1, -1, 1, 1) for key in ("mean", "std")
         )
@@ -67,8 +78,9 @@ class Classifier:
 
     def _probabilities(self, images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(np.array(images, dtype=np.uint8)).to(self.device).float() / 255
-        seen = views(pixels, self._kind, count=self._tta, size=self._size)
-        return (sum(self._softmax(view) for view in seen) / self._tta).cpu().numpy()
+        averaged = views(pixels, self._kind, count=self._tta, size=self._size)
+        total = sum((self._softmax(view) for view in averaged), torch.zeros((), device=self.device))
+        return (total / self._tta).cpu().numpy()
 
     def _softmax(self, pixels: Tensor) -> Tensor:
         inputs = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)

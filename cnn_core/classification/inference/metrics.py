@@ -1,4 +1,4 @@
-"""How good a classifier is, from its probabilities and the truth."""
+"""The measures of a classifier, from its probabilities and the true labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of a proportion: Wilson (1927), which stays inside 0..1 and holds near 1, unlike right ± z·s.
+    """The 95 % interval of a proportion by Wilson (1927), which unlike p ± z·s stays inside 0..1 and holds near 1.
 
     >>> [round(bound, 4) for bound in wilson(990, 1000)]
     [0.9817, 0.9946]
@@ -24,8 +24,10 @@ def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al., 2017): |accuracy - confidence| of equally wide bins of confidence,
-    weighted by how many images fall in each. 0..1, 0 is best."""
+    """The expected calibration error (Guo et al., 2017), in 0..1; 0 is best.
+
+    It is the mean of |accuracy - confidence| over equally wide bins of confidence, weighted by their images.
+    """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(right[bin_of == b].mean() - confidence[bin_of == b].mean()) * (bin_of == b).sum() for b in set(bin_of)]
@@ -33,8 +35,9 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
 
 def classification(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy with its interval, calibration error, macro F1, and precision, recall and F1 of each class (0 for a
-    class that was never predicted or does not occur).
+    """Accuracy with its interval, calibration error, macro F1, and precision, recall and F1 of each class.
+
+    The three are 0 for a class that was never predicted or does not occur.
 
     Args:
         probabilities: float (N, K). labels: int (N,). classes: K names.

@@ -1,4 +1,4 @@
-"""Model folders: weights as safetensors, and ``model.json``, the card that describes them."""
+"""Model folders: weights as safetensors, and the card ``model.json`` that describes them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ Weights = Literal["model", "evaluated"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """``model.json``: all that is needed to build the network, feed it and say where it comes from.
+    """``model.json``: what is needed to build the network, to feed it, and to say where it comes from.
 
-    ``model`` is the parameters' ``model`` section; ``preprocessing`` holds shape [C, H, W] as the network takes it,
-    mean and std (per channel, in 0..1), the kind of views (glyph or photo) and the side of the square that a file
-    becomes; ``params`` the whole ``train`` section; ``refit`` says whether it has seen val and test.
+    Args:
+        model: the ``model`` section of the parameters.
+        preprocessing: shape [C, H, W] as the network takes it, mean and std (per channel, in 0..1), the kind of views
+            (glyph or photo), and the side of the square that a file becomes.
+        params: the whole ``train`` section.
+        refit: ``all`` when the shipped network has seen val and test.
     """
 
     model: dict[str, Any]
@@ -45,7 +48,7 @@ class ModelCard:
 
     @property
     def square(self) -> tuple[int, int, int]:
-        """(C, S, S) of what an image file is made into before the network sees it."""
+        """The shape (C, S, S) that an image file is brought to before the network's own view of it."""
         side = self.preprocessing["side"]
         return self.shape[0], side, side
 
@@ -58,10 +61,10 @@ def save_model(
     evaluated: Mapping[str, Tensor],
     readme: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
-    """Write a model folder; what stood there is replaced only when all is written.
+    """Write a model folder. A folder that stands there is replaced only when all is written.
 
     Args:
-        readme: makes README.md of model.json's content; None leaves it out.
+        readme: makes README.md from the content of model.json; None leaves it out.
     """
     with whole_folder(folder) as partial:
         (partial / "model.safetensors").write_bytes(save(dict(shipped)))
@@ -75,23 +78,26 @@ def save_model(
 
 
 def read_card(folder: str | Path) -> ModelCard:
-    """
+    """Read the card of a model folder.
+
     Raises:
         ValueError: the folder is missing or not whole, or another version of this project wrote it.
     """
     card = read_json(Path(folder) / "model.json", made_by="train")
     if card.get("schema_version") != SCHEMA_VERSION:
-        found = card.get("schema_version")
-        raise ValueError(f"{folder} has schema version {found}, not {SCHEMA_VERSION}: run the stage train again")
+        version = card.get("schema_version")
+        raise ValueError(f"{folder} has schema version {version}, not {SCHEMA_VERSION}: run the stage train again")
     fields = [field.name for field in dataclasses.fields(ModelCard)]
     if missing := [name for name in fields if name not in card]:
-        raise ValueError(f"{folder}/model.json says nothing of {missing[0]}: it is no model of this project")
+        raise ValueError(f"{folder}/model.json has no {missing[0]}: it is no model of this project")
     return ModelCard(**{name: card[name] for name in fields})
 
 
 def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Module, ModelCard]:
-    """The network in evaluation mode on the CPU, with its card. ``evaluated`` is the one that has not seen val and test
-    (the same as ``model`` when there was no refit).
+    """Load the network in evaluation mode on the CPU, with its card.
+
+    Args:
+        weights: ``evaluated`` takes the network that has not seen val and test. Without a refit it is ``model`` itself.
 
     Raises:
         ValueError: the folder is missing or not whole, or its weights do not fit its architecture.

@@ -1,4 +1,4 @@
-"""How a held-out image is seen: as it is, and in the further views that test-time augmentation averages."""
+"""The views of a held-out image: the image as it is, and the further views that test-time augmentation averages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 Kind = Literal["glyph", "photo"]
 
-# The first k views of a kind are averaged. In pairs of opposites, so that an odd number leans to no side.
+# The first k views of a kind are averaged. They come in pairs of opposites, so that an odd number leans to no side.
 GLYPH: tuple[tuple[float, float, float, float], ...] = (  # degrees, right and down in parts of the side, zoom
     (0, 0, 0, 1.0),
     (6, 0, 0, 1.0),
@@ -43,16 +43,16 @@ def views(images: Tensor, kind: Kind, *, count: int, size: int) -> list[Tensor]:
     Raises:
         ValueError: there are fewer views of that kind.
     """
-    known = {"glyph": len(GLYPH), "photo": len(PHOTO)}[kind]
-    if not 1 <= count <= known:
-        raise ValueError(f"tta is {count}, but there are {known} views of a {kind}: choose 1 to {known}")
+    most = {"glyph": len(GLYPH), "photo": len(PHOTO)}[kind]
+    if not 1 <= count <= most:
+        raise ValueError(f"tta is {count}, but there are {most} views of a {kind}: choose 1 to {most}")
     if kind == "glyph":
         return [moved(images, view) for view in GLYPH[:count]]
     return [centre_view(images, size, zoom=zoom, flip=flip) for zoom, flip in PHOTO[:count]]
 
 
 def centre_view(images: Tensor, size: int, *, zoom: float = 1.0, flip: bool = False) -> Tensor:
-    """The middle of each image at ``size`` x ``size`` pixels, nothing random: for validation and test-time views.
+    """The middle of each image at ``size`` x ``size`` pixels, for validation and test-time views; nothing is random.
 
     Args:
         images: (N, C, H, W) float. zoom: >= 1; the middle 1/zoom of each side is shown. flip: mirrored left and right.
@@ -70,7 +70,11 @@ def centre_view(images: Tensor, size: int, *, zoom: float = 1.0, flip: bool = Fa
 
 
 def moved(pixels: Tensor, view: tuple[float, float, float, float]) -> Tensor:
-    """Float images (N, C, H, W) turned by ``degrees``, shifted to the right and down, and zoomed; black outside."""
+    """Turn float images (N, C, H, W), shift them to the right and down, and zoom them; the outside is black.
+
+    Args:
+        view: degrees, the shifts in parts of the side, and the zoom.
+    """
     degrees, right, down, zoom = view
     if view == GLYPH[0]:
         return pixels

@@ -1,4 +1,4 @@
-"""Which images go into which batch, the same on every rank, and what the ranks add up among themselves."""
+"""The batches of an epoch: which images each has, the same on every rank, and how they reach the training device."""
 
 from __future__ import annotations
 
@@ -19,39 +19,44 @@ from cnn_core.seeds import generator
 
 T = TypeVar("T")
 
-RESIDENT_SHARE = 0.5  # of a GPU's free memory that the images of one split may take; the rest is the network's
-AHEAD = 3  # batches made ready while an earlier one is computed with, where images come from the host to a GPU
+RESIDENT_SHARE = 0.5  # of a GPU's free memory that the images of one split may take; the rest is for the network
+AHEAD = 3  # batches made ready during the step of an earlier one, where images come from the host to a GPU
 
 # uint8 (n, C, H, W) and int64 (n,) of this rank, on the training device, and how many images the global batch has
 RankBatch = tuple[Tensor, Tensor, int]
 
 
 class Feed(Protocol):
-    """Where training images come from: `Split`, or anything else that hands out an epoch's batches, e.g. a stream."""
+    """A source of training images: `Split`, or anything else that yields the batches of an epoch, such as a stream."""
 
     def __len__(self) -> int: ...
 
     def epoch(
         self, *, draws: int, batch_size: int, seed: int, epoch: int, rank: int, world: int, device: torch.device
     ) -> Iterator[RankBatch]:
-        """The rank's share of each global batch of an epoch (from 0); on every rank the same number of batches."""
+        """Yield the rank's share of each global batch of an epoch (from 0); every rank has as many batches."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images uint8 (N, C, H, W) and labels int64 (N,), on one device: the one that trains, or in the host's memory
-    (memory-mapped files included) where that device has no room for them."""
+    """Images uint8 (N, C, H, W) and labels int64 (N,).
+
+    Both are on one device: the training device, or the host (its memory, or memory-mapped files) where the training
+    device has no room for them.
+    """
 
     images: Tensor
     labels: Tensor
 
     @classmethod
     def from_arrays(cls, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Split:
-        """Resident on a GPU that has room for them, else in the host's memory: memory-mapped arrays stay on disk, and
-        what the workers of one machine read of them they share."""
+        """Put the images on a GPU that has room for them, else leave them on the host.
+
+        Memory-mapped arrays stay on disk then, and the workers of one machine share what they read of them.
+        """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # read-only: nothing here writes to them
+            warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing here writes to them
             pixels = torch.from_numpy(images)
         classes = torch.from_numpy(np.array(labels, dtype=np.int64))
         if device.type == "cuda" and pixels.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -62,30 +67,31 @@ class Split:
         return len(self.labels)
 
     def joined(self, *others: Split) -> Split:
-        every = [self, *others]
-        return Split(images=torch.cat([s.images for s in every]), labels=torch.cat([s.labels for s in every]))
+        """This split and the others as one, in this order."""
+        splits = [self, *others]
+        return Split(images=torch.cat([s.images for s in splits]), labels=torch.cat([s.labels for s in splits]))
 
-    def take(self, numbers: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The images and labels of these numbers, on ``device``."""
-        numbers = numbers.to(self.images.device)
-        images, labels = self.images[numbers], self.labels[numbers]
+    def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The images and labels at ``indices``, int64 (n,), on ``device``."""
+        indices = indices.to(self.images.device)
+        images, labels = self.images[indices], self.labels[indices]
         if images.device == device:
             return images, labels
-        if device.type == "cuda":  # pinned memory, so that the copy runs beside the computing
+        if device.type == "cuda":  # pinned memory, so that the copy runs during the step
             return images.pin_memory().to(device, non_blocking=True), labels.pin_memory().to(device, non_blocking=True)
         return images.to(device), labels.to(device)
 
     def parts(
         self, size: int, device: torch.device, *, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's images once each, in blocks: over all ranks each image exactly once, whatever their number."""
-        mine = torch.arange(rank, len(self), world)
-        yield from self._loaded(mine.split(size), lambda part: self.take(part, device), device)
+        """Yield this rank's images in blocks of ``size``. Over all ranks, each image comes exactly once."""
+        indices = torch.arange(rank, len(self), world)
+        yield from self._loaded(indices.split(size), lambda part: self.take(part, device), device)
 
     def epoch(
         self, *, draws: int, batch_size: int, seed: int, epoch: int, rank: int, world: int, device: torch.device
     ) -> Iterator[RankBatch]:
-        """See `Feed`.
+        """Yield the rank's share of each global batch, as `Feed` says.
 
         Raises:
             ValueError: a batch has fewer images than there are ranks.
@@ -104,39 +110,41 @@ class Split:
     def _loaded(self, batches: Iterable[Tensor], load: Callable[[Tensor], T], device: torch.device) -> Iterator[T]:
         if device.type == "cuda" and self.images.device.type != "cuda":
             return ahead(load, batches)
-        return map(load, batches)  # where the images are on the spot there is nothing to wait for
+        return map(load, batches)  # the images are where they are used: there is nothing to wait for
 
 
 def ahead(load: Callable[[Tensor], T], batches: Iterable[Tensor]) -> Iterator[T]:
-    """``map(load, batches)``, done by a thread that is up to `AHEAD` results in front of who takes them."""
+    """Yield ``map(load, batches)``, computed by a thread that runs up to `AHEAD` results ahead of the consumer."""
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        waiting: deque[Future[T]] = deque()
+        queue: deque[Future[T]] = deque()
         try:
             for batch in batches:
-                waiting.append(thread.submit(load, batch))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                queue.append(thread.submit(load, batch))
+                if len(queue) > AHEAD:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
         finally:
-            for future in waiting:
+            for future in queue:
                 future.cancel()
 
 
 def epoch_batches(*, count: int, draws: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """The image numbers of each global batch of an epoch (from 0), identical on every rank.
+    """The image indices of each global batch of an epoch (from 0), identical on every rank.
 
-    The epochs read on through an endless row of permutations of the ``count`` images, ``draws`` at a time (0 = all), so
-    every image comes equally often. The batches of an epoch differ by one image at most: none is a small remainder,
-    which batch norm would take as seriously as a whole one.
+    The epochs read on through an endless sequence of permutations of the ``count`` images, ``draws`` at a time (0 =
+    ``count``), so every image comes equally often. The batches of an epoch differ by one image at most: none is a small
+    remainder, to which batch norm would give as much weight as to a full batch.
     """
     draws = draws or count
     first, last = epoch * draws, (epoch + 1) * draws
     rounds = range(first // count, math.ceil(last / count))
-    row = torch.cat([torch.randperm(count, generator=generator(torch.device("cpu"), seed, "order", r)) for r in rounds])
-    drawn = row[first - rounds.start * count :][:draws]
-    return list(torch.tensor_split(drawn, steps_per_epoch(draws, batch_size)))
+    cpu = torch.device("cpu")
+    order = torch.cat([torch.randperm(count, generator=generator(cpu, seed, "order", r)) for r in rounds])
+    indices = order[first - rounds.start * count :][:draws]
+    return list(torch.tensor_split(indices, steps_per_epoch(draws, batch_size)))
 
 
 def steps_per_epoch(draws: int, batch_size: int) -> int:
+    """The number of global batches of an epoch of ``draws`` images."""
     return math.ceil(draws / batch_size)

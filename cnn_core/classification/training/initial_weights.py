@@ -1,7 +1,7 @@
-"""What a network starts from: nothing, torchvision's weights, somebody's state dict, or one of our own models.
+"""The weights that a network starts from: none, torchvision's, a state dict of the user's, or a model of this project.
 
-A parameter that names weights is always a path, because DVC makes the stage depend on it; a start from scratch is
-``data/weights/none``, a marker that is committed.
+A parameter that names weights is always a path, because DVC makes the stage depend on it. The path of a start from
+scratch is ``data/weights/none``, a committed marker.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -33,47 +34,56 @@ _FORMER_NAMES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """``copied`` counts the tensors that were taken; ``fresh`` names those that are as they were initialised."""
+class InitialWeights:
+    """What `load_initial` did.
+
+    Args:
+        copied: the number of tensors that were copied into the network.
+        fresh: the names of the tensors that are as they were initialised.
+        source: where the weights are from, in words.
+    """
 
     copied: int
     fresh: list[str]
     source: str
 
 
-def load_initial(network: nn.Module, path: str | Path, *, classes: Sequence[str]) -> Loaded:
+def load_initial(network: nn.Module, path: str | Path, *, classes: Sequence[str]) -> InitialWeights:
     """Copy from ``path`` into ``network`` every tensor whose name and shape fit.
 
-    ``path`` is a torchvision state dict (.pth, .pt), a .safetensors file or one of our model folders. The head stays
-    fresh, unless a model folder has the same ``classes`` in the same order: the shape alone does not tell. A ViT's
-    position embeddings are interpolated to the network's image size. Of a model that was refitted on val and test, the
-    weights that have not seen them are taken. On an error the network is unchanged.
+    The head stays fresh, unless a model folder has the same ``classes`` in the same order: the shape alone does not
+    tell. A ViT's position embeddings are interpolated to the network's image size. Of a model that was refitted on val
+    and test, the weights that have not seen them are taken. On an error the network is unchanged.
+
+    Args:
+        path: a torchvision state dict (.pth, .pt), a .safetensors file or a model folder of this project.
 
     Raises:
-        ValueError: nothing is there, it is no state dict or holds code, or it fits less than half of the parameters
+        ValueError: the path does not exist, is no state dict or holds code, or fits less than half of the parameters
             before the head.
     """
-    own = network.state_dict()
+    target = network.state_dict()
     if is_none(path):
-        return Loaded(copied=0, fresh=list(own), source="none")
-    state, known_classes, source = _read(Path(path))
-    state = _with_positions_for(network, own, state)
+        return InitialWeights(copied=0, fresh=list(target), source="none")
+    state, source_classes, source = _read(Path(path))
+    state = _with_positions_for(network, target, state)
     head = f"{head_name(network)}."
     body = {name for name, _ in network.named_parameters() if not name.startswith(head)}
-    wanted = own if known_classes == list(classes) else [name for name in own if not name.startswith(head)]
-    fitting = {name: state[name] for name in wanted if name in state and state[name].shape == own[name].shape}
-    share = sum(own[name].numel() for name in body & fitting.keys()) / max(1, sum(own[name].numel() for name in body))
+    names = target if source_classes == list(classes) else [name for name in target if not name.startswith(head)]
+    fitting = {name: state[name] for name in names if name in state and state[name].shape == target[name].shape}
+    covered = sum(target[name].numel() for name in body & fitting.keys())
+    share = covered / max(1, sum(target[name].numel() for name in body))
     if body and share < 0.5:
         raise ValueError(
             f"{source} fits only {share:.0%} of the parameters before the head: choose the model that these weights "
             f"were trained with, or {NONE} to start from scratch"
         )
     network.load_state_dict(fitting, strict=False)
-    return Loaded(copied=len(fitting), fresh=[name for name in own if name not in fitting], source=source)
+    return InitialWeights(copied=len(fitting), fresh=[name for name in target if name not in fitting], source=source)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], list[str] | None, str]:
-    """The tensors by name, the classes where they are known, and what it is in words."""
+    """The tensors by name, the classes where they are known, and the source in words."""
     if path.is_dir():
         card = read_card(path)
         kind = card.model.get("builder", card.model["architecture"])
@@ -88,13 +98,17 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     state = _unpacked(path)
     while isinstance(state, Mapping) and (key := next((k for k in _NESTED if isinstance(state.get(k), Mapping)), None)):
         state = state[key]
-    good = isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items())
-    if not good or not state:
+    if not _is_state_dict(state):
         raise ValueError(f"{path} is no state dict (names and their tensors): save what network.state_dict() gives")
     for prefix in _WRAPPERS:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return {_present_name(name): tensor for name, tensor in state.items()}
+
+
+def _is_state_dict(state: object) -> TypeGuard[Mapping[str, Tensor]]:
+    named = isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items())
+    return named and bool(state)
 
 
 def _unpacked(path: Path) -> object:
@@ -115,7 +129,7 @@ def _unpacked(path: Path) -> object:
 
 def _absent(path: Path) -> str:
     if Path(f"{path}.dvc").is_file():
-        return f"{path} does not exist, but DVC knows it: run `dvc pull {path}.dvc`"
+        return f"{path} does not exist, but DVC tracks it: run `dvc pull {path}.dvc`"
     return (
         f"{path} does not exist: `gridflow fetch alexnet` (or another of torchvision's names) puts that "
         f"network's weights at data/weights/alexnet.pth; the stage train writes model folders, and {NONE} starts from "
@@ -129,9 +143,11 @@ def _present_name(name: str) -> str:
     return name
 
 
-def _with_positions_for(network: nn.Module, own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A ViT learns an embedding for each patch; another image size has another number of patches."""
-    if _POSITIONS not in own or _POSITIONS not in state or own[_POSITIONS].shape == state[_POSITIONS].shape:
+def _with_positions_for(
+    network: nn.Module, target: Mapping[str, Tensor], state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Interpolate a ViT's embeddings of patches, of which another image size has another number."""
+    if _POSITIONS not in target or _POSITIONS not in state or target[_POSITIONS].shape == state[_POSITIONS].shape:
         return state
     from torchvision.models.vision_transformer import interpolate_embeddings
 

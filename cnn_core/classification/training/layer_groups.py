@@ -1,8 +1,9 @@
-"""A network cut into groups of layers, from the input to the head, for what differs by depth: learning rates that fall
-with the distance from the head (Howard and Ruder, 2018), freezing, and gradual unfreezing.
+"""Groups of a network's layers, from the input to the head, for what differs by depth.
 
-The cut follows the order in which a network's modules were registered, which for feed-forward networks is that of the
-computation. Where a network has stages (resnet) or blocks (squeezenet), these are the groups; many blocks share groups.
+They serve learning rates that fall with the distance from the head (Howard and Ruder, 2018), freezing, and gradual
+unfreezing. The groups follow the order in which a network's modules were registered, which in feed-forward networks is
+the order of computation. Where a network has stages (resnet) or blocks (squeezenet), these are the groups; where it has
+many blocks, neighbours share a group.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 _MOST_GROUPS = 12
-_FEWEST_TRUNK_GROUPS = 3  # fewer, and the largest is cut further where it has parts
+_FEWEST_TRUNK_GROUPS = 3  # with fewer, the largest is cut further where it has parts
 
 _Owner = tuple[str, nn.Module]  # a module that has parameters or buffers of its own, by its full name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Unit:
-    """Modules that stay together; ``name`` is that of the smallest part of the network that holds them."""
+    """Modules that stay together; ``name`` is the name of the smallest part of the network that holds them."""
 
     name: str
     owners: list[_Owner]
@@ -34,7 +35,7 @@ class _Unit:
 
     @property
     def only_vectors(self) -> bool:
-        """A norm alone: it belongs to the layer before."""
+        """Whether this is a norm alone, which belongs to the layer before."""
         return all(p.ndim <= 1 for _, module in self.owners for p in module.parameters(recurse=False))
 
     def can_be_cut(self) -> bool:
@@ -44,7 +45,7 @@ class _Unit:
 def layer_groups(network: nn.Module) -> list[list[nn.Parameter]]:
     """Every parameter once, in about 3 to 12 groups from the input to the head; the last group is the head alone.
 
-    The head is the one layer that makes the logits; earlier layers of a classifier are groups of their own.
+    The head is the layer that makes the logits. Earlier layers of a classifier are groups of their own.
     """
     seen: set[int] = set()
     groups = []
@@ -56,7 +57,7 @@ def layer_groups(network: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def group_modules(network: nn.Module) -> list[list[nn.Module]]:
-    """The groups of `layer_groups` as the modules that own the parameters (and the buffers) themselves."""
+    """The groups of `layer_groups` as the modules that own the parameters and the buffers."""
     owners = _owners(network)
     head = head_name(network)
     parent = head.rpartition(".")[0]
@@ -75,12 +76,12 @@ def group_modules(network: nn.Module) -> list[list[nn.Module]]:
 
 
 def head_name(network: nn.Module) -> str:
-    """The full name of the layer that makes the logits: the last one that has parameters."""
+    """The full name of the layer that makes the logits, which is the last layer with parameters."""
     return [name for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False))][-1]
 
 
 def keep_statistics(modules: Iterable[nn.Module]) -> None:
-    """Make the batch norms of frozen groups use their statistics and keep them; after every ``network.train()``."""
+    """Make the batch norms of frozen groups use and keep their statistics; call it after every ``network.train()``."""
     for module in modules:
         if isinstance(module, _BatchNorm):
             module.eval()
@@ -95,7 +96,7 @@ def _owners(network: nn.Module) -> list[_Owner]:
 
 
 def _units(owners: list[_Owner], cut: set[str], head: str) -> list[_Unit]:
-    """Runs of modules within one part of the network, parts in ``cut`` being looked into; the last is the head."""
+    """Runs of modules within one part of the network; parts in ``cut`` are divided, and the last unit is the head."""
 
     def part(owner: _Owner) -> str:
         pieces = owner[0].split(".")
@@ -103,12 +104,12 @@ def _units(owners: list[_Owner], cut: set[str], head: str) -> list[_Unit]:
         return next((prefix for prefix in prefixes if prefix not in cut), owner[0])
 
     units: list[_Unit] = []
-    waiting: list[_Owner] = []  # for the unit that comes next
+    pending: list[_Owner] = []  # for the next unit
     for name, run in groupby(owners, part):
-        unit = _Unit(name=name, owners=[*waiting, *run])
-        waiting = []
+        unit = _Unit(name=name, owners=[*pending, *run])
+        pending = []
         if name != head and (name in cut or (unit.only_vectors and not units)):
-            waiting = unit.owners  # a cut part's own parameters (an embedding), or a norm of the input
+            pending = unit.owners  # the parameters of a divided part itself (an embedding), or a norm of the input
         elif name != head and unit.only_vectors:
             units[-1] = dataclasses.replace(units[-1], owners=units[-1].owners + unit.owners)
         else:
@@ -117,7 +118,7 @@ def _units(owners: list[_Owner], cut: set[str], head: str) -> list[_Unit]:
 
 
 def _shared(units: list[_Unit], most: int) -> list[list[_Owner]]:
-    """At most ``most`` groups of as many neighbours each; what is left over makes the first ones smaller."""
+    """Join neighbours into at most ``most`` groups of equal length; the first group takes the remainder."""
     size = max(1, math.ceil(len(units) / most))
     ends = sorted(range(len(units), 0, -size))
     return [[owner for unit in units[max(0, end - size) : end] for owner in unit.owners] for end in ends]

@@ -46,6 +46,7 @@ from tasks.engine.runtime import load_runtime
 # The stages that `run_pipeline` has prepared in this process, before Prefect starts. They are no parameter of the flow,
 # because Prefect stores and shows its parameters.
 _PREPARED: ContextVar[list[StageNode] | None] = ContextVar("prepared", default=None)
+SHOWN_FILES = 5  # uncommitted files that a message names
 
 
 @flow(
@@ -65,20 +66,21 @@ def pipeline(
     revision: Text | None = None,
     name: Text | None = None,
 ) -> State[str]:
-    """Run the stages named, with all that they need.
+    """Run stages of dvc.yaml, with all that they need.
 
     Args:
-        stages: names from dvc.yaml, such as train@digits; none is the default run.
+        stages: names from dvc.yaml, such as train@digits; empty: the default run.
         recipe: a set of parameters from recipes/, written to params.yaml first.
-        values: the parameters that people change most, over the recipe's.
-        overrides: any others as key=value, such as train.digits.seed=1: the grammar of `dvc exp run -S`; they go last.
-        isolated: work in a git worktree of its own, keep the result as a DVC experiment; the checkout stays as it is.
+        values: the parameters that people change most, written over the recipe's.
+        overrides: other parameters as key=value, such as train.digits.seed=1, written last. The grammar is that of
+            `dvc exp run -S`.
+        isolated: work in a git worktree and keep the result as a DVC experiment, so that the checkout stays as it is.
             Empty: yes for a run of a deployment, no for the command line.
-        revision: the commit, branch, tag or experiment that an isolated run works at; none is the checkout's commit.
-        name: of the experiment; none is the flow run's.
+        revision: the commit, branch, tag or experiment that an isolated run works at; empty: the checkout's commit.
+        name: the experiment's name; empty: the flow run's.
     """
-    chosen = (*(values.overrides() if values else ()), *(overrides or ()))
-    root, request = find_root(), RunRequest(stages=tuple(stages or ()), recipe=recipe, overrides=chosen)
+    settings = (*(values.overrides() if values else ()), *(overrides or ()))
+    root, request = find_root(), RunRequest(stages=tuple(stages or ()), recipe=recipe, overrides=settings)
     try:
         check_sharing(root)
         if isolated or (isolated is None and deployment.get_id()):
@@ -93,29 +95,32 @@ def pipeline(
 
 
 def _run_isolated(root: Path, request: RunRequest, *, revision: str | None, name: str | None) -> State[str]:
+    """Run in a worktree of the checkout ``root``, and save the results as a DVC experiment."""
     logger = get_run_logger()
     if name and has_experiment(root, resolve(root, revision or "HEAD"), safe_name(name)):
         raise ValueError(f"there is an experiment {name} already: choose another name or `dvc exp remove {name}` first")
     for sentence in clear_leftovers(root):
         logger.info(sentence)
-    with workspace(root, name=name or flow_run.get_name() or "run", revision=revision or "HEAD") as place:
-        logger.info("works at the commit %s in %s", place.rev[:10], place.root.relative_to(root))
+    with workspace(root, name=name or flow_run.get_name() or "run", revision=revision or "HEAD") as worktree:
+        logger.info("works at the commit %s in %s", worktree.rev[:10], worktree.root.relative_to(root))
         if not revision and (changed := uncommitted(root)):
-            shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
-            logger.info("only what is committed runs here; these %d files are not: %s", len(changed), shown)
-        pull(place.root, request.stages)
-        nodes = prepare_workspace(place, request, say=logger.info)
-        run = PipelineRun(root=place.root, folder=new_run_folder(root), isolated=True)
+            names = ", ".join(changed[:SHOWN_FILES]) + (" …" if len(changed) > SHOWN_FILES else "")
+            logger.info("only what is committed runs here; these %d files are not: %s", len(changed), names)
+        pull(worktree.root, request.stages)
+        nodes = prepare_workspace(worktree, request, say=logger.info)
+        run = PipelineRun(root=worktree.root, folder=new_run_folder(root), isolated=True)
         run_nodes(nodes, run)
         if what_failed(nodes, run):
             return _end(run, nodes)
-        return _end(run, nodes, experiment_of(root, place.save(name, [node.name for node in nodes])))
+        commit = worktree.save(name, [node.name for node in nodes])
+        return _end(run, nodes, experiment_of(root, commit))
 
 
 def _end(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None = None) -> State[str]:
+    """Share and show the results of a run; the flow's last state, with a text for a person."""
     text, failed = summary(nodes, run, experiment), what_failed(nodes, run)
-    if unshared := "" if failed else share(run.root, nodes, experiment):
-        text += f"\n{unshared}"
+    if not_shared := "" if failed else share(run.root, nodes, experiment):
+        text += f"\n{not_shared}"
     with if_it_can_be_shown("the run's page"):
         from flows.comparison.run_page import publish_page  # SciPy's import takes a second: not in the UI's worker
 
@@ -124,9 +129,11 @@ def _end(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None = 
     with if_it_can_be_shown("the summary"):
         publish_summary(text, run.root, nodes, experiment)
         publish_lineage(nodes, run.root, experiment)
-    told = counts(run) + (f"; experiment {experiment}" if experiment else "") + (f"; {unshared}" if unshared else "")
-    name = "NotShared" if unshared else None  # nothing of the run is lost
-    return Failed(message=failed, data=text) if failed else Completed(name=name, message=told, data=text)
+    if failed:
+        return Failed(message=failed, data=text)
+    message = "; ".join(filter(None, [counts(run), f"experiment {experiment}" if experiment else "", not_shared]))
+    name = "NotShared" if not_shared else None  # a completed run: nothing of it is lost
+    return Completed(name=name, message=message, data=text)
 
 
 def run_pipeline(
@@ -139,7 +146,12 @@ def run_pipeline(
 ) -> int:
     """Run the pipeline for a person at a terminal, or only check what can be checked before a run.
 
-    Args: as `pipeline` has them.
+    Args:
+        request: what to run, and with which parameters.
+        isolated: as in `pipeline`.
+        revision: as in `pipeline`.
+        name: as in `pipeline`.
+        check_only: check parameters and inputs, run nothing.
 
     Returns:
         The exit code: 0 when every stage is done, 1 when not, 130 after an interruption.
@@ -151,8 +163,8 @@ def run_pipeline(
     os.chdir(root)
     if isolated:
         if check_only:
-            with workspace(root, name="check", revision=revision or "HEAD") as place:
-                prepare_workspace(place, request)
+            with workspace(root, name="check", revision=revision or "HEAD") as worktree:
+                prepare_workspace(worktree, request)
             return 0
         nodes = None
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 
-class Step(enum.StrEnum):
+class StepName(enum.StrEnum):
     """What `gridflow batch` can do with images."""
 
     DETECT = "detect"
@@ -92,7 +92,7 @@ def retrain(
 def batch(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder or .zip of images.")],
     steps: Annotated[
-        list[Step] | None,
+        list[StepName] | None,
         typer.Option("--step", help="What to do; may be repeated. [detect, classify]"),
     ] = None,
     classifier: Annotated[str, typer.Option(metavar="MODEL", callback=one_of(CLASSIFIERS))] = "scenes",

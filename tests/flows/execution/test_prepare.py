@@ -1,0 +1,43 @@
+"""Preparing a run: parameters, graph and inputs are those of the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.execution.prepare import RunRequest, prepare
+
+COUNTED = """
+from flows import pipeline as module
+
+prepare, calls = module.prepare, []
+module.prepare = lambda *arguments: calls.append(arguments) or prepare(*arguments)
+assert module.run_pipeline(module.RunRequest(stages=("first",))) == 0
+print("prepared", len(calls), "times")
+"""
+
+
+def test_a_second_preparation_in_one_process_sees_what_has_changed_since(small: Path, run: Callable) -> None:
+    request, committed = RunRequest(overrides=("report.title=mine",)), (small / "params.yaml").read_text()
+    for _ in range(2):
+        sentences: list[str] = []
+        nodes = prepare(small, request, say=sentences.append)
+        assert "  report.title: small -> mine" in sentences
+        assert "title: mine" in (small / "params.yaml").read_text()
+        assert all(node.stale for node in nodes)
+        (small / "params.yaml").write_text(committed)
+    run("dvc", "repro", "-q", cwd=small)
+    assert not any(node.stale for node in prepare(small, RunRequest()))
+    (small / "right.flag").write_text("up")
+    assert {node.name for node in prepare(small, RunRequest()) if node.stale} == {"right"}
+
+
+@pytest.mark.xdist_group("pipeline")
+def test_the_flow_takes_what_the_command_has_prepared(
+    small: Path, run: Callable, repository: Path, server: str
+) -> None:
+    done = run("python", "-c", COUNTED, cwd=small, PYTHONPATH=str(repository), PREFECT_API_URL=server)
+    assert done.stdout.splitlines()[-1] == "prepared 1 times"
+    assert (small / "first.txt").read_text() == "source1"

@@ -1,9 +1,8 @@
-"""The retraining flow: new data in, a challenger trained beside everything else, and promoted only if it is better."""
+"""The retraining flow: new data, a challenger, and a promotion only if it is better."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -12,23 +11,20 @@ from prefect.events import emit_event
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from cnn_core.comparison.promotion import PromotionRule
 from flows.execution.sharing import check_sharing
 from flows.execution.stages import stage_threads
-from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
-from flows.registry.inbox import Intake, data_version, lay_out, present_data, take_in
-from flows.registry.models import MODELS, Model, champion, history
-from flows.registry.news import chosen_source, fingerprint, remember, remembered
-from flows.registry.promotion import fetch, promote
-from flows.registry.results import decide_between, read_result, rows_of_champion
-from flows.repository.git import experiment_of, resolve
+from flows.execution.worktree_run import StagesFailed
+from flows.registry.challenge import Challenge, ChallengeOutcome, run_challenge
+from flows.registry.fingerprint import chosen_source, fingerprint, former_outcome, remember
+from flows.registry.inbox import DriftPolicy, take_in
+from flows.registry.models import MODELS, Model, Version, champion
+from flows.registry.promotion import promote
+from flows.repository.git import resolve
 from flows.repository.graph import find_root
-from flows.repository.outputs import outputs
-from flows.repository.workspace import workspace
 from flows.ui import notify
 from flows.ui.forms import Override, Recipe, Text
 from tasks.engine.runtime import main_checkout
@@ -42,15 +38,19 @@ class Approval(RunInput):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """How a challenge ended, and the figures."""
+class RetrainSettings:
+    """The parameters of the flow, which the docstring of `retrain` explains."""
 
-    better: bool
-    why: str
-    commit: str  # the experiment
-    experiment: str
-    metrics: dict[str, Any]
-    figures: str = ""  # a table in Markdown
+    model: Model
+    recipe: str | None
+    overrides: tuple[str, ...]
+    revision: str
+    inbox: str | None
+    drift: DriftPolicy
+    rule: PromotionRule
+    unseen: bool
+    approval_hours: float | None  # None: nobody is asked
+    force: bool
 
 
 @flow(
@@ -67,7 +67,7 @@ def retrain(
     overrides: list[Override] | None = None,
     revision: Text | None = None,
     inbox: Text | None = None,
-    drift: Literal["off", "warn", "stop"] = "warn",
+    drift: DriftPolicy = "warn",
     margin: Annotated[float, Field(ge=0, le=1)] = 0.0,
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.05,
     class_bound: Annotated[float, Field(ge=0, le=1)] = 0.05,
@@ -76,106 +76,120 @@ def retrain(
     approval_hours: Annotated[float, Field(gt=0)] = 24.0,
     force: bool = False,
 ) -> State[str]:
-    """Ingest what is new, train, evaluate champion and challenger on the same held-out images, promote or keep.
+    """Take in new data, train a challenger, and promote it only if it is better.
 
     Nothing of the checkout changes but the inbox.
 
     Args:
-        model: which champion is challenged.
-        recipe: a set of parameters from recipes/; empty: as committed.
-        overrides: parameters as key=value, over the recipe's.
-        revision: commit or branch to train at; empty: the checkout's commit.
-        inbox: folder with new data; empty: data/inbox/<model>. Detector and segmenter grow by the digits'.
-        drift: what happens to new data that differ from the old.
-        margin: share of right answers (detector: mAP50; segmenter: mean IoU) by which the challenger has to be better.
-        alpha: what the p-value may be at most (McNemar's test; detector, segmenter: paired bootstrap).
-        class_bound: share of right answers (detector: AP50; segmenter: mean IoU) by which it may be worse in a class.
-        unseen: compare also on test images that came after the champion, not only on those that both know.
-        approve: ask a person before a promotion.
-        approval_hours: how long to wait for that person.
-        force: train and compare although nothing is new.
+        model: The model whose champion is challenged.
+        recipe: A set of parameters from recipes/; empty: as committed.
+        overrides: Parameters as key=value, over the recipe's.
+        revision: The commit or branch to train at; empty: the checkout's commit.
+        inbox: The folder with new data; empty: data/inbox/<model>. Detector and segmenter grow by
+            the digits' inbox.
+        drift: What happens to new data that differ from the old.
+        margin: The share of right answers (detector: mAP50; segmenter: mean IoU) by which the
+            challenger has to be better.
+        alpha: The highest p-value that counts as better (McNemar's test; detector, segmenter:
+            paired bootstrap).
+        class_bound: The share of right answers (detector: AP50; segmenter: mean IoU) by which the
+            challenger may be worse in a class.
+        unseen: Compare also on test images that came after the champion, not only on those that
+            both know.
+        approve: Ask a person before a promotion.
+        approval_hours: How long to wait for that person.
+        force: Train and compare although nothing is new.
     """
-    root, say, kind = main_checkout(find_root()), get_run_logger().info, MODELS[model]
-    rule = PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound)
-    chosen = list(overrides or [])
+    settings = RetrainSettings(
+        model=MODELS[model],
+        recipe=recipe,
+        overrides=tuple(overrides or ()),
+        revision=revision or "HEAD",
+        inbox=inbox,
+        drift=drift,
+        rule=PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound),
+        unseen=unseen,
+        approval_hours=approval_hours if approve else None,
+        force=force,
+    )
+    root = main_checkout(find_root())
     try:
         check_sharing(root)
-        commit = resolve(root, revision or "HEAD")
-        source = chosen_source(root, commit, kind.source, recipe, chosen)
-        folder = root / inbox if inbox else None
-        intake = Intake(version=None, told=[])
-        if kind.data:
-            intake = take_in(root, model, source, inbox=folder, revision=commit, drift=drift, say=say)
-        now = fingerprint(root, kind.source, commit, source, [recipe, chosen, dataclasses.astuple(rule), unseen])
-        if not force and (former := remembered(root, model, now)):
-            refused = "; ".join(intake.told)
-            return Completed(message="; ".join(filter(None, ["nothing new", refused, f"the last time: {former}"])))
-        verdict = challenge(root, kind, commit, source, recipe, chosen, rule, unseen=unseen)
+        challenge, sentences = prepare_challenge(root, settings)
+        current = fingerprint(root, settings.model.source, challenge.commit, challenge.source, challenge.settings)
+        if not force and (former := former_outcome(root, model, current)):
+            return Completed(message="; ".join(["nothing new", *sentences, f"the last time: {former}"]))
+        outcome = run_challenge(root, challenge)
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
-    say(verdict.why)
-    publish(kind, verdict)
-    if not verdict.better:
-        return _kept(root, model, now, verdict.why)
-    reason, by_hand = verdict.why, ""
-    if approve and champion(root, model):
-        answer = ask(verdict, approval_hours)
-        if answer is None:
-            return Completed(message=f"kept: nobody approved within {approval_hours:g} hours. {verdict.why}", data="")
-        if not answer.promote:
-            return _kept(root, model, now, f"a person declined ({answer.reason or 'no reason given'}). {verdict.why}")
-        by_hand = f" Approved by a person{f': {answer.reason}' if answer.reason else ''}."
-    version = promote(root, model, verdict.commit, reason=reason + by_hand, metrics=verdict.metrics)
-    remember(root, model, now, f"{version.name} was promoted")
-    emit_event(
-        "gridflow.champion.promoted",
-        resource={
-            "prefect.resource.id": f"gridflow.champion.{model}",
-            "prefect.resource.name": f"{model} {version.name}",
-        },
-        payload={"model": model, "version": version.name, "commit": version.commit, "reason": reason},
-    )
-    notify.promoted(model, version.name, version.commit, reason + by_hand)
-    return Completed(message=f"promoted: {model} {version.name}. {reason}{by_hand}", data=version.name)
+    get_run_logger().info(outcome.decision.reason)
+    publish_outcome(settings.model, outcome)
+    return conclude(root, settings, outcome, current)
 
 
-def challenge(
-    root: Path, kind: Model, commit: str, source: str, recipe: str | None, overrides: Sequence[str],
-    rule: PromotionRule, *, unseen: bool
-) -> Verdict:  # fmt: skip
-    """Train in a worktree, save the experiment, and let champion and challenger answer the same test part.
+def prepare_challenge(root: Path, settings: RetrainSettings) -> tuple[Challenge, list[str]]:
+    """Take in what waits in the inbox and settle what the challenger is trained from.
+
+    Returns:
+        the challenge, and a sentence for each delivery.
 
     Raises:
-        StagesFailed: a stage failed.
-        ValueError: something is missing or a parameter is wrong; nothing has run.
+        ValueError: there is no such revision or recipe, or the inbox's source is at fault.
     """
-    say = get_run_logger().info
-    name = f"retrain-{kind.name}-{flow_run.get_name() or 'run'}"
-    with workspace(root, name=name, revision=commit) as place:
-        if version := present_data(root, kind.source, source):  # the grown source, not the one that it grew from
-            overrides = [*overrides, f"ingest.{kind.source}.source={lay_out(place, kind.source, version)}"]
-        elif data_version(root, kind.source):
-            say(f"the inbox's data grew from another source than {source}, which is used alone")
-        saved = save_and_share(place, name, run_stages(place, [kind.train, kind.evaluate], recipe, overrides))
-        challenger, made = read_result(place.root, kind), outputs(root, saved)
-        told = {"commit": saved, "experiment": experiment_of(root, saved), "metrics": challenger.metrics}
-        say(f"the challenger is the experiment {told['experiment']}")
-        now = champion(root, kind.name)
-        if now is None:
-            return Verdict(better=True, why=f"There was no champion of {kind.name} yet.", **told)
-        if why := _known_already(root, kind, made[kind.folder]):
-            return Verdict(better=False, why=why, **told)
-        run_stages(place, [kind.evaluate], None, [f"{kind.weights}={fetch(root, kind.name)}"])
-        former = read_result(place.root, kind)
-        same_data = not kind.data or made.get(f"data/raw/{kind.data}") == now.notes["data_md5"]
-        rows = None if same_data else rows_of_champion(root, kind, now)
-        (better, why), figures = decide_between(former, challenger, rule, champion_rows=rows, unseen=unseen)
-        return Verdict(better=better, why=f"{why} The champion is {now.name}.", figures=figures, **told)
+    model, overrides = settings.model, settings.overrides
+    commit = resolve(root, settings.revision)
+    source = chosen_source(root, commit, model.source, settings.recipe, overrides)
+    sentences: list[str] = []
+    if model.data:
+        folder, say = root / settings.inbox if settings.inbox else None, get_run_logger().info
+        intake = take_in(root, model.data, source, inbox=folder, revision=commit, drift=settings.drift, say=say)
+        sentences = intake.sentences
+    challenge = Challenge(
+        model=model,
+        commit=commit,
+        source=source,
+        recipe=settings.recipe,
+        overrides=overrides,
+        rule=settings.rule,
+        unseen=settings.unseen,
+    )
+    return challenge, sentences
 
 
-def ask(verdict: Verdict, hours: float) -> Approval | None:
-    """What a person decides in the UI; None when nobody does in time."""
-    text = f"{verdict.why}\n\n{verdict.figures}"
+def conclude(root: Path, settings: RetrainSettings, outcome: ChallengeOutcome, current: str) -> State[str]:
+    """Promote the challenger or keep the champion.
+
+    The outcome is remembered for the fingerprint ``current``.
+    Where nobody answers in time, nothing is remembered, so the next retraining asks again.
+    """
+    name, reason = settings.model.name, outcome.decision.reason
+    if not outcome.decision.promoted:
+        return keep(root, name, current, reason)
+    approved = ""
+    if settings.approval_hours is not None and champion(root, name):
+        approval = ask(outcome, settings.approval_hours)
+        if approval is None:
+            message = f"kept: nobody approved within {settings.approval_hours:g} hours. {reason}"
+            return Completed(message=message, data="")
+        if not approval.promote:
+            return keep(root, name, current, f"a person declined ({approval.reason or 'no reason given'}). {reason}")
+        approved = f" Approved by a person{f': {approval.reason}' if approval.reason else ''}."
+    version = promote(root, name, outcome.commit, reason=reason + approved, metrics=outcome.metrics)
+    remember(root, name, current, f"{version.name} was promoted")
+    announce(version, reason)
+    notify.promoted(name, version.name, version.commit, reason + approved)
+    return Completed(message=f"promoted: {name} {version.name}. {reason}{approved}", data=version.name)
+
+
+def keep(root: Path, name: str, current: str, reason: str) -> State[str]:
+    """Keep the champion and remember why."""
+    remember(root, name, current, f"kept. {reason}")
+    return Completed(message=f"kept: {reason}", data="")
+
+
+def ask(outcome: ChallengeOutcome, hours: float) -> Approval | None:
+    """Ask a person in the UI for a decision; None when nobody answers in time."""
+    text = f"{outcome.decision.reason}\n\n{outcome.figures}"
     get_run_logger().info("waiting for a person's approval: Resume this run in the UI")
     try:
         return pause_flow_run(wait_for_input=Approval.with_initial_data(description=text), timeout=int(hours * 3600))
@@ -183,27 +197,21 @@ def ask(verdict: Verdict, hours: float) -> Approval | None:
         return None
 
 
-def publish(kind: Model, verdict: Verdict) -> None:
-    """The verdict as an artifact of the run."""
-    heading = "Challenger is better" if verdict.better else "Champion is kept"
-    origin = f"Experiment `{verdict.experiment}`, commit `{verdict.commit}`."
-    text = "\n\n".join([f"# {heading}", verdict.why, verdict.figures, origin])
-    create_markdown_artifact(text, key=f"challenge-{kind.name}", description=f"{kind.name}: champion and challenger")
+def publish_outcome(model: Model, outcome: ChallengeOutcome) -> None:
+    """Publish the outcome as an artifact of the run."""
+    heading = "Challenger is better" if outcome.decision.promoted else "Champion is kept"
+    origin = f"Experiment `{outcome.experiment}`, commit `{outcome.commit}`."
+    text = "\n\n".join([f"# {heading}", outcome.decision.reason, outcome.figures, origin])
+    create_markdown_artifact(text, key=f"challenge-{model.name}", description=f"{model.name}: champion and challenger")
 
 
-def _known_already(root: Path, kind: Model, md5: str) -> str:
-    """A sentence when just this model is or was the champion."""
-    assigned = history(root, kind.name)
-    if assigned[-1].version.notes["model_md5"] == md5:
-        return (
-            f"The challenger is the champion itself ({assigned[-1].version.name}): nothing that it depends on is new."
-        )
-    for entry in assigned:
-        if entry.version.notes["model_md5"] == md5:
-            return f"The challenger is {entry.version.name}, which was the champion before and was replaced."
-    return ""
-
-
-def _kept(root: Path, model: str, now: str, why: str) -> State[str]:
-    remember(root, model, now, f"kept. {why}")
-    return Completed(message=f"kept: {why}", data="")
+def announce(version: Version, reason: str) -> None:
+    """Send the event on which Prefect's automations may act."""
+    emit_event(
+        "gridflow.champion.promoted",
+        resource={
+            "prefect.resource.id": f"gridflow.champion.{version.model}",
+            "prefect.resource.name": f"{version.model} {version.name}",
+        },
+        payload={"model": version.model, "version": version.name, "commit": version.commit, "reason": reason},
+    )

@@ -150,17 +150,18 @@ def compare_answers(before: Path, after: Path, stages: list[str]) -> tuple[dict[
         files = [folder / f"data/predictions/{name}-test.parquet" for folder in (before, after)]
         if not all(file.is_file() for file in files):
             continue
-        answers = [read_answers(file) for file in files]
+        answers_before, answers_after = (read_answers(file) for file in files)
         rows_before, rows_after = (read_rows(folder / "data/raw" / name) for folder in (before, after))
         if rows_before is not None and rows_after is not None:  # names may have been given anew
-            answers = [by_hash(answers[0], rows_before), by_hash(answers[1], rows_after)]
+            answers_before = by_hash(answers_before, rows_before)
+            answers_after = by_hash(answers_after, rows_after)
         try:
-            comparison = compare_classifiers(*answers, [])
+            comparison = compare_classifiers(answers_before, answers_after, [])
         except ValueError as error:
             notes.append(f"{name}: the answers cannot be compared image by image: {error}.")
             continue
         comparisons[f"{stage}:accuracy"] = comparison
-        if any(len(table) != comparison.n for table in answers):
+        if not len(answers_before) == len(answers_after) == comparison.n:
             notes.append(
                 f"{name}: the test parts differ; {comparison.n:,} images are in both, where "
                 f"{comparison.champion:.2%} and {comparison.challenger:.2%} are right. "

@@ -28,7 +28,7 @@ class PromotionRule(Params):
 class ClassScores(NamedTuple):
     """The number of images or objects of one class, and the measure of both models for it."""
 
-    count: int
+    n: int
     champion: float
     challenger: float
 
@@ -66,11 +66,11 @@ def decide(
         return Decision(False, f"The challenger may be better by luck (p is above {rule.alpha:g}): {figures}.")
     bound = f"{rule.class_bound:{number_format}}"
     worst = min(classes, key=lambda name: classes[name].challenger - classes[name].champion)
-    count, champion, challenger = classes[worst]
+    n, champion, challenger = classes[worst]
     if champion - challenger > rule.class_bound + ROUNDING:
         return Decision(
             False,
             f"The challenger is better over all but worse by more than {bound} in the class {worst} "
-            f"({challenger:{number_format}} against {champion:{number_format}} of {count:,} {unit}): {figures}.",
+            f"({challenger:{number_format}} against {champion:{number_format}} of {n:,} {unit}): {figures}.",
         )
     return Decision(True, f"The challenger is better: {figures}; in no class is it worse by more than {bound}.")

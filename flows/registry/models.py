@@ -1,8 +1,8 @@
-"""What the registry of champions knows: the kinds of models, their versions, and which of them is or was the champion.
+"""The kinds of models, their versions, and which version is the champion.
 
-A version is an annotated tag ``digits@v3.0.0`` on a commit that holds the parameters and dvc.lock of a run; the
-champion is the newest tag ``digits#champion#N``. That is gto's grammar, so ``gto show`` and
-``dvc artifacts get . digits --stage champion`` read it too.
+A version is an annotated tag ``digits@v3.0.0`` on a commit that holds the parameters and dvc.lock
+of a run. The champion is the newest tag ``digits#champion#N``. This is gto's grammar, so ``gto
+show`` and ``dvc artifacts get . digits --stage champion`` read the tags too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flows.repository.git import git
 
@@ -21,54 +21,50 @@ _VERSION = re.compile(r"v(\d+)\.0\.0")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """Where a kind of model stands in the pipeline."""
+    """A kind of model, and where it stands in the pipeline."""
 
     name: str
-    folder: str
-    train: str  # the stage that makes it
-    evaluate: str  # the stage that measures it
-    weights: str  # that stage's parameter for the model to measure
-    predictions: str  # what it writes
-    metrics: str
-    headline: str  # the figure that sums them up
+    headline: str  # the metric that sums it up
     source: str  # the data set whose source it is made from in the end, and whose inbox it grows by
     data: str = ""  # of a classifier: its data set
 
+    @property
+    def folder(self) -> str:
+        return f"data/models/{self.name}"
 
-def _classifier(name: str) -> Model:
-    return Model(
-        name=name,
-        folder=f"data/models/{name}",
-        train=f"train@{name}",
-        evaluate=f"evaluate@{name}",
-        weights=f"evaluate.{name}.weights",
-        predictions=f"data/predictions/{name}-test.parquet",
-        metrics=f"data/metrics/evaluate-{name}.json",
-        headline="accuracy",
-        source=name,
-        data=name,
-    )
+    @property
+    def train(self) -> str:
+        """The stage that makes the model."""
+        return f"train@{self.name}" if self.data else f"train_{self.name}"
 
+    @property
+    def evaluate(self) -> str:
+        """The stage that measures the model."""
+        return f"evaluate@{self.name}" if self.data else f"evaluate_{self.name}"
 
-def _finder(name: str, headline: str) -> Model:
-    return Model(
-        name=name,
-        folder=f"data/models/{name}",
-        train=f"train_{name}",
-        evaluate=f"evaluate_{name}",
-        weights=f"evaluate_{name}.weights",
-        predictions=f"data/predictions/{name}-test.parquet",
-        metrics=f"data/metrics/evaluate_{name}.json",
-        headline=headline,
-        source="digits",
-    )
+    @property
+    def weights(self) -> str:
+        """The parameter that names the model to measure."""
+        return f"{self.evaluate.replace('@', '.')}.weights"
+
+    @property
+    def predictions(self) -> str:
+        """The answers that the stage which measures the model writes."""
+        return f"data/predictions/{self.name}-test.parquet"
+
+    @property
+    def metrics(self) -> str:
+        return f"data/metrics/{self.evaluate.replace('@', '-')}.json"
 
 
 MODELS = {
-    "digits": _classifier("digits"),
-    "scenes": _classifier("scenes"),
-    "detector": _finder("detector", "map50"),
-    "segmenter": _finder("segmenter", "mean_iou"),
+    model.name: model
+    for model in (
+        Model(name="digits", headline="accuracy", source="digits", data="digits"),
+        Model(name="scenes", headline="accuracy", source="scenes", data="scenes"),
+        Model(name="detector", headline="map50", source="digits"),
+        Model(name="segmenter", headline="mean_iou", source="digits"),
+    )
 }
 
 
@@ -81,7 +77,7 @@ class Version:
     commit: str
     date: str
     who: str
-    notes: dict[str, Any]  # reason, metrics, experiment, base commit, MD5s of model folder and data
+    notes: dict[str, Any]  # reason, metrics, experiment, base commit, MD5s of model and data
 
     @property
     def name(self) -> str:
@@ -96,7 +92,7 @@ class Version:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """When a version became the champion."""
+    """A version became the champion."""
 
     number: int
     version: Version
@@ -105,46 +101,72 @@ class Assignment:
     reason: str
 
 
+class Tag(NamedTuple):
+    """An annotated tag."""
+
+    name: str
+    commit: str
+    date: str
+    tagger: str
+    message: str
+
+    @property
+    def body(self) -> str:
+        """The message without its title."""
+        return self.message.partition("\n\n")[2]
+
+
 def history(root: Path, model: str) -> list[Assignment]:
-    """Every champion of a model there has been, the present one last.
+    """List every champion that a model has had, the present one last.
 
     Raises:
         ValueError: there is no such kind of model.
     """
-    known(model)
+    find_model(model)
     versions: dict[str, Version] = {}
-    found: list[tuple[int, str, str, str, str]] = []
-    for name, commit, date, who, text in tags(root, f"{model}@v*", f"{model}#{STAGE}#*"):
-        if match := re.fullmatch(rf"{model}@{_VERSION.pattern}", name):
-            notes = json.loads(text.partition("\n\n")[2] or "{}")
-            version = Version(model=model, number=int(match[1]), commit=commit, date=date, who=who, notes=notes)
+    assignments: list[tuple[int, Tag]] = []
+    for tag in tags(root, f"{model}@v*", f"{model}#{STAGE}#*"):
+        if match := re.fullmatch(rf"{model}@{_VERSION.pattern}", tag.name):
+            version = Version(
+                model=model,
+                number=int(match[1]),
+                commit=tag.commit,
+                date=tag.date,
+                who=tag.tagger,
+                notes=json.loads(tag.body or "{}"),
+            )
             versions[version.name] = version
-        elif match := re.fullmatch(rf"{model}#{STAGE}#(\d+)", name):
-            found.append((int(match[1]), text, date, who, commit))
+        elif match := re.fullmatch(rf"{model}#{STAGE}#(\d+)", tag.name):
+            assignments.append((int(match[1]), tag))
     return [
         Assignment(
-            number=number, version=versions[text.split()[0]], date=date, who=who, reason=text.partition("\n\n")[2]
+            number=number, version=versions[tag.message.split()[0]], date=tag.date, who=tag.tagger, reason=tag.body
         )
-        for number, text, date, who, _ in sorted(found)
+        for number, tag in sorted(assignments)
     ]
 
 
 def champion(root: Path, model: str) -> Version | None:
-    """The present champion; None when nothing was promoted yet."""
-    assigned = history(root, model)
-    return assigned[-1].version if assigned else None
+    """Find the present champion; None when nothing was promoted yet."""
+    assignments = history(root, model)
+    return assignments[-1].version if assignments else None
 
 
-def known(model: str) -> Model:
-    if model not in MODELS:
-        raise ValueError(f"there is no model {model!r}; there are {', '.join(MODELS)}")
-    return MODELS[model]
+def find_model(name: str) -> Model:
+    """Find a kind of model.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name]
 
 
-def tags(root: Path, *patterns: str) -> list[tuple[str, str, str, str, str]]:
-    """(name, commit, date, tagger, message) of the annotated tags whose names are like one of ``patterns``."""
+def tags(root: Path, *patterns: str) -> list[Tag]:
+    """List the annotated tags whose names match one of the patterns, which git expands."""
     fields = ("refname:strip=2", "*objectname", "taggerdate:iso-strict", "taggername", "contents")
     form = "%00".join(f"%({field})" for field in fields) + "%00%00"
     text = git(root, "for-each-ref", f"--format={form}", *(f"refs/tags/{pattern}" for pattern in patterns))
     entries = [entry.strip("\n").split("\0") for entry in text.split("\0\0")]
-    return [tuple(entry) for entry in entries if len(entry) == len(fields)]  # type: ignore[misc]
+    return [Tag(*entry) for entry in entries if len(entry) == len(fields)]

@@ -114,8 +114,9 @@ def decide_between(
         if isinstance(champion, ClassifierResult) and isinstance(challenger, ClassifierResult):
             rows = challenger.rows
             hashes = shared_hashes(rows if champion_rows is None else champion_rows, rows, unseen=unseen)
-            answers = (by_hash(result.answers, rows) for result in (champion, challenger))
-            comparison = compare_classifiers(*answers, challenger.classes, hashes)
+            comparison = compare_classifiers(
+                by_hash(champion.answers, rows), by_hash(challenger.answers, rows), challenger.classes, hashes
+            )
             return comparison.decide(rule), classifier_table(comparison)
         assert isinstance(champion, ObjectResult)
         assert isinstance(challenger, ObjectResult)
@@ -138,7 +139,7 @@ def classifier_table(comparison: ClassifierComparison) -> str:
 
 def object_table(comparison: BootstrapComparison) -> str:
     """Write a comparison of detectors or segmenters as a table in Markdown."""
-    objects = sum(scores.count for scores in comparison.classes.values())
+    objects = sum(scores.n for scores in comparison.classes.values())
     total = ClassScores(objects, comparison.champion, comparison.challenger)
     return _table("objects", {"all": total, **comparison.classes}, "{:.4f}", "{:+.4f}") + (
         f"\n\n{comparison.measure}; 95 % of the difference {comparison.low:+.4f} to {comparison.high:+.4f}, "

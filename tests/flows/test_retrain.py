@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.registry.inbox import data_version
+from flows.registry.data_versions import data_version
 from flows.registry.models import champion, history
 from flows.registry.promotion import promote, rollback
 from flows.repository.git import git

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.registry.inbox import data_version, present_data, take_in, waiting
+from flows.registry.data_versions import data_grown_from, data_version
+from flows.registry.inbox import take_in, waiting
 from flows.repository.git import git
 from tasks.engine.state import try_lock
 from tests.helpers.champion_repository import digits, make, write_table
@@ -45,7 +46,7 @@ def test_what_is_still_being_copied_waits(tmp_path: Path) -> None:
 
 def test_an_empty_inbox_costs_nothing(root: Path) -> None:
     start = time.monotonic()
-    assert take_in(root, "digits", SOURCE, inbox=root / "nowhere").told == []
+    assert take_in(root, "digits", SOURCE, inbox=root / "nowhere").sentences == []
     assert time.monotonic() - start < 1.0
 
 
@@ -56,8 +57,8 @@ def test_deliveries_become_versions_and_the_checkout_stays(root: Path, monkeypat
     deliver(root, "a.csv", 40, seed=1)
     deliver(root, "again.csv", 40, seed=1)
     intake = take_in(root, "digits", SOURCE, drift="off")
-    assert intake.told[0] == "taken in: a.csv, 40 new images, 0 known already, 0 bad"
-    assert intake.told[1].startswith("refused: again.csv holds nothing new")
+    assert intake.sentences[0] == "taken in: a.csv, 40 new images, 0 known already, 0 bad"
+    assert intake.sentences[1].startswith("refused: again.csv holds nothing new")
     assert (inbox / "done" / "a.csv").exists()
     assert "nothing new" in (inbox / "refused" / "again.csv.reason.txt").read_text()
     first = intake.version
@@ -71,7 +72,7 @@ def test_deliveries_become_versions_and_the_checkout_stays(root: Path, monkeypat
     assert git(root, "rev-parse", "data/digits^") == first.commit
     assert (inbox / "done" / "a-2.csv").exists()
     assert (git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")) == before
-    assert present_data(root, "digits", "another/source") is None  # which it did not grow from
+    assert data_grown_from(root, "digits", "another/source") is None  # which it did not grow from
 
 
 def test_one_run_takes_in_at_a_time(root: Path) -> None:
@@ -84,6 +85,6 @@ def test_one_run_takes_in_at_a_time(root: Path) -> None:
     assert (root / "data" / "inbox" / "digits" / "b.csv").exists()
 
 
-def test_a_source_that_is_nowhere_is_told(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere \(the parameter ingest\.digits\.source\) is not there"):
+def test_a_source_that_is_nowhere_is_named(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere \(the parameter ingest\.digits\.source\) does not exist"):
         take_in(root, "digits", "nowhere")

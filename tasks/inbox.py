@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn_core.inbox.deliveries import Delivery, Growth, Known, Labelled, read_delivery, read_known
+from cnn_core.inbox.deliveries import Delivery, LabelledImage, SourceContent, SourceFormat, read_delivery, read_source
 from cnn_core.inbox.drift import Drift, DriftParams, Sample, check_drift, pixel_measures, sentence
-from cnn_core.inbox.growth import GROWTHS, grow
+from cnn_core.inbox.growth import SOURCE_FORMATS, grow
 
 SIDE = 96  # pixels of the squares in which photographs are measured; the champion resizes them
 
@@ -34,27 +34,27 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         ``deliveries``: path -> accepted, reason, new, known, refused, warnings; ``images``: the
         number of images that were added.
     """
-    growth = GROWTHS[request["set"]]
+    source_format = SOURCE_FORMATS[request["set"]]
     params = DriftParams(**request["drift_params"])
-    known = read_known(growth, request["source"], most=params.most)
+    content = read_source(source_format, request["source"], sample=params.most)
     check = None
     if request["drift"] != "off":
-        check = DriftCheck(growth, known.sample, known.classes, params, request["champion"])
+        check = DriftCheck(source_format, content.sample, content.classes, params, request["champion"])
     verdicts: dict[str, dict[str, Any]] = {}
     accepted: list[tuple[str, Delivery]] = []
     for path, name in request["deliveries"].items():
         try:
-            delivery = read_delivery(growth, Path(path), known, max_bad_fraction=request["max_bad_fraction"])
-            warnings = drift_warnings(check, delivery, known, stop=request["drift"] == "stop")
+            delivery = read_delivery(source_format, Path(path), content, max_bad_fraction=request["max_bad_fraction"])
+            warnings = drift_warnings(check, delivery, content, stop=request["drift"] == "stop")
         except ValueError as error:
             verdicts[path] = {"accepted": False, "reason": str(error)}
             continue
         accepted.append((name, delivery))
-        known.labels.update({image.sha256: image.label for image in delivery.new})
+        content.labels.update({image.sha256: image.label for image in delivery.new})
         counts = {"new": len(delivery.new), "known": delivery.known, "refused": len(delivery.refused)}
         verdicts[path] = {"accepted": True, "reason": "", "warnings": warnings, **counts}
     if accepted:
-        grow(growth, request["source"], Path(request["target"]), accepted, known)
+        grow(source_format, request["source"], Path(request["target"]), accepted, content)
     return {"deliveries": verdicts, "images": sum(len(delivery.new) for _, delivery in accepted)}
 
 
@@ -67,9 +67,14 @@ class DriftCheck:
     """
 
     def __init__(
-        self, growth: Growth, old: Sequence[Labelled], classes: Sequence[str], params: DriftParams, champion: str | None
+        self,
+        source_format: SourceFormat,
+        old: Sequence[LabelledImage],
+        classes: Sequence[str],
+        params: DriftParams,
+        champion: str | None,
     ) -> None:
-        self._growth, self._classes, self._params, self._champion = growth, classes, params, champion
+        self._format, self._classes, self._params, self._champion = source_format, classes, params, champion
         self.note = ""
         try:
             self._old = self._sample(old)
@@ -77,7 +82,7 @@ class DriftCheck:
             self._champion, self.note = None, f"features were not compared: {error}"
             self._old = self._sample(old)
 
-    def __call__(self, new: Sequence[Labelled]) -> list[Drift]:
+    def __call__(self, new: Sequence[LabelledImage]) -> list[Drift]:
         """Measure how far the new images differ from the source's.
 
         Raises:
@@ -87,16 +92,16 @@ class DriftCheck:
         rows = sorted(random.choice(len(new), min(len(new), self._params.most), replace=False))
         return check_drift(self._old, self._sample([new[row] for row in rows]), self._classes, self._params)
 
-    def _sample(self, images: Sequence[Labelled]) -> Sample:
+    def _sample(self, images: Sequence[LabelledImage]) -> Sample:
         from cnn_core.inbox.features import last_features  # imports torch, which only a champion needs
 
-        pixels = self._growth.pixels([image.image for image in images], SIDE)
+        pixels = self._format.pixels([image.image for image in images], SIDE)
         features = last_features(self._champion, pixels) if self._champion else None
         labels = np.array([image.label for image in images])
         return Sample(labels=labels, pixels=pixel_measures(pixels), features=features)
 
 
-def drift_warnings(check: DriftCheck | None, delivery: Delivery, known: Known, *, stop: bool) -> list[str]:
+def drift_warnings(check: DriftCheck | None, delivery: Delivery, content: SourceContent, *, stop: bool) -> list[str]:
     """Return a sentence for each thing that a person should know of the delivery's drift.
 
     Raises:
@@ -111,7 +116,7 @@ def drift_warnings(check: DriftCheck | None, delivery: Delivery, known: Known, *
     notes = [check.note] if check.note else []
     if not (text := sentence(drifts)):
         return notes
-    warning = f"{delivery.path.name} differs from the {len(known.labels):,} images there are in {text}"
+    warning = f"{delivery.path.name} differs from the {len(content.labels):,} images there are in {text}"
     if stop:
         raise ValueError(f"{warning}. If that is as it should be, hand it in with drift: warn")
     return [warning, *notes]

@@ -1,8 +1,6 @@
-"""New data as it is handed in: a table of Kaggle's, idx files, or images in folders of their class; checked, and added
-to a source that keeps all that it had.
+"""New data as people hand it in: read, checked, and held against what a source has already.
 
-A source only grows: its images stay in their order under their names, new ones come after them. Splits follow from the
-images themselves (splits.py), so none of the old moves.
+A delivery is a table of Kaggle's, MNIST's idx files, or images in folders of their class.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.scene_sources import NO_CLASS, PRED, TEST
-from cnn_core.data.sources import ImageSource
+from cnn_core.data.sources import Batch, ImageSource
 from cnn_core.data.validation import CONFLICTING, Refusal, refuse_too_many
 from cnn_core.images.archives import open_files
 from cnn_core.images.decoding import BadImage
@@ -28,7 +26,7 @@ MAX_BYTES = 64 << 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Labelled:
+class LabelledImage:
     """An image with its label; ``image`` is uint8 (28, 28) of a digit, a `Picture` of a scene."""
 
     id: str
@@ -40,136 +38,175 @@ class Labelled:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """What was found in one: the ``new`` images, the bad ones and how many the source had already."""
+    """What a delivery holds.
+
+    Attributes:
+        new: the good images that the source does not have.
+        refused: the bad images.
+        known: how many images the source has already.
+    """
 
     path: Path
-    new: list[Labelled]
+    new: list[LabelledImage]
     refused: list[Refusal]
     known: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Known:
-    """What a source holds: SHA-256 -> label, its classes, and a ``sample`` of its images, even over all of them."""
+class SourceContent:
+    """What a source holds.
+
+    Attributes:
+        labels: SHA-256 -> label.
+        tested: whether the publisher labelled a test part.
+        sample: some of the images, drawn evenly from all.
+    """
 
     labels: dict[str, int]
     classes: Sequence[str]
-    tested: bool  # the publisher labelled a test part
-    sample: list[Labelled]
+    tested: bool
+    sample: list[LabelledImage]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Growth:
-    """What a data set adds: its reader, how a file becomes an image, how a source and new images become one folder."""
+class SourceFormat:
+    """How one data set's sources are read and written.
+
+    Attributes:
+        open: opens a source.
+        read_file: makes an image of a file's bytes.
+        digest: computes the SHA-256 of an image's pixels.
+        write: adds images to a copy of a source: (copy, source, delivery's name, images, classes).
+        pixels: stacks images as squares of so many pixels a side: uint8 (N, H, W) or (N, H, W, 3).
+    """
 
     open: Callable[[str | Path], contextlib.AbstractContextManager[ImageSource]]
     read_file: Callable[[bytes], Any]
     digest: Callable[[Any], str]
-    write: Callable[[Path, Path, str, Sequence[Labelled], Sequence[str]], None]
+    write: Callable[[Path, Path, str, Sequence[LabelledImage], Sequence[str]], None]
     pixels: Callable[[Sequence[Any], int], np.ndarray]
 
 
-def read_known(growth: Growth, source: str | Path, *, most: int) -> Known:
-    """All labelled images of a source by their pixels; and ``most`` of the images, those with the smallest hashes.
+def read_source(source_format: SourceFormat, source: str | Path, *, sample: int) -> SourceContent:
+    """Read all labelled images of a source.
+
+    Args:
+        sample: how many of the images to keep: those with the smallest hashes.
 
     Raises:
         ValueError: the source cannot be read.
     """
     labels: dict[str, int] = {}
-    with growth.open(source) as opened:
-        images = _remember(_labelled(opened, growth), labels)
-        sample = heapq.nsmallest(most, images, key=lambda image: image.sha256)
-        return Known(labels=labels, classes=opened.classes, tested=opened.published_test is not None, sample=sample)
+    with source_format.open(source) as opened:
+        images = _remember(_labelled_images(opened, source_format), labels)
+        kept = heapq.nsmallest(sample, images, key=lambda image: image.sha256)
+        tested = opened.published_test is not None
+        return SourceContent(labels=labels, classes=opened.classes, tested=tested, sample=kept)
 
 
-def read_delivery(growth: Growth, path: Path, known: Known, *, max_bad_fraction: float) -> Delivery:
-    """What of a delivery is new and good.
+def read_delivery(
+    source_format: SourceFormat, path: Path, content: SourceContent, *, max_bad_fraction: float
+) -> Delivery:
+    """Read a delivery and sort its images into new, bad and known ones.
+
+    Args:
+        content: of the source that the delivery is to be added to.
 
     Raises:
-        ValueError: it cannot be read, holds no labelled image or only such as the source has, or too much of it is bad.
+        ValueError: the delivery cannot be read, holds no labelled image or only such as the source
+            has, or too much of it is bad.
     """
-    bad: list[Refusal] = []
-    found = list(
-        _files(growth, path, known.classes, bad) if _in_folders(path, known.classes) else _table(growth, path, bad)
-    )
-    if not found and not bad:
+    refused: list[Refusal] = []
+    if _in_folders(path, content.classes):
+        images = list(_read_files(source_format, path, content.classes, refused))
+    else:
+        images = list(_read_table(source_format, path, refused))
+    if not images and not refused:
         raise ValueError(f"{path.name} holds no labelled images: {ADVICE}")
-    total = len(found) + len(bad)
-    new: dict[str, Labelled] = {}
-    seen = 0
-    for image in found:
-        label = new[image.sha256].label if image.sha256 in new else known.labels.get(image.sha256)
+    total = len(images) + len(refused)
+    new: dict[str, LabelledImage] = {}
+    known = 0
+    for image in images:
+        label = new[image.sha256].label if image.sha256 in new else content.labels.get(image.sha256)
         if label is None:
             new[image.sha256] = image
         elif label == image.label:
-            seen += 1
+            known += 1
         else:
-            said = f"says {known.classes[image.label]}, where the same pixels were {known.classes[label]} before"
-            bad.append(Refusal(id=image.id, reason=CONFLICTING, detail=said))
-    refuse_too_many(bad, total, max_bad_fraction, path.name)
+            labels = f"says {content.classes[image.label]}, where the same pixels were {content.classes[label]} before"
+            refused.append(Refusal(id=image.id, reason=CONFLICTING, detail=labels))
+    refuse_too_many(refused, total, max_bad_fraction, path.name)
     if not new:
-        raise ValueError(f"{path.name} holds nothing new: all of its {seen:,} good images are in the source already")
-    return Delivery(path=path, new=list(new.values()), refused=bad, known=seen)
+        raise ValueError(f"{path.name} holds nothing new: all of its {known:,} good images are in the source already")
+    return Delivery(path=path, new=list(new.values()), refused=refused, known=known)
 
 
-def _labelled(source: ImageSource, growth: Growth) -> Iterator[Labelled]:
+def _labelled_images(source: ImageSource, source_format: SourceFormat) -> Iterator[LabelledImage]:
     for batch in source.batches():
-        if batch.labels is None:
-            continue
-        tested = batch.part == source.published_test
-        for id_, image, label in zip(batch.ids, batch.images, batch.labels.tolist(), strict=True):
-            yield Labelled(id=id_, image=image, label=label, sha256=growth.digest(image), tested=tested)
+        yield from _images_of_batch(batch, source, source_format)
 
 
-def _remember(images: Iterable[Labelled], labels: dict[str, int]) -> Iterator[Labelled]:
+def _images_of_batch(batch: Batch, source: ImageSource, source_format: SourceFormat) -> Iterator[LabelledImage]:
+    if batch.labels is None:
+        return
+    tested = batch.part == source.published_test
+    for id_, image, label in zip(batch.ids, batch.images, batch.labels.tolist(), strict=True):
+        yield LabelledImage(id=id_, image=image, label=label, sha256=source_format.digest(image), tested=tested)
+
+
+def _remember(images: Iterable[LabelledImage], labels: dict[str, int]) -> Iterator[LabelledImage]:
+    """Pass on the images whose pixels have not come before, and note their labels."""
     for image in images:
         if image.sha256 not in labels:
             labels[image.sha256] = image.label
             yield image
 
 
-# A delivery's layouts
-
-
 def _in_folders(path: Path, classes: Sequence[str]) -> bool:
-    """Whether it is images in folders of their class, at any depth."""
+    """Tell whether a delivery is images in folders of their class, at any depth."""
     if path.suffix.lower() == ".csv":
         return False
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         return any(PurePosixPath(name).parent.name in classes for name in files.names)
 
 
-def _files(growth: Growth, path: Path, classes: Sequence[str], bad: list[Refusal]) -> Iterator[Labelled]:
+def _read_files(
+    source_format: SourceFormat, path: Path, classes: Sequence[str], refused: list[Refusal]
+) -> Iterator[LabelledImage]:
     numbers = {name: number for number, name in enumerate(classes)}
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         for name in files.names:
-            place = PurePosixPath(name)
-            around = {part.lower() for part in place.parts[:-1]}
-            if PRED in around:
+            folders = PurePosixPath(name).parts[:-1]
+            lower_case = {folder.lower() for folder in folders}
+            if PRED in lower_case:
                 continue  # unlabelled
-            if place.parent.name not in numbers:
-                bad.append(Refusal(id=name, reason=NO_CLASS, detail=f"the classes are {', '.join(classes)}"))
+            if not folders or folders[-1] not in numbers:
+                refused.append(Refusal(id=name, reason=NO_CLASS, detail=f"the classes are {', '.join(classes)}"))
                 continue
             with files.open(name) as opened:
                 data = opened.read()
             try:
-                image = growth.read_file(data)
+                image = source_format.read_file(data)
             except BadImage as fault:
-                bad.append(Refusal(id=name, reason=fault.reason, detail=fault.detail))
+                refused.append(Refusal(id=name, reason=fault.reason, detail=fault.detail))
                 continue
-            label = numbers[place.parent.name]
-            yield Labelled(id=name, image=image, label=label, sha256=growth.digest(image), tested=TEST in around)
+            yield LabelledImage(
+                id=name,
+                image=image,
+                label=numbers[folders[-1]],
+                sha256=source_format.digest(image),
+                tested=TEST in lower_case,
+            )
 
 
-def _table(growth: Growth, path: Path, bad: list[Refusal]) -> Iterator[Labelled]:
+def _read_table(source_format: SourceFormat, path: Path, refused: list[Refusal]) -> Iterator[LabelledImage]:
     with contextlib.ExitStack() as stack:
-        if path.suffix.lower() == ".csv":  # the reader wants a folder with the name that it knows
+        if path.suffix.lower() == ".csv":  # the reader takes a folder with a train.csv
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             (folder / "train.csv").symlink_to(path.resolve())
             path = folder
-        source = stack.enter_context(growth.open(path))
+        source = stack.enter_context(source_format.open(path))
         for batch in source.batches():
-            bad += batch.refused if batch.labels is not None else []
             if batch.labels is not None:
-                one = dataclasses.replace(source, batches=lambda batch=batch: iter([batch]))
-                yield from _labelled(one, growth)
+                refused += batch.refused
+                yield from _images_of_batch(batch, source, source_format)

@@ -1,9 +1,10 @@
-"""Are new images like the old ones? Class balance, brightness, contrast, sharpness, and what a network sees in them.
+"""Whether new images are like the old ones in their classes, their pixels and their features.
 
-How far two samples lie apart by chance is not looked up but measured: as many images as there are new ones are drawn
-from the old ones again and again and compared with the rest, and a measure drifts when the new ones lie farther off
-than all but a share ``alpha`` of those draws (the share divided by the number of measures, Bonferroni). The draws have
-fewer images to be compared with than the new ones have, so the check is rather too calm than too loud.
+How far two samples lie apart by chance is measured. As many images as there are new ones are drawn
+from the old ones again and again and compared with the rest. A measure drifts when the new images
+lie farther off than all but a share ``alpha`` of those draws (the share divided by the number of
+measures, Bonferroni). The draws are compared with fewer images than the new ones are, so the check
+misses a drift rather than raise a false alarm.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ from cnn_core.params import Params, bounded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DriftParams(Params):
-    """How the check is made."""
+    """The settings of the check."""
 
-    alpha: float = bounded(0.0, 1.0, above=0.0)  # probability of an alarm though nothing has changed, over all measures
+    alpha: float = bounded(0.0, 1.0, above=0.0)  # probability of a false alarm, over all measures
     draws: int = bounded(20)  # from the old images, for each measure
     most: int = bounded(20)  # images of each side that are looked at, drawn evenly
-    least: int = bounded(2)  # fewer new images than this tell nothing
+    least: int = bounded(2)  # new images: fewer are not checked
     seed: int = bounded(0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Images of one side: ``labels`` int (N,), ``pixels`` float (N, 3) of `pixel_measures`, ``features`` float (N, D)
-    of a network, or None."""
+    """Images of one side.
+
+    Attributes:
+        labels: int (N,).
+        pixels: float (N, 3), from `pixel_measures`.
+        features: of a network, float (N, D), or None.
+    """
 
     labels: np.ndarray
     pixels: np.ndarray
@@ -46,8 +52,14 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drift:
-    """One measure: its ``distance``, the ``threshold`` that draws from the old images hardly ever pass, the share
-    ``p_value`` of them that lie as far, and what changed, in words."""
+    """One measure of new images against old ones.
+
+    Attributes:
+        distance: between the new and the old images.
+        threshold: that draws from the old images hardly ever pass.
+        p_value: the share of draws that lie as far.
+        detail: what changed, in words.
+    """
 
     measure: str
     distance: float
@@ -61,58 +73,67 @@ PIXELS = ("brightness", "contrast", "sharpness")
 
 
 def pixel_measures(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W) or (N, H, W, 3) -> float64 (N, 3), in 0..1: mean, standard deviation, mean step to neighbours."""
+    """Compute `PIXELS` of each image: mean, standard deviation, mean step to the neighbours.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        float64 (N, 3), in 0..1.
+    """
     grey = images.astype(np.float32).reshape(*images.shape[:3], -1).mean(-1) / 255
     steps = (np.abs(np.diff(grey, axis=1)).mean((1, 2)) + np.abs(np.diff(grey, axis=2)).mean((1, 2))) / 2
     return np.stack([grey.mean((1, 2)), grey.std((1, 2)), steps], axis=1).astype(np.float64)
 
 
 def check_drift(old: Sample, new: Sample, classes: Sequence[str], params: DriftParams) -> list[Drift]:
-    """Every measure of new against old.
+    """Compare new images with old ones by every measure.
 
     Raises:
         ValueError: there are too few images on either side.
     """
     random = np.random.default_rng(params.seed)
     new, old = _thin(new, params.most, random), _thin(old, params.most, random)
-    size = min(len(new), len(old) // 2)  # of a draw: the rest has to be there to compare it with
+    size = min(len(new), len(old) // 2)  # of a draw: the rest is what it is compared with
     if size < params.least:
         raise ValueError(
-            f"{len(new):,} new and {len(old):,} old images are too few to tell a drift (least: {params.least})"
+            f"{len(new):,} new and {len(old):,} old images are too few to find a drift (least: {params.least})"
         )
     new = _thin(new, size, random)
     distances = _distances(old, new, classes)
     alpha = params.alpha / len(distances)
-    draws = max(params.draws, int(np.ceil(4 / alpha)))  # so that the threshold is not the very last of them
-    places = [random.permutation(len(old)) for _ in range(draws)]
-    found = []
+    # So many that the threshold is not the farthest draw.
+    draws = max(params.draws, int(np.ceil(4 / alpha)))
+    orders = [random.permutation(len(old)) for _ in range(draws)]
+    drifts = []
     for measure, (distance, detail) in distances.items():
-        by_chance = np.array([distance(place[:size], place[size:]) for place in places])
-        here = distance(None, None)
-        p_value = float((1 + (by_chance >= here - 1e-12).sum()) / (1 + draws))
-        found.append(
+        by_chance = np.array([distance(order[:size], order[size:]) for order in orders])
+        measured = distance(None, None)
+        p_value = float((1 + (by_chance >= measured - 1e-12).sum()) / (1 + draws))
+        drifts.append(
             Drift(
                 measure=measure,
-                distance=float(here),
+                distance=float(measured),
                 threshold=float(np.quantile(by_chance, 1 - alpha, method="higher")),
                 p_value=p_value,
                 drifted=p_value <= alpha,
                 detail=detail,
             )
         )
-    return found
+    return drifts
 
 
-def sentence(found: Sequence[Drift]) -> str:
-    """What has drifted, for a person; empty when nothing has."""
+def sentence(drifts: Sequence[Drift]) -> str:
+    """Say what has drifted; empty when nothing has."""
     return "; ".join(
         f"{drift.measure} ({drift.detail}; distance {drift.distance:.3g}, by chance at most {drift.threshold:.3g})"
-        for drift in found
+        for drift in drifts
         if drift.drifted
     )
 
 
-# A distance takes rows of the old sample, drawn and rest; of None it is that of the new from all the old.
+# The distance of a draw from the rest, both as rows of the old sample. With (None, None) it is the
+# distance of the new sample from the old one.
 _Distance = Callable[[np.ndarray | None, np.ndarray | None], float]
 
 
@@ -120,36 +141,38 @@ def _distances(old: Sample, new: Sample, classes: Sequence[str]) -> dict[str, tu
     shares_old, shares_new = _shares(old.labels, len(classes)), _shares(new.labels, len(classes))
     moved = int(np.abs(shares_new - shares_old).argmax())
     detail = f"{classes[moved]} {shares_old[moved]:.1%} -> {shares_new[moved]:.1%}"
-    found: dict[str, tuple[_Distance, str]] = {
+    distances: dict[str, tuple[_Distance, str]] = {
         "class balance": (_balance(old.labels, new.labels, len(classes)), detail)
     }
-    for place, name in enumerate(PIXELS):
-        before, after = old.pixels[:, place], new.pixels[:, place]
+    for column, name in enumerate(PIXELS):
+        before, after = old.pixels[:, column], new.pixels[:, column]
         detail = f"median {np.median(before):.3f} -> {np.median(after):.3f}"
-        found[name] = (_between(before, after, kolmogorov_smirnov), detail)
+        distances[name] = (_between(before, after, kolmogorov_smirnov), detail)
     if old.features is not None and new.features is not None:
-        found["features"] = (_mmd(old.features, new.features), f"{old.features.shape[1]} of the champion's network")
-    return found
+        detail = f"{old.features.shape[1]} of the champion's network"
+        distances["features"] = (_mmd(old.features, new.features), detail)
+    return distances
 
 
 def _shares(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(labels, minlength=classes) / max(len(labels), 1)
 
 
-def population_stability(expected: np.ndarray, found: np.ndarray) -> float:
-    """The population stability index of two vectors of counts: sum of (q - p) ln(q / p), with half a count in each."""
-    p, q = (expected + 0.5) / (expected + 0.5).sum(), (found + 0.5) / (found + 0.5).sum()
+def population_stability(expected: np.ndarray, observed: np.ndarray) -> float:
+    """Compute the population stability index of two vectors of counts.
+
+    It is the sum of (q - p) ln(q / p) over the classes. Half a count is added to each class.
+    """
+    p, q = (expected + 0.5) / (expected + 0.5).sum(), (observed + 0.5) / (observed + 0.5).sum()
     return float(((q - p) * np.log(q / p)).sum())
 
 
 def kolmogorov_smirnov(old: np.ndarray, new: np.ndarray) -> float:
-    """The largest gap between the two cumulative shares, 0..1."""
+    """Compute the largest gap between the two cumulative shares, in 0..1."""
     old, new = np.sort(old), np.sort(new)
     values = np.concatenate([old, new])
-    shares = np.searchsorted(old, values, side="right") / len(old) - np.searchsorted(new, values, side="right") / len(
-        new
-    )
-    return float(np.abs(shares).max())
+    old_shares, new_shares = (np.searchsorted(side, values, side="right") / len(side) for side in (old, new))
+    return float(np.abs(old_shares - new_shares).max())
 
 
 def _between(old: np.ndarray, new: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], float]) -> _Distance:
@@ -160,30 +183,34 @@ def _between(old: np.ndarray, new: np.ndarray, measure: Callable[[np.ndarray, np
 
 
 def _balance(old: np.ndarray, new: np.ndarray, classes: int) -> _Distance:
-    def measure(expected: np.ndarray, found: np.ndarray) -> float:
-        counts = (np.bincount(labels, minlength=classes) for labels in (expected, found))
-        return population_stability(*counts)
+    def measure(expected: np.ndarray, observed: np.ndarray) -> float:
+        return population_stability(np.bincount(expected, minlength=classes), np.bincount(observed, minlength=classes))
 
     return _between(old, new, measure)
 
 
 def _mmd(old: np.ndarray, new: np.ndarray) -> _Distance:
-    """Maximum mean discrepancy (Gretton et al., 2012), squared and unbiased, of a Gaussian kernel whose width is the
-    median distance: unlike a Fréchet distance it needs no more images than there are features."""
+    """Compute the squared, unbiased maximum mean discrepancy (Gretton et al., 2012).
+
+    The kernel is a Gaussian whose width is the median distance. Unlike a Fréchet distance this
+    needs no more images than there are features.
+    """
     both = np.concatenate([old, new]).astype(np.float32)
     both = (both - both[: len(old)].mean(0)) / (both[: len(old)].std(0) + 1e-6)
     squares = (both**2).sum(1)
-    apart = np.maximum(squares[:, None] + squares[None] - 2 * both @ both.T, 0)
-    kernel = np.exp(-apart / np.median(apart[apart > 0])) if (apart > 0).any() else np.ones_like(apart)
+    distances = np.maximum(squares[:, None] + squares[None] - 2 * both @ both.T, 0)
+    positive = distances[distances > 0]
+    kernel = np.exp(-distances / np.median(positive)) if positive.size else np.ones_like(distances)
     np.fill_diagonal(kernel, 0.0)
-    inside, total = kernel[: len(old), : len(old)], float(kernel[: len(old), : len(old)].sum())
+    among_old = kernel[: len(old), : len(old)]
+    total = float(among_old.sum())
 
     def distance(drawn: np.ndarray | None, rest: np.ndarray | None) -> float:
         if drawn is None or rest is None:
             first, second, across = total, float(kernel[len(old) :, len(old) :].sum()), kernel[: len(old), len(old) :]
             sizes, between = (len(old), len(new)), float(across.sum())
         else:
-            rows = inside[drawn]
+            rows = among_old[drawn]
             second, between = float(rows[:, drawn].sum()), float(rows[:, rest].sum())
             first, sizes = total - second - 2 * between, (len(rest), len(drawn))
         n, m = sizes

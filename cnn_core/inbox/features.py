@@ -1,4 +1,4 @@
-"""What a trained network sees in images: the activations that its last layer decides by."""
+"""The features that a trained network sees in images: the activations that its last layer gets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from cnn_core.classification.inference.views import views
 
 @torch.inference_mode()
 def last_features(folder: str | Path, images: np.ndarray, *, batch: int = 100) -> np.ndarray:
-    """uint8 (N, H, W) or (N, H, W, 3), squares -> float32 (N, D): the input of the network's last linear layer.
+    """Compute the input of the network's last linear layer for each image.
+
+    Args:
+        folder: a model folder.
+        images: squares, uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        float32 (N, D).
 
     Raises:
-        ValueError: the folder is no whole model folder, or the network takes other images.
+        ValueError: the model folder is not complete, or the network takes images of another shape.
     """
     network, card = load_model(folder)
     channels, side, _ = card.shape
@@ -26,8 +33,8 @@ def last_features(folder: str | Path, images: np.ndarray, *, batch: int = 100) -
         raise ValueError(f"{folder} takes images of the shape {card.shape}, not {squares.shape[1:]}")
     mean, std = (torch.tensor(card.preprocessing[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
     *_, head = (module for module in network.modules() if isinstance(module, nn.Linear))
-    seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
+    features: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1)))
     try:
         for start in range(0, len(squares), batch):
             pixels = torch.from_numpy(np.array(squares[start : start + batch])).float() / 255
@@ -35,4 +42,4 @@ def last_features(folder: str | Path, images: np.ndarray, *, batch: int = 100) -
             network((view - mean) / std)
     finally:
         handle.remove()
-    return torch.cat(seen).numpy()
+    return torch.cat(features).numpy()

@@ -1,4 +1,8 @@
-"""Sources that grow: new images are added to a copy of all that there was, and GROWTHS says how, for each data set."""
+"""Sources that grow: new images are added to a copy of the source.
+
+The old images stay in their order under their names, the new ones come after them. Splits follow
+from the images themselves (data/splits.py), so no old image changes its split.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +22,31 @@ from cnn_core.data.scene_sources import TEST, TRAIN
 from cnn_core.files import whole_folder
 from cnn_core.images.archives import open_files
 from cnn_core.images.decoding import Picture, pixels_sha256, read_picture
-from cnn_core.inbox.deliveries import ADVICE, MAX_BYTES, Delivery, Growth, Known, Labelled
+from cnn_core.inbox.deliveries import ADVICE, MAX_BYTES, Delivery, LabelledImage, SourceContent, SourceFormat
 
 
 def grow(
-    growth: Growth, source: str | Path, target: Path, deliveries: Iterable[tuple[str, Delivery]], known: Known
+    source_format: SourceFormat,
+    source: str | Path,
+    target: Path,
+    deliveries: Iterable[tuple[str, Delivery]],
+    content: SourceContent,
 ) -> None:
-    """Write ``source`` and the deliveries, each under a name, into ``target``, which may be the source itself."""
+    """Write the source and the deliveries into ``target``, which may be the source itself.
+
+    Args:
+        deliveries: each with the name that its images bear in the source.
+        content: of the source.
+    """
     with whole_folder(target) as partial:
         _copy(Path(source), partial)
         for name, delivery in deliveries:
-            tested = [dataclasses.replace(image, tested=image.tested and known.tested) for image in delivery.new]
-            growth.write(partial, Path(source), name, tested, known.classes)
+            tested = [dataclasses.replace(image, tested=image.tested and content.tested) for image in delivery.new]
+            source_format.write(partial, Path(source), name, tested, content.classes)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """The source's files, out of a .zip too."""
+    """Copy the source's files, out of a .zip too."""
     with open_files(source, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         for name in files.names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +54,11 @@ def _copy(source: Path, target: Path) -> None:
                 shutil.copyfileobj(opened, file, 1 << 20)
 
 
-def _write_digits(target: Path, source: Path, _name: str, new: Sequence[Labelled], _classes: Sequence[str]) -> None:
+def _write_digits(
+    target: Path, source: Path, _name: str, new: Sequence[LabelledImage], _classes: Sequence[str]
+) -> None:
     if not any(path.name.lower() == "train.csv" for path in target.rglob("*.csv")):
-        _tables_of_idx(target, source)
+        _write_tables_of_idx(target, source)
     for part in ("train", "test"):
         rows = [image for image in new if image.tested == (part == "test")]
         if rows:
@@ -51,21 +66,21 @@ def _write_digits(target: Path, source: Path, _name: str, new: Sequence[Labelled
             _append(path, rows)
 
 
-def _append(path: Path, rows: Sequence[Labelled]) -> None:
+def _append(path: Path, rows: Sequence[LabelledImage]) -> None:
     with path.open("rb") as file:
         columns = read_header(open_text(file), str(path), labelled=True)
     with path.open("rb") as file:
         file.seek(-1, 2)
-        ended = file.read(1) in b"\r\n"
+        ends_with_newline = file.read(1) in b"\r\n"
     order = [PIXELS if column == "label" else int(column.removeprefix("pixel")) for column in columns]
     cells = np.column_stack([np.stack([row.image for row in rows]).reshape(len(rows), -1), [row.label for row in rows]])
     with path.open("a", newline="") as file:
-        file.write("" if ended else "\n")
+        file.write("" if ends_with_newline else "\n")
         csv.writer(file, lineterminator="\n").writerows(cells[:, order].tolist())
 
 
-def _tables_of_idx(target: Path, source: Path) -> None:
-    """MNIST's files as Kaggle's tables, to which rows can be added."""
+def _write_tables_of_idx(target: Path, source: Path) -> None:
+    """Rewrite MNIST's files as Kaggle's tables, to which rows can be added."""
     shutil.rmtree(target)
     target.mkdir()
     header = ["label", *(f"pixel{number}" for number in range(PIXELS))]
@@ -81,12 +96,12 @@ def _tables_of_idx(target: Path, source: Path) -> None:
                 writer.writerows(np.column_stack([*labels, flat]).tolist())
 
 
-def _write_scenes(target: Path, _source: Path, name: str, new: Sequence[Labelled], classes: Sequence[str]) -> None:
+def _write_scenes(target: Path, _source: Path, name: str, new: Sequence[LabelledImage], classes: Sequence[str]) -> None:
     train = next(path for path in sorted(target.glob("*")) + sorted(target.glob("*/*")) if path.name.lower() == TRAIN)
     for number, image in enumerate(new, start=1):
         part = next(path for path in train.parent.iterdir() if path.name.lower() == (TEST if image.tested else TRAIN))
-        letters = ".jpg" if image.image.image[:2] == b"\xff\xd8" else ".png"
-        file = part / classes[image.label] / f"{name}-{number:06d}{letters}"
+        suffix = ".jpg" if image.image.image[:2] == b"\xff\xd8" else ".png"
+        file = part / classes[image.label] / f"{name}-{number:06d}{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(image.image.image)
 
@@ -103,15 +118,15 @@ def _scene_pixels(images: Sequence[Picture], side: int) -> np.ndarray:
     return decode_images([picture.image for picture in images], "RGB", size=side).transpose(0, 2, 3, 1)
 
 
-GROWTHS: Mapping[str, Growth] = {
-    "digits": Growth(
+SOURCE_FORMATS: Mapping[str, SourceFormat] = {
+    "digits": SourceFormat(
         open=digit_sources.open_digits,
         read_file=_digit_file,
         digest=pixels_sha256,
         write=_write_digits,
         pixels=_digit_pixels,
     ),
-    "scenes": Growth(
+    "scenes": SourceFormat(
         open=scene_sources.open_scenes,
         read_file=read_picture,
         digest=lambda picture: picture.sha256,

@@ -10,16 +10,16 @@ from PIL import Image
 
 from cnn_core.data.digit_sources import open_digits
 from cnn_core.data.scene_sources import open_scenes
-from cnn_core.inbox.deliveries import read_delivery, read_known
+from cnn_core.inbox.deliveries import read_delivery, read_source
 from cnn_core.inbox.features import last_features
-from cnn_core.inbox.growth import GROWTHS, grow
+from cnn_core.inbox.growth import SOURCE_FORMATS, grow
 from tasks.inbox import main
 from tests.helpers.digit_files import digits, kaggle, mnist, rows, write_rows
 from tests.helpers.digit_files import zipped as zip_digits
 from tests.helpers.model_folders import digit_model
 from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene
 
-DIGITS, SCENES = GROWTHS["digits"], GROWTHS["scenes"]
+DIGITS, SCENES = SOURCE_FORMATS["digits"], SOURCE_FORMATS["scenes"]
 DRIFT = {"alpha": 0.05, "draws": 50, "most": 60, "least": 10, "seed": 0}
 
 
@@ -53,11 +53,11 @@ def test_digits_grow_and_the_old_keep_their_names(tmp_path: Path, base: str, kin
         delivered = path if kind == "csv" else delivered
     if kind == "zip":
         delivered = zip_digits(delivered, tmp_path / "in.zip")
-    known = read_known(DIGITS, source, most=10)
-    assert len(known.labels) == (50 if base == "idx" else 40)
-    assert len(known.sample) == 10
-    delivery = read_delivery(DIGITS, delivered, known, max_bad_fraction=0.0)
-    grow(DIGITS, source, tmp_path / "grown", [("d1", delivery)], known)
+    content = read_source(DIGITS, source, sample=10)
+    assert len(content.labels) == (50 if base == "idx" else 40)
+    assert len(content.sample) == 10
+    delivery = read_delivery(DIGITS, delivered, content, max_bad_fraction=0.0)
+    grow(DIGITS, source, tmp_path / "grown", [("d1", delivery)], content)
     after = ids(open_digits(tmp_path / "grown"))
     assert len(after) == len(before) + 12
     assert set(before.values()) <= set(after.values())
@@ -67,39 +67,41 @@ def test_digits_grow_and_the_old_keep_their_names(tmp_path: Path, base: str, kin
 
 def test_what_is_known_already_is_not_added_and_twice_is_once(tmp_path: Path) -> None:
     source = kaggle(tmp_path / "base", 40, 0)
-    known = read_known(DIGITS, source, most=5)
+    content = read_source(DIGITS, source, sample=5)
     images, labels = digits(40)
     new, new_labels = digits(3, 7)
     path = write_rows(
         tmp_path / "in.csv",
         rows(np.concatenate([images[:5], new, new]), np.concatenate([labels[:5], new_labels, new_labels])),
     )
-    delivery = read_delivery(DIGITS, path, known, max_bad_fraction=0.0)
+    delivery = read_delivery(DIGITS, path, content, max_bad_fraction=0.0)
     assert (len(delivery.new), delivery.known) == (3, 8)
     with pytest.raises(ValueError, match="nothing new: all of its 5 good images"):
-        read_delivery(DIGITS, write_rows(tmp_path / "old.csv", rows(images[:5], labels[:5])), known, max_bad_fraction=0)
+        read_delivery(
+            DIGITS, write_rows(tmp_path / "old.csv", rows(images[:5], labels[:5])), content, max_bad_fraction=0
+        )
 
 
 def test_other_labels_for_known_images_are_bad(tmp_path: Path) -> None:
-    known = read_known(DIGITS, kaggle(tmp_path / "base", 40, 0), most=5)
+    content = read_source(DIGITS, kaggle(tmp_path / "base", 40, 0), sample=5)
     images, labels = digits(10)
     path = write_rows(tmp_path / "in.csv", rows(images, (labels + 1) % 10))
     with pytest.raises(ValueError, match=r"10 of the 10 images of in\.csv are bad"):
-        read_delivery(DIGITS, path, known, max_bad_fraction=0.1)
+        read_delivery(DIGITS, path, content, max_bad_fraction=0.1)
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("table_bytes", "words"),
     [
         (b"a,b\n1,2\n", "not the 785 of label"),
         (b"", "is empty"),
         (b"label,", "785"),
     ],
 )
-def test_a_bad_table_is_refused_with_its_fault(tmp_path: Path, content: bytes, words: str) -> None:
-    known = read_known(DIGITS, kaggle(tmp_path / "base", 20, 0), most=5)
+def test_a_bad_table_is_refused_with_its_fault(tmp_path: Path, table_bytes: bytes, words: str) -> None:
+    content = read_source(DIGITS, kaggle(tmp_path / "base", 20, 0), sample=5)
     with pytest.raises(ValueError, match=words):
-        read_delivery(DIGITS, put(tmp_path / "in.csv", content), known, max_bad_fraction=0.0)
+        read_delivery(DIGITS, put(tmp_path / "in.csv", table_bytes), content, max_bad_fraction=0.0)
 
 
 def test_scenes_grow_with_one_class_alone_and_bad_files_are_counted(tmp_path: Path) -> None:
@@ -110,13 +112,13 @@ def test_scenes_grow_with_one_class_alone_and_bad_files_are_counted(tmp_path: Pa
     put(tmp_path / "in" / "seg_test" / "sea" / "t.png", encoded(scene(950)))
     put(tmp_path / "in" / "sea" / "broken.jpg", b"\xff\xd8\xff none")
     put(tmp_path / "in" / "desert" / "x.jpg", encoded(scene(990), "JPEG"))
-    known = read_known(SCENES, source, most=5)
-    assert known.tested
+    content = read_source(SCENES, source, sample=5)
+    assert content.tested
     with pytest.raises(ValueError, match="2 of the 7 images of in are bad"):
-        read_delivery(SCENES, tmp_path / "in", known, max_bad_fraction=0.1)
-    delivery = read_delivery(SCENES, tmp_path / "in", known, max_bad_fraction=0.5)
+        read_delivery(SCENES, tmp_path / "in", content, max_bad_fraction=0.1)
+    delivery = read_delivery(SCENES, tmp_path / "in", content, max_bad_fraction=0.5)
     assert {entry.reason for entry in delivery.refused} == {"not an image", "in no class folder"}
-    grow(SCENES, source, tmp_path / "grown", [("d1", delivery)], known)
+    grow(SCENES, source, tmp_path / "grown", [("d1", delivery)], content)
     after = ids(open_scenes(tmp_path / "grown"))
     assert before.items() <= after.items()
     assert {id_ for id_ in after if id_ not in before} == {
@@ -128,9 +130,9 @@ def test_scenes_grow_with_one_class_alone_and_bad_files_are_counted(tmp_path: Pa
 def test_a_source_grows_into_itself(tmp_path: Path) -> None:
     source = kaggle(tmp_path / "base", 20, 4)
     for number in (1, 2):
-        known = read_known(DIGITS, source, most=5)
-        delivery = read_delivery(DIGITS, table(tmp_path / f"{number}.csv", 5, seed=number), known, max_bad_fraction=0)
-        grow(DIGITS, source, source, [(f"d{number}", delivery)], known)
+        content = read_source(DIGITS, source, sample=5)
+        delivery = read_delivery(DIGITS, table(tmp_path / f"{number}.csv", 5, seed=number), content, max_bad_fraction=0)
+        grow(DIGITS, source, source, [(f"d{number}", delivery)], content)
     assert len(ids(open_digits(source))) == 30
     assert (source / "test.csv").exists()
 
@@ -196,4 +198,4 @@ def test_features_are_the_last_layers_input(tmp_path: Path) -> None:
 
 
 def test_scene_classes_are_the_sources_own(tmp_path: Path) -> None:
-    assert tuple(read_known(SCENES, intel(tmp_path / "base", train=1, test=0, pred=0), most=1).classes) == CLASSES
+    assert tuple(read_source(SCENES, intel(tmp_path / "base", train=1, test=0, pred=0), sample=1).classes) == CLASSES

@@ -187,7 +187,7 @@ def calibration(rows: Sequence[Row]) -> Spec:
                 "mark": {"type": "line", "color": COLOURS[0], "point": point},
                 "encoding": {
                     "x": {"field": "predicted", "title": "predicted IoU", **unit},
-                    "y": {"field": "actual", "title": "IoU that it is", **unit},
+                    "y": {"field": "actual", "title": "actual IoU", **unit},
                     "tooltip": tooltip,
                 },
             },

@@ -18,71 +18,66 @@ SAMPLES = {
     "digits": "The images are the sample: 5,000 real handwritten digits of MNIST.",
     "scenes": "The images are the sample: generated, drawn by a program. They are no photographs.",
 }
-FIRST_REFUSED = 50  # rows of the quarantine that are listed
+MAX_REFUSED = 50  # rows of the quarantine that are listed
 
 
-def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, most: int) -> dict[str, Any]:
-    """What the page shows of one data set; a part that is missing is None, and the page says so."""
+def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, limit: int) -> dict[str, Any]:
+    """Gather what the page shows of one data set; a part whose files are missing is None."""
     plots = root / "data/plots"
-    kept = numbers.value(f"train-{name}:best_epoch")
+    curves, best_epoch = plots / f"train-{name}.csv", numbers.value(f"train-{name}:best_epoch")
+    losses = {"train_loss": "training", "val_loss": "validation"}
+    accuracies = {"train_accuracy": "training", "val_accuracy": "validation"}
     return {
         "name": name,
         "origin": origin(name, values),
         "manifest": manifest(root, name),
         "quarantine": quarantine(root, name),
-        "network": network(values.get("train", {}).get(name, {}).get("model", {})),
-        "loss": learning(
-            plots / f"train-{name}.csv", {"train_loss": "training", "val_loss": "validation"}, "loss", kept
-        ),
-        "accuracy": learning(
-            plots / f"train-{name}.csv",
-            {"train_accuracy": "training", "val_accuracy": "validation"},
-            "accuracy",
-            kept,
-        ),
+        "network": network_name(values.get("train", {}).get(name, {}).get("model", {})),
+        "loss": learning_chart(curves, losses, "loss", best_epoch),
+        "accuracy": learning_chart(curves, accuracies, "accuracy", best_epoch),
         "confusion": confusion(plots / f"evaluate-{name}-confusion.csv"),
-        "answers": answers(root, name, most),
+        "answers": answers(root, name, limit),
         "copies": figure(plots / f"augment-{name}.png"),
         "seen": figure(plots / f"train-{name}-seen.png"),
     }
 
 
 def origin(name: str, values: Mapping[str, Any]) -> str:
-    """Where the images come from, in one sentence: a sample is called so."""
+    """Say in one sentence where the images come from, and whether they are the sample."""
     source = values.get("ingest", {}).get(name, {}).get("source", "")
     return SAMPLES.get(name, "") if source == f"data/sources/{name}" else f"The images come from {source}."
 
 
-def network(model: Mapping[str, Any]) -> str:
-    """``alexnet``, or the architecture of our own."""
+def network_name(model: Mapping[str, Any]) -> str:
+    """Return torchvision's name of the network, such as ``alexnet``, or the name of an architecture of our own."""
     return str(model.get("builder") or model.get("architecture") or "a network")
 
 
 def manifest(root: Path, name: str) -> dict[str, Any] | None:
-    """Of the RAW set: its version, and what ingestion warned of."""
+    """Return the manifest of the RAW set: its version, and the warnings of the ingestion."""
     folder = root / "data/raw" / name
     return read_manifest(folder) if (folder / "manifest.json").is_file() else None
 
 
 def quarantine(root: Path, name: str) -> list[dict[str, str]]:
-    """The first rows that were left out, with the reason."""
+    """Return the first rows that the ingestion left out, with the reason."""
     folder = root / "data/raw" / name
-    return read_quarantine(folder)[:FIRST_REFUSED] if (folder / "quarantine.parquet").is_file() else []
+    return read_quarantine(folder)[:MAX_REFUSED] if (folder / "quarantine.parquet").is_file() else []
 
 
-def learning(path: Path, names: Mapping[str, str], y: str, kept: int | None) -> dict[str, Any] | None:
-    """Curves over the epochs, the epoch that was kept marked."""
+def learning_chart(path: Path, names: Mapping[str, str], y: str, best_epoch: int | None) -> charts.Spec | None:
+    """Draw the columns ``names`` of a learning curve over the epochs, the kept epoch marked."""
     if not path.is_file():
         return None
     rows = charts.series_rows(pd.read_csv(path), "epoch", names)
-    return charts.epoch_curves(rows, y=y, marked=kept) if rows else None
+    return charts.epoch_curves(rows, y=y, marked=best_epoch) if rows else None
 
 
 def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
-    """The counts of ``actual, predicted`` rows: ``{"classes": [...], "rows": [[n, ...], ...], "most": n}``.
+    """Count the rows of a file ``actual, predicted``: ``{"classes": [...], "rows": [[n, ...], ...], "most": n}``.
 
-    ``most`` is the largest count off the diagonal: what the shade of a mistake is relative to. The class ``last`` comes
-    after the others.
+    ``most`` is the largest count off the diagonal; the shades of the mistakes are relative to it. The class ``last``
+    stands after the others.
     """
     if not path.is_file():
         return None
@@ -90,28 +85,29 @@ def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
     classes = sorted(set(table["actual"]) | set(table["predicted"]), key=lambda name: (name == last, name))
     counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
     rows = counts.to_numpy()
-    off = [int(n) for i, row in enumerate(rows) for j, n in enumerate(row) if i != j]
-    return {"classes": classes, "rows": rows.tolist(), "most": max(off, default=0)}
+    mistakes = [int(n) for i, row in enumerate(rows) for j, n in enumerate(row) if i != j]
+    return {"classes": classes, "rows": rows.tolist(), "most": max(mistakes, default=0)}
 
 
-def answers(root: Path, name: str, most: int) -> dict[str, Any] | None:
-    """The test images with what the network said of them, for the confusion's cells and the gallery.
+def answers(root: Path, name: str, limit: int) -> dict[str, Any] | None:
+    """Return up to ``limit`` test images with the network's answers, for the confusion's cells and the gallery.
 
     Returns:
-        ``classes``; ``total`` test images, ``wrong`` of them; ``rows``: ``[id, true class, class answered, its
-        probability, image]``, classes as numbers: `chosen` ones.
+        ``classes``; ``total`` test images, ``wrong`` of them; ``rows`` that `select_answers` chose: ``[id, true class,
+        predicted class, its probability, image]``, with classes as numbers.
     """
     path, folder = root / f"data/predictions/{name}-test.parquet", root / "data/raw" / name
     if not path.is_file() or not (folder / "manifest.json").is_file():
         return None
     table = pd.read_parquet(path)
-    table = table.assign(sure=table.filter(regex=r"^p\d+$").max(axis=1))
+    table = table.assign(confidence=table.filter(regex=r"^p\d+$").max(axis=1))
     raw = read_raw(folder, "test")
     images = dict(zip(raw.ids, raw.images, strict=True))
-    shown = chosen(table[table["id"].isin(images)], most)
+    shown = select_answers(table[table["id"].isin(images)], limit)
+    columns = (shown[column].tolist() for column in ("id", "label", "predicted", "confidence"))
     rows = [
-        [row.id, int(row.label), int(row.predicted), round(float(row.sure), 4), thumbnail(images[row.id])]
-        for row in shown.itertuples()
+        [id_, label, predicted, round(confidence, 4), thumbnail(images[id_])]
+        for id_, label, predicted, confidence in zip(*columns, strict=True)
     ]
     return {
         "classes": read_manifest(folder)["classes"],
@@ -121,12 +117,14 @@ def answers(root: Path, name: str, most: int) -> dict[str, Any] | None:
     }
 
 
-def chosen(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most ``most`` rows: the mistakes, the surest first; then right ones, of each class as many, the least sure
-    first."""
+def select_answers(table: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Select up to ``limit`` rows: the mistakes, the surest first, then right answers, the least sure first.
+
+    The right answers take turns over the classes, so that each class has as many.
+    """
     wrong = table["label"] != table["predicted"]
-    mistakes = table[wrong].sort_values("sure", ascending=False, kind="stable").head(most)
-    right = table[~wrong].sort_values("sure", kind="stable")
+    mistakes = table[wrong].sort_values("confidence", ascending=False, kind="stable").head(limit)
+    right = table[~wrong].sort_values("confidence", kind="stable")
     turn = right.groupby("label").cumcount()
-    right = right.iloc[np.argsort(turn.to_numpy(), kind="stable")].head(most - len(mistakes))
+    right = right.iloc[np.argsort(turn.to_numpy(), kind="stable")].head(limit - len(mistakes))
     return pd.concat([mistakes, right])

@@ -9,132 +9,129 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.annotations.tables import BOX, Annotations, read_objects
-from cnn_core.annotations.truth import read_truth
+from cnn_core.annotations.tables import BOX, read_objects
 from cnn_core.detection.evaluation.metrics import BACKGROUND, outcomes
 from cnn_core.drawing.colours import class_colour
 from cnn_core.reporting import charts
 from cnn_core.reporting.classifiers import confusion
 from cnn_core.reporting.images import figure, scene
+from cnn_core.reporting.truth import measured_split
 
-STAGES = ("compose", "train_detector", "evaluate_detector", "detect")
 COMPOSED = "The pictures are composed: real handwritten digits on walls drawn by a program, so every box is exact."
-FAINTEST = 0.05  # least score of a box that the page holds
+MIN_SCORE = 0.05  # of a box that the page holds
+LOSSES = {"box": "boxes", "cls": "classes", "dfl": "edges (DFL)"}  # Ultralytics' names of the parts -> the legend's
+ClassBox = tuple[list[float], str, float]  # a box xyxy in pixels, its class and its score
 
 
-def section(root: Path, values: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """What the page shows of the detector; a part that is missing is None."""
+def section(root: Path, values: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Gather what the page shows of the detector; a part whose files are missing is None."""
     plots = root / "data/plots"
     params = values.get("evaluate_detector", {})
     return {
-        "origin": came_from(params.get("source", "")),
+        "origin": origin(params.get("source", "")),
         "composed": figure(plots / "compose.png"),
         "seen": figure(plots / "train_detector-seen.png"),
-        "loss": losses(plots / "train_detector.csv"),
-        "measured": measured(plots / "train_detector.csv"),
+        "loss": loss_chart(plots / "train_detector.csv"),
+        "measured": precision_chart(plots / "train_detector.csv"),
         "curves": precision_recall(plots / "evaluate_detector-pr.csv"),
         "confusion": confusion(plots / "evaluate_detector-confusion.csv", last=BACKGROUND),
-        "scenes": scenes(root, params, most),
+        "scenes": scenes(root, params, limit),
         "grid": grid(root / "data/predictions/detector-grid.json"),
     }
 
 
-def came_from(source: str) -> str:
+def origin(source: str) -> str:
+    """Say in one sentence where the pictures come from."""
     return COMPOSED if source == "data/composed/numbers" else f"The images come from {source}."
 
 
-def losses(path: Path) -> dict[str, Any] | None:
-    """The parts of the loss over the epochs; the validation's only of epochs that were measured."""
+def loss_chart(path: Path) -> charts.Spec | None:
+    """Draw the parts of the loss over the epochs; the validation's only at epochs that measured it."""
     if not path.is_file():
         return None
-    parts = {"box": "boxes", "cls": "classes", "dfl": "edges (DFL)"}
-    names = {f"train_{part}_loss": f"{name}, training" for part, name in parts.items()}
-    names |= {f"val_{part}_loss": f"{name}, validation" for part, name in parts.items()}
+    names = {f"train_{part}_loss": f"{name}, training" for part, name in LOSSES.items()}
+    names |= {f"val_{part}_loss": f"{name}, validation" for part, name in LOSSES.items()}
     rows = charts.series_rows(pd.read_csv(path), "epoch", names)
     return charts.epoch_curves(rows, y="loss") if rows else None
 
 
-def measured(path: Path) -> dict[str, Any] | None:
-    """mAP of the epochs that were measured, where a curve can be made of them."""
+def precision_chart(path: Path) -> charts.Spec | None:
+    """Draw the validation mAP of the epochs that measured it; None where one epoch alone did."""
     if not path.is_file():
         return None
     rows = charts.series_rows(pd.read_csv(path), "epoch", {"mAP50": "mAP50", "mAP50-95": "mAP50-95"})
     return charts.epoch_curves(rows, y="mAP, validation") if len(rows) > 2 else None
 
 
-def precision_recall(path: Path) -> dict[str, Any] | None:
-    """Precision over recall at IoU 0.5: each class thin, their mean thick."""
+def precision_recall(path: Path) -> charts.Spec | None:
+    """Draw precision over recall at IoU 0.5: a thin curve for each class and a thick one for their mean."""
     if not path.is_file() or (table := pd.read_csv(path, dtype={"class": str})).empty:
         return None
-    columns = table[["recall", "precision", "class"]].itertuples(index=False)
-    rows = [{"x": recall, "series": name, "value": precision} for recall, precision, name in columns]
-    mean = str(table["class"].iloc[0])
-    return charts.precision_recall_curves(rows, mean=mean)
+    points = zip(table["recall"].tolist(), table["precision"].tolist(), table["class"], strict=True)
+    rows = [{"x": recall, "series": name, "value": precision} for recall, precision, name in points]
+    return charts.precision_recall_curves(rows, mean=str(table["class"].iloc[0]))
 
 
-def scenes(root: Path, params: Mapping[str, Any], most: int) -> dict[str, Any] | None:
-    """Test images with the true boxes and those found, the images with most mistakes first.
+def scenes(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
+    """Return up to ``limit`` test images with their true and detected boxes, those with most mistakes first.
 
     Returns:
-        ``classes`` and their ``colours``; ``confidence`` and ``iou``: where the slider starts, and what two boxes share
-        that belong together; ``total`` images; ``rows``: ``{id, image, width, height, truth: [[x1, y1, x2, y2, class]],
-        found: [[…, class, score]], pairs: [[actual, predicted]]}``.
+        ``classes``; ``colours`` of the classes; ``confidence``: where the slider starts; ``least_iou``: what a box and
+        an object have to share to be a pair; ``total``: the number of test images; ``rows``: ``{id, image, width,
+        height, truth: [[x1, y1, x2, y2, class]], detections: [[…, class, score]], pairs: [[actual, predicted]]}``.
     """
-    known, path = known_truth(root, params), root / "data/predictions/detector-test.parquet"
-    if known is None or not path.is_file():
+    split, path = measured_split(root, params), root / "data/predictions/detector-test.parquet"
+    if split is None or not path.is_file():
         return None
-    images, truth, classes = known
-    found = read_objects(path)
+    images, truth, classes = split
+    detections = read_objects(path)
     limits = {"confidence": params["confidence"], "least_iou": params["match_iou"]}
-    table = outcomes(images, truth, found, **limits)
-    wrong = (table["actual"] != table["predicted"]).groupby(table["image_id"]).sum()
-    images = images.assign(wrong=images["image_id"].map(wrong).fillna(0))
-    shown = images.sort_values("wrong", ascending=False, kind="stable").head(most)
+    pairs = outcomes(images, truth, detections, **limits)
+    mistakes = (pairs["actual"] != pairs["predicted"]).groupby(pairs["image_id"]).sum()
+    images = images.assign(mistakes=images["image_id"].map(mistakes).fillna(0))
+    shown = images.sort_values("mistakes", ascending=False, kind="stable").head(limit)
     numbers = {name: number for number, name in enumerate(classes)}
-    true_boxes, boxes = grouped(truth), grouped(found[found["score"] >= FAINTEST])
-    pairs = dict(list(table.groupby("image_id")[["actual", "predicted"]]))
+    true_boxes, boxes = boxes_by_image(truth), boxes_by_image(detections[detections["score"] >= MIN_SCORE])
+    pairs_by_image = {
+        name: group.to_numpy().tolist() for name, group in pairs.groupby("image_id")[["actual", "predicted"]]
+    }
     rows = []
-    for image in shown.itertuples():
-        source, width, height = scene(Path(image.file))
-        there, said = true_boxes.get(image.image_id), boxes.get(image.image_id)
+    for name, file in zip(shown["image_id"], shown["file"], strict=True):
+        image, width, height = scene(Path(file))
         rows.append(
             {
-                "id": image.image_id,
-                "image": source,
+                "id": name,
+                "image": image,
                 "width": width,
                 "height": height,
-                "truth": [[*box, numbers[name]] for box, name, _ in there or []],
-                "found": [[*box, numbers.get(name, -1), round(score, 3)] for box, name, score in said or []],
-                "pairs": pairs[image.image_id].to_numpy().tolist() if image.image_id in pairs else [],
+                "truth": [[*box, numbers[label]] for box, label, _ in true_boxes.get(name, [])],
+                "detections": [
+                    [*box, numbers.get(label, -1), round(score, 3)] for box, label, score in boxes.get(name, [])
+                ],
+                "pairs": pairs_by_image.get(name, []),
             }
         )
-    colours = ["#{:02x}{:02x}{:02x}".format(*class_colour(number)) for number in range(len(classes))]
+    colours = [hex_colour(number) for number in range(len(classes))]
     return {"classes": classes, "colours": colours, "total": len(images), "rows": rows, **limits}
 
 
-def known_truth(root: Path, params: Mapping[str, Any]) -> Annotations | None:
-    """The split that was measured on, with whole paths to its images; None where it is not there any more."""
-    source = root / str(params.get("source", ""))
-    if "source" not in params or not source.exists():
-        return None
-    images, truth, classes = read_truth(source, params["split"])
-    files = [str(path if (path := Path(file)).exists() else root / file) for file in images["file"]]
-    return images.assign(file=files), truth, classes
-
-
-def grouped(table: pd.DataFrame) -> dict[str, list[tuple[list[float], str, float]]]:
-    """By image the boxes (a tenth of a pixel is enough for a picture), their classes and scores."""
-    groups: dict[str, list[tuple[list[float], str, float]]] = {}
+def boxes_by_image(table: pd.DataFrame) -> dict[str, list[ClassBox]]:
+    """Group a table of objects by image id; a tenth of a pixel is exact enough for a picture."""
+    groups: dict[str, list[ClassBox]] = {}
     boxes = table[BOX].round(1).to_numpy().tolist()
-    rows = zip(table["image_id"], boxes, table["class_name"], table["score"], strict=True)
-    for name, box, class_name, score in rows:
-        groups.setdefault(name, []).append((box, class_name, float(score)))
+    for name, box, label, score in zip(table["image_id"], boxes, table["class_name"], table["score"], strict=True):
+        groups.setdefault(name, []).append((box, label, float(score)))
     return groups
 
 
 def grid(path: Path) -> dict[str, Any] | None:
-    """What each cell says of one image (`yolo_grid.grid_record`), with the classes' colours."""
+    """Return what each cell says of one image (a `grid_record` of the evaluation), with the classes' colours."""
     if not path.is_file() or not (record := json.loads(path.read_text())):
         return None
-    colours = {number: "#{:02x}{:02x}{:02x}".format(*class_colour(int(number))) for number in record["names"]}
+    colours = {number: hex_colour(int(number)) for number in record["names"]}
     return {**record, "image": f"data:image/png;base64,{record['image']}", "colours": colours}
+
+
+def hex_colour(number: int) -> str:
+    """Return the colour of class ``number`` as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(number))

@@ -1,6 +1,6 @@
 """The headline figures of a run: which they are, their intervals, and what is expected of each.
 
-The page, its Markdown summary and the comparison of two runs all take them from here.
+The page, its Markdown summary and the comparison of two runs all read them here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Unit = Literal["%", ""]  # a share, shown in percent; a plain number
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Expected(Params):
-    """The section ``report.expected``: what a run of these data and this length should reach; null = no expectation."""
+    """The section ``report.expected``: what a run should reach with these data and epochs; null = no expectation."""
 
     digits_accuracy: float | None = bounded(0, 1)
     scenes_accuracy: float | None = bounded(0, 1)
@@ -34,9 +34,9 @@ class Headline:
     key: str  # "evaluate-digits:accuracy": the metrics file and the key in it
     label: str
     value: float
-    low: float | None  # 95 % interval: Wilson's of a proportion, by drawing the images anew of the others
+    low: float | None  # 95 % interval: Wilson's for a proportion, bootstrapped over the images for the others
     high: float | None
-    n: int | None  # of what it is measured on
+    n: int | None  # the size of the sample that it was measured on
     unit: Unit
     higher_is_better: bool
     expected: float | None
@@ -44,23 +44,23 @@ class Headline:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Figure:
-    """Where a headline stands in the metrics, and the parameter that says what is expected of it."""
+class HeadlineSpec:
+    """Where a headline lies in the metrics, and the parameter that says what is expected of it."""
 
     stage: str
     metric: str
     label: str
     unit: Unit
-    n: str  # the key beside it that counts what it is measured on
-    expected: str | None  # a field of Expected
+    n: str  # the key of the sample's size, in the same file
+    expected: str | None  # a field of `Expected`
 
     @property
     def key(self) -> str:
         return f"{self.stage}:{self.metric}"
 
 
-FIGURES = (
-    Figure(
+HEADLINES = (
+    HeadlineSpec(
         stage="evaluate-digits",
         metric="accuracy",
         label="digits recognised",
@@ -68,7 +68,7 @@ FIGURES = (
         n="n",
         expected="digits_accuracy",
     ),
-    Figure(
+    HeadlineSpec(
         stage="evaluate-scenes",
         metric="accuracy",
         label="scenes recognised",
@@ -76,7 +76,7 @@ FIGURES = (
         n="n",
         expected="scenes_accuracy",
     ),
-    Figure(
+    HeadlineSpec(
         stage="evaluate_detector",
         metric="map50",
         label="detector, mAP50",
@@ -84,7 +84,7 @@ FIGURES = (
         n="images",
         expected="detector_map50",
     ),
-    Figure(
+    HeadlineSpec(
         stage="evaluate_segmenter",
         metric="mean_iou",
         label="segmenter, mean IoU",
@@ -92,7 +92,7 @@ FIGURES = (
         n="images",
         expected="segmenter_mean_iou",
     ),
-    Figure(
+    HeadlineSpec(
         stage="read",
         metric="found_and_read",
         label="digits found and read",
@@ -104,33 +104,34 @@ FIGURES = (
 
 
 def headlines(root: Path) -> list[Headline]:
-    """The figures whose metrics files are below ``root``, in the order of the page; one that was not measured is left
-    out. What is expected of them stands in ``params.yaml``.
+    """Return the headlines of the run below ``root`` in the order of the page, without those not measured.
+
+    What is expected of them stands in ``params.yaml``.
     """
     path = root / "params.yaml"
     expected = (read_yaml(path) if path.is_file() else {}).get("report", {}).get("expected") or {}
-    found = [_headline(figure, read_metrics(root, figure.stage), expected) for figure in FIGURES]
-    return [headline for headline in found if headline is not None]
+    every = (_headline(spec, read_metrics(root, spec.stage), expected) for spec in HEADLINES)
+    return [headline for headline in every if headline is not None]
 
 
 def read_metrics(root: Path, stage: str) -> dict[str, Any] | None:
-    """What ``data/metrics/<stage>.json`` holds, or None where the stage was not run."""
+    """Return the content of ``data/metrics/<stage>.json``, or None where the stage was not run."""
     path = root / f"data/metrics/{stage}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _headline(figure: Figure, metrics: dict[str, Any] | None, expected: Mapping[str, Any]) -> Headline | None:
-    if metrics is None or metrics.get(figure.metric) is None:  # reading without a truth measures nothing
+def _headline(spec: HeadlineSpec, metrics: dict[str, Any] | None, expected: Mapping[str, Any]) -> Headline | None:
+    if metrics is None or metrics.get(spec.metric) is None:  # reading without a truth measures nothing
         return None
     return Headline(
-        key=figure.key,
-        label=figure.label,
-        value=metrics[figure.metric],
-        low=metrics.get(f"{figure.metric}_low"),
-        high=metrics.get(f"{figure.metric}_high"),
-        n=metrics.get(figure.n),
-        unit=figure.unit,
+        key=spec.key,
+        label=spec.label,
+        value=metrics[spec.metric],
+        low=metrics.get(f"{spec.metric}_low"),
+        high=metrics.get(f"{spec.metric}_high"),
+        n=metrics.get(spec.n),
+        unit=spec.unit,
         higher_is_better=True,
-        expected=expected.get(figure.expected) if figure.expected else None,
-        expected_by=f"report.expected.{figure.expected}" if figure.expected else None,
+        expected=expected.get(spec.expected) if spec.expected else None,
+        expected_by=f"report.expected.{spec.expected}" if spec.expected else None,
     )

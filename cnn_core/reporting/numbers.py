@@ -1,7 +1,7 @@
-"""Numbers on the page: each is looked up in a metrics file, and bears where it stands there.
+"""Numbers on the page: each is looked up in a metrics file and carries the key that it has there.
 
-``numbers("evaluate-digits:f1/3", "percent")`` gives ``<span data-metric="evaluate-digits:f1/3" …>99.20 %</span>``. So a
-test can hold every figure of the page against the files, and so can a reader.
+``numbers("evaluate-digits:f1/3", "percent")`` gives ``<span data-metric="evaluate-digits:f1/3" …>99.20 %</span>``.
+So a test, and a reader, can check every figure of the page against the files.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from cnn_core.reporting.headlines import read_metrics
 
 
 def percent(value: float) -> str:
-    """0.9912 -> 99.12 %."""
+    """Format 0.9912 as 99.12 %."""
     return f"{100 * value:.2f} %"
 
 
 def share(value: float) -> str:
-    """0.9912 -> 99.1 %."""
+    """Format 0.9912 as 99.1 %."""
     return f"{100 * value:.1f} %"
 
 
 def count(value: float) -> str:
-    """4500 -> 4,500."""
+    """Format 4500 as 4,500."""
     return f"{value:,.0f}"
 
 
 def three(value: float) -> str:
-    """0.95467 -> 0.955."""
+    """Format 0.95467 as 0.955."""
     return f"{value:.3f}"
 
 
 def precise(value: float) -> str:
-    """3.777e-05, and 0.2867: four digits that count."""
+    """Format with four significant digits: 3.777e-05, 0.2867."""
     return f"{value:.4g}"
 
 
 def seconds(value: float) -> str:
-    """7.2 s; 6 min 37 s."""
+    """Format seconds as 7.2 s or 6 min 37 s."""
     if value < 100:
         return f"{value:.1f} s"
     return f"{value // 60:.0f} min {value % 60:.0f} s"
 
 
 def total(values: dict[str, float]) -> str:
-    """The sum of counts."""
+    """Format the sum of counts."""
     return count(sum(values.values()))
 
 
 def megabytes(value: float) -> str:
-    """Bytes; 1,234 MB."""
+    """Format bytes as 1,234 MB."""
     return f"{value / 1e6:,.0f} MB"
 
 
@@ -65,46 +65,50 @@ STYLES: dict[str, Callable[[Any], str]] = {
 
 
 class Numbers:
-    """The metrics below a run's ``root``, as marked text for the page."""
+    """The metrics of the run below ``root``, as marked text for the page."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.of = functools.cache(self._read)
+        self.metrics = functools.cache(self._read)  # by stage; None where there is no such file
 
     def _read(self, stage: str) -> dict[str, Any] | None:
-        """A metrics file; ``manifest-<set>`` is what ingestion wrote beside its rows."""
+        """Read the metrics file of a stage; ``manifest-<set>`` is the manifest that the ingestion wrote."""
         if not stage.startswith("manifest-"):
             return read_metrics(self.root, stage)
         path = self.root / "data/raw" / stage.removeprefix("manifest-") / "manifest.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
+    def any_of(self, *stages: str) -> bool:
+        """Return whether one of these stages has metrics."""
+        return any(self.metrics(stage) for stage in stages)
+
     def value(self, key: str) -> Any:
-        """What stands at ``<stage>:<key>/<key>…``; None where the file or the key is missing."""
+        """Return the value at ``<stage>:<key>/<key>…``, or None where the file or the key is missing."""
         stage, _, path = key.partition(":")
-        node: Any = self.of(stage)
+        node: Any = self.metrics(stage)
         for part in path.split("/"):
             node = node.get(part) if isinstance(node, dict) else None
         return node
 
     def __call__(self, key: str, style: str = "percent") -> Markup:
-        """The number as text, marked; a dash where there is none."""
+        """Return the number at ``key`` as marked text, or a dash where there is none."""
         value = self.value(key)
         if value is None:
             return Markup('<span class="quiet">–</span>')
         text = STYLES[style](value)
         sort = value if isinstance(value, int | float) else ""
-        marked = '<span data-metric="{}" data-style="{}" data-sort="{}">{}</span>'
-        return Markup(marked).format(key, style, sort, text)
+        span = Markup('<span data-metric="{}" data-style="{}" data-sort="{}">{}</span>')
+        return span.format(key, style, sort, text)
 
 
 def parameter(name: str, value: Any, style: str | None = None) -> Markup:
-    """A parameter's value, marked with its name."""
+    """Return a parameter's value as text that is marked with its name."""
     text = STYLES[style](value) if style else "null" if value is None else str(value)
     return Markup('<span data-param="{}" data-style="{}">{}</span>').format(name, style or "", text)
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """``[("train.digits.epochs", 16), ...]``."""
+    """Return the leaves of nested sections by their full names: ``[("train.digits.epochs", 16), ...]``."""
     pairs: list[tuple[str, Any]] = []
     for key, value in node.items():
         name = f"{prefix}{key}"

@@ -8,47 +8,61 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.reporting.detection import known_truth
 from cnn_core.reporting.images import figure, scene
+from cnn_core.reporting.truth import locate, measured_split
 
-WAYS = {"masks": "masks cut out", "boxes": "boxes cut out", "true_masks": "the true masks cut out"}
-TOLD = {"cnn": "told by the CNN", "detector": "told by the detector", "product": "told by both"}
+CROPS = {"masks": "masks cut out", "boxes": "boxes cut out", "true_masks": "the true masks cut out"}
+READERS = {"cnn": "the CNN", "detector": "the detector", "product": "both"}
 
 
-def section(root: Path, values: Mapping[str, Any], ways: Mapping[str, Any] | None, most: int) -> dict[str, Any]:
-    """What the page shows of reading; a part that is missing is None."""
+def section(root: Path, values: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]], limit: int) -> dict[str, Any]:
+    """Gather what the page shows of reading; a part whose files are missing is None.
+
+    Args:
+        ways: the figures by what was cut out and by what read it, as the metrics of the stage have them.
+    """
     return {
-        "ways": [(way, how, WAYS.get(way, way), TOLD.get(how, how)) for way in ways or {} for how in ways[way]],
-        "plates": plates(root, values.get("read", {}), most),
+        "ways": [
+            (crop, reader, CROPS.get(crop, crop), READERS.get(reader, reader)) for crop in ways for reader in ways[crop]
+        ],
+        "plates": plates(root, values.get("read", {}), limit),
         "examples": figure(root / "data/plots/read-examples.png"),
     }
 
 
-def plates(root: Path, params: Mapping[str, Any], most: int) -> dict[str, Any] | None:
-    """Numbers read, those that are wrong first, the surest first; ``true`` is None where the truth knows no texts."""
+def plates(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
+    """Return up to ``limit`` numbers that were read: the misread ones first, and of each the surest first.
+
+    Returns:
+        ``rows``: ``[id, picture, text, true text, confidence]``, the true text None where the truth has none;
+        ``total``: how many numbers were read; ``wrong``: how many of them are misread.
+    """
     path = root / "data/predictions/read/plates.csv"
     if not path.is_file():
         return None
     table = pd.read_csv(path, dtype={"image_id": str, "file": str, "text": str}, keep_default_na=False)
-    table = table.assign(true=true_texts(root, params, table["file"]))
+    texts = true_texts(root, params, table["file"].tolist())
+    wrong = [truth is not None and truth != text for text, truth in zip(table["text"], texts, strict=True)]
     table = table.assign(
-        wrong=[one.true is not None and one.true != one.text for one in table.itertuples()],
+        wrong=wrong,
+        truth=pd.Series(texts, index=table.index, dtype=object),
         confidence=pd.to_numeric(table["confidence"], errors="coerce").fillna(0.0),
-        whole=[str(path if (path := Path(file)).exists() else root / file) for file in table["file"]],
+        path=[locate(root, file) for file in table["file"]],
     )
-    there = table[[Path(file).is_file() for file in table["whole"]]]
-    shown = there.sort_values(["wrong", "confidence"], ascending=[False, False], kind="stable").head(most)
+    readable = table[[path.is_file() for path in table["path"]]]
+    shown = readable.sort_values(["wrong", "confidence"], ascending=[False, False], kind="stable").head(limit)
+    columns = (shown[name] for name in ("image_id", "path", "text", "truth", "confidence"))
     rows = [
-        [one.image_id, scene(Path(one.whole), 200)[0], one.text, one.true, round(float(one.confidence), 4)]
-        for one in shown.itertuples()
+        [name, scene(path, 200)[0], text, truth, round(float(confidence), 4)]
+        for name, path, text, truth, confidence in zip(*columns, strict=True)
     ]
-    return {"rows": rows, "total": len(table), "wrong": int(table["wrong"].sum())}
+    return {"rows": rows, "total": len(table), "wrong": sum(wrong)}
 
 
-def true_texts(root: Path, params: Mapping[str, Any], files: pd.Series) -> list[str | None]:
-    """The numbers that composition wrote into the images, by their files."""
-    known = known_truth(root, {**params, "source": params["truth"]}) if "truth" in params else None
-    if known is None or "text" not in known[0]:
+def true_texts(root: Path, params: Mapping[str, Any], files: list[str]) -> list[str | None]:
+    """Return the numbers that the stage compose wrote into the images ``files``; None where the truth has no text."""
+    split = measured_split(root, {**params, "source": params["truth"]}) if "truth" in params else None
+    if split is None or "text" not in split[0]:
         return [None] * len(files)
-    texts = {str(Path(file).resolve()): text for file, text in zip(known[0]["file"], known[0]["text"], strict=True)}
-    return [texts.get(str((path if (path := Path(file)).exists() else root / file).resolve())) for file in files]
+    texts = {Path(file).resolve(): text for file, text in zip(split[0]["file"], split[0]["text"], strict=True)}
+    return [texts.get(locate(root, file).resolve()) for file in files]

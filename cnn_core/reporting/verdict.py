@@ -1,4 +1,4 @@
-"""Whether a run is good, and why: its figures against what is expected of them, and what a person ought to look at."""
+"""The verdict on a run: its figures against what is expected of them, and what a person ought to look at."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TITLES: dict[Level, str] = {
     "missing": "Parts are missing",
     "open": "Not judged",
 }
-PARTS = {  # sections of params.yaml whose stages leave one metrics file
+PARTS = {  # sections of params.yaml whose stages write one metrics file, and their names for a person
     "compose": "the composition of scenes",
     "train_detector": "the detector's training",
     "evaluate_detector": "the detector's evaluation",
@@ -30,28 +30,20 @@ PARTS = {  # sections of params.yaml whose stages leave one metrics file
     "read": "reading",
     "baselines": "the baselines",
 }
-OF_SETS = (
-    "ingest",
-    "augment",
-    "pretrain",
-    "train",
-    "evaluate",
-    "predict",
-    "anatomy",
-)  # those that leave one for each set
+PER_SET = ("ingest", "augment", "pretrain", "train", "evaluate", "predict", "anatomy")  # one metrics file for each set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits(Params):
     """The section ``report.limits``: beyond them the verdict is "look here"."""
 
-    refused: float = bounded(0, 1)
-    calibration: float = bounded(0, 1)
+    refused: float = bounded(0, 1)  # share of the rows that ingestion refuses
+    calibration: float = bounded(0, 1)  # calibration error of a classifier
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reason:
-    """One line under the verdict; ``level`` is what it makes of the verdict by itself."""
+    """One line under the verdict; ``level`` is the verdict that it would give alone."""
 
     level: Level
     text: Markup
@@ -59,7 +51,7 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What stands above the fold: the worst of its reasons, and all of them, the worst first."""
+    """The head of the page: the level of the worst reason, and all reasons, the worst first."""
 
     level: Level
     title: str
@@ -67,37 +59,37 @@ class Verdict:
 
 
 def judge(headlines: Sequence[Headline], numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> Verdict:
-    """A part that is missing outweighs a figure that is low, and that outweighs all that is as expected."""
+    """Judge a run: a missing part outweighs a low figure, which outweighs all that is as expected."""
     missing, warnings = list(_missing(numbers, values)), list(_warnings(numbers, values, limits))
-    against = [_against(headline, numbers) for headline in headlines if headline.expected is not None]
-    reasons = [*missing, *(one for one in against if one.level == "look"), *warnings]
-    reasons += [one for one in against if one.level == "good"]
+    judged = [_compare(headline, numbers) for headline in headlines if headline.expected is not None]
+    low, good = ([reason for reason in judged if reason.level == level] for level in ("look", "good"))
+    reasons = [*missing, *low, *warnings, *good]
     level: Level = reasons[0].level if reasons else "open"
-    if not against and level != "missing":
+    if not judged and level != "missing":
         reasons.append(Reason(level="open", text=Markup("No expectation is set in <code>report.expected</code>.")))
         level = "look" if warnings else "open"
     return Verdict(level=level, title=TITLES[level], reasons=reasons)
 
 
 def _missing(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
-    """Stages that ``params.yaml`` has a section for, and that have left no metrics."""
-    parts = [name for section, name in PARTS.items() if section in values and numbers.of(section) is None]
-    for section in OF_SETS:
-        names = [name for name in values.get(section) or {} if numbers.of(f"{section}-{name}") is None]
+    """Name the stages that have a section in ``params.yaml`` and no metrics."""
+    parts = [name for section, name in PARTS.items() if section in values and numbers.metrics(section) is None]
+    for section in PER_SET:
+        names = [name for name in values.get(section) or {} if numbers.metrics(f"{section}-{name}") is None]
         parts += [Markup("<code>{}@{}</code>").format(section, name) for name in names]
     if parts:
         yield Reason(level="missing", text=Markup("Failed, or not run: {}.").format(Markup(", ").join(parts)))
 
 
-def _against(headline: Headline, numbers: Numbers) -> Reason:
-    """A figure against what is expected of it."""
+def _compare(headline: Headline, numbers: Numbers) -> Reason:
+    """Compare a headline with what is expected of it."""
     style = "percent" if headline.unit == "%" else "three"
     figure = numbers(headline.key, style)
-    wanted = parameter(headline.expected_by or "", headline.expected, style)
+    expected = parameter(headline.expected_by or "", headline.expected, style)
     name = headline.label[:1].upper() + headline.label[1:]
     if headline.value >= (headline.expected or 0.0):
-        return Reason(level="good", text=Markup("{}: {}, at least {} is expected.").format(name, figure, wanted))
-    text = Markup("<strong>{}: {}</strong>, at least {} is expected").format(name, figure, wanted)
+        return Reason(level="good", text=Markup("{}: {}, at least {} is expected.").format(name, figure, expected))
+    text = Markup("<strong>{}: {}</strong>, at least {} is expected").format(name, figure, expected)
     if headline.high is None:
         return Reason(level="look", text=text + ".")
     reaches = headline.high >= (headline.expected or 0.0)
@@ -106,17 +98,17 @@ def _against(headline: Headline, numbers: Numbers) -> Reason:
 
 
 def _warnings(numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> Iterator[Reason]:
-    """What makes a good figure doubtful."""
+    """Name what makes a good figure doubtful."""
     for name in values.get("ingest", {}):
         refused, rows = numbers.value(f"ingest-{name}:refused"), numbers.value(f"ingest-{name}:rows_read")
         if rows and refused / rows > limits.refused:
-            text = Markup("Ingestion refused {} of {} rows of {}; their reasons are below, under its data.")
-            shown = numbers(f"ingest-{name}:refused", "count"), numbers(f"ingest-{name}:rows_read", "count")
-            yield Reason(level="look", text=text.format(*shown, name))
+            text = Markup("Ingestion refused {} of {} rows of {}; the reasons are listed under “Skipped”.")
+            counts = [numbers(f"ingest-{name}:{key}", "count") for key in ("refused", "rows_read")]
+            yield Reason(level="look", text=text.format(*counts, name))
     for name in values.get("evaluate", {}):
         error = numbers.value(f"evaluate-{name}:ece")
         if error is not None and error > limits.calibration:
-            text = Markup("The classifier of {} is not as sure as it is right: its calibration error is {}.")
+            text = Markup("The classifier of {} is more or less sure than it is right: its calibration error is {}.")
             yield Reason(level="look", text=text.format(name, numbers(f"evaluate-{name}:ece")))
     for stage, key in (("detect", "bad"), ("segment", "bad"), ("segment", "dropped"), ("train_detector", "left_out")):
         if numbers.value(f"{stage}:{key}"):
@@ -126,14 +118,17 @@ def _warnings(numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> It
 
 
 def _lead(numbers: Numbers) -> Iterator[Reason]:
-    """Whether the CNN is ahead of classifiers that know nothing of images by more than chance."""
+    """Warn when the CNN's lead over the classifiers that know nothing of images may be chance."""
     models = numbers.value("baselines:models") or {}
-    own = next((name for name in models if name.startswith("CNN")), None)
-    others = sorted((name for name in models if name != own), key=lambda name: -models[name]["accuracy"])
-    if own is None or not others or models[own]["accuracy_low"] > models[others[0]]["accuracy_high"]:
+    cnn = next((name for name in models if name.startswith("CNN")), None)
+    others = [name for name in models if name != cnn]
+    if cnn is None or not others:
+        return
+    best = max(others, key=lambda name: models[name]["accuracy"])
+    if models[cnn]["accuracy_low"] > models[best]["accuracy_high"]:
         return
     text = Markup(
         "The CNN's lead over the best baseline is not certain: {} against {} of the {}; the intervals overlap."
     )
-    figures = [numbers(f"baselines:models/{name}/accuracy") for name in (own, others[0])]
-    yield Reason(level="look", text=text.format(*figures, others[0]))
+    figures = [numbers(f"baselines:models/{name}/accuracy") for name in (cnn, best)]
+    yield Reason(level="look", text=text.format(*figures, best))

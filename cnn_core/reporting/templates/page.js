@@ -1,4 +1,4 @@
-// What the whole page does: theme, sections, sorting, charts, printing. No library but Vega.
+// Theme, sections, sorting, charts and printing. Vega is the only library.
 const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}\u00a0%`;
 const read = (from) => JSON.parse(from.querySelector('script[type="application/json"]').textContent);
@@ -43,7 +43,7 @@ const nameTheme = () => { theme.querySelector("span").textContent = document.doc
 theme.addEventListener("click", () => { window.toggleTheme(); nameTheme(); });
 nameTheme();
 
-// Tables: a column's head sorts by the number behind the text, else by the text.
+// Tables: a column's head sorts by the number behind the text, or by the text where there is none.
 for (const table of all("table.sortable")) {
   const heads = all("thead th", table), body = table.tBodies[0];
   heads.forEach((head, column) => {
@@ -66,25 +66,25 @@ for (const table of all("table.sortable")) {
   });
 }
 
-// Charts: drawn when they come near, and all of them as soon as there is time, so that printing has them.
+// Charts are drawn when they come near, and all of them as soon as there is time, so that printing has them.
 const drawn = new WeakSet();
-async function draw(place) {
-  if (drawn.has(place)) return;
-  drawn.add(place);
-  const spec = JSON.parse(place.nextElementSibling.textContent);
-  await vegaEmbed(place, spec, { mode: "vega", renderer: "svg", actions: false, tooltip: { theme: "custom" } });
+async function draw(chart) {
+  if (drawn.has(chart)) return;
+  drawn.add(chart);
+  const spec = JSON.parse(chart.nextElementSibling.textContent);
+  await vegaEmbed(chart, spec, { mode: "vega", renderer: "svg", actions: false, tooltip: { theme: "custom" } });
 }
 const charts = all(".chart");
-const hidden = (place) => place.closest("details:not([open])");
+const hidden = (chart) => chart.closest("details:not([open])");
 const near = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting && !hidden(entry.target)) draw(entry.target);
 }, { rootMargin: "300px" });
-charts.forEach((place) => near.observe(place));
+charts.forEach((chart) => near.observe(chart));
 const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
-const drawNext = () => { const next = charts.find((place) => !drawn.has(place) && !hidden(place)); if (next) draw(next).then(() => whenIdle(drawNext)); };
+const drawNext = () => { const next = charts.find((chart) => !drawn.has(chart) && !hidden(chart)); if (next) draw(next).then(() => whenIdle(drawNext)); };
 addEventListener("load", () => whenIdle(drawNext));
 
-// The section that is read is marked in the list of sections.
+// Mark the section on the screen in the list of sections.
 const links = new Map(all("nav a").map((link) => [link.hash.slice(1), link]));
 const reader = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) {
@@ -103,7 +103,7 @@ search?.addEventListener("input", () => {
   for (const row of all("tbody tr", details)) row.hidden = !row.textContent.toLowerCase().includes(words);
 });
 
-// On paper tables are open that were closed, but for the long list of parameters.
+// On paper closed tables are opened, except the long list of parameters.
 addEventListener("beforeprint", () => all("details:not([open]):not([data-searched]):has(table)").forEach((one) => { one.dataset.closed = ""; one.open = true; }));
 addEventListener("afterprint", () => all("[data-closed]").forEach((one) => { one.open = false; delete one.dataset.closed; }));
 

@@ -1,4 +1,4 @@
-// Before anything is drawn: the reader's choice of light or dark, or else the system's.
+// Before anything is drawn, set the reader's choice of light or dark, or else the system's.
 (() => {
   let chosen = null;
   try { chosen = localStorage.getItem("gridflow-theme"); } catch { /* a browser may keep nothing for a file */ }

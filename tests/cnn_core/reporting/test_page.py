@@ -83,7 +83,7 @@ def page(browser, run: Path, view: str) -> Iterator:
     asked: list[str] = []
     context.on("request", lambda request: asked.append(request.url))
     page.goto((run / "data/reports/index.html").as_uri())
-    page.wait_for_function("[...document.querySelectorAll('.chart')].every((place) => place.querySelector('svg'))")
+    page.wait_for_function("[...document.querySelectorAll('.chart')].every((chart) => chart.querySelector('svg'))")
     yield page
     assert faults == []
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
@@ -95,8 +95,8 @@ def slide(page, locator, value: int) -> None:
     locator.evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value)
 
 
-def told(page, gallery: str) -> str:
-    return page.locator(f"{gallery} [data-told]").inner_text()
+def status(page, gallery: str) -> str:
+    return page.locator(f"{gallery} [data-status]").inner_text()
 
 
 @pytest.mark.parametrize("view", VIEWS, indirect=True)
@@ -157,9 +157,9 @@ def test_a_cell_of_the_confusion_shows_the_images_behind_it(page, run: Path) -> 
     assert cell.inner_text() == str(count)
     cell.press("Enter")  # by keyboard
     assert cell.get_attribute("aria-pressed") == "true"
-    tiles = page.locator('[data-gallery=scenes] .gallery li:has-text("said")')
+    tiles = page.locator('[data-gallery=scenes] .gallery li:has-text("predicted")')
     assert tiles.count() == count
-    assert all(text.startswith(f"✗ {actual}, said {predicted}") for text in tiles.all_inner_texts())
+    assert all(text.startswith(f"✗ {actual}, predicted {predicted}") for text in tiles.all_inner_texts())
     assert all(
         text.startswith("Test image test/") for text in tiles.locator("img").evaluate_all("all => all.map(i => i.alt)")
     )
@@ -176,22 +176,22 @@ def test_the_gallery_of_mistakes_is_filtered(page, run: Path) -> None:
     assert tiles.count() == (wrong["sure"] >= 0.7).sum()
     page.locator(f"{part} [data-wrong]").uncheck()
     assert tiles.count() == (table["sure"] >= 0.7).sum()
-    page.get_by_role("button", name="all of them").first.click()
+    page.get_by_role("button", name="show all").first.click()
     assert tiles.count() == len(table) == 30
     page.locator(f"{part} [data-actual]").select_option("3")
     assert tiles.count() == (table["label"] == 3).sum()
-    assert told(page, part).startswith(f"{tiles.count()} of the 30 images")
+    assert status(page, part).startswith(f"{tiles.count()} of the 30 images")
 
 
 def test_a_threshold_moves_the_detectors_boxes(page) -> None:
     part = "[data-gallery=detector]"
-    assert told(page, part).startswith("1 of the 5 pictures")  # that with mistakes
+    assert status(page, part).startswith("1 of the 5 pictures")  # that with mistakes
     page.locator(f"{part} [data-wrong]").uncheck()
-    assert told(page, part).endswith(
-        "5 of the 5 pictures that the page holds, of 5: 7 boxes right, 1 wrong, 1 objects missed."
+    assert status(page, part).endswith(
+        "5 of the 5 pictures on this page, from 5: 7 boxes right, 1 wrong, 1 objects missed."
     )
     slide(page, page.locator(f"{part} [data-conf]"), 85)
-    assert "1 boxes right, 0 wrong, 8 objects missed" in told(page, part)
+    assert "1 boxes right, 0 wrong, 8 objects missed" in status(page, part)
     slide(page, page.locator(f"{part} [data-conf]"), 25)
     page.locator(f"{part} [data-class-filter]").select_option("6")
     assert page.locator(f"{part} .gallery li").count() == 1
@@ -202,9 +202,9 @@ def test_a_threshold_moves_the_detectors_boxes(page) -> None:
 
 
 def test_the_grid_follows_its_threshold(page) -> None:
-    assert told(page, "[data-grid]") == "2 boxes reach 25 %; 1 of them stay."
+    assert status(page, "[data-grid]") == "2 boxes reach 25 %; 1 of them are kept."
     slide(page, page.locator("[data-grid] [data-conf]"), 5)
-    assert told(page, "[data-grid]") == "3 boxes reach 5 %; 2 of them stay."
+    assert status(page, "[data-grid]") == "3 boxes reach 5 %; 2 of them are kept."
     assert page.locator("[data-cells] text").all_text_contents() == ["7", "0"]
     assert page.locator("[data-kept] rect").count() == 2
 

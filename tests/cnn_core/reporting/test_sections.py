@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cnn_core.comparison.banners import add_banner, run_banner
-from cnn_core.reporting.classifiers import chosen, confusion, origin
+from cnn_core.reporting.classifiers import confusion, origin, select_answers
 from tests.helpers import report_run
 from tests.helpers.page_text import Page
 
@@ -135,10 +135,10 @@ def test_the_images_behind_the_figures_are_those_that_were_answered(whole: Path,
 
 def test_mistakes_come_first_and_then_each_class_in_turn() -> None:
     rows = [(0, 0, 0.9), (0, 0, 0.5), (1, 1, 0.8), (0, 1, 0.6), (1, 0, 0.7), (0, 0, 0.4)]
-    table = pd.DataFrame(rows, columns=["label", "predicted", "sure"])
-    assert chosen(table, 10)["sure"].tolist() == [0.7, 0.6, 0.4, 0.8, 0.5, 0.9]
-    assert chosen(table, 3)["sure"].tolist() == [0.7, 0.6, 0.4]
-    assert chosen(table, 1)["sure"].tolist() == [0.7]
+    table = pd.DataFrame(rows, columns=["label", "predicted", "confidence"])
+    assert select_answers(table, 10)["confidence"].tolist() == [0.7, 0.6, 0.4, 0.8, 0.5, 0.9]
+    assert select_answers(table, 3)["confidence"].tolist() == [0.7, 0.6, 0.4]
+    assert select_answers(table, 1)["confidence"].tolist() == [0.7]
 
 
 def test_the_page_loads_nothing_and_says_so_to_the_browser(html: str, page: Page) -> None:
@@ -176,7 +176,7 @@ def test_a_detector_that_failed_is_said_and_the_rest_is_shown(run: Path) -> None
     assert "Parts are missing" in said
     assert "This run has no detector." in said
     assert "This run has no evaluation of the segmenter." in said
-    assert "found, cut out and read" not in said
+    assert "detected, cut out and read" not in said
     assert shown(looked_up(run, "evaluate-digits:accuracy"), "percent") in said
 
 
@@ -237,13 +237,13 @@ def test_a_banner_stands_above_the_verdict(html: str) -> None:
 
 
 def test_memory_of_a_gpu_is_shown_where_one_was_used(run: Path, html: str) -> None:
-    assert "GPU memory at its peak" not in html
+    assert "peak GPU memory" not in html
     assert "No stage used a GPU" in html
     path = run / "data/metrics/train-digits.json"
     metrics = json.loads(path.read_text())
     metrics.setdefault("resources", {})["gpu_peak_memory_bytes"] = 2_345_000_000
     path.write_text(json.dumps(metrics))
     changed = report_run.page(run)
-    assert "GPU memory at its peak" in changed
+    assert "peak GPU memory" in changed
     assert "2,345 MB" in changed
     assert "No stage used a GPU" not in changed

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from markupsafe import Markup
 
-from cnn_core.reporting.headlines import FIGURES, headlines
+from cnn_core.reporting.headlines import HEADLINES, headlines
 from cnn_core.reporting.summary import markdown, summary
 
 EXPECTED = {"digits_accuracy": 0.95, "scenes_accuracy": None, "detector_map50": 0.9}
@@ -65,13 +65,13 @@ def test_what_falls_short_is_missing_or_was_refused_is_told(tmp_path: Path) -> N
 def test_every_figure_is_the_metrics_files(tmp_path: Path) -> None:
     """All headlines there are, with odd numbers, so that none can stand there by chance."""
     metrics = {}
-    for number, figure in enumerate(FIGURES):
+    for number, figure in enumerate(HEADLINES):
         value = 0.31237 + number / 10
         bounds = {f"{figure.metric}_low": value - 0.0123, f"{figure.metric}_high": value + 0.0234}
         metrics[figure.stage] = {figure.metric: value, figure.n: 1000 + number, **bounds}
     root = run_of(tmp_path, metrics=metrics)
     found = rows(summary(root))
-    assert len(headlines(root)) == len(FIGURES)
+    assert len(headlines(root)) == len(HEADLINES)
     for one in headlines(root):
         value, interval, measured, _ = found[one.label]
         scale = 100 if one.unit == "%" else 1
@@ -79,7 +79,7 @@ def test_every_figure_is_the_metrics_files(tmp_path: Path) -> None:
         shown = [float(text.strip("*% ")) for text in (value, *interval.split(" to "))]
         assert shown == [round(scale * exact, digits) for exact in (one.value, one.low, one.high)]
         assert int(measured.replace(",", "")) == metrics[one.key.partition(":")[0]][next(
-            figure.n for figure in FIGURES if figure.key == one.key)]  # fmt: skip
+            figure.n for figure in HEADLINES if figure.key == one.key)]  # fmt: skip
 
 
 def test_without_a_run_it_says_so(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from cnn_core.params import from_mapping, read_yaml
-from cnn_core.reporting.headlines import FIGURES, Expected, headlines
+from cnn_core.reporting.headlines import HEADLINES, Expected, headlines
 from cnn_core.reporting.numbers import Numbers
-from cnn_core.reporting.page import places
+from cnn_core.reporting.page import positions
 from cnn_core.reporting.verdict import PARTS, Limits, Verdict, judge
 from tasks.report import PARAMS
 from tests.helpers.paths import ROOT
@@ -121,11 +121,11 @@ def test_a_figure_that_was_not_measured_is_no_headline(root: Path) -> None:
 def test_every_expectation_belongs_to_a_figure_and_every_part_is_a_stage() -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     made = from_mapping(PARAMS, content["report"], "report")
-    assert {figure.expected for figure in FIGURES} == set(Expected.__dataclass_fields__)
-    assert all(getattr(made.expected, figure.expected) for figure in FIGURES if figure.expected)
+    assert {figure.expected for figure in HEADLINES} == set(Expected.__dataclass_fields__)
+    assert all(getattr(made.expected, figure.expected) for figure in HEADLINES if figure.expected)
     assert set(PARTS) <= set(content)
 
 
 def test_value_interval_and_expectation_stand_in_order_on_the_scale(root: Path) -> None:
-    at = places(headlines(root)[0])
+    at = positions(headlines(root)[0])
     assert 0 <= at["low"] < at["expected"] < at["value"] < at["low"] + at["width"] <= 100

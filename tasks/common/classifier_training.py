@@ -1,15 +1,13 @@
-"""What the stages that train have in common: a set of arrays, Ray, the story told meanwhile, what is left behind."""
+"""The stages that train a classifier: the job on an AUGMENTED set, what its workers load, the model folder."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,104 +25,147 @@ from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.model_card.card import classifier_card
 from cnn_core.seeds import generator
-from tasks.engine import distributed, events
-from tasks.engine.cluster import check_shared, ray_cluster
+from tasks.common.training import train_on_ray, training_key, write_curve
+from tasks.engine import events
 from tasks.engine.runtime import git_commit, load_runtime
-from tasks.engine.state import input_sha256, key_of, run_in_progress
-from tasks.engine.story import Story
+from tasks.engine.training_progress import TrainingProgress
+from tasks.engine.training_worker import WorkerContext
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 CURVE = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "images_per_s")
-TOLD = ("train_loss", "val_loss", "val_accuracy", "images_per_s")  # in an epoch's line
-SEEN = 3  # draws of an image in the picture of what training sees
+COLUMNS = ("train_loss", "val_loss", "val_accuracy", "images_per_s")  # of an epoch's line
+SAMPLE_DRAWS = 3  # of an image in the picture of what training sees
 COLOUR_IMAGES = 500  # that the principal colours of a set are taken from
-Work = Callable[[dict[str, Any], distributed.Rank], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What `fit_set` gives back."""
+class ClassifierJob:
+    """All that a training worker needs of the stage.
 
-    outcome: TrainingResult
-    dataset: dict[str, Any]  # dataset.json of the AUGMENTED set
-    resumed_at: int  # finished epochs of an interrupted run that this one went on from
-    size: int  # side of the images that the network takes
+    Attributes:
+        data: the folder of the AUGMENTED set, absolute.
+        start: the weights to begin with, absolute, or a path that is none.
+        micro_batch, compiled: as in runtime.yaml.
+        streamed: whether Ray Data reads the training images, or they are mapped into memory.
+    """
+
+    params: TrainParams
+    data: Path
+    start: Path
+    micro_batch: int = 0
+    compiled: bool = False
+    streamed: bool = False
 
 
-@contextlib.contextmanager
-def fit_set(
-    stage: str, name: str, params: TrainParams, work: Work, *, classes: Sequence[str] | None = None
-) -> Iterator[Trained]:
-    """Run ``work(config, rank)`` on every training worker, with the AUGMENTED set ``name``; an interrupted run of the
-    same parameters, data and code is gone on with. The block writes the outputs; after it, the run's checkpoints go.
+LoadSetup = Callable[[ClassifierJob, torch.device], TrainingSetup]
 
-    ``classes`` is what is told apart, where that is not the set's own classes.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedClassifier:
+    """A finished training.
+
+    Attributes:
+        dataset: dataset.json of the AUGMENTED set.
+        resumed_at: finished epochs of an interrupted run that this one continued.
+        size: side of the images that the network takes.
+    """
+
+    result: TrainingResult
+    dataset: dict[str, Any]
+    resumed_at: int
+    size: int
+
+
+def train_set(
+    stage: str,
+    name: str,
+    params: TrainParams,
+    load_setup: LoadSetup,
+    *,
+    folder: str,
+    classes: Sequence[str] = (),
+    samples: str | None = None,
+) -> None:
+    """Train on the AUGMENTED set ``name`` by Ray and write the stage's outputs.
+
+    An interrupted run of the same parameters, data and code is continued.
+
+    Args:
+        load_setup: runs in every training worker.
+        folder: of the model.
+        classes: what the network tells apart, where that is not the set's own classes.
+        samples: where a picture of what training sees is drawn.
     """
     runtime = load_runtime()
-    folder = Path("data/augmented", name).absolute()
-    dataset = read_dataset(folder)
-    values = dataclasses.asdict(params)
-    start = Path(params.weights).absolute()
-    say_start(params, dataset, str(start), classes or dataset["classes"])
-    key = key_of(
-        stage, params=values, data=dataset["content_sha256"], start=input_sha256(start), torch=torch.__version__
-    )
+    dataset = read_dataset(Path("data/augmented", name))
+    classes = classes or dataset["classes"]
     streamed = runtime.streams(dataset["counts"]["train"] * math.prod(dataset["shape"]))
     runtime = dataclasses.replace(runtime, feed="streamed" if streamed else "mapped")
-    config = {
-        "params": values,
-        "data": str(folder),
-        "start": str(start),
-        "micro_batch": runtime.micro_batch,
-        "compiled": runtime.compile,
-        "streamed": streamed,
-    }
-    with run_in_progress(runtime, f"{stage}-{name}-{key}") as run:
-        story = Story(f"{stage} {name}", params.epochs, told=TOLD)
-        config["folder"] = run.folder
-        with ray_cluster(runtime), story:
-            if runtime.ray_address:
-                check_shared(run.storage, folder)
-            streams = streamed_sets(folder, refit=params.refit == "all") if streamed else {}
-            checkpoint = distributed.fit(work, config, runtime, run, on_message=story.tell, datasets=streams)
+    job = ClassifierJob(
+        params=params,
+        data=Path("data/augmented", name).absolute(),
+        start=Path(params.weights).absolute(),
+        micro_batch=runtime.micro_batch,
+        compiled=runtime.compile,
+        streamed=streamed,
+    )
+    tell_start(job, dataset, classes)
+    key = training_key(stage, params, data=dataset["content_sha256"], start=job.start)
+    with train_on_ray(
+        partial(work, load_setup),
+        job,
+        runtime,
+        run_name=f"{stage}-{name}-{key}",
+        progress=TrainingProgress(f"{stage} {name}", params.epochs, columns=COLUMNS),
+        shared=job.data,
+        datasets=partial(streamed_sets, job),
+    ) as training:
+        done = result_of(training.checkpoint)
         size = network_size(params, dataset)
-        yield Trained(outcome=result_of(checkpoint), dataset=dataset, resumed_at=story.resumed_at, size=size)
+        trained = TrainedClassifier(result=done, dataset=dataset, resumed_at=training.resumed_at, size=size)
+        save_trained(folder, params, trained, classes=classes)
+        write_curve(f"data/plots/{stage}-{name}.csv", selection_epochs(done), CURVE)
+        if samples:
+            draw_samples(samples, name, params)
+        network = build(params, dataset, len(classes))
+        events.write_metrics(f"data/metrics/{stage}-{name}.json", training_metrics(trained, network))
 
 
-def learn(params: TrainParams, task: TrainingSetup, config: Mapping[str, Any], rank: distributed.Rank) -> None:
-    """A worker's training: from the last checkpoint on when there is one, told to the driver."""
-    resume = rank.restored()
+def work(load_setup: LoadSetup, job: ClassifierJob, context: WorkerContext) -> None:
+    """Train in a worker of Ray, from the last checkpoint on where there is one."""
+    resume = context.restored()
     if resume:
-        epochs = params.epochs if resume["phase"] == "select" else int(resume["best"]["epoch"])
-        rank.send(resumed=resume["epoch"], phase=resume["phase"], epochs=epochs, folder=config["folder"])
-
-    def report(record: dict[str, Any], make: Any) -> None:
-        rank.report({"epoch": record["epoch"]}, make)
-        rank.send(record=record)
-
-    train(params, task, resume=resume, on_step=lambda numbers: rank.send(step=numbers), on_epoch=report)
+        epochs = job.params.epochs if resume["phase"] == "select" else int(resume["best"]["epoch"])
+        context.report_resumed(resume["epoch"], phase=resume["phase"], epochs=epochs)
+    setup = load_setup(job, context.device)
+    train(job.params, setup, resume=resume, on_step=context.report_step, on_epoch=context.report_epoch)
 
 
-def load_splits(config: Mapping[str, Any], device: torch.device) -> dict[str, Split]:
-    """train, val and test of the AUGMENTED set at ``config["data"]``; where train is streamed it stays on disk."""
-    arrays = {split: load_arrays(config["data"], split) for split in ("train", "val", "test")}
-    places = {"train": torch.device("cpu") if config["streamed"] else device}
-    return {split: Split.from_arrays(a.images, a.labels, places.get(split, device)) for split, a in arrays.items()}
+def load_splits(job: ClassifierJob, device: torch.device) -> dict[str, Split]:
+    """Load train, val and test of the AUGMENTED set; where train is streamed its images stay on disk."""
+    arrays = {split: load_arrays(job.data, split) for split in ("train", "val", "test")}
+    devices = {"train": torch.device("cpu") if job.streamed else device}
+    return {split: Split.from_arrays(a.images, a.labels, devices.get(split, device)) for split, a in arrays.items()}
 
 
-def load_feeds(params: TrainParams, config: Mapping[str, Any], splits: Mapping[str, Split]) -> tuple[Feed, Feed | None]:
-    """What is trained on, and what is refitted on: the splits, or streams of their rows."""
-    folder, refit = config["data"], params.refit == "all"
-    if config["streamed"]:
+def load_feeds(job: ClassifierJob, splits: Mapping[str, Split]) -> tuple[Feed, Feed | None]:
+    """Return the images of the training and of the refit, if any: the splits, or streams of their rows."""
+    refit = job.params.refit == "all"
+    if job.streamed:
         from tasks.engine.streaming import Stream
 
-        return Stream.of("train", folder), Stream.of("refit", folder) if refit else None
+        return Stream.of("train", job.data), Stream.of("refit", job.data) if refit else None
     return splits["train"], splits["train"].joined(splits["val"], splits["test"]) if refit else None
 
 
-def streamed_sets(folder: str | Path, *, refit: bool) -> dict[str, Any]:
+def streamed_sets(job: ClassifierJob) -> dict[str, Dataset]:
+    if not job.streamed:
+        return {}
     from tasks.engine.streaming import datasets  # it imports Ray, for which `ray_cluster` has to make ready first
 
-    return datasets(folder, refit=refit)
+    return datasets(job.data, refit=job.params.refit == "all")
 
 
 def load_transform(params: TrainParams, folder: str | Path, num_classes: int) -> Transform:
@@ -132,8 +173,8 @@ def load_transform(params: TrainParams, folder: str | Path, num_classes: int) ->
     principal = None
     if params.augmentation["kind"] == "photo":
         originals = load_arrays(folder, "train").images[: dataset["originals"]]
-        some = originals[:: math.ceil(len(originals) / COLOUR_IMAGES)]
-        principal = principal_colours(torch.from_numpy(np.array(some)))
+        sample = originals[:: math.ceil(len(originals) / COLOUR_IMAGES)]
+        principal = principal_colours(torch.from_numpy(np.array(sample)))
     return transform(
         params.augmentation,
         size=network_size(params, dataset),
@@ -144,7 +185,7 @@ def load_transform(params: TrainParams, folder: str | Path, num_classes: int) ->
 
 
 def build(params: TrainParams, dataset: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """A new network for the set, with random weights."""
+    """Return a new network for the set, with random weights."""
     size = network_size(params, dataset)
     return registry.build(params.model, num_classes, (dataset["shape"][0], size, size))
 
@@ -153,29 +194,34 @@ def network_size(params: TrainParams, dataset: Mapping[str, Any]) -> int:
     return params.image_size or dataset["shape"][-1]
 
 
-def start_from(path: str, classes: Sequence[str]) -> Callable[[nn.Module], Any]:
+def start_from(path: Path, classes: Sequence[str]) -> Callable[[nn.Module], Any]:
     return lambda network: load_initial(network, path, classes=classes)
 
 
 def class_weights(labels: np.ndarray, num_classes: int, how: str) -> Tensor | None:
-    """``balanced``: each class's weight is inverse to its images' number; an image's mean weight is 1."""
+    """Return the weight of each class, or None where they are equal.
+
+    With ``balanced`` a class's weight is inverse to the number of its images; an image's mean weight is 1.
+    """
     if how == "none":
         return None
     counts = np.bincount(labels, minlength=num_classes).clip(1)
     return torch.tensor(len(labels) / (num_classes * counts), dtype=torch.float32)
 
 
-def say_start(params: TrainParams, dataset: Mapping[str, Any], start: str, classes: Sequence[str]) -> None:
-    """Tell what the network begins with, before Ray starts: so that weights that do not fit are told at once."""
-    loaded = load_initial(build(params, dataset, len(classes)), start, classes=classes)
+def tell_start(job: ClassifierJob, dataset: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Tell what the network begins with, before Ray starts, so that weights that do not fit fail at once."""
+    loaded = load_initial(build(job.params, dataset, len(classes)), job.start, classes=classes)
     if loaded.copied:
         fresh = f"; new: {', '.join(loaded.fresh)}" if loaded.fresh else ""
         events.log(f"starting from {loaded.source}: {loaded.copied} tensors taken over{fresh}")
 
 
-def save_trained(folder: str | Path, params: TrainParams, trained: Trained, *, classes: Sequence[str]) -> None:
-    """The model folder."""
-    values, dataset, done = dataclasses.asdict(params), trained.dataset, trained.outcome
+def save_trained(
+    folder: str | Path, params: TrainParams, trained: TrainedClassifier, *, classes: Sequence[str]
+) -> None:
+    """Write the model folder."""
+    values, dataset, done = dataclasses.asdict(params), trained.dataset, trained.result
     side = dataset["shape"][-1]
     preprocessing = {
         "shape": [dataset["shape"][0], trained.size, trained.size],
@@ -193,30 +239,20 @@ def save_trained(folder: str | Path, params: TrainParams, trained: Trained, *, c
         data_sha256=dataset["content_sha256"],
         git_commit=git_commit(),
         refit=params.refit,
-        epochs=len(selected(done)),
+        epochs=len(selection_epochs(done)),
     )
     readme = partial(classifier_card, dataset=dataset, name=Path(folder).name)
     save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated, readme=readme)
 
 
-def selected(done: TrainingResult) -> list[dict[str, Any]]:
-    """The epochs of the first fit, whose best is kept."""
+def selection_epochs(done: TrainingResult) -> list[dict[str, Any]]:
+    """Return the epochs of the first fit, whose best is kept."""
     return [record for record in done.history if record["phase"] == "select"]
 
 
-def write_curve(path: str | Path, done: TrainingResult) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, CURVE, extrasaction="ignore", restval="", lineterminator="\n")
-        writer.writeheader()
-        rounded = [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in selected(done)]
-        writer.writerows(rounded)
-
-
-def training_metrics(trained: Trained, network: nn.Module) -> dict[str, Any]:
-    done = trained.outcome
-    records = selected(done)
+def training_metrics(trained: TrainedClassifier, network: nn.Module) -> dict[str, Any]:
+    done = trained.result
+    records = selection_epochs(done)
     seconds = sum(record["seconds"] for record in done.history)
     best = {f"best_{key}" if key == "epoch" else key: value for key, value in done.best.items()}
     return {
@@ -231,20 +267,20 @@ def training_metrics(trained: Trained, network: nn.Module) -> dict[str, Any]:
     }
 
 
-def show_seen(path: str, name: str, params: TrainParams) -> None:
-    """A picture of what the network is shown: an image of each class as it is stored, and as training draws it."""
+def draw_samples(path: str, name: str, params: TrainParams) -> None:
+    """Draw an image of each class as it is stored, and as training draws it."""
     folder = f"data/augmented/{name}"
     dataset, train = read_dataset(folder), load_arrays(folder, "train")
-    ours = load_transform(params, folder, len(dataset["classes"]))
+    augmentation = load_transform(params, folder, len(dataset["classes"]))
     labels = train.labels[: dataset["originals"]]
     present = [number for number in range(len(dataset["classes"])) if (labels == number).any()]
     chosen = [int(np.flatnonzero(labels == number)[0]) for number in present]
     images = torch.from_numpy(np.array(train.images[chosen]))
     rows = [images.numpy()]
-    for draw in range(SEEN):
+    for draw in range(SAMPLE_DRAWS):
         draws = generator(torch.device("cpu"), params.seed, "seen", draw)
-        pixels, _ = ours.training(images, torch.tensor(present), progress=1.0, generator=draws)
+        pixels, _ = augmentation.training(images, torch.tensor(present), progress=1.0, generator=draws)
         rows.append((pixels * 255).round().byte().numpy())
-    captions = [[word] * len(present) for word in ("stored", *["drawn"] * SEEN)]
+    captions = [[word] * len(present) for word in ("stored", *["drawn"] * SAMPLE_DRAWS)]
     title = f"{name}: images as they are stored, and as training draws them anew each time"
     contact_sheet(path, rows, title=title, captions=captions, headings=[dataset["classes"][n] for n in present])

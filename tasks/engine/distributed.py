@@ -1,24 +1,21 @@
-"""Training on Ray: the wiring of `TorchTrainer`.
+"""The driver's side of training on Ray: `TorchTrainer` around a stage's work, and its failures in one sentence.
 
-Plain torch stands in cnn_core. What is added here: progress back to the driver, a checkpoint an epoch in the state
-folder, and failures with the sentence and the kind that the code gave them. Torch and Ray are imported where they are
-needed: every process that Ray starts loads this file.
+Plain torch stands in cnn_core. Here a training gets progress back to the driver, a checkpoint an epoch in the state
+folder, and failures with the message and the kind that the code gave them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import threading
-import traceback
+import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.engine.cluster import first_line, node_cores, wait_for_room
-from tasks.engine.events import StageError, classify, log
+from tasks.engine.events import StageError, log
 from tasks.engine.runtime import Runtime
 from tasks.engine.state import UnfinishedRun
+from tasks.engine.training_worker import Message, MessageQueue, WorkerContext, run_worker
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -27,122 +24,57 @@ WORKER_DEATHS = 2  # a training survives this many
 COLLECTIVE_S = 300  # the slowest worker may be so far behind; a dead one is noticed by its closed connection, or by Ray
 RESERVED_FOR_READING = 0.2  # of each worker's cores, where images are streamed: its readers need some, however few
 POLL_S = 0.3
-
-
-class Board:
-    """Messages from the workers to the driver, across nodes too; Ray runs it as an actor."""
-
-    def __init__(self) -> None:
-        self._messages: list[dict[str, Any]] = []
-
-    def put(self, message: dict[str, Any]) -> None:
-        self._messages.append(message)
-
-    def drain(self) -> list[dict[str, Any]]:
-        messages, self._messages = self._messages, []
-        return messages
-
-
-class Rank:
-    """What a worker is given: where it stands, what to go on from, and whom to tell."""
-
-    def __init__(self, board: Any, folder: str) -> None:
-        from ray import train
-        from ray.train.torch import get_device
-
-        context = train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        self.machine = context.get_node_rank()  # which of the machines
-        self.on_machine = context.get_local_rank(), context.get_local_world_size()
-        self.device = get_device()
-        self._board = board
-        self._folder = folder  # of the run
-
-    def send(self, **message: Any) -> None:
-        """Tell the driver; it does not wait. Only rank 0 is heard."""
-        if self.rank == 0:
-            self._board.put.remote(message)
-
-    def restored(self) -> dict[str, Any] | None:
-        """The last checkpoint of an earlier, interrupted run, or None."""
-        from ray import train
-
-        from tasks.engine.checkpoints import load_checkpoint
-
-        checkpoint = train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return load_checkpoint(folder)
-
-    def report(self, metrics: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
-        """Keep the checkpoint that ``make`` gives; every rank calls it, rank 0 writes."""
-        from ray import train
-
-        from tasks.engine.checkpoints import save_checkpoint
-
-        if self.rank != 0:
-            train.report(metrics)
-            return
-        local = "://" not in self._folder
-        # Where the run's folder is, a checkpoint is moved into it: AlexNet's has 0.9 GB, to be written once.
-        place = {"dir": self._folder, "prefix": ".partial-", "ignore_cleanup_errors": True} if local else {}
-        with tempfile.TemporaryDirectory(**place) as folder:
-            save_checkpoint(folder, make())
-            checkpoint = train.Checkpoint.from_directory(folder)
-            train.report(metrics, checkpoint=checkpoint, checkpoint_upload_fn=self._move if local else None)
-
-    def _move(self, checkpoint: Any, name: str) -> Any:
-        from ray import train
-
-        target = Path(self._folder, name)
-        Path(checkpoint.path).rename(target)
-        return train.Checkpoint.from_directory(target)
+# Ray's elastic scaling counts the nodes every 20 s. Before that a node just lost still counts, and Ray would wait a
+# minute for workers on it.
+NODE_COUNT_S = 22
+Job = TypeVar("Job")
 
 
 def fit(
-    work: Callable[[dict[str, Any], Rank], None],
-    config: dict[str, Any],
+    work: Callable[[Job, WorkerContext], None],
+    job: Job,
     runtime: Runtime,
     run: UnfinishedRun,
     *,
-    on_message: Callable[[dict[str, Any]], None],
+    on_message: Callable[[Message], None],
     datasets: Mapping[str, Dataset] | None = None,
 ) -> dict[str, Any]:
-    """UnfinishedRun ``work(config, rank)`` on every worker by `TorchTrainer`; it goes on from what ``run`` holds.
+    """Run ``work(job, context)`` on every worker by `TorchTrainer`, from the last checkpoint in ``run`` on.
 
-    A worker that dies (killed, node lost) is replaced and goes on from the last checkpoint, twice; one that raises is
-    not: the same would happen again. An elastic number of workers is, at each start, as many as there is room for, and
-    Ray looks every minute whether there is room for more.
+    A worker that dies (killed, node lost) is replaced and continues from the last checkpoint, twice. A worker that
+    raises is not replaced: the same would happen again. An elastic number of workers is, at each start, as many as
+    there is room for, and Ray looks every minute whether there is room for more.
 
     Args:
-        work: on each rank torch.distributed is set up, and as many threads as the rank has cores.
-        config: plain values; paths absolute.
-        on_message: called in this thread with every ``rank.send``.
-        datasets: what `ray.train.get_dataset_shard` gives, the whole on every rank.
+        work: on each rank torch.distributed is set up, with as many threads as the rank has cores.
+        job: a frozen dataclass that Ray pickles; its paths are absolute.
+        on_message: called in this thread with every ``context.send``.
+        datasets: what `ray.train.get_dataset_shard` gives, all of it on every rank.
 
     Returns:
         The last checkpoint.
 
     Raises:
-        StageError: what a worker raised, with its sentence and kind; or that it died (transient) or ran out of memory.
+        StageError: what a worker raised, with its message and kind; or that it died (transient) or ran out of memory.
     """
     for deaths_left in reversed(range(WORKER_DEATHS + 1)):
         try:
-            return _fit_once(work, config, runtime, run, on_message, datasets or {})
+            return _fit_once(work, job, runtime, run, on_message, datasets or {})
         except StageError as error:
             if error.kind != "transient" or not deaths_left:
                 raise
             log(f"{error.message}; starting again from the last finished epoch")
+            if runtime.elastic and runtime.ray_address:
+                time.sleep(NODE_COUNT_S)
     raise AssertionError
 
 
 def _fit_once(
-    work: Callable[..., None],
-    config: dict[str, Any],
+    work: Callable[[Job, WorkerContext], None],
+    job: Job,
     runtime: Runtime,
     run: UnfinishedRun,
-    on_message: Callable[[dict[str, Any]], None],
+    on_message: Callable[[Message], None],
     datasets: Mapping[str, Dataset],
 ) -> dict[str, Any]:
     import ray
@@ -156,15 +88,18 @@ def _fit_once(
     cpus = runtime.cpus(node_cores() if runtime.ray_address else ())
     if runtime.ray_address:
         wait_for_room(runtime, cpus)
-    _look_at_the_nodes_again()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()  # not on a node that may be lost
+    actor: Any = ray.remote(num_cpus=0)(MessageQueue)
+    queue = actor.options(scheduling_strategy=here).remote()  # not on a node that may be lost
     least, most = runtime.num_workers
+
+    def train_loop() -> None:
+        run_worker(work, job, queue=queue, run_folder=run.folder, threads=cpus, announce=most > 1)
+
     trainer = TorchTrainer(
-        _on_rank,
-        train_loop_config={"work": work, "config": config, "board": board, "threads": cpus, "tell": most > 1},
+        train_loop,
         scaling_config=ScalingConfig(
-            num_workers=(least, most) if runtime.elastic else least,
+            num_workers=(least, most) if runtime.elastic else least,  # type: ignore[arg-type]  # typed as Ray Train V1
             use_gpu=_use_gpu(runtime),
             resources_per_worker={"CPU": cpus - RESERVED_FOR_READING if datasets else cpus},
             placement_strategy="SPREAD",  # over the nodes, where there are several
@@ -178,81 +113,61 @@ def _fit_once(
             storage_path=run.storage,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             # Ray would start again after any exception, a diverged loss too: `fit` decides instead.
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=1),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=1),  # type: ignore[call-arg]  # as above
         ),
     )
-    result = _followed(trainer.fit, lambda: [on_message(m) for m in ray.get(board.drain.remote())])
+
+    def deliver() -> None:
+        for message in ray.get(queue.drain.remote()):
+            on_message(message)
+
+    result = _run_in_thread(trainer.fit, deliver)
     assert result.checkpoint is not None, "every epoch reports a checkpoint"
     with result.checkpoint.as_directory() as folder:
         return load_checkpoint(folder)
 
 
-def _look_at_the_nodes_again() -> None:
-    """Ray's list of the nodes, which an elastic training goes by, is up to 20 s old: one just lost is still in it."""
-    import ray
-
-    with contextlib.suppress(ValueError, ray.exceptions.RayError):  # none counts yet
-        counter = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
-        ray.get(counter.get_reserved_resources.remote("", recompute=True), timeout=10)
-
-
-def _followed(call: Callable[[], Any], look: Callable[[], Any]) -> Any:
-    """``call()`` in a thread of its own, with ``look()`` now and then in this one, which Ctrl-C interrupts."""
-    answer: dict[str, Any] = {}
+def _run_in_thread(call: Callable[[], Any], poll: Callable[[], None]) -> Any:
+    """Run ``call()`` in a thread and ``poll()`` now and then in this one, which Ctrl-C interrupts."""
+    result: dict[str, Any] = {}
 
     def run() -> None:
         try:
-            answer["value"] = call()
+            result["value"] = call()
         except BaseException as error:
-            answer["error"] = error
+            result["error"] = error
 
     thread = threading.Thread(target=run, daemon=True, name="fit")
     thread.start()
     while thread.is_alive():
         thread.join(POLL_S)
-        look()
-    if "error" in answer:
-        raise _failure(answer["error"]) from None
-    return answer["value"]
-
-
-def _on_rank(given: dict[str, Any]) -> None:
-    """Runs in the worker: its failure becomes a StageError there, where its traceback still is."""
-    import torch
-
-    torch.set_num_threads(given["threads"])
-    rank = Rank(given["board"], given["config"]["folder"])
-    if given["tell"]:
-        rank.send(said=f"training on {rank.world} worker{'s' * (rank.world > 1)}")
-    try:
-        given["work"](given["config"], rank)
-    except Exception as error:
-        kind, message = classify(error)
-        if kind == "bug":
-            rank.send(traceback=traceback.format_exc())
-        raise StageError(message, kind) from None
+        poll()
+    if "error" in result:
+        raise _failure(result["error"]) from None
+    return result["value"]
 
 
 def _failure(error: BaseException) -> BaseException:
-    """The StageError for what `TorchTrainer.fit` raised.
+    """Return the StageError for what `TorchTrainer.fit` raised.
 
-    When one rank fails the others often fail too, having lost it: so a sentence for the user goes first, then a death.
+    When one rank fails the others often fail too, because they lost it. So a message for the user goes first, then a
+    death.
     """
     from ray.exceptions import OutOfMemoryError
     from ray.train import ControllerError, WorkerGroupError
 
     if isinstance(error, WorkerGroupError):
         failures = list(error.worker_failures.values())
-        told = [failure for failure in failures if isinstance(failure, StageError)]
+        raised = [failure for failure in failures if isinstance(failure, StageError)]
         for kind in ("user", "oom"):
-            if found := [failure for failure in told if failure.kind == kind]:
-                return found[0]
+            if of_kind := [failure for failure in raised if failure.kind == kind]:
+                return of_kind[0]
         died = [failure for failure in failures if not isinstance(failure, StageError)]
         if any(isinstance(f, OutOfMemoryError) or "running low on memory" in str(f) for f in died):  # Ray's monitor
             return StageError("a training worker ran out of memory. Lower micro_batch in runtime.yaml", "oom")
-        if died or any("onnection" in f.message or "imed out" in f.message for f in told):
+        if died or any("onnection" in f.message or "imed out" in f.message for f in raised):
             return StageError("a training worker died (killed, or its machine was lost)", "transient")
-        return told[0]
+        return raised[0]
     if isinstance(error, ControllerError):
         return StageError(f"Ray could not start the training: {first_line(error.controller_failure)}", "transient")
     return error
@@ -261,10 +176,10 @@ def _failure(error: BaseException) -> BaseException:
 def _use_gpu(runtime: Runtime) -> bool:
     import ray
 
-    have, least = int(ray.cluster_resources().get("GPU", 0)), runtime.num_workers[0]
-    if runtime.use_gpu is True and have < least:
+    gpus, least = int(ray.cluster_resources().get("GPU", 0)), runtime.num_workers[0]
+    if runtime.use_gpu is True and gpus < least:
         raise ValueError(
-            f"use_gpu is true for {least} workers but Ray has {have} GPUs; set use_gpu to auto or false, "
+            f"use_gpu is true for {least} workers but Ray has {gpus} GPUs; set use_gpu to auto or false, "
             "or lower num_workers, in runtime.yaml"
         )
-    return runtime.use_gpu is not False and have >= least
+    return runtime.use_gpu is not False and gpus >= least

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from cnn_core.detection.training.data import open_source
-from cnn_core.detection.training.job import Job, architecture
+from cnn_core.detection.training.job import DetectorJob, architecture
 from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import train
 from cnn_core.params import from_mapping
@@ -19,20 +19,24 @@ def params_of(**changes):
 
 
 def job_of(params, folder, source):
-    return Job(
+    return DetectorJob(
+        params=params,
         data=open_source(source, folder / "coco"),
         architecture=architecture(params.model, params.weights),
         start=params.weights,
+        loaders=0,
+    )
+
+
+def trained(job, folder, resume=None):
+    """Every checkpoint, copied as a file would hold it; Ultralytics' own files lie in ``folder``."""
+    checkpoints = []
+    train(
+        job,
         folder=folder / "run",
         device=torch.device("cpu"),
-        workers=0,
+        resume=resume,
+        on_step=lambda _: None,
+        on_epoch=lambda _, make: checkpoints.append(copy.deepcopy(make())),
     )
-
-
-def trained(params, job, resume=None):
-    """Every checkpoint, copied as a file would hold it."""
-    found = []
-    train(
-        params, job, resume=resume, on_step=lambda _: None, on_epoch=lambda _, make: found.append(copy.deepcopy(make()))
-    )
-    return found
+    return checkpoints

@@ -13,17 +13,15 @@ from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
 from cnn_core.segmentation.training.learner import SamLearner
 from cnn_core.segmentation.training.params import TrainSegmenterParams
-from cnn_core.segmentation.training.train import Job, train
+from cnn_core.segmentation.training.train import SegmenterJob, train
 from tests.helpers.mask_files import PARAMS
 
 
 def trained(folder: Path, rank: int, world: int, **changes):
     """The last checkpoint, how many images the encoder has seen for good, and the gradients of the first steps."""
     params = from_mapping(TrainSegmenterParams, {**PARAMS, **changes}, "train_segmenter")
-    run = folder / f"run-{world}"
-    job = Job(
-        source=changes["source"], start=params.weights, folder=run, device=torch.device("cpu"), together=(rank, world)
-    )
+    job = SegmenterJob(params=params, source=changes["source"], start=params.weights)
+    place = {"folder": folder / f"run-{world}", "device": torch.device("cpu"), "local_rank": (rank, world)}
     kept, seen, gradients = [], [], []
     maps, clip = SamLearner.maps, torch.nn.utils.clip_grad_norm_
     SamLearner.maps = lambda self, images: seen.append(len(images)) or maps(self, images)
@@ -34,7 +32,7 @@ def trained(folder: Path, rank: int, world: int, **changes):
         return clip(parameters, norm)
 
     torch.nn.utils.clip_grad_norm_ = clipped
-    train(params, job, on_epoch=lambda _, make: kept.append(make()))
+    train(job, **place, on_epoch=lambda _, make: kept.append(make()))
     SamLearner.maps, torch.nn.utils.clip_grad_norm_ = maps, clip
     return {"checkpoint": kept[-1], "seen": sum(seen), "gradients": gradients[0]}
 

@@ -7,6 +7,7 @@ import csv
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -20,7 +21,6 @@ from cnn_core.params import load_section
 from tests.helpers.paths import ROOT
 
 EPOCHS = 12
-CONFIG = {"start": "none", "micro_batch": 0, "compiled": False, "streamed": False}
 
 
 def small_set(folder):
@@ -101,10 +101,12 @@ def worker_processes(process):
 
 def plain(folder):
     """The curve of the same training without Ray and without interruption."""
-    from tasks.train import load_task
+    from tasks.common.classifier_training import ClassifierJob
+    from tasks.train import load_setup
 
     params = load_section(TrainParams, "train.digits", folder / "params.yaml")
-    done = train(params, load_task(params, CONFIG | {"data": folder / "data/augmented/digits"}, torch.device("cpu")))
+    job = ClassifierJob(params=params, data=folder / "data/augmented/digits", start=Path("none"))
+    done = train(params, load_setup(job, torch.device("cpu")))
     keys = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate")
     selected = [record for record in done.history if record["phase"] == "select"]
     return [{key: round(record[key], 6) for key in keys} for record in selected]

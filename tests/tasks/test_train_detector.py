@@ -31,7 +31,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
     source = rectangles(tmp_path / "set", train=96, val=8)
     (tmp_path / "whole").mkdir()
     params = params_of(epochs=8, source=str(source), model="yolo11n.yaml")
-    whole = trained(params, job_of(params, tmp_path / "whole", source))[-1]
+    whole = trained(job_of(params, tmp_path / "whole", source), tmp_path / "whole")[-1]
     process = begin(tmp_path, model="yolo11n.yaml")
     wait_for(process, "epoch 3/8")
     kill(process)

@@ -1,4 +1,4 @@
-"""What a detector learns from: any data set of Ultralytics, or a COCO JSON."""
+"""The images and labels that a detector learns from: any data set of Ultralytics, or a COCO JSON."""
 
 from __future__ import annotations
 
@@ -33,13 +33,16 @@ class DetectionData:
 
 
 def open_source(source: str | Path, folder: str | Path) -> DetectionData:
-    """A folder with a data.yaml, a data.yaml, or a COCO JSON, for which labels are written into ``folder``.
+    """Open a folder with a data.yaml, a data.yaml, or a COCO JSON.
 
-    Of a COCO JSON whose name says ``train`` the validation images are those of the file beside it that says ``val``;
-    where there is none, a tenth, drawn by their names.
+    The validation images of a COCO JSON whose name says ``train`` are those of the file beside it that says ``val``.
+    Where there is none, they are a tenth of its own, drawn by their names.
+
+    Args:
+        folder: where the labels of a COCO JSON are written, for Ultralytics to read.
 
     Raises:
-        ValueError: there is no such thing, it has no training or validation images, or no labels.
+        ValueError: the source does not exist, or has no training images, no validation images or no labels.
     """
     path = Path(source)
     if path.suffix == ".json":
@@ -48,10 +51,10 @@ def open_source(source: str | Path, folder: str | Path) -> DetectionData:
     elif not path.exists():
         raise ValueError(f"{path} does not exist: the stage compose writes data/composed/numbers")
     if path.is_dir():
-        found = [path / "data.yaml"] if (path / "data.yaml").is_file() else sorted(path.glob("*.y*ml"))
-        if len(found) != 1:
+        candidates = [path / "data.yaml"] if (path / "data.yaml").is_file() else sorted(path.glob("*.y*ml"))
+        if len(candidates) != 1:
             raise ValueError(f"{path} has no data.yaml: name a data set of Ultralytics, its data.yaml or a COCO JSON")
-        path = found[0]
+        path = candidates[0]
     content = read_data_yaml(path)
     parts = {split: _split_files(path, content, split) for split in ("train", "val")}
     if not any(label_file(file).is_file() for file in parts["train"]):
@@ -68,16 +71,16 @@ def _split_files(path: Path, content: dict[str, Any], split: str) -> list[str]:
 
 
 def _coco_as_yolo(path: Path, folder: Path) -> None:
-    """Labels and links to the images in ``folder``, which is emptied first."""
+    """Write labels and links to the images into ``folder``, which is emptied first."""
     images, objects, classes = from_coco(path, split="train")
     other = path.with_name(path.name.replace("train", "val"))
     if other != path and other.is_file():
-        more_images, more_objects, other_classes = from_coco(other, split="val")
-        if other_classes != classes:
+        val_images, val_objects, val_classes = from_coco(other, split="val")
+        if val_classes != classes:
             raise ValueError(f"{other} has other categories than {path}")
         # Numbered by their split: one name may stand in both files.
-        images = pd.concat([_in_split(images, "train"), _in_split(more_images, "val")])
-        objects = pd.concat([_in_split(objects, "train"), _in_split(more_objects, "val")])
+        images = pd.concat([_in_split(images, "train"), _in_split(val_images, "val")])
+        objects = pd.concat([_in_split(objects, "train"), _in_split(val_objects, "val")])
     else:
         draws = [hashlib.sha256(Path(file).name.encode()).digest()[0] / 256 for file in images["file"]]
         images["split"] = np.where(np.argsort(np.argsort(draws)) < max(1, VAL_SHARE * len(images)), "val", "train")
@@ -91,7 +94,7 @@ def _in_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def content_sha256(data: DetectionData) -> str:
-    """One SHA-256 over the classes, the labels, and the names and sizes of the images."""
+    """Return one SHA-256 over the classes, the labels, and the names and sizes of the images."""
     digest = hashlib.sha256(repr(data.names).encode())
     for split in (data.train, data.val):
         for file in split:

@@ -15,68 +15,84 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Sampler
 from ultralytics.data import utils
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG_DICT, IterableSimpleNamespace
 
-from cnn_core.detection.training.job import Job, arguments
-from cnn_core.detection.training.params import TrainDetectorParams
+from cnn_core.detection.training.job import DetectorJob, arguments
 from cnn_core.seeds import generator, mixed_seed
 
 
 class MemoryDataset(YOLODataset):
-    """Ultralytics' data set of a list of image files: decoded once into memory (as much as there is room for), and its
-    labels read anew each time. Ultralytics itself keeps them in a ``.cache`` file beside the user's labels, which it
-    trusts as long as the labels have the same size.
+    """Ultralytics' data set of a list of image files, decoded once into memory as far as there is room.
 
-    ``left_out``: the files that are not learned from, and why: a damaged image, or labels that are none.
+    Its labels are read anew each time. Ultralytics itself keeps them in a ``.cache`` file beside the user's labels,
+    which it trusts as long as the labels have the same size.
+
+    Attributes:
+        left_out: the files that training does without, and why: a damaged image, or labels that are none.
     """
 
     left_out: dict[str, str]
 
     def __init__(self, *args: Any, hyp: Any, **kwargs: Any) -> None:
-        self.turned = bool(hyp.degrees or hyp.shear)  # so that the polygon gives a tighter box than the turned box
+        self.rotates = bool(hyp.degrees or hyp.shear)
         super().__init__(*args, hyp=hyp, **kwargs)
 
     def get_img_files(self, img_path: Any) -> list[str]:
         return list(img_path)
 
-    def _load_or_scan_cache(self, *_: Any) -> tuple[dict[str, Any], bool]:
-        with tempfile.TemporaryDirectory() as folder, _files_left_alone():
-            found = self.cache_labels(Path(folder) / "labels.cache")
-        used = {label["im_file"] for label in found["labels"]}
-        self.left_out = {file: _reason(file, found["msgs"]) for file in self.im_files if file not in used}
-        if not used:
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Read the labels, and drop a polygon of which only the box is needed.
+
+        A polygon is 1,000 points to move at every draw. Only a segmenter needs it, and training that rotates or shears:
+        the polygon then gives a tighter box than the rotated box.
+        """
+        self.get_label_files()
+        with tempfile.TemporaryDirectory() as folder, _images_not_rewritten():
+            scan = self.cache_labels(Path(folder) / "labels.cache")
+        labels = scan["labels"]
+        usable = [label["im_file"] for label in labels]
+        self.left_out = {file: _reason(file, scan["msgs"]) for file in self.im_files if file not in set(usable)}
+        if not usable:
             file, reason = next(iter(self.left_out.items()))
             raise ValueError(f"none of {len(self.left_out):,} images can be learned from; {file}: {reason}")
-        return found, False
-
-    def get_labels(self) -> list[dict[str, Any]]:
-        """Of a polygon only its box, where that is enough: it would be 1,000 points to move at every draw."""
-        labels = super().get_labels()
-        if not self.use_segments and not self.turned:
+        self.im_files = usable
+        self.verify_labels(labels, Path(usable[0]).parent)
+        if not self.use_segments and not self.rotates:
             for label in labels:
                 label["segments"] = []
         return labels
 
 
 def _reason(file: str, messages: list[str]) -> str:
-    """What Ultralytics says of a file that it leaves out, without its own words before it."""
-    said = next((message for message in messages if f"{file}: " in message), "")
-    return said.rpartition(f"{file}: ")[2].removeprefix("ignoring corrupt image/label: ") or "left out by Ultralytics"
+    """Return why Ultralytics leaves a file out, without its own words before the reason."""
+    message = next((message for message in messages if f"{file}: " in message), "")
+    reason = message.rpartition(f"{file}: ")[2].removeprefix("ignoring corrupt image/label: ")
+    return reason or "left out by Ultralytics"
 
 
 @contextlib.contextmanager
-def _files_left_alone() -> Iterator[None]:
-    """Ultralytics writes JPEG files anew, in their place, whose last bytes are not the format's. But they are the
-    user's, and a dependency of the stage. Here they are only read: one that is cut short is left out, as there."""
-    theirs = utils._replace_image
-    utils._replace_image = lambda file, _: utils._exif_jpeg(file).load()
+def _images_not_rewritten() -> Iterator[None]:
+    """Within it Ultralytics only reads a JPEG file whose last bytes are not the format's, and does not write it anew.
+
+    The file is the user's, and a dependency of the stage. One that is cut short is still left out.
+    ``_replace_image`` is private, but Ultralytics has no setting for it;
+    test_a_users_damaged_file_stays_as_it_is holds it.
+    """
+
+    def only_read(file: str | Path, _write: object) -> None:
+        with Image.open(file) as image:
+            image.load()
+
+    replace_image = utils._replace_image
+    utils._replace_image = only_read
     try:
         yield
     finally:
-        utils._replace_image = theirs
+        utils._replace_image = replace_image
 
 
 class EpochOrder(Sampler[int]):
@@ -94,18 +110,21 @@ class EpochOrder(Sampler[int]):
         return self.images
 
 
-def drawn(params: TrainDetectorParams, job: Job) -> tuple[np.ndarray, list[list[int]]]:
-    """Each training image once as training draws it, with its boxes: uint8 (N, 3, S, S), and the classes in each."""
-    arguments_ = IterableSimpleNamespace(**{**DEFAULT_CFG_DICT, **arguments(params, job)})
+def augmented_images(job: DetectorJob) -> tuple[np.ndarray, list[list[int]]]:
+    """Return each training image once as training draws it, with its boxes, and the classes in each.
+
+    Returns:
+        uint8 (N, 3, S, S), and N lists of class numbers.
+    """
     dataset = MemoryDataset(
         img_path=job.data.train,
-        imgsz=params.imgsz,
+        imgsz=job.params.imgsz,
         augment=True,
-        hyp=arguments_,
+        hyp=IterableSimpleNamespace(**{**DEFAULT_CFG_DICT, **arguments(job)}),
         task=job.task,
         data={"names": dict(enumerate(job.data.names)), "channels": 3},
     )
-    seed_all(mixed_seed(params.seed, "seen"))
+    seed_all(mixed_seed(job.params.seed, "seen"))
     pictures, classes = [], []
     for number in range(len(dataset)):
         item = dataset[number]
@@ -119,7 +138,7 @@ def drawn(params: TrainDetectorParams, job: Job) -> tuple[np.ndarray, list[list[
 
 
 def seed_all(seed: int) -> None:
-    """``seed`` has 63 bits (`mixed_seed`), numpy takes 32."""
+    """Seed Python's, numpy's and torch's generators; ``seed`` has 63 bits (`mixed_seed`), numpy takes 32."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

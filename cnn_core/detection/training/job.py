@@ -1,4 +1,4 @@
-"""What a detector's training is given: parameters, files and callbacks; no torch is imported here."""
+"""What a detector's training gets: a job of plain values that another process can take, and its network."""
 
 from __future__ import annotations
 
@@ -6,52 +6,40 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, cast
 
 from cnn_core.detection.training.data import DetectionData
 from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.yolo import TASKS, load_network
 from cnn_core.files import is_none
 
+if TYPE_CHECKING:
+    from torch import nn
+
 PROJECT = Path(__file__).resolve().parents[3]
-
-
-STEP_EVERY_S = 0.5  # how often `on_step` is called
-
-
 OnStep = Callable[[dict[str, Any]], None]
-
-
 OnEpoch = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], None]
 
-
-MEASURED = {
-    "metrics/precision(B)": "precision",
-    "metrics/recall(B)": "recall",
-    "metrics/mAP50(B)": "mAP50",
-    "metrics/mAP50-95(B)": "mAP50-95",
-    "metrics/mAP50(M)": "mask_mAP50",
-    "metrics/mAP50-95(M)": "mask_mAP50-95",
-}
-
-
-# Ours, of which Ultralytics knows nothing.
-_OWN = ("source", "weights", "model", "ema_decay", "ema_tau", "precision", "val_every", "select")
+# The parameters that Ultralytics' trainer does not have.
+_NOT_ULTRALYTICS = ("source", "weights", "model", "ema_decay", "ema_tau", "precision", "val_every", "select")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a training is given beside its parameters."""
+class DetectorJob:
+    """All that a detector's training needs of whoever starts it; paths are absolute.
 
+    Attributes:
+        architecture: as `architecture` gives it.
+        start: the weights to begin with, or none.
+        loaders: processes that prepare images for a GPU. On a CPU there are none, and an interrupted training continues
+            exactly.
+    """
+
+    params: TrainDetectorParams
     data: DetectionData
-    architecture: dict[str, Any]  # what `architecture` gives
-    start: str  # a path: weights to begin with, or none
-    folder: Path  # for Ultralytics' own files
-    device: torch.device
-    workers: int  # processes that prepare images; 0 = none, and an interrupted training goes on exactly
+    architecture: dict[str, Any]
+    start: str
+    loaders: int
 
     @property
     def task(self) -> str:
@@ -60,9 +48,13 @@ class Job:
     def start_network(self) -> nn.Module | None:
         return None if is_none(self.start) else load_network(self.start).network
 
+    def build_network(self) -> nn.Module:
+        """Return the network with random weights."""
+        return build(self.architecture, len(self.data.names))
+
 
 def architecture(model: str, weights: str) -> dict[str, Any]:
-    """The content of a network's yaml, its size written down: of ``model``, or of the network in ``weights``.
+    """Return the content of a network's yaml with its size written out: of ``model``, or of the network in ``weights``.
 
     Raises:
         ValueError: there is no such yaml, or it neither detects nor segments.
@@ -72,19 +64,19 @@ def architecture(model: str, weights: str) -> dict[str, Any]:
     if model == "weights":
         if is_none(weights):
             raise ValueError(f"model is weights, but weights is {weights}: name a yaml such as yolo11n.yaml")
-        found = copy.deepcopy(load_network(weights).network.yaml)
+        content = copy.deepcopy(cast(dict[str, Any], load_network(weights).network.yaml))
     else:
         if Path(model).suffix not in (".yaml", ".yml") or "://" in model:
             raise ValueError(f"model is {model!r}: name a yaml such as yolo11n.yaml (or weights, and a .pt in weights)")
-        own = PROJECT / model
+        file = PROJECT / model
         try:
-            found = yaml_model_load(own if own.is_file() else Path(model))
+            content = yaml_model_load(file if file.is_file() else Path(model))
         except Exception:
             raise ValueError(f"there is no model {model}, neither as a file nor among Ultralytics' own") from None
-    found["yaml_file"] = Path(str(found.get("yaml_file", model))).name  # where it lies is nobody's business
-    if task_of(found) not in TASKS:
-        raise ValueError(f"{model} is for the task {task_of(found)!r}; here {' or '.join(TASKS)} is learned")
-    return found
+    content["yaml_file"] = Path(str(content.get("yaml_file", model))).name  # model.json must not tell where it lies
+    if task_of(content) not in TASKS:
+        raise ValueError(f"{model} is for the task {task_of(content)!r}; here {' or '.join(TASKS)} is learned")
+    return content
 
 
 def task_of(architecture: Mapping[str, Any]) -> str:
@@ -94,24 +86,26 @@ def task_of(architecture: Mapping[str, Any]) -> str:
 
 
 def build(architecture: Mapping[str, Any], classes: int) -> nn.Module:
-    """A network with random weights."""
+    """Return a network with random weights."""
     from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 
     kind = {"detect": DetectionModel, "segment": SegmentationModel}[task_of(architecture)]
     return kind(copy.deepcopy(dict(architecture)), nc=classes, verbose=False)
 
 
-def arguments(params: TrainDetectorParams, job: Job) -> dict[str, Any]:
-    """What Ultralytics' trainer is told."""
-    theirs = {name: value for name, value in dataclasses.asdict(params).items() if name not in _OWN}
+def max_stride(network: nn.Module) -> int:
+    """Return the stride of a YOLO's coarsest grid: the sides of an input are multiples of it."""
+    return int(cast(Any, network).stride.max())
+
+
+def arguments(job: DetectorJob) -> dict[str, Any]:
+    """Return the settings of Ultralytics' trainer but for the folder, the device and the number of loaders."""
+    values = dataclasses.asdict(job.params)
     return {
-        **theirs,
+        **{name: value for name, value in values.items() if name not in _NOT_ULTRALYTICS},
         "task": job.task,
         "mode": "train",
         "model": job.architecture["yaml_file"],
-        "save_dir": str(job.folder),
-        "device": job.device,
-        "workers": job.workers,
         "amp": False,  # `compute_in` does it
         "pretrained": False,
         "deterministic": False,

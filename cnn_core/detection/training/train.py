@@ -1,9 +1,14 @@
 """Training of a YOLO detector or segmenter by Ultralytics' own trainer, made exact, quiet and quick for few steps.
 
-What differs from `yolo train`: bfloat16 on a CPU too (the losses in float32), a learning rate that moves at every step,
-validation now and then instead of after every epoch, an average of the weights that suits few steps, every random
-number from (seed, epoch), checkpoints in float32 that a training goes on from as if nothing had happened, and no file
-written beside the data.
+It differs from `yolo train` in this:
+
+- bfloat16 on a CPU too, with the losses in float32;
+- a learning rate that moves at every step;
+- validation every ``val_every`` epochs instead of after each;
+- an average of the weights that suits few steps;
+- every random number from (seed, epoch);
+- checkpoints in float32, from which a training continues as if it had never stopped;
+- no file written beside the data.
 """
 
 from __future__ import annotations
@@ -11,40 +16,40 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_core.detection.training.job import Job, OnEpoch, OnStep, arguments, build
-from cnn_core.detection.training.params import TrainDetectorParams
+from cnn_core.detection.training.job import DetectorJob, OnEpoch, OnStep, arguments
 
 
-def check_start(params: TrainDetectorParams, job: Job) -> tuple[int, int]:
-    """How many of the network's tensors the start takes over, and of how many.
+def check_start(job: DetectorJob) -> tuple[int, int]:
+    """Return how many of the network's tensors the start weights fit, and how many tensors it has.
 
     Raises:
-        ValueError: they are less than half.
+        ValueError: they fit less than half.
     """
-    own = build(job.architecture, len(job.data.names)).state_dict()
+    tensors = job.build_network().state_dict()
     network = job.start_network()
     if network is None:
-        return 0, len(own)
-    given = network.state_dict()
-    fitting = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
-    if len(fitting) < len(own) / 2:
+        return 0, len(tensors)
+    start = network.state_dict()
+    fitting = [name for name, tensor in tensors.items() if name in start and start[name].shape == tensor.shape]
+    if len(fitting) < len(tensors) / 2:
         raise ValueError(
-            f"{job.start} fits {len(fitting)} of the {len(own)} tensors of {params.model}: set model to weights, which "
-            "takes the architecture from there, or to the yaml that they were trained with"
+            f"{job.start} fits {len(fitting)} of the {len(tensors)} tensors of {job.params.model}: set model to "
+            "weights, which takes the architecture from there, or to the yaml that they were trained with"
         )
-    return len(fitting), len(own)
+    return len(fitting), len(tensors)
 
 
 def train(
-    params: TrainDetectorParams,
-    job: Job,
+    job: DetectorJob,
     *,
+    folder: Path,
+    device: torch.device,
     resume: Mapping[str, Any] | None = None,
     on_step: OnStep,
     on_epoch: OnEpoch,
@@ -52,9 +57,10 @@ def train(
     """Train to the end, from the checkpoint ``resume`` on where there is one.
 
     Args:
-        on_step: now and then, with the epoch, the images done in it, the loss and the images per second.
-        on_epoch: after each, with its record and a function that makes the checkpoint, which the training owns: to be
-            stored before this returns.
+        folder: for Ultralytics' own files.
+        on_step: called now and then with the epoch, the images done in it, the loss and the images per second.
+        on_epoch: called after each epoch with its record and a function that makes the checkpoint. The training owns
+            the checkpoint's tensors, so it must be stored before this returns.
 
     Raises:
         ValueError: the loss has become infinite or not a number.
@@ -64,25 +70,23 @@ def train(
     from cnn_core.detection.training.trainer import Detection, Segmentation
 
     trainer = {"detect": Detection, "segment": Segmentation}[job.task]
-    trainer(params, job, resume=resume, on_step=on_step, on_epoch=on_epoch).train()
+    trainer(job, folder=folder, device=device, resume=resume, on_step=on_step, on_epoch=on_epoch).train()
 
 
-def kept_weights(params: TrainDetectorParams, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Of a finished training: the average's weights at the best epoch, or at the last."""
-    return checkpoint["best_weights"] if params.select == "best" else checkpoint["ema"]
+def final_weights(job: DetectorJob, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return a finished training's averaged weights, of the best epoch or of the last."""
+    return checkpoint["best_weights"] if job.params.select == "best" else checkpoint["ema"]
 
 
-def save_network(
-    path: str | Path, params: TrainDetectorParams, job: Job, weights: Mapping[str, Tensor], *, imgsz: int
-) -> nn.Module:
-    """Write a ``.pt`` that Ultralytics reads, in float32, and give the network back."""
+def save_network(path: str | Path, job: DetectorJob, weights: Mapping[str, Tensor], *, imgsz: int) -> nn.Module:
+    """Write a ``.pt`` that Ultralytics reads, in float32, and return the network."""
     import ultralytics
 
-    network = build(job.architecture, len(job.data.names))
+    network = job.build_network()
     network.load_state_dict(weights)
-    network.names = dict(enumerate(job.data.names))
-    args = {**arguments(params, job), "imgsz": imgsz, "device": None, "save_dir": None, "workers": 0}
-    network.args, network.task = args, job.task
+    args = {**arguments(job), "imgsz": imgsz, "device": None, "save_dir": None, "workers": 0}
+    model = cast(Any, network)  # plain attributes of Ultralytics' networks
+    model.names, model.args, model.task = dict(enumerate(job.data.names)), args, job.task
     content = {
         "epoch": -1,
         "model": network.eval().requires_grad_(False),
@@ -96,14 +100,12 @@ def save_network(
     return network
 
 
-def seen(
-    params: TrainDetectorParams, job: Job, *, across: int = 8, down: int = 3
-) -> tuple[list[np.ndarray], list[list[str]]]:
-    """Images as training draws them, their boxes drawn in: uint8 rows (across, 3, imgsz, imgsz), and their classes."""
-    from cnn_core.detection.training.dataset import drawn
+def sample_pictures(job: DetectorJob, *, across: int = 8, down: int = 3) -> tuple[list[np.ndarray], list[list[str]]]:
+    """Return images as training draws them, with their boxes: uint8 rows (across, 3, imgsz, imgsz), and the classes."""
+    from cnn_core.detection.training.dataset import augmented_images
 
     few = dataclasses.replace(job, data=dataclasses.replace(job.data, train=job.data.train[: across * down]))
-    images, labels = drawn(params, few)
+    images, labels = augmented_images(few)
     captions = [", ".join(job.data.names[number] for number in numbers) for numbers in labels]
     starts = range(0, len(images), across)
     return [images[i : i + across] for i in starts], [captions[i : i + across] for i in starts]

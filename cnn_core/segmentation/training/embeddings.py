@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of a set's images, computed once and kept on disk, memory-mapped.
+"""The maps that a frozen encoder makes of a set's images, computed once and kept on disk, memory-mapped.
 
 <folder>/<split>-0.npy …           float16 (N, C, h, w), one file a map that the decoder takes
          <split>.json              how many maps there are; written after the files are there
@@ -20,17 +20,17 @@ from cnn_core.segmentation.training.data import MaskSet
 from cnn_core.segmentation.training.forward import Maps
 from cnn_core.segmentation.training.learner import SamLearner
 
-AT_A_TIME = 8  # images encoded
-LOOK_S = 0.2  # from one look for what another process writes to the next
+BATCH = 8  # images encoded at a time
+POLL_S = 0.2  # between two looks for the files of another process
 
 
 class Embeddings:
-    """The maps of a split's images: computed where they are missing, read where they are there.
+    """The maps of a split's images, computed where they are missing and read where they are there.
 
     Args:
-        folder: of the run; what an interrupted run had computed is gone on with.
-        together: (rank, world): processes of one machine that call this with the same folder each compute a part, and
-            wait for the others.
+        folder: of the run; it holds what an interrupted run had computed.
+        local_rank: (rank, world size). Processes of one machine that call this with the same folder each compute a
+            part, and wait for the others.
         on_image: called now and then with the images that this process has done, and how many its part has.
     """
 
@@ -41,22 +41,22 @@ class Embeddings:
         learner: SamLearner,
         data: MaskSet,
         *,
-        together: tuple[int, int] = (0, 1),
-        on_image: Callable[[int, int], None] = lambda _done, _of: None,
+        local_rank: tuple[int, int] = (0, 1),
+        on_image: Callable[[int, int], None] = lambda _done, _part: None,
     ) -> None:
         self._device, self._folder, self._split = learner.device, Path(folder), split
         self._folder.mkdir(parents=True, exist_ok=True)
-        rank, world = together
+        rank, world = local_rank
         self._files: list[np.memmap] = []
         parts = [share(torch.arange(len(data)), each, world).numpy() for each in range(world)]
-        for start in range(self._done(rank, world), len(parts[rank]), AT_A_TIME):
-            rows = parts[rank][start : start + AT_A_TIME]
+        for start in range(self._done(rank, world), len(parts[rank]), BATCH):
+            rows = parts[rank][start : start + BATCH]
             maps = learner.maps(torch.from_numpy(data.images[rows]))
             if rank == 0 and not self._maps_note.is_file():
                 self._make(len(data), maps)
             self._open()
-            for file, found in zip(self._files, maps, strict=True):
-                file[rows] = found.to(torch.float16).cpu().numpy()
+            for file, values in zip(self._files, maps, strict=True):
+                file[rows] = values.to(torch.float16).cpu().numpy()
                 file.flush()
             _write(self._note(rank, world), {"done": start + len(rows)})
             on_image(start + len(rows), len(parts[rank]))
@@ -68,8 +68,8 @@ class Embeddings:
         return [torch.from_numpy(np.array(file[rows])).to(self._device).float() for file in self._files]
 
     def _make(self, count: int, maps: Maps) -> None:
-        for number, found in enumerate(maps):
-            shape = (count, *found.shape[1:])
+        for number, values in enumerate(maps):
+            shape = (count, *values.shape[1:])
             np.lib.format.open_memmap(self._file(number), "w+", dtype=np.float16, shape=shape).flush()
         _write(self._maps_note, {"maps": len(maps)})
 
@@ -101,6 +101,6 @@ def _write(note: Path, value: dict[str, int]) -> None:
 
 
 def _wait(ready: Callable[[], bool]) -> None:
-    """Not at a barrier, which gives up after some minutes: an image may take seconds, and a rank has thousands."""
+    """Wait for the other processes; a barrier gives up after minutes, and a rank's thousands of images take longer."""
     while not ready():
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)

@@ -1,9 +1,11 @@
-"""Training of a promptable segmenter: the mask decoder of SAM, MobileSAM or SAM 2 on embeddings computed once, all of
-it, or a small SAM from scratch. It runs alone on one device, or as every rank of a process group that somebody else
-has set up; ranks that see one folder share the work of the embeddings.
+"""Training of a promptable segmenter: a small SAM from scratch, all of given weights, or a SAM's mask decoder alone.
+
+The decoder of SAM, MobileSAM or SAM 2 learns on embeddings that are computed once. A training runs alone on one device,
+or as every rank of a process group that somebody else has set up; ranks that see one folder share the work of the
+embeddings.
 
 Kirillov et al., "Segment Anything" (ICCV 2023), section 3 and appendix A: prompts drawn from the masks, moved boxes and
-points inside; the losses stand in sam_losses.py.
+points inside. The losses stand in losses.py.
 """
 
 from __future__ import annotations
@@ -33,24 +35,28 @@ from cnn_core.segmentation.training.losses import iou
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 
 STEP_EVERY_S = 0.5  # how often `on_step` is called
+NOTE_EVERY_S = 10  # how often the embeddings' progress is told
 CPU = torch.device("cpu")
 OnStep = Callable[[dict[str, Any]], None]
 OnEpoch = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a training is given beside its parameters; paths are absolute."""
+class SegmenterJob:
+    """All that a segmenter's training needs of whoever starts it; paths are absolute.
 
+    Attributes:
+        source: the data, see `read_masks`.
+        start: the weights to begin with, or none.
+    """
+
+    params: TrainSegmenterParams
     source: str
     start: str
-    folder: Path  # of the run: for the embeddings
-    device: torch.device
-    together: tuple[int, int] = (0, 1)  # which this rank is, of how many that have the same folder
 
 
 def start_network(params: TrainSegmenterParams, start: str) -> LoadedSam:
-    """The network that training begins with, in float32; ``cnn_core.detection.yolo.quiet`` goes before.
+    """Return the network that training begins with, in float32; call ``cnn_core.detection.yolo.quiet`` before.
 
     Raises:
         ValueError: as `load_sam`.
@@ -65,9 +71,11 @@ def start_network(params: TrainSegmenterParams, start: str) -> LoadedSam:
 
 
 def train(
-    params: TrainSegmenterParams,
-    job: Job,
+    job: SegmenterJob,
     *,
+    folder: Path,
+    device: torch.device,
+    local_rank: tuple[int, int] = (0, 1),
     resume: Mapping[str, Any] | None = None,
     on_step: OnStep = lambda _: None,
     on_epoch: OnEpoch = lambda _record, _checkpoint: None,
@@ -76,9 +84,12 @@ def train(
     """Train to the end, from the checkpoint ``resume`` on where there is one.
 
     Args:
-        on_step: now and then, with epoch, done, total (images of the epoch), loss, iou, images_per_s.
-        on_epoch: after each, with its record and a function that makes the checkpoint, to be stored before it returns.
-        on_note: sentences for a person.
+        folder: of the run, for the embeddings.
+        local_rank: this rank's number, and how many ranks there are, among those that have the same folder.
+        on_step: called now and then with epoch, done, total (images of the epoch), loss, iou, images_per_s.
+        on_epoch: called after each epoch with its record and a function that makes the checkpoint, which must be stored
+            before this returns.
+        on_note: called with sentences for a person.
 
     Raises:
         ValueError: as `start_network` and `load_masks`; the loss has become infinite or not a number; or there are
@@ -86,21 +97,29 @@ def train(
     """
     if resume and resume["finished"]:
         return
-    _Run(params, job, on_step, on_note).fit(resume, on_epoch)
+    training = _Training(job, device, on_step, on_note)
+    if job.params.frozen:
+        training.embed(folder / "embeddings", local_rank)
+    training.fit(resume, on_epoch)
 
 
-class _Run:
-    def __init__(self, params: TrainSegmenterParams, job: Job, on_step: OnStep, on_note: Callable[[str], None]) -> None:
-        self.params, self.job, self.on_step = params, job, on_step
+class _Training:
+    """The state of one training: what a checkpoint holds, and the data."""
+
+    def __init__(
+        self, job: SegmenterJob, device: torch.device, on_step: OnStep, on_note: Callable[[str], None]
+    ) -> None:
+        params = job.params
+        self.params, self.device, self.on_step, self.on_note = params, device, on_step, on_note
         loaded = start_network(params, job.start)
         self.data = {split: load_masks(job.source, split, imgsz=loaded.imgsz) for split in ("train", "val")}
-        if left := sum(part.left_out for part in self.data.values()):
-            on_note(f"{left:,} objects without a mask are left out")
-        self.rank, self.world = rank_and_world()
+        if left_out := sum(part.left_out for part in self.data.values()):
+            on_note(f"{left_out:,} objects without a mask are left out")
+        self.rank, self.world_size = rank_and_world()
         self.steps = -(-len(self.data["train"]) // params.batch)
-        if (fewest := len(self.data["train"]) // self.steps) < self.world:
+        if (fewest := len(self.data["train"]) // self.steps) < self.world_size:
             raise ValueError(
-                f"batches of {fewest} images cannot be shared by {self.world} workers; lower num_workers in "
+                f"batches of {fewest} images cannot be shared by {self.world_size} workers; lower num_workers in "
                 "runtime.yaml, or set a larger batch"
             )
         self.learner = SamLearner(
@@ -110,26 +129,31 @@ class _Run:
             imgsz=loaded.imgsz,
             frozen=params.frozen,
             steps=params.epochs * self.steps,
-            device=job.device,
-            dtype=autocast_dtype(params.precision, job.device),
+            device=device,
+            dtype=autocast_dtype(params.precision, device),
         )
         self.history: list[dict[str, Any]] = []
-        self.kept: dict[str, Embeddings] = {}
-        if params.frozen:
-            for split, part in self.data.items():
-                self.kept[split] = self._embedded(split, part, on_note)
+        self.embeddings: dict[str, Embeddings] = {}
 
-    def _embedded(self, split: str, part: MaskSet, on_note: Callable[[str], None]) -> Embeddings:
-        told = time.perf_counter()
+    def embed(self, folder: Path, local_rank: tuple[int, int]) -> None:
+        """Compute what the frozen encoder makes of the images, with the other ranks that have the same folder."""
+        for split, data in self.data.items():
+            report = self._embedding_notes(split, len(data))
+            self.embeddings[split] = Embeddings(
+                folder, split, self.learner, data, local_rank=local_rank, on_image=report
+            )
 
-        def tell(done: int, of: int) -> None:
-            nonlocal told
-            if time.perf_counter() - told > 10 or done == of:
-                told = time.perf_counter()
-                on_note(f"embeddings of {split}: {done:,} of {of:,} images" + " of a worker's share" * (of < len(part)))
+    def _embedding_notes(self, split: str, images: int) -> Callable[[int, int], None]:
+        noted = time.perf_counter()
 
-        folder = self.job.folder / "embeddings"
-        return Embeddings(folder, split, self.learner, part, together=self.job.together, on_image=tell)
+        def report(done: int, part: int) -> None:
+            nonlocal noted
+            if time.perf_counter() - noted > NOTE_EVERY_S or done == part:
+                noted = time.perf_counter()
+                share_of = " of a worker's share" if part < images else ""
+                self.on_note(f"embeddings of {split}: {done:,} of {part:,} images{share_of}")
+
+        return report
 
     def fit(self, resume: Mapping[str, Any] | None, on_epoch: OnEpoch) -> None:
         if resume:
@@ -159,65 +183,70 @@ class _Run:
         draws = np.random.default_rng(mixed_seed(params.seed, "prompts", epoch))
         order = draws.permutation(len(data))
         rate = float(self.learner.optimizer.param_groups[0]["lr"])
-        sums, started = torch.zeros(2, device=self.job.device), time.perf_counter()
-        shown, done, mine = started, 0, 0
+        sums, started = torch.zeros(2, device=self.device), time.perf_counter()
+        reported, done, local_images = started, 0, 0
         # The batches differ by one image at most: none is a remainder too small to be shared.
         for step, rows in enumerate(map(np.sort, np.array_split(order, self.steps))):
-            own = _share(len(rows), self.rank, self.world)
-            batch = drawn(params, data, rows, draws, part=own)
-            maps = self.kept["train"][batch.rows] if self.kept else None
+            part = rank_slice(len(rows), self.rank, self.world_size)
+            batch = draw_batch(params, data, rows, draws, part=part)
+            maps = self.embeddings["train"][batch.rows] if self.embeddings else None
             augmentation = generator(CPU, params.seed, "augment", epoch, step)
             uniform = torch.rand(len(rows), AUGMENTATION_DRAWS, generator=augmentation)
-            loss, found = self.learner.step(batch, maps, uniform[own], global_batch_size=len(rows))
+            loss, overlap = self.learner.step(batch, maps, uniform[part], global_batch_size=len(rows))
             done += len(rows)
-            mine += len(batch.rows)
-            sums += torch.stack([loss, found]) * len(batch.rows)
+            local_images += len(batch.rows)
+            sums += torch.stack([loss, overlap]) * len(batch.rows)
             now = time.perf_counter()
-            if now - shown >= STEP_EVERY_S or step == self.steps - 1:
-                shown = now
-                self._check(sums[0], epoch)
-                mean_loss, mean_iou = (sums / mine).tolist()
-                told = {"epoch": epoch + 1, "done": done, "total": len(data), "loss": mean_loss, "iou": mean_iou}
-                self.on_step({**told, "images_per_s": done / (now - started)})
-        loss, found = (sum_over_ranks(sums) / done).tolist()
+            if now - reported >= STEP_EVERY_S or step == self.steps - 1:
+                reported = now
+                self._check_loss(sums[0], epoch)
+                mean_loss, mean_iou = (sums / local_images).tolist()
+                numbers = {"epoch": epoch + 1, "done": done, "total": len(data), "loss": mean_loss, "iou": mean_iou}
+                self.on_step({**numbers, "images_per_s": done / (now - started)})
+        loss, overlap = (sum_over_ranks(sums) / done).tolist()
         speed = done / (time.perf_counter() - started)
-        return {"epoch": epoch + 1, "lr": rate, "train_loss": loss, "train_iou": found, "images_per_s": speed}
+        return {"epoch": epoch + 1, "lr": rate, "train_loss": loss, "train_iou": overlap, "images_per_s": speed}
 
-    def _check(self, loss: Tensor, epoch: int) -> None:
+    def _check_loss(self, loss: Tensor, epoch: int) -> None:
         if not torch.isfinite(loss):
             params = self.params
             where = f"in epoch {epoch + 1}"
             raise diverged(loss.item(), where, learning_rate=params.learning_rate, grad_clip=params.grad_clip)
 
     def measure(self) -> dict[str, float]:
-        """The averaged network on the validation part, prompted by the true boxes: the mean over objects of the IoU,
-        and of how far the predicted IoU is from it. Each rank takes some of the images."""
-        data, sums = self.data["val"], torch.zeros(3, dtype=torch.float64, device=self.job.device)
-        images = np.arange(len(data))[_share(len(data), self.rank, self.world)]
+        """Measure the averaged network on the validation part, prompted by the true boxes.
+
+        Each rank takes some of the images.
+
+        Returns:
+            Means over the objects: of the IoU, and of how far the predicted IoU is from it.
+        """
+        data, sums = self.data["val"], torch.zeros(3, dtype=torch.float64, device=self.device)
+        images = np.arange(len(data))[rank_slice(len(data), self.rank, self.world_size)]
+        embeddings = self.embeddings.get("val")
         with self.learner.averaged():
             for start in range(0, len(images), self.params.batch):
                 rows = images[start : start + self.params.batch]
-                kept = self.kept.get("val")
-                maps = kept[rows] if kept else self.learner.maps(torch.from_numpy(data.images[rows]))
-                for place, row in enumerate(rows):
+                maps = embeddings[rows] if embeddings else self.learner.maps(torch.from_numpy(data.images[rows]))
+                for index, row in enumerate(rows):
                     objects = range(data.first[row], data.first[row + 1])
-                    own = [part[place : place + 1] for part in maps]
-                    logits, scores = self.learner.masks(own, torch.from_numpy(data.boxes[objects]), data.side)
+                    of_image = [part[index : index + 1] for part in maps]
+                    logits, scores = self.learner.masks(of_image, torch.from_numpy(data.boxes[objects]), data.side)
                     truth = torch.from_numpy(data.masks(objects)).to(logits.device) > 0
-                    real = iou(logits > 0, truth)
-                    wrong = (scores - real).abs()
-                    sums += torch.stack([real.sum(), wrong.sum(), torch.ones_like(real).sum()])
-        found, wrong, count = sum_over_ranks(sums).tolist()
-        return {"val_iou": found / count, "val_iou_error": wrong / count}
+                    overlaps = iou(logits > 0, truth)
+                    errors = (scores - overlaps).abs()
+                    sums += torch.stack([overlaps.sum(), errors.sum(), torch.ones_like(overlaps).sum()])
+        overlap, error, count = sum_over_ranks(sums).tolist()
+        return {"val_iou": overlap / count, "val_iou_error": error / count}
 
 
-def _share(count: int, rank: int, world: int) -> slice:
-    """Which of ``count`` a rank takes."""
-    mine = share(torch.arange(count), rank, world)
-    return slice(int(mine[0]), int(mine[-1]) + 1) if len(mine) else slice(0, 0)
+def rank_slice(count: int, rank: int, world_size: int) -> slice:
+    """Return which of ``count`` rows a rank takes."""
+    rows = share(torch.arange(count), rank, world_size)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
 
 
-def drawn(
+def draw_batch(
     params: TrainSegmenterParams,
     data: MaskSet,
     rows: np.ndarray,
@@ -226,7 +255,7 @@ def drawn(
     points: float | None = None,
     part: slice = slice(None),
 ) -> Prompted:
-    """A batch as training draws it, or a part of it, before it is mirrored and its colours change."""
+    """Draw a batch as training does, or a part of it, before it is mirrored and its colours change."""
     return draw_prompts(
         data,
         rows,
@@ -238,9 +267,9 @@ def drawn(
     )
 
 
-def final_state(params: TrainSegmenterParams, start: str, checkpoint: Mapping[str, Any]) -> tuple[LoadedSam, dict]:
-    """The trained network, and its tensors as a checkpoint of its kind has them."""
-    loaded = start_network(params, start)
+def final_state(job: SegmenterJob, checkpoint: Mapping[str, Any]) -> tuple[LoadedSam, dict[str, Any]]:
+    """Return the trained network, and its tensors as a checkpoint of its kind holds them."""
+    loaded = start_network(job.params, job.start)
     loaded.network.load_state_dict(checkpoint["learner"]["average"], strict=False)
     state = {name: value.clone().contiguous() for name, value in loaded.network.state_dict().items()}
     return loaded, {"model": state} if loaded.family == "sam2" else state

@@ -107,15 +107,16 @@ import torch, ultralytics
 from tests.helpers.detection_sets import detector_params
 from cnn_core.params import from_mapping
 from cnn_core.detection.training.data import open_source
-from cnn_core.detection.training.job import Job, architecture
+from cnn_core.detection.training.job import DetectorJob, architecture
 from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import train
 params = from_mapping(TrainDetectorParams, detector_params(epochs=1, source={data!r}), "train_detector")
 torch.set_num_threads(2)
 data = open_source(params.source, "unused")
-job = Job(data=data, architecture=architecture(params.model, params.weights), start="none",
-          folder=Path({folder!r}, "run"), device=torch.device("cpu"), workers=0)
-train(params, job, on_step=lambda numbers: None, on_epoch=lambda record, make: None)
+job = DetectorJob(params=params, data=data, architecture=architecture(params.model, params.weights), start="none",
+                  loaders=0)
+train(job, folder=Path({folder!r}, "run"), device=torch.device("cpu"), on_step=lambda numbers: None,
+      on_epoch=lambda record, make: None)
 trackers = [key for key in ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb", "sync")
             if ultralytics.settings[key]]
 print(json.dumps([asked, trackers, os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads(),

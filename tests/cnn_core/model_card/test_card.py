@@ -20,7 +20,7 @@ from cnn_core.files import write_json
 from cnn_core.model_card.card import DETECTOR, finder_card
 from cnn_core.params import from_mapping, load_section
 from cnn_core.segmentation.training.params import TrainSegmenterParams
-from cnn_core.segmentation.training.train import Job, train
+from cnn_core.segmentation.training.train import SegmenterJob, train
 from tasks import train_detector, train_segmenter
 from tasks.common import classifier_training
 from tests.helpers.detection_sets import rectangles
@@ -72,10 +72,11 @@ def save(folder: Path, params_: TrainParams, classes: list[str], dataset: dict =
     """A classifier's folder as the stages train and pretrain write it: the card and model.json."""
     network = registry.build(params_.model, len(classes), tuple(dataset["shape"])).state_dict()
     best = {"epoch": 1, "val_loss": 0.25, "val_accuracy": 0.875}
-    outcome = TrainingResult(
-        shipped=network, evaluated=network, best=best, history=[{"phase": "select", "seconds": 1.0}]
+    history = [{"phase": "select", "seconds": 1.0}]
+    result = TrainingResult(shipped=network, evaluated=network, best=best, history=history)
+    trained = classifier_training.TrainedClassifier(
+        result=result, dataset=dataset, resumed_at=0, size=dataset["shape"][-1]
     )
-    trained = classifier_training.Trained(outcome=outcome, dataset=dataset, resumed_at=0, size=dataset["shape"][-1])
     classifier_training.save_trained(folder, params_, trained, classes=classes)
     return (folder / "README.md").read_text(), json.loads((folder / "model.json").read_text())
 
@@ -139,7 +140,7 @@ def test_the_stages_of_detector_and_segmenter_write_one(tmp_path: Path, monkeypa
     found = params_of(source=str(source), epochs=1)
     job = job_of(found, tmp_path, source)
     monkeypatch.setattr(train_detector, "FOLDER", str(tmp_path / "models" / "detector"))
-    train_detector.save(found, job, trained_detector(found, job)[-1], "cd" * 32)
+    train_detector.save(job, trained_detector(job, tmp_path)[-1], "cd" * 32)
     card, model = (tmp_path / "models/detector/README.md"), (tmp_path / "models/detector/model.json")
     front, metrics = front_matter(card.read_text()), json.loads(model.read_text())["metrics"]
     assert (front["license"], front["library_name"]) == ("agpl-3.0", "ultralytics")
@@ -152,10 +153,10 @@ def test_the_stages_of_detector_and_segmenter_write_one(tmp_path: Path, monkeypa
     write_json(source / "manifest.json", {**manifest, "generated": True})
     ours = from_mapping(TrainSegmenterParams, {**PARAMS, "source": str(source), "epochs": 1}, "train_segmenter")
     kept: list[dict] = []
-    job = Job(source=str(source), start="none", folder=tmp_path, device=torch.device("cpu"))
-    train(ours, job, on_epoch=lambda _, make: kept.append(make()))
+    job = SegmenterJob(params=ours, source=str(source), start="none")
+    train(job, folder=tmp_path, device=torch.device("cpu"), on_epoch=lambda _, make: kept.append(make()))
     monkeypatch.setattr(train_segmenter, "FOLDER", str(tmp_path / "models" / "segmenter"))
-    train_segmenter.save(ours, "none", kept[-1], "ef" * 32)
+    train_segmenter.save(job, kept[-1], "ef" * 32)
     text = (tmp_path / "models/segmenter/README.md").read_text()
     front = front_matter(text)
     assert (front["license"], front["pipeline_tag"]) == ("agpl-3.0", "mask-generation")

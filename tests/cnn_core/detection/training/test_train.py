@@ -10,7 +10,7 @@ import torch
 
 from cnn_core.detection import yolo
 from cnn_core.detection.training.job import architecture, build
-from cnn_core.detection.training.train import check_start, kept_weights, save_network, seen
+from cnn_core.detection.training.train import check_start, final_weights, sample_pictures, save_network
 from tests.helpers.detection_sets import CLASSES, rectangles
 from tests.helpers.detector_training import job_of, params_of, trained
 
@@ -28,8 +28,8 @@ def data(tmp_path_factory):
 def test_a_resumed_training_ends_with_the_same_weights_and_history(tmp_path, data):
     params = params_of(precision="bfloat16", ema_decay=0.9)
     job = job_of(params, tmp_path, data)
-    whole = trained(params, job)
-    rest = trained(params, job, resume=whole[0])
+    whole = trained(job, tmp_path)
+    rest = trained(job, tmp_path, resume=whole[0])
     assert [record["epoch"] for record in rest[-1]["history"]] == [1, 2, 3]
     assert len(rest) == 2
     for name, tensor in whole[-1]["ema"].items():
@@ -41,13 +41,13 @@ def test_a_resumed_training_ends_with_the_same_weights_and_history(tmp_path, dat
         )
     assert not whole[0]["finished"]
     assert whole[-1]["finished"]
-    assert trained(params, job, resume=whole[-1]) == []
+    assert trained(job, tmp_path, resume=whole[-1]) == []
 
 
 def test_the_rate_goes_down_at_every_step_and_validation_comes_when_asked(tmp_path, data):
     params = params_of(val_every=2, warmup_epochs=0.0, lrf=0.0)
     job = job_of(params, tmp_path, data)
-    history = trained(params, job)[-1]["history"]
+    history = trained(job, tmp_path)[-1]["history"]
     # 3 batches an epoch: the last one of epoch e starts at e - 1/3 of 3 epochs, on a cosine from lr0 to 0
     expected = [params.lr0 * (1 + torch.cos(torch.tensor((e - 1 / 3) / 3 * torch.pi)).item()) / 2 for e in (1, 2, 3)]
     assert [record["lr"] for record in history] == pytest.approx(expected)
@@ -57,8 +57,8 @@ def test_the_rate_goes_down_at_every_step_and_validation_comes_when_asked(tmp_pa
 def test_the_metrics_are_those_of_ultralytics_validator_on_the_saved_model(tmp_path, data):
     params = params_of(epochs=12, precision="bfloat16", mosaic=0.0, lr0=0.01)
     job = job_of(params, tmp_path, data)
-    last = trained(params, job)[-1]
-    save_network(tmp_path / "model.pt", params, job, kept_weights(params, last), imgsz=last["imgsz"])
+    last = trained(job, tmp_path)[-1]
+    save_network(tmp_path / "model.pt", job, final_weights(job, last), imgsz=last["imgsz"])
     from ultralytics import YOLO
 
     model = YOLO(tmp_path / "model.pt")
@@ -72,10 +72,11 @@ def test_the_metrics_are_those_of_ultralytics_validator_on_the_saved_model(tmp_p
 
 def test_best_keeps_the_best_epoch_and_last_the_last(tmp_path, data):
     params = params_of(select="best", epochs=6, lr0=0.01, mosaic=0.0)
-    last = trained(params, job_of(params, tmp_path, data))[-1]
+    job = job_of(params, tmp_path, data)
+    last = trained(job, tmp_path)[-1]
     best = max(last["history"], key=lambda record: record["mAP50-95"])
     assert last["best"]["mAP50-95"] == best["mAP50-95"]
-    weights = kept_weights(params, last)
+    weights = final_weights(job, last)
     assert weights is last["best_weights"]
     if last["best"]["epoch"] < 6:
         assert any(not torch.equal(tensor, last["ema"][name]) for name, tensor in weights.items())
@@ -106,22 +107,22 @@ def test_precision_reaches_the_training(tmp_path, data, monkeypatch):
     monkeypatch.setattr(trainer, "compute_in", lambda _, dtype, __: asked.append(dtype))
     for precision in ("bfloat16", "float32"):
         params = params_of(epochs=1, precision=precision)
-        trained(params, job_of(params, tmp_path, data))
+        trained(job_of(params, tmp_path, data), tmp_path)
     assert asked == [torch.bfloat16, None]
 
 
 def test_weights_are_taken_over_and_the_architecture_with_them(tmp_path, data):
     params = params_of(epochs=1)
     job = job_of(params, tmp_path, data)
-    last = trained(params, job)[-1]
-    save_network(tmp_path / "a.pt", params, job, last["ema"], imgsz=64)
+    last = trained(job, tmp_path)[-1]
+    save_network(tmp_path / "a.pt", job, last["ema"], imgsz=64)
     again = params_of(epochs=1, model="weights", weights=str(tmp_path / "a.pt"))
     job = job_of(again, tmp_path, data)
-    taken, every = check_start(again, job)
+    taken, every = check_start(job)
     assert taken == every == len(last["ema"])
     other = params_of(model="yolo11n.yaml", weights=str(tmp_path / "a.pt"))
     with pytest.raises(ValueError, match="set model to weights"):
-        check_start(other, job_of(other, tmp_path, data))
+        check_start(job_of(other, tmp_path, data))
 
 
 @pytest.mark.parametrize(
@@ -150,12 +151,12 @@ def test_a_size_letter_chooses_the_size():
 def test_a_diverged_training_says_so(tmp_path, data):
     params = params_of(box=1e38, warmup_epochs=0.0)
     with pytest.raises(ValueError, match=r"of epoch 1: training has diverged; lower lr0 \(now 0\.005\)"):
-        trained(params, job_of(params, tmp_path, data))
+        trained(job_of(params, tmp_path, data), tmp_path)
 
 
 def test_what_training_sees_is_shown_without_a_word(tmp_path, data, capfd):
     params = params_of()
-    rows, captions = seen(params, job_of(params, tmp_path, data), across=4, down=2)
+    rows, captions = sample_pictures(job_of(params, tmp_path, data), across=4, down=2)
     assert [row.shape for row in rows] == [(4, 3, 64, 64)] * 2
     assert {word for row in captions for text in row for word in text.split(", ")} <= {*CLASSES, ""}
     assert capfd.readouterr() == ("", "")
@@ -171,7 +172,7 @@ def test_a_users_damaged_file_stays_as_it_is(tmp_path):
     params = params_of()
     for content, learned in ((before, 12), (before[:300], 11)):
         cut.write_bytes(content)
-        rows, _ = seen(params, job_of(params, tmp_path, source), across=12, down=1)
+        rows, _ = sample_pictures(job_of(params, tmp_path, source), across=12, down=1)
         assert rows[0].shape == (learned, 3, 64, 64)
         assert cut.read_bytes() == content
 
@@ -184,7 +185,7 @@ def test_images_that_are_left_out_are_told(tmp_path):
     (source / "labels/train/5.txt").write_text("7 0.5 0.5 0.1 0.1\n")
     params = params_of(epochs=1)
     job = job_of(params, tmp_path, source)
-    left_out = trained(params, job)[-1]["left_out"]
+    left_out = trained(job, tmp_path)[-1]["left_out"]
     assert [Path(file).relative_to(source).as_posix() for file in left_out] == [
         "images/train/2.png",
         "images/train/5.png",
@@ -196,15 +197,15 @@ def test_images_that_are_left_out_are_told(tmp_path):
     (source / "images/val").mkdir()
     (source / "images/val/0.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"^none of 1 images can be learned from; .*0\.png: cannot identify"):
-        trained(params, job_of(params, tmp_path, source))
+        trained(job_of(params, tmp_path, source), tmp_path)
 
 
 @pytest.mark.slow
 def test_a_segmenter_learns_from_polygons(tmp_path):
     source = rectangles(tmp_path / "set", polygons=True)
     params = params_of(model="yolo11n-seg.yaml", epochs=2)
-    last = trained(params, job_of(params, tmp_path, source))[-1]
+    last = trained(job_of(params, tmp_path, source), tmp_path)[-1]
     assert {"mask_mAP50", "mask_mAP50-95", "train_seg_loss"} <= last["history"][-1].keys()
     job = job_of(params, tmp_path, source)
-    save_network(tmp_path / "model.pt", params, job, kept_weights(params, last), imgsz=64)
+    save_network(tmp_path / "model.pt", job, final_weights(job, last), imgsz=64)
     assert yolo.load_network(tmp_path / "model.pt").task == "segment"

@@ -18,7 +18,7 @@ from cnn_core.params import from_mapping
 from cnn_core.segmentation.training.data import draw_prompts, load_masks
 from cnn_core.segmentation.training.embeddings import Embeddings
 from cnn_core.segmentation.training.params import TrainSegmenterParams
-from cnn_core.segmentation.training.train import Job, train
+from cnn_core.segmentation.training.train import SegmenterJob, train
 from tests.helpers.mask_files import PARAMS, write_model, write_set
 from tests.helpers.paths import ROOT
 
@@ -80,7 +80,7 @@ def test_who_is_done_first_waits_for_the_embeddings_of_the_other(tmp_path):
             return [images[:, :1, :2, :2].float()]
 
         learner = SimpleNamespace(device=torch.device("cpu"), maps=maps)
-        return Embeddings(tmp_path / "run", "train", learner, data, together=(rank, 2))[np.arange(5)][0]
+        return Embeddings(tmp_path / "run", "train", learner, data, local_rank=(rank, 2))[np.arange(5)][0]
 
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(embedded, range(2)))
@@ -112,6 +112,6 @@ def test_a_batch_smaller_than_the_ranks_is_told(tmp_path, monkeypatch):
     source = write_set(tmp_path / "set", train=5)
     monkeypatch.setattr("cnn_core.segmentation.training.train.rank_and_world", lambda: (0, 20))
     params = from_mapping(TrainSegmenterParams, {**PARAMS, "source": str(source), "batch": 3}, "train_segmenter")
-    job = Job(source=str(source), start="none", folder=tmp_path, device=torch.device("cpu"))
+    job = SegmenterJob(params=params, source=str(source), start="none")
     with pytest.raises(ValueError, match="batches of 2 images cannot be shared by 20 workers; lower num_workers"):
-        train(params, job)
+        train(job, folder=tmp_path, device=torch.device("cpu"))

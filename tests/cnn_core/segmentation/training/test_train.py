@@ -24,7 +24,7 @@ from cnn_core.segmentation.training.data import draw_prompts, load_masks, read_m
 from cnn_core.segmentation.training.forward import decode, encode
 from cnn_core.segmentation.training.learner import SamLearner
 from cnn_core.segmentation.training.params import TrainSegmenterParams
-from cnn_core.segmentation.training.train import Job, final_state, start_network, train
+from cnn_core.segmentation.training.train import SegmenterJob, final_state, start_network, train
 from tests.helpers.mask_files import CLASSES, MODEL, PARAMS, picture, write_set
 from tests.helpers.sam_files import write_sam
 
@@ -50,10 +50,10 @@ def trained(source, folder, *, resume=None, **changes):
     """All checkpoints of a training."""
     params = parameters(source=str(source), **changes)
     start = params.weights if params.weights == "none" else str(params.weights)
-    job = Job(source=str(source), start=start, folder=folder, device=CPU)
+    job = SegmenterJob(params=params, source=str(source), start=start)
     kept: list[dict] = []
-    train(params, job, resume=resume, on_epoch=lambda _, make: kept.append(json_like(make())))
-    return params, kept
+    train(job, folder=folder, device=CPU, resume=resume, on_epoch=lambda _, make: kept.append(json_like(make())))
+    return job, kept
 
 
 def json_like(checkpoint):
@@ -63,12 +63,12 @@ def json_like(checkpoint):
 
 def test_a_tiny_network_learns_a_few_images_by_heart_and_a_segmenter_loads_it(source, tmp_path):
     # Single steps on four images; what is learned is measured by the product's own predictor.
-    params, kept = trained(source, tmp_path, epochs=60, val_every=60, learning_rate=0.01, batch=4, box_jitter=0.0)
-    _, state = final_state(params, "none", kept[-1])
+    job, kept = trained(source, tmp_path, epochs=60, val_every=60, learning_rate=0.01, batch=4, box_jitter=0.0)
+    _, state = final_state(job, kept[-1])
     folder = tmp_path / "segmenter"
     folder.mkdir()
     torch.save(state, folder / "model.pt")
-    card = {"imgsz": 64, "model": dataclasses.asdict(params.model)}
+    card = {"imgsz": 64, "model": dataclasses.asdict(job.params.model)}
     (folder / "model.json").write_text(json.dumps(card))
 
     everything = EverythingParams(
@@ -144,23 +144,22 @@ def test_the_decoder_without_fine_features_is_ultralytics_own(source):
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_sees_each_image_once(source, tmp_path, monkeypatch):
-    first = parameters(source=str(source))
-    _, kept = trained(source, tmp_path / "a", epochs=1)
-    _, state = final_state(first, "none", kept[-1])
+    first, kept = trained(source, tmp_path / "a", epochs=1)
+    _, state = final_state(first, kept[-1])
     folder = tmp_path / "model"
     folder.mkdir()
     torch.save(state, folder / "model.pt")
-    (folder / "model.json").write_text(json.dumps({"imgsz": 64, "model": dataclasses.asdict(first.model)}))
+    (folder / "model.json").write_text(json.dumps({"imgsz": 64, "model": dataclasses.asdict(first.params.model)}))
 
     seen = []
     plain = SamLearner.maps
     monkeypatch.setattr(SamLearner, "maps", lambda self, images: seen.append(len(images)) or plain(self, images))
     changes = {"weights": str(folder), "imgsz": 0, "epochs": 3}
-    params, kept = trained(source, tmp_path / "b", **changes)
+    job, kept = trained(source, tmp_path / "b", **changes)
     assert sum(seen) == 6  # 4 of train and 2 of val, in three epochs
     trained(source, tmp_path / "b", resume=kept[0], **changes)
     assert sum(seen) == 6
-    _, after = final_state(params, str(folder), kept[-1])
+    _, after = final_state(job, kept[-1])
     changed = {name.split(".")[0] for name in state if not torch.equal(state[name], after[name])}
     assert changed == {"mask_decoder"}
 
@@ -169,8 +168,8 @@ def test_a_frozen_encoder_stays_as_it_is_and_sees_each_image_once(source, tmp_pa
 @pytest.mark.parametrize(("name", "imgsz"), [("mobile_sam", 64), ("sam2.1_t", 64)])
 def test_official_checkpoints_are_fine_tuned_and_stay_official(source, tmp_path, name, imgsz):
     path = write_sam(tmp_path, name)
-    params, kept = trained(source, tmp_path / "run", weights=str(path), imgsz=imgsz, epochs=1, points=0.5)
-    _, state = final_state(params, str(path), kept[-1])
+    job, kept = trained(source, tmp_path / "run", weights=str(path), imgsz=imgsz, epochs=1, points=0.5)
+    _, state = final_state(job, kept[-1])
     (tmp_path / "out").mkdir()
     torch.save(state, tmp_path / "out/model.pt")
     (tmp_path / "out/model.json").write_text(json.dumps({"imgsz": imgsz, "model": {}}))

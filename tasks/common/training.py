@@ -1,0 +1,141 @@
+"""What all stages that train share: the run in progress on Ray, the files that a training leaves, its metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from cnn_core.files import write_json
+from cnn_core.model_card.card import CARD, finder_card, is_composed
+from cnn_core.params import Params
+from tasks.engine import distributed
+from tasks.engine.cluster import check_shared, ray_cluster
+from tasks.engine.runtime import Runtime, git_commit
+from tasks.engine.state import input_sha256, key_of, run_in_progress
+from tasks.engine.training_progress import TrainingProgress
+from tasks.engine.training_worker import WorkerContext
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+SCHEMA_VERSION = 1  # of a detector's and a segmenter's model.json
+Job = TypeVar("Job")
+Record = Mapping[str, Any]  # of an epoch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinishedTraining:
+    """The last checkpoint, and how many epochs an interrupted run had finished before this one continued it."""
+
+    checkpoint: dict[str, Any]
+    resumed_at: int
+
+
+@contextlib.contextmanager
+def train_on_ray(
+    work: Callable[[Job, WorkerContext], None],
+    job: Job,
+    runtime: Runtime,
+    *,
+    run_name: str,
+    progress: TrainingProgress,
+    shared: str | Path | None = None,
+    datasets: Callable[[], Mapping[str, Dataset]] = dict,
+) -> Iterator[FinishedTraining]:
+    """Run ``work(job, context)`` on every training worker; an interrupted run of the same name is continued.
+
+    The block writes the outputs. After it the run's checkpoints are deleted.
+
+    Args:
+        job: a frozen dataclass that Ray pickles whole; its paths are absolute.
+        run_name: follows from all that the result depends on, see `training_key`.
+        shared: the data folder, which all nodes of a running cluster must see.
+        datasets: makes the data sets that Ray streams; called once Ray has started.
+    """
+    with run_in_progress(runtime, run_name) as run:
+        with progress, ray_cluster(runtime):
+            if runtime.ray_address and shared is not None:
+                check_shared(run.storage, shared)
+            checkpoint = distributed.fit(work, job, runtime, run, on_message=progress.handle, datasets=datasets())
+        yield FinishedTraining(checkpoint=checkpoint, resumed_at=progress.resumed_at)
+
+
+def training_key(stage: str, params: Params, *, data: str, start: str | Path, **parts: Any) -> str:
+    """Return the key of a training: its parameters, the content of its data and first weights, and its stage's code.
+
+    Args:
+        data: a hash of the content.
+        start: the file or model folder of the first weights, or a path that is none.
+    """
+    # What the data and the weights hold counts, not where they lie.
+    values = {key: "" if key in ("source", "weights") else value for key, value in dataclasses.asdict(params).items()}
+    return key_of(stage, params=values, data=data, start=input_sha256(start), torch=torch.__version__, **parts)
+
+
+def write_curve(path: str | Path, history: Sequence[Record], columns: Sequence[str] = ()) -> None:
+    """Write one CSV row an epoch; a number that was not measured after it is left empty.
+
+    Args:
+        columns: which numbers; none = all, in the order in which they first appear.
+    """
+    names = columns or list(dict.fromkeys(name for record in history for name in record))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore", restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {name: round(value, 6) if isinstance(value, float) else value for name, value in record.items()}
+            for record in history
+        )
+
+
+def training_figures(history: Sequence[Record], network: nn.Module, resumed_at: int) -> dict[str, Any]:
+    """Return the metrics that a detector's and a segmenter's training share; images per second as a harmonic mean."""
+    return {
+        "epochs": len(history),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "images_per_s": round(len(history) / sum(1 / record["images_per_s"] for record in history), 1),
+        "training_seconds": round(sum(record["seconds"] for record in history), 1),
+        "resumed_at": resumed_at,
+    }
+
+
+def write_card(
+    folder: Path,
+    kind: str,
+    params: Params,
+    described: Mapping[str, Any],
+    *,
+    name: str,
+    source: str,
+    data_sha256: str,
+    history: Sequence[Record],
+    counts: Mapping[str, int],
+) -> None:
+    """Write the README and, last, the model.json of a detector's or a segmenter's model folder.
+
+    Args:
+        folder: where they are written, until it gets its ``name``.
+        kind: DETECTOR or SEGMENTER of `cnn_core.model_card.card`.
+        described: what is particular to the kind; it holds architecture, classes, imgsz, metrics and model.
+        counts: images by split.
+    """
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        **described,
+        "params": dataclasses.asdict(params),
+        "data_sha256": data_sha256,
+        "git_commit": git_commit(),
+        "epochs": len(history),
+    }
+    readme = finder_card(kind, card, counts, name=name, generated=is_composed(source))
+    (folder / CARD).write_text(readme, encoding="utf-8")
+    write_json(folder / "model.json", card)

@@ -76,7 +76,8 @@ def test_workers_run_this_trees_code_and_a_diverged_loss_fails_at_once_with_its_
     tree = workplace / "tree"
     for part in ("cnn_core", "tasks"):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "runtime.yaml", tree)
+    for file in ("runtime.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / file, tree)
     module = tree / "cnn_core/optimization.py"
     module.write_text(module.read_text().replace("training has diverged", "training has gone astray"))
     write_params(workplace, learning_rate=1e30, grad_clip=0.0)

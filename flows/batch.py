@@ -1,4 +1,4 @@
-"""The batch flow: a folder of images through the champions, on demand: detect, segment, classify."""
+"""The batch flow: send a folder of images through the champions (detect, segment, classify)."""
 
 import dataclasses
 import shutil
@@ -26,32 +26,35 @@ from flows.ui import notify
 from flows.ui.forms import Override, Text
 from tasks.engine.runtime import main_checkout
 
-Steps = Literal["detect", "segment", "classify"]
+StepName = Literal["detect", "segment", "classify"]
+DEFAULT_STEPS: tuple[StepName, ...] = ("detect", "classify")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """A stage of the pipeline that takes any images, fed with a folder and a champion."""
+class BatchStep:
+    """A stage of the pipeline that takes any images, with the champion that it uses."""
 
     stage: str
     section: str  # of params.yaml: its `weights` and `source`
     output: str
     model: str  # whose champion it takes
-    more: tuple[str, ...] = ()  # further overrides
+    prompts: tuple[str, ...] = ()  # overrides that name the segmenter's prompts
 
 
-def step(name: str, classifier: str, earlier: Sequence[str]) -> Step:
-    """
+def batch_step(name: str, classifier: str, earlier: Sequence[str]) -> BatchStep:
+    """Describe one step.
+
     Args:
         earlier: the steps before it: what was detected is segmented box by box.
     """
     if name == "classify":
         section, output = f"predict.{classifier}", f"data/predictions/{classifier}"
-        return Step(stage=f"predict@{classifier}", section=section, output=output, model=classifier)
+        return BatchStep(stage=f"predict@{classifier}", section=section, output=output, model=classifier)
+    output = f"data/predictions/{name}"
     if name == "detect":
-        return Step(stage="detect", section="detect", output="data/predictions/detect", model="detector")
-    boxes = ("segment.prompt=boxes", "segment.prompts=data/predictions/detect") if "detect" in earlier else ()
-    return Step(stage="segment", section="segment", output="data/predictions/segment", model="segmenter", more=boxes)
+        return BatchStep(stage=name, section=name, output=output, model="detector")
+    prompts = ("segment.prompt=boxes", "segment.prompts=data/predictions/detect") if "detect" in earlier else ()
+    return BatchStep(stage=name, section=name, output=output, model="segmenter", prompts=prompts)
 
 
 @flow(
@@ -64,92 +67,109 @@ def step(name: str, classifier: str, earlier: Sequence[str]) -> Step:
 )
 def batch(
     folder: Text,
-    steps: list[Steps] | None = None,
+    steps: list[StepName] | None = None,
     classifier: Literal["digits", "scenes"] = "scenes",
     output: Text | None = None,
     overrides: list[Override] | None = None,
     revision: Text | None = None,
 ) -> State[str]:
-    """Nothing of the checkout changes but the folder of the results.
+    """Send a folder of images through the champions.
+
+    Nothing of the checkout changes but the folder of the results.
 
     Args:
-        folder: images: a folder or .zip; a relative path means the checkout.
-        steps: what is done; empty: detect and classify. segment takes its boxes from detect, before it.
-        classifier: whose classes.
-        output: where the results go; empty: data/batch/<run>.
-        overrides: parameters as key=value, such as detect.weights=data/weights/yolo11n.pt.
-        revision: commit whose code runs; empty: the checkout's commit.
+        folder: The images: a folder or .zip; a relative path starts at the checkout.
+        steps: What is done; empty: detect and classify. segment takes its boxes from detect, before it.
+        classifier: The model that classifies.
+        output: The folder for the results; empty: data/batch/<run>.
+        overrides: Parameters as key=value, such as detect.weights=data/weights/yolo11n.pt.
+        revision: The commit whose code runs; empty: the checkout's commit.
     """
     root, name = main_checkout(find_root()), safe_name(f"batch-{flow_run.get_name() or 'run'}")
     target = root / output if output else own_folder(root / "data" / "batch") / name
     try:
         check_sharing(root)
-        source = _checked(root / folder, target)
-        chosen = [
-            step(each, classifier, (steps or [])[:place]) for place, each in enumerate(steps or ("detect", "classify"))
-        ]
-        if any(each.stage == "segment" and not each.more for each in chosen) and not _prompted(overrides or []):
-            raise ValueError("segment takes its prompts from detect: name that step before it, or segment.prompts=FILE")
-        settings, models = champions_of(root, chosen, overrides or [])
+        source = check_folders(root / folder, target)
+        chosen = choose_steps(steps or DEFAULT_STEPS, classifier, overrides or [])
+        weights, models = champions_of(root, chosen, overrides or [])
         with workspace(root, name=name, revision=resolve(root, revision or "HEAD")) as place:
-            inputs = [f"{each.section}.source={source}" for each in chosen]
-            more = [override for each in chosen for override in each.more]
-            stages = [each.stage for each in chosen]
-            nodes = run_stages(place, stages, None, [*inputs, *more, *settings, *(overrides or [])])
+            settings = [f"{step.section}.source={source}" for step in chosen]
+            settings += [override for step in chosen for override in step.prompts]
+            stages = [step.stage for step in chosen]
+            nodes = run_stages(place, stages, None, [*settings, *weights, *(overrides or [])])
             commit = save_and_share(place, name, nodes)
-            story = {
+            origin = {
                 "source": str(source),
                 "models": models,
                 "experiment": experiment_of(root, commit),
                 "commit": commit,
             }
-            collect(place, chosen, target, story)
+            collect(place, chosen, target, origin)
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
-    text = "\n".join([f"Results: `{target}`", "", *(f"- {key}: {value}" for key, value in models.items())])
+    text = "\n".join([f"Results: `{target}`", "", *(f"- {stage}: {model}" for stage, model in models.items())])
     create_markdown_artifact(text, key="batch", description=f"{folder} through the champions")
     get_run_logger().info("results: %s", target)
-    return Completed(message=f"{', '.join(each.stage for each in chosen)}: {target}", data=str(target))
+    return Completed(message=f"{', '.join(stages)}: {target}", data=str(target))
 
 
-def champions_of(root: Path, chosen: Sequence[Step], overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Overrides that give each step its champion, and what each takes, for people; an override of weights goes before.
+def choose_steps(names: Sequence[StepName], classifier: str, overrides: Sequence[str]) -> list[BatchStep]:
+    """Describe the steps that were asked for.
+
+    Raises:
+        ValueError: nothing gives the segmenter its prompts.
+    """
+    steps = [batch_step(name, classifier, names[:index]) for index, name in enumerate(names)]
+    prompted = any(override.startswith(("segment.prompts=", "segment.prompt=everything")) for override in overrides)
+    if any(step.stage == "segment" and not step.prompts for step in steps) and not prompted:
+        raise ValueError("segment takes its prompts from detect: name that step before it, or segment.prompts=FILE")
+    return steps
+
+
+def champions_of(root: Path, steps: Sequence[BatchStep], overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Find each step's champion, except where an override names other weights.
+
+    Returns:
+        overrides that give the steps their champions' weights; and stage -> model, for people.
 
     Raises:
         ValueError: a champion is needed and there is none.
     """
-    given = dict(override.partition("=")[::2] for override in overrides)
+    values = dict(override.partition("=")[::2] for override in overrides)
     settings, models = [], {}
-    for each in chosen:
-        key = f"{each.section}.weights"
-        if key in given:
-            models[each.stage] = given[key]
+    for step in steps:
+        key = f"{step.section}.weights"
+        if key in values:
+            models[step.stage] = values[key]
             continue
-        now = champion(root, each.model)
-        if now is None:
+        current = champion(root, step.model)
+        if current is None:
             raise ValueError(
-                f"{each.stage} needs a champion of {each.model}, and there is none yet: promote one "
-                f"(gridflow champions promote {each.model}), or name weights with {key}=PATH"
+                f"{step.stage} needs a champion of {step.model}, and there is none yet: promote one "
+                f"(gridflow champions promote {step.model}), or name weights with {key}=PATH"
             )
-        settings.append(f"{key}={fetch(root, each.model)}")
-        models[each.stage] = f"{each.model} {now.name} ({now.commit[:10]})"
+        settings.append(f"{key}={fetch(root, step.model)}")
+        models[step.stage] = f"{step.model} {current.name} ({current.commit[:10]})"
     return settings, models
 
 
-def collect(place: Workspace, chosen: Sequence[Step], target: Path, story: dict[str, Any]) -> None:
-    """The steps' outputs, copied into one folder, a folder each, with ``batch.json``: where they come from."""
+def collect(place: Workspace, steps: Sequence[BatchStep], target: Path, origin: dict[str, Any]) -> None:
+    """Copy the steps' outputs into one folder, with ``batch.json``, which says where they come from."""
     with whole_folder(target) as partial:
-        for each in chosen:
-            made = place.root / each.output
-            shutil.copytree(made, partial / Path(each.output).name, symlinks=False)
-        write_json(partial / "batch.json", story)
+        for step in steps:
+            shutil.copytree(place.root / step.output, partial / Path(step.output).name, symlinks=False)
+        write_json(partial / "batch.json", origin)
 
 
-def _prompted(overrides: Sequence[str]) -> bool:
-    return any(override.startswith(("segment.prompts=", "segment.prompt=everything")) for override in overrides)
+def check_folders(source: Path, target: Path) -> Path:
+    """Check both folders before anything runs.
 
+    Returns:
+        the images' absolute path.
 
-def _checked(source: Path, target: Path) -> Path:
+    Raises:
+        ValueError: there are no images, or the results cannot go to ``target``.
+    """
     if not source.exists():
         raise ValueError(f"{source} does not exist: name a folder or .zip of images")
     if target.exists() and not (target / "batch.json").is_file():

@@ -1,8 +1,4 @@
-"""The report in short: what ``gridflow summary`` prints.
-
-Prints Markdown, for a pull request's comment, of the workspace or of any run that ``gridflow compare`` knows.
-``--pdf`` prints the page itself by a Chromium that is installed; without one the browser's own print does the same.
-"""
+"""The report in short, as Markdown for a pull request's comment, and the report's page as a PDF."""
 
 from __future__ import annotations
 
@@ -21,20 +17,24 @@ PRINTING_S = 180
 
 
 def short(root: Path, name: str = WORKSPACE, against: str | None = None) -> str:
-    """The summary of a run, with the comparison to another below it.
+    """Summarise a run in Markdown, with the comparison with another run below.
+
+    Args:
+        name: the run, as `compare_runs` names runs.
+        against: the other run; None: no comparison.
 
     Raises:
         ValueError: as `compare_runs`.
     """
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         text = summary(find_side(root, name, Path(scratch)).root)
-    return (
-        text if against is None else f"{text}\n### Against {against}\n\n{markdown(compare_runs(root, against, name))}\n"
-    )
+    if against is None:
+        return text
+    return f"{text}\n### Against {against}\n\n{markdown(compare_runs(root, against, name))}\n"
 
 
 def write_pdf(root: Path, name: str, target: Path) -> None:
-    """The report's page, printed by a Chromium.
+    """Print the report's page to a PDF with a Chromium that is installed.
 
     Raises:
         ValueError: there is no Chromium, no report, or it prints nothing.

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cnn_core.annotations.tables import read_objects
-from flows.batch import champions_of, step
+from flows.batch import batch_step, champions_of
 from flows.registry.promotion import promote
 from flows.repository.git import git
 from tests.helpers.champion_repository import make, set_skill
@@ -83,11 +83,11 @@ def objects(folder: Path) -> pd.DataFrame:
 
 
 def test_weights_named_by_hand_need_no_champion(tmp_path: Path) -> None:
-    chosen = [step("detect", "scenes", [])]
+    chosen = [batch_step("detect", "scenes", [])]
     assert champions_of(tmp_path, chosen, ["detect.weights=x.pt"]) == ([], {"detect": "x.pt"})
 
 
 def test_what_was_detected_is_segmented_by_its_boxes() -> None:
     boxes = ("segment.prompt=boxes", "segment.prompts=data/predictions/detect")
-    assert step("segment", "scenes", ["detect"]).more == boxes
-    assert step("segment", "scenes", []).more == ()
+    assert batch_step("segment", "scenes", ["detect"]).prompts == boxes
+    assert batch_step("segment", "scenes", []).prompts == ()

@@ -79,7 +79,8 @@ def batch(
 
     Args:
         folder: The images: a folder or .zip; a relative path starts at the checkout.
-        steps: What is done; empty: detect and classify. segment takes its boxes from detect, before it.
+        steps: What is done; empty: detect and classify. segment takes its boxes from detect, before
+            it.
         classifier: The model that classifies.
         output: The folder for the results; empty: data/batch/<run>.
         overrides: Parameters as key=value, such as detect.weights=data/weights/yolo11n.pt.
@@ -154,7 +155,7 @@ def champions_of(root: Path, steps: Sequence[BatchStep], overrides: Sequence[str
 
 
 def collect(place: Workspace, steps: Sequence[BatchStep], target: Path, origin: dict[str, Any]) -> None:
-    """Copy the steps' outputs into one folder, with ``batch.json``, which says where they come from."""
+    """Copy the steps' outputs into one folder, with their origin in ``batch.json``."""
     with whole_folder(target) as partial:
         for step in steps:
             shutil.copytree(place.root / step.output, partial / Path(step.output).name, symlinks=False)

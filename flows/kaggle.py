@@ -1,4 +1,4 @@
-"""Downloads from Kaggle by kagglehub, and what a person is told when Kaggle will not give."""
+"""Download data sets from Kaggle with kagglehub; say what to do when Kaggle refuses."""
 
 from __future__ import annotations
 
@@ -24,24 +24,27 @@ class KaggleSource:
 
     kind: Literal["competition", "dataset"]
     handle: str  # as in Kaggle's address: digit-recognizer, owner/name
-    folder: str  # in data/sources/
-    parameter: str  # that a run names the folder by
-    files: tuple[str, ...]  # files and folders that have to be there after the download
+    folder: str  # its name in data/sources/
+    parameter: str  # which names the folder in a run
+    files: tuple[str, ...]  # files and folders that the download must bring
 
 
 def download(source: KaggleSource, folder: Path) -> None:
-    """Put the unpacked files into ``folder``, which need not exist; what it holds after an error is of no use.
+    """Download a source and unpack it into ``folder``, which need not exist.
+
+    After an error the folder's content is incomplete.
 
     Raises:
-        ValueError: Kaggle refused, could not be reached or sent something else; the sentence says what to do.
+        ValueError: Kaggle refused, could not be reached or sent something else; the sentence says
+            what to do.
     """
     import kagglehub
     import requests
     from kagglehub.exceptions import UnauthenticatedError
 
-    get = kagglehub.competition_download if source.kind == "competition" else kagglehub.dataset_download
+    download_from = kagglehub.competition_download if source.kind == "competition" else kagglehub.dataset_download
     try:
-        get(source.handle, output_dir=str(folder))
+        download_from(source.handle, output_dir=str(folder))
     except UnauthenticatedError:
         raise ValueError(f"Kaggle needs your credentials: {_CREDENTIALS}; {_by_hand(source)}") from None
     except requests.HTTPError as error:
@@ -54,12 +57,12 @@ def download(source: KaggleSource, folder: Path) -> None:
         raise ValueError(f"Kaggle's archive of {source.handle} is damaged ({error}); {_by_hand(source)}") from error
     if absent := [name for name in source.files if not (folder / name).exists()]:
         raise ValueError(f"Kaggle's {source.handle} came without {', '.join(absent)}; {_by_hand(source)}")
-    shutil.rmtree(folder / ".complete", ignore_errors=True)  # kagglehub's own note
+    shutil.rmtree(folder / ".complete", ignore_errors=True)  # kagglehub's marker
 
 
 def _by_hand(source: KaggleSource) -> str:
-    *most, last = source.files
+    *first, last = source.files
     return (
-        f"or download {', '.join(most)} and {last} of the {source.kind} {source.handle} by hand into "
+        f"or download {', '.join(first)} and {last} of the {source.kind} {source.handle} by hand into "
         f"data/sources/{source.folder}/ and run with --set {source.parameter}=data/sources/{source.folder}"
     )

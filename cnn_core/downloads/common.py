@@ -1,7 +1,7 @@
-"""What fetching official weights has in common, whoever publishes them (fetch_weights.py, fetch_yolo.py).
+"""What the downloads of official weights have in common, whoever publishes them.
 
 folder/<file>        as it is published
-       <stem>.json   where it came from, and its SHA-256, which readers hold the file against; written last
+       <stem>.json   its origin and its SHA-256, which readers check; written last
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 
 from cnn_core.files import write_json
 
-FAILED, UNKNOWN = 3, 4  # exit statuses; a sentence, or the end of one, is on standard output
+FAILED, UNKNOWN = 3, 4  # exit codes; a sentence, or the end of one, is on standard output
 
 
 @contextlib.contextmanager
-def beside(target: Path) -> Iterator[Path]:
-    """An empty folder to download into, from which a file becomes ``target`` in one move; gone afterwards."""
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``target`` to download into; it is removed afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as partial:
         yield Path(partial)
 
 
-def put(file: Path, target: Path, origin: dict[str, Any]) -> Path:
-    """Replace ``target`` by what came, and note where it came from."""
+def replace(file: Path, target: Path, origin: dict[str, Any]) -> Path:
+    """Replace ``target`` by the downloaded file in one move, and note its origin."""
     note = target.with_suffix(".json")
-    note.unlink(missing_ok=True)  # so that a kill between the two moves leaves no note of another file
+    note.unlink(missing_ok=True)  # a kill between the two moves must not leave another file's note
     file.rename(target)
     write_json(note, origin)
     return target
@@ -45,27 +45,32 @@ def command_line(
     unknown: Callable[[str], str | None],
     fetch: Callable[..., Path],
 ) -> int:
-    """``python -m PROGRAM NAME FOLDER [--url URL]``: a process of its own for ``flows``, which must not import what
-    brings the weights.
+    """Run ``python -m PROGRAM NAME FOLDER [--url URL]``.
+
+    It is a process of its own for ``flows``, which must not import the libraries that download.
 
     Args:
+        about: the description for ``--help``.
         name, url: help texts.
-        unknown: the end of a sentence when nobody has weights of a name, else None.
-        fetch: (name, folder, url=…); a `ValueError` is a failure that is told in its sentence.
+        unknown: gives the end of a sentence when nobody publishes weights of a name, else None.
+        fetch: (name, folder, url=…); its `ValueError` becomes the exit code `FAILED`.
+
+    Returns:
+        the exit code.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
     parser.add_argument("name", help=name)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", help=url)
     arguments = parser.parse_args()
-    with contextlib.redirect_stdout(sys.stderr):  # libraries tell what they do
-        said, status = unknown(arguments.name), UNKNOWN
-        if said is None:
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print their progress
+        message, code = unknown(arguments.name), UNKNOWN
+        if message is None:
             try:
                 fetch(arguments.name, arguments.folder, url=arguments.url)
             except ValueError as error:
-                said, status = str(error), FAILED
-    if said is not None:
-        print(said)
-        return status
-    return 0
+                message, code = str(error), FAILED
+    if message is None:
+        return 0
+    print(message)
+    return code

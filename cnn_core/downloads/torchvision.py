@@ -1,12 +1,12 @@
-"""Download torchvision's own weights of one network to a folder:
+"""Download torchvision's own weights of one network to a folder.
 
-``python -m cnn_core.downloads.torchvision BUILDER FOLDER``.
+``python -m cnn_core.downloads.torchvision BUILDER FOLDER`` writes
 
-FOLDER/BUILDER.pth    the state dict as torchvision publishes it
-       BUILDER.json   where it came from, and its SHA-256; written last
+    FOLDER/BUILDER.pth    the state dict as torchvision publishes it
+           BUILDER.json   its origin and its SHA-256; written last
 
-A process of its own for ``flows``, which must not import torch. It exits 3, with one sentence on its standard output,
-when the file cannot be had, and 4, with the end of one, when there is no such network.
+The exit code is 3, with a sentence on standard output, when the download failed, and 4, with the
+end of a sentence, when there is no such network.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ import urllib.error
 from pathlib import Path
 
 from cnn_core.classification.architectures.torchvision_model import builders, unknown_builder
-from cnn_core.downloads.common import beside, command_line, put
+from cnn_core.downloads.common import command_line, folder_beside, replace
 from cnn_core.files import file_sha256
 
-_SILENCE_S = 60.0  # a server that says nothing for so long has gone
+_SILENCE_S = 60.0  # a server that sends nothing for so long counts as gone
 
 
 def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -> Path:
-    """Download the DEFAULT weights of a torchvision network; those that were there are replaced in one move.
+    """Download the DEFAULT weights of a torchvision network; they replace former ones in one move.
 
     Args:
-        url: another place to get the same file from; its name must keep the digits of its SHA-256.
+        builder: the network's name, as torchvision's builders have it.
+        url: another address of the same file; its name must keep the digits of its SHA-256.
+
+    Returns:
+        the file.
 
     Raises:
-        ValueError: there is no such builder, or the file could not be had or is not the one that its name promises.
-            What was there before stays.
+        ValueError: there is no such builder, or the file could not be downloaded or is not the one
+            that its name promises. What was there before stays.
     """
     if builder not in builders():
         raise ValueError(f"the network {unknown_builder(builder)}")
@@ -41,7 +45,7 @@ def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -
 
     weights = torchvision.models.get_model_weights(builder).DEFAULT
     url, target = url or weights.url, Path(folder) / f"{builder}.pth"
-    with beside(target) as partial:
+    with folder_beside(target) as partial:
         try:
             file = _download(url, partial)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, http.client.HTTPException) as error:
@@ -56,11 +60,11 @@ def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -
             "sha256": file_sha256(file),
             "torchvision": torchvision.__version__,
         }
-        return put(file, target, origin)
+        return replace(file, target, origin)
 
 
 def _download(url: str, folder: Path) -> Path:
-    """The one file in ``folder``, checked against the hash in its name and to be a state dict."""
+    """Download the file into an empty folder; check its hash, and that it is a state dict."""
     from torch.hub import load_state_dict_from_url
 
     load_state_dict_from_url(url, str(folder), map_location="cpu", check_hash=True, weights_only=True)
@@ -77,13 +81,13 @@ def _reason(error: Exception) -> str:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     socket.setdefaulttimeout(_SILENCE_S)
     return command_line(
         "cnn_core.downloads.torchvision",
         __doc__,
         name="the name of a torchvision network, such as alexnet",
-        url="another place to get the file from; its name must stay",
+        url="another address of the file; its name must stay",
         unknown=lambda name: None if name in builders() else unknown_builder(name),
         fetch=fetch_weights,
     )

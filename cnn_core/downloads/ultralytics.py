@@ -1,12 +1,12 @@
-"""Download one of Ultralytics' official weights files to a folder:
+"""Download one of Ultralytics' official weights files to a folder.
 
-``python -m cnn_core.downloads.ultralytics yolo11n.pt FOLDER``.
+``python -m cnn_core.downloads.ultralytics yolo11n.pt FOLDER`` writes
 
-FOLDER/yolo11n.pt     as Ultralytics publishes it
-       yolo11n.json   where it came from, and its SHA-256; written last
+    FOLDER/yolo11n.pt     as Ultralytics publishes it
+           yolo11n.json   its origin and its SHA-256; written last
 
-A process of its own for ``flows``, which must not import Ultralytics. It exits 3, with one sentence on its standard
-output, when the file cannot be had, and 4, with the end of one, when there is no such file.
+The exit code is 3, with a sentence on standard output, when the download failed, and 4, with the
+end of a sentence, when there is no such file.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ import tempfile
 from pathlib import Path
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.downloads.common import beside, command_line, put
+from cnn_core.downloads.common import command_line, folder_beside, replace
 from cnn_core.files import file_sha256
 
-_STARTS = (b"PK", b"\x80\x02")  # of what torch.save writes, today and before torch 1.6; a log-in page starts otherwise
+# The first bytes of what torch.save writes, today and before torch 1.6, unlike a log-in page.
+_STARTS = (b"PK", b"\x80\x02")
 
 
 def fetch_yolo(name: str, folder: str | Path, *, url: str | None = None) -> Path:
-    """Download official weights by the name of their file; those that were there are replaced in one move.
+    """Download official weights by the name of their file; they replace former ones in one move.
 
     Args:
-        url: another place to get the same file from.
+        url: another address of the same file.
+
+    Returns:
+        the file.
 
     Raises:
-        ValueError: there is no such file, or it could not be had or is no weights file. What was there before stays.
+        ValueError: there is no such file, or it could not be downloaded or is no weights file. What
+            was there before stays.
     """
     target = Path(folder) / name
-    with beside(target) as partial:
+    with folder_beside(target) as partial:
         quiet(partial)
         if name not in official_names():
             raise ValueError(f"the weights {unknown_name(name)}")
@@ -56,18 +61,21 @@ def fetch_yolo(name: str, folder: str | Path, *, url: str | None = None) -> Path
             "sha256": file_sha256(file),
             "ultralytics": ultralytics.__version__,
         }
-        return put(file, target, origin)
+        return replace(file, target, origin)
 
 
 def official_names() -> list[str]:
-    """The weights files that this version of Ultralytics knows; `quiet` goes before."""
+    """List the weights files that this version of Ultralytics knows; call `quiet` first."""
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
     return sorted(name for name in GITHUB_ASSETS_NAMES if name.endswith(".pt"))
 
 
 def unknown_name(name: str) -> str:
-    """``of Ultralytics are not called 'yolo11z.pt'; did you mean yolo11x.pt?``"""
+    """Write the end of a sentence about a name that Ultralytics does not know.
+
+    For example: ``of Ultralytics are not called 'yolo11z.pt'; did you mean yolo11x.pt?``
+    """
     near = difflib.get_close_matches(name, official_names(), n=1)
     return f"of Ultralytics are not called {name!r}" + (f"; did you mean {near[0]}?" if near else "")
 
@@ -87,7 +95,11 @@ def _download(name: str, folder: Path, url: str | None) -> Path:
 
 
 def _reason(error: BaseException) -> str:
-    """In a word; Ultralytics takes every failure for a missing connection when its own probe of the network fails."""
+    """Say briefly why a download failed.
+
+    The server's status goes first: Ultralytics takes every failure for a missing connection when
+    its own probe of the network fails.
+    """
     status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
     return f"the server answered {status}" if status else " ".join(str(error).replace("❌", "").split()).rstrip(".")
 
@@ -106,12 +118,12 @@ def _unknown(name: str) -> str | None:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     return command_line(
         "cnn_core.downloads.ultralytics",
         __doc__,
         name="the file's name, such as yolo11n.pt",
-        url="another place to get the file from",
+        url="another address of the file",
         unknown=_unknown,
         fetch=fetch_yolo,
     )

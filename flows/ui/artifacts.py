@@ -1,4 +1,4 @@
-"""What a run shows in the UI as artifacts: metrics and pictures of a stage, the summary of a run."""
+"""The artifacts of a run in the UI: metrics and pictures of a stage, the summary of a run."""
 
 import base64
 import contextlib
@@ -14,12 +14,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from cnn_core.reporting import summary as report_summary
 from flows.repository.graph import StageNode
 
-SIDE, LARGEST = 1200, 300_000  # a picture's pixels and bytes: it is kept in the server's database
+# The limits of a picture, in pixels and bytes, because the server keeps it in its database.
+SIDE, LARGEST = 1200, 300_000
 
 
 @contextlib.contextmanager
 def if_it_can_be_shown(what: str) -> Iterator[None]:
-    """What is only shown is no result: a server that does not answer costs a warning, and not the stage."""
+    """Turn an error into a warning, because what is only shown must not cost the stage."""
     try:
         yield
     except Exception as error:
@@ -27,18 +28,21 @@ def if_it_can_be_shown(what: str) -> Iterator[None]:
 
 
 def publish_results(node: StageNode, root: Path) -> None:
-    """The stage's metrics as a table, its plots as pictures."""
+    """Publish the stage's metrics as a table and its plots as pictures."""
     for path in node.metrics:
         metrics = json.loads((root / path).read_text())
         rows = [{"metric": key, "value": value} for key, value in metrics.items() if not isinstance(value, dict | list)]
         create_table_artifact(key=f"{node.slug}-metrics", table=rows, description=f"{node.name}: {node.description}")
-    pictures = [root / path for path in node.outputs if path.endswith(".png")]
-    if shown := [markdown for path in pictures if (markdown := picture(path))]:
-        create_markdown_artifact("\n\n".join(shown), key=f"{node.slug}-plots", description=f"{node.name}: plots")
+    plots = [root / path for path in node.outputs if path.endswith(".png")]
+    if pictures := [markdown for path in plots if (markdown := picture(path))]:
+        create_markdown_artifact("\n\n".join(pictures), key=f"{node.slug}-plots", description=f"{node.name}: plots")
 
 
 def picture(path: Path) -> str:
-    """A picture as Markdown, made smaller where it is large; empty where there is none or it cannot be small."""
+    """Write a picture as Markdown, made smaller where it is large.
+
+    The text is empty where there is no picture or it stays too large.
+    """
     if not path.is_file():
         return ""
     kind, data = "png", path.read_bytes()
@@ -50,11 +54,16 @@ def picture(path: Path) -> str:
 
 
 def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
-    """At the end of a run: the report in short where the run made one, how its stages went, where the report lies."""
+    """Publish the summary of a run: the report in short, and how the stages went.
+
+    Args:
+        text: how the stages went.
+        experiment: the run's experiment, if it is one.
+    """
     reports = [path for node in nodes for path in node.outputs if path.startswith("data/reports")]
     apply = f"`dvc exp apply {experiment}` brings it into the checkout: " if experiment else ""
-    lies = [f"- report: {apply}`{root / path}`" for path in reports if experiment or (root / path).exists()]
-    parts = [f"```\n{text.strip()}\n```", "", *lies]
+    places = [f"- report: {apply}`{root / path}`" for path in reports if experiment or (root / path).exists()]
+    parts = [f"```\n{text.strip()}\n```", "", *places]
     if any((root / path).exists() for path in reports):
         with if_it_can_be_shown("the report in short"):
             parts = [report_summary.summary(root), *parts]
@@ -64,6 +73,6 @@ def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experimen
 def _smaller(data: bytes) -> bytes:
     image = Image.open(io.BytesIO(data)).convert("RGB")
     image.thumbnail((SIDE, SIDE))
-    made = io.BytesIO()
-    image.save(made, "JPEG", quality=80)
-    return made.getvalue()
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=80)
+    return jpeg.getvalue()

@@ -1,4 +1,4 @@
-"""The fields of the form in the Prefect UI: what `pipeline` takes, with descriptions, bounds and choices.
+"""The fields of the form in the Prefect UI, with descriptions, bounds and choices.
 
 All are empty by default, and empty means: as committed. So a deployment freezes no value.
 """
@@ -14,30 +14,31 @@ from flows.repository.parameters import recipes
 
 
 def _choices(schema: dict[str, Any]) -> None:
-    """The recipes of this checkout, when Prefect asks for the form."""
+    """Offer the recipes of this checkout as choices, when Prefect asks for the form."""
     try:
-        found = recipes(find_root())
+        names = recipes(find_root())
     except ValueError:  # the form is asked for outside a checkout
         return
-    if found:
-        schema["enum"] = found
+    if names:
+        schema["enum"] = names
 
 
-Empty = SkipJsonSchema[None]  # None, of which the form does not speak: a field to fill, and no choice of types
+# None, which the form leaves out: it shows a field to fill, and no choice of types.
+Empty = SkipJsonSchema[None]
 Recipe = Annotated[str, Field(json_schema_extra=_choices)]
-# Checked by the form alone: the command line says it in sentences of its own.
+# The form alone checks these; the command line has messages of its own.
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 Override = Annotated[str, Field(json_schema_extra={"pattern": "=", "examples": ["train.digits.seed=1"]})]
 
 
 def _empty(schema: dict[str, Any]) -> None:
-    """No defaults, or the form sends each empty field as null, which its own check then refuses."""
+    """Remove the defaults: with them the form sends empty fields as null, which it then refuses."""
     for field in schema["properties"].values():
         field.pop("default", None)
 
 
 class Values(BaseModel):
-    """The values that people change most; each field's title is its name in params.yaml."""
+    """The parameters that people change most; a field's title is its name in params.yaml."""
 
     model_config = ConfigDict(extra="forbid", title="Values of params.yaml", json_schema_extra=_empty)
 
@@ -70,7 +71,7 @@ class Values(BaseModel):
     )
 
     def overrides(self) -> Iterator[str]:
-        """``train.digits.epochs=3`` for each field that is filled."""
+        """Give an override, such as ``train.digits.epochs=3``, for each field that is filled."""
         for name, field in type(self).model_fields.items():
             if (value := getattr(self, name)) is not None:
                 yield f"{field.title}={value}"

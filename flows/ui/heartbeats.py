@@ -1,9 +1,10 @@
-"""A run whose process died with its worker or its machine does not stay Running and holds no slot.
+"""Crash the runs whose process died with its worker or its machine, so that they hold no slot.
 
-While a flow runs it sends heartbeats. An automation of the server's crashes a run of our
-deployments that has missed some: ``make ui`` sets it up, and for a server of your own ``python -m
-flows.ui.heartbeats`` (with ``PREFECT_API_URL``). By prefect.yaml the runs of workers send them as
-often; others, of the command line perhaps, send fewer and are left alone.
+A flow sends heartbeats while it runs. An automation of the server crashes a run of this project's
+deployments that has missed some. ``make ui`` sets the automation up; for a server of your own
+``python -m flows.ui.heartbeats`` does (with ``PREFECT_API_URL``). By prefect.yaml the runs of workers
+send heartbeats as often as it expects. Other runs, such as those of the command line, send fewer and
+are left alone.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ TAG = "gridflow"  # of every deployment
 EVERY_S = 30  # the least that Prefect allows
 MISSED = 3  # a busy machine may be late with one
 MESSAGE = (
-    "Its process sends no heartbeat any more: it was killed, or its machine is gone. The next run goes on from there."
+    "The run's process sends no heartbeat any more: it was killed, or its machine is gone. The next run goes on from "
+    "there."
 )
 VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 
 
 def send_heartbeats() -> None:
-    """What this process and those that it starts do from now on; before Prefect is imported."""
+    """Let this process and its children send heartbeats; call it before Prefect is imported."""
     os.environ[VARIABLE] = str(EVERY_S)  # as the automation expects
 
 
 def crash_silent_runs() -> None:
-    """Make the automation, once. One of that name that is there stays as somebody may have changed it in the UI."""
+    """Create the automation, unless one of its name exists, which a person may have changed."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
@@ -38,10 +40,10 @@ def crash_silent_runs() -> None:
     with get_client(sync_client=True) as client:
         if client.read_automations_by_name(NAME):
             return
-        ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
+        final_states = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
         trigger = EventTrigger(
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ends},
+            expect={"prefect.flow-run.heartbeat", *final_states},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             match_related=ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]}),
             for_each={"prefect.resource.id"},
@@ -49,7 +51,7 @@ def crash_silent_runs() -> None:
             threshold=1,
             within=timedelta(seconds=MISSED * EVERY_S),
         )
-        action = ChangeFlowRunState(state=StateType.CRASHED, message=MESSAGE)
+        action = ChangeFlowRunState(name=None, state=StateType.CRASHED, message=MESSAGE, force=False)
         client.create_automation(AutomationCore(name=NAME, description=MESSAGE, trigger=trigger, actions=[action]))
 
 

@@ -1,7 +1,8 @@
-"""Where data and models come from: each output of a stage as a Prefect asset with its MD5 and what it was made of.
+"""Where data and models come from: a stage's outputs as Prefect assets, with their MD5s and inputs.
 
-Prefect's own server keeps assets as events and shows no graph of them (its Cloud does), so a run has the artifact
-``lineage`` as well: a table of all that it made, or found made.
+Prefect's own server keeps assets as events and shows no graph of them (its Cloud does). So a run
+has the artifact ``lineage`` as well: a table of all outputs, whether the run made them or they were
+fresh.
 """
 
 from __future__ import annotations
@@ -20,42 +21,48 @@ from cnn_core.params import read_yaml
 from flows.repository.git import git
 from flows.repository.graph import StageNode
 
-SHOWN = ("data/metrics/", "data/plots/")  # said by artifacts of their own
+OTHER_ARTIFACTS = ("data/metrics/", "data/plots/")  # these are shown as artifacts of their own
 NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._~/@+-]+")
 
 
 def assets_of(node: StageNode, root: Path) -> list[Asset]:
-    """The data and models that a stage makes."""
+    """List the data and models that a stage makes."""
     return [
         Asset(key=key_of(path), properties=AssetProperties(name=path, description=node.description or node.name))
         for path in node.outputs
-        if not path.startswith(SHOWN) and (root / path).is_relative_to(root)
+        if not path.startswith(OTHER_ARTIFACTS) and (root / path).is_relative_to(root)
     ]
 
 
 def sources_of(node: StageNode) -> list[Asset]:
-    """What it is made of that no stage makes: sources, weights; not code. The rest follows from the graph."""
+    """List a stage's inputs that no stage makes: sources and weights, not code.
+
+    The other inputs follow from the graph.
+    """
     return [Asset(key=key_of(path)) for path in node.inputs if Path(path).suffix != ".py"]
 
 
 def key_of(path: str) -> str:
-    """The asset's key: the same in every worktree, so that it has one history."""
+    """Give the asset's key, which is the same in every worktree: the asset has one history."""
     return f"dvc://gridflow/{NOT_IN_KEYS.sub('-', path.lstrip('/'))}"
 
 
 def describe_assets(node: StageNode, root: Path) -> None:
-    """Within the stage's task: tell of each asset its MD5, and of which files, parameters and commit it is made."""
+    """Add to each asset its MD5, and the files, parameters and commit that it is made of.
+
+    Call it within the stage's task.
+    """
     context, entry = AssetContext.get(), lock_entry(node, root)
-    known = {asset.key for asset in context.downstream_assets} if context else set()
+    keys = {asset.key for asset in context.downstream_assets} if context else set()
     for out in entry.get("outs", []):
         key = key_of(_path(node, out["path"]))
-        if context and key in known:
-            told = {"stage": node.name, "made_of": _hashes(node, entry), "parameters": entry.get("params", {})}
-            context.add_asset_metadata(key, {**_facts(out), **told, "commit": _commit(root)})
+        if context and key in keys:
+            origin = {"stage": node.name, "made_of": _hashes(node, entry), "parameters": entry.get("params", {})}
+            context.add_asset_metadata(key, {**_facts(out), **origin, "commit": _commit(root)})
 
 
 def publish_lineage(nodes: Sequence[StageNode], root: Path, experiment: str | None = None) -> None:
-    """The artifact ``lineage`` of a run: a row an output, its MD5, and the outputs and sources that it was made of."""
+    """Publish the artifact ``lineage``: a row for each output, with its MD5 and its inputs."""
     rows = []
     for node in nodes:
         entry = lock_entry(node, root)
@@ -70,7 +77,7 @@ def publish_lineage(nodes: Sequence[StageNode], root: Path, experiment: str | No
 
 
 def lock_entry(node: StageNode, root: Path) -> dict[str, Any]:
-    """What dvc.lock says of a stage; empty where it says nothing, or DVC is just writing it."""
+    """Read a stage's entry in dvc.lock; empty where there is none or DVC is writing the file."""
     file, _, name = node.name.rpartition(":")
     lock = root / Path(file or "dvc.yaml").with_name("dvc.lock")
     try:
@@ -80,7 +87,7 @@ def lock_entry(node: StageNode, root: Path) -> dict[str, Any]:
 
 
 def _path(node: StageNode, path: str) -> str:
-    """Relative to the root, as ``node`` has it; in dvc.lock paths are relative to the pipeline's file."""
+    """Make a path of dvc.lock, which is relative to the pipeline's file, relative to the root."""
     return os.path.normpath(Path(node.name.rpartition(":")[0]).parent / path)
 
 

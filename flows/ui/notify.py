@@ -1,7 +1,8 @@
-"""News for people outside the UI: a failure or a promotion, posted to the webhook that ``GRIDFLOW_WEBHOOK`` names.
+"""Notify people outside the UI of a failure or a promotion, by the webhook in ``GRIDFLOW_WEBHOOK``.
 
-Off unless that is set. Its address may hold a secret: it stands in the environment alone and in no log.
-The body is JSON with ``text``, as Slack, Mattermost and Google Chat take it, and the same in parts.
+Without that variable nothing is sent. The webhook's address may hold a secret: it stands in the
+environment alone and in no log. The body is JSON with ``text``, as Slack, Mattermost and Google
+Chat take it, and the same in fields.
 """
 
 import json
@@ -19,7 +20,7 @@ TIMEOUT_S = 10.0
 
 
 def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
-    """For a flow's ``on_failure`` and ``on_crashed``."""
+    """Post that a run failed; a hook for a flow's ``on_failure`` and ``on_crashed``."""
     text = f"{flow.name} {flow_run.name}: {(state.name or 'failed').lower()}. {state.message or ''}".strip()
     ui = get_current_settings().ui_url
     post("gridflow.run.failed", text, flow=flow.name, run=flow_run.name, state=state.name,
@@ -27,28 +28,34 @@ def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
 
 
 def promoted(model: str, version: str, commit: str, reason: str) -> None:
-    """A new champion."""
+    """Post that a model has a new champion."""
     post(
         "gridflow.champion.promoted", f"{model} {version} is the champion. {reason}", model=model, version=version,
         commit=commit, reason=reason
     )  # fmt: skip
 
 
-def post(event: str, text: str, **parts: Any) -> bool:
-    """Whether it was delivered. News that cannot be delivered are a warning: the run itself is what counts."""
+def post(event: str, text: str, **fields: Any) -> bool:
+    """Post a notification.
+
+    One that cannot be delivered is a warning, because the run is what counts.
+
+    Returns:
+        whether it was delivered.
+    """
     address = os.environ.get("GRIDFLOW_WEBHOOK", "")
     if not address:
         return False
-    body = json.dumps({"text": text, "event": event, **parts}).encode()
+    body = json.dumps({"text": text, "event": event, **fields}).encode()
     try:
         request = urllib.request.Request(address, body, {"Content-Type": "application/json"}, method="POST")
         if request.type not in ("http", "https"):
             raise ValueError("not an http address")
         with urllib.request.urlopen(request, timeout=TIMEOUT_S):
             return True
-    except Exception as error:  # whatever it is; its text may hold the address
+    except Exception as error:  # its text may hold the address, so only the type is logged
         _logger().warning(
-            "the webhook of GRIDFLOW_WEBHOOK did not take the news of %s: %s", event, type(error).__name__
+            "the webhook of GRIDFLOW_WEBHOOK did not take the notification %s: %s", event, type(error).__name__
         )
         return False
 

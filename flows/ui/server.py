@@ -1,4 +1,4 @@
-"""The Prefect server that the settings name: whether it answers, before a flow is started from a command line."""
+"""Check that the Prefect server answers before a flow is started from a command line."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ DENIED = (401, 403)
 
 
 def check_server() -> None:
-    """Nothing is checked where none is named: Prefect starts one for the run.
+    """Ask the server that the settings name. Where none is named, Prefect starts one for the run.
 
     Raises:
-        ValueError: it does not answer, or refuses us.
+        ValueError: the server does not answer, or refuses the client.
     """
     address = get_current_settings().api.url
     if address is None:
         return
-    shown = USER_OF_URL.sub("***@", address)
+    public_address = USER_OF_URL.sub("***@", address)
     try:
         with get_client(sync_client=True) as client:
             client.raise_for_api_version_mismatch()
@@ -28,14 +28,15 @@ def check_server() -> None:
         code = error.response.status_code
         if code not in DENIED:
             raise ValueError(
-                f"the Prefect server at {shown} answers with HTTP status {code}; nothing was run"
+                f"the Prefect server at {public_address} answers with HTTP status {code}; nothing was run"
             ) from error
         raise ValueError(
-            f"the Prefect server at {shown} refuses us (HTTP status {code}): set PREFECT_API_AUTH_STRING=user:password "
-            "to what it was started with (PREFECT_API_KEY for Prefect Cloud). Nothing was run"
+            f"the Prefect server at {public_address} refuses the client (HTTP status {code}): set "
+            "PREFECT_API_AUTH_STRING=user:password to what it was started with (PREFECT_API_KEY for Prefect Cloud). "
+            "Nothing was run"
         ) from error
     except RuntimeError as error:
         raise ValueError(
-            f"no Prefect server answers at {shown}: start it (`make ui`), or unset PREFECT_API_URL "
+            f"no Prefect server answers at {public_address}: start it (`make ui`), or unset PREFECT_API_URL "
             f"(`prefect config unset PREFECT_API_URL`) to run without one. Nothing was run ({error})"
         ) from error

@@ -263,7 +263,7 @@ def test_a_server_that_wants_a_password_is_one_sentence(
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     try:
         done = run("gridflow", "run", "first", cwd=small, code=2, **env)
-        assert "refuses us (HTTP status 401): set PREFECT_API_AUTH_STRING=" in done.stderr
+        assert "refuses the client (HTTP status 401): set PREFECT_API_AUTH_STRING=" in done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         run("gridflow", "run", "first", cwd=small, PREFECT_API_AUTH_STRING="me:sesame", **env)
     finally:

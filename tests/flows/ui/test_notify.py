@@ -1,4 +1,4 @@
-"""News of failures and promotions, taken by a real receiver over HTTP."""
+"""Notifications of failures and promotions, taken by a real receiver over HTTP."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.xdist_group("notify")
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Keeps what it is sent."""
+    """A receiver that keeps the bodies it is sent."""
 
     def __init__(self) -> None:
-        self.news: list[dict] = []
+        self.bodies: list[dict] = []
         self.code = 200
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -32,7 +32,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
-        self.server.news.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(self.server.code)
         self.end_headers()
 
@@ -48,11 +48,11 @@ def receiver() -> Iterator[Receiver]:
         server.shutdown()
 
 
-def test_a_promotion_is_told(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_is_posted(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     notify.promoted("digits", "v2.0.0", "abc", "It is better.")  # off unless an address is given
     monkeypatch.setenv("GRIDFLOW_WEBHOOK", receiver.address)
     notify.promoted("digits", "v3.0.0", "def", "It is better.")
-    assert receiver.news == [
+    assert receiver.bodies == [
         {
             "text": "digits v3.0.0 is the champion. It is better.",
             "event": "gridflow.champion.promoted",
@@ -65,7 +65,7 @@ def test_a_promotion_is_told(receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/secret", "file:///etc/secret", "secret", None])
-def test_news_that_nobody_takes_break_nothing_and_tell_no_address(
+def test_a_notification_that_nobody_takes_breaks_nothing_and_logs_no_address(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, address: str | None
 ) -> None:
     receiver.code = 500
@@ -74,15 +74,15 @@ def test_news_that_nobody_takes_break_nothing_and_tell_no_address(
     assert "secret" not in caplog.text
 
 
-def test_a_failed_run_is_told_in_its_sentence(
+def test_a_failed_run_is_posted_with_its_sentence(
     receiver: Receiver, small: Path, run: Callable, repository: Path, server: str
 ) -> None:
     (small / "append.py").write_text("raise SystemExit(3)")
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": server, "GRIDFLOW_WEBHOOK": receiver.address}
     done = run("gridflow", "run", "left", cwd=small, code=1, **env)
-    assert [(one["event"], one["flow"]) for one in receiver.news] == [("gridflow.run.failed", "pipeline")]
-    assert f"pipeline {receiver.news[0]['run']}: failed. first failed (" in receiver.news[0]["text"]
+    assert [(body["event"], body["flow"]) for body in receiver.bodies] == [("gridflow.run.failed", "pipeline")]
+    assert f"pipeline {receiver.bodies[0]['run']}: failed. first failed (" in receiver.bodies[0]["text"]
     assert "token=secret" not in done.stdout + done.stderr
     (small / "append.py").write_text("import sys; open(sys.argv[2], 'w').close()")
     run("gridflow", "run", "left", cwd=small, **env)
-    assert len(receiver.news) == 1
+    assert len(receiver.bodies) == 1

@@ -20,7 +20,7 @@ from flows.registry.models import champion
 from flows.registry.promotion import fetch
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import find_root
-from flows.repository.outputs import own_folder
+from flows.repository.outputs import ignored_folder
 from flows.repository.workspace import Workspace, safe_name, workspace
 from flows.ui import notify
 from flows.ui.forms import Override, Text
@@ -87,25 +87,25 @@ def batch(
         revision: The commit whose code runs; empty: the checkout's commit.
     """
     root, name = main_checkout(find_root()), safe_name(f"batch-{flow_run.get_name() or 'run'}")
-    target = root / output if output else own_folder(root / "data" / "batch") / name
+    target = root / output if output else ignored_folder(root / "data" / "batch") / name
     try:
         check_sharing(root)
         source = check_folders(root / folder, target)
         chosen = choose_steps(steps or DEFAULT_STEPS, classifier, overrides or [])
         weights, models = champions_of(root, chosen, overrides or [])
-        with workspace(root, name=name, revision=resolve(root, revision or "HEAD")) as place:
+        with workspace(root, name=name, revision=resolve(root, revision or "HEAD")) as worktree:
             settings = [f"{step.section}.source={source}" for step in chosen]
             settings += [override for step in chosen for override in step.prompts]
             stages = [step.stage for step in chosen]
-            nodes = run_stages(place, stages, None, [*settings, *weights, *(overrides or [])])
-            commit = save_and_share(place, name, nodes)
+            nodes = run_stages(worktree, stages, None, [*settings, *weights, *(overrides or [])])
+            commit = save_and_share(worktree, name, nodes)
             origin = {
                 "source": str(source),
                 "models": models,
                 "experiment": experiment_of(root, commit),
                 "commit": commit,
             }
-            collect(place, chosen, target, origin)
+            collect(worktree, chosen, target, origin)
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
     text = "\n".join([f"Results: `{target}`", "", *(f"- {stage}: {model}" for stage, model in models.items())])
@@ -154,11 +154,11 @@ def champions_of(root: Path, steps: Sequence[BatchStep], overrides: Sequence[str
     return settings, models
 
 
-def collect(place: Workspace, steps: Sequence[BatchStep], target: Path, origin: dict[str, Any]) -> None:
+def collect(worktree: Workspace, steps: Sequence[BatchStep], target: Path, origin: dict[str, Any]) -> None:
     """Copy the steps' outputs into one folder, with their origin in ``batch.json``."""
     with whole_folder(target) as partial:
         for step in steps:
-            shutil.copytree(place.root / step.output, partial / Path(step.output).name, symlinks=False)
+            shutil.copytree(worktree.root / step.output, partial / Path(step.output).name, symlinks=False)
         write_json(partial / "batch.json", origin)
 
 

@@ -59,23 +59,23 @@ def run_challenge(root: Path, challenge: Challenge) -> ChallengeOutcome:
     """
     model = challenge.model
     name = f"retrain-{model.name}-{flow_run.get_name() or 'run'}"
-    with workspace(root, name=name, revision=challenge.commit) as place:
-        overrides = [*challenge.overrides, *_grown_source(root, place, challenge)]
-        nodes = run_stages(place, [model.train, model.evaluate], challenge.recipe, overrides)
-        commit = save_and_share(place, name, nodes)
-        experiment, challenger = experiment_of(root, commit), read_result(place.root, model)
+    with workspace(root, name=name, revision=challenge.commit) as worktree:
+        overrides = [*challenge.overrides, *_grown_source(root, worktree, challenge)]
+        nodes = run_stages(worktree, [model.train, model.evaluate], challenge.recipe, overrides)
+        commit = save_and_share(worktree, name, nodes)
+        experiment, challenger = experiment_of(root, commit), read_result(worktree.root, model)
         get_run_logger().info("the challenger is the experiment %s", experiment)
-        decision, figures = _decide(root, place, challenge, challenger, outputs(root, commit))
+        decision, figures = _decide(root, worktree, challenge, challenger, outputs(root, commit))
     return ChallengeOutcome(
         decision=decision, figures=figures, commit=commit, experiment=experiment, metrics=challenger.metrics
     )
 
 
-def _grown_source(root: Path, place: Workspace, challenge: Challenge) -> list[str]:
+def _grown_source(root: Path, worktree: Workspace, challenge: Challenge) -> list[str]:
     """Give the override that names the source which the inbox has grown, where there is one."""
     name = challenge.model.source
     if version := data_grown_from(root, name, challenge.source):
-        return [f"ingest.{name}.source={lay_out(place, version)}"]
+        return [f"ingest.{name}.source={lay_out(worktree, version)}"]
     if data_version(root, name):
         get_run_logger().info(
             "the inbox's data grew from another source than %s, which is used alone", challenge.source
@@ -84,7 +84,7 @@ def _grown_source(root: Path, place: Workspace, challenge: Challenge) -> list[st
 
 
 def _decide(
-    root: Path, place: Workspace, challenge: Challenge, challenger: Result, md5s: Mapping[str, str]
+    root: Path, worktree: Workspace, challenge: Challenge, challenger: Result, md5s: Mapping[str, str]
 ) -> tuple[Decision, str]:
     """Decide on the challenger, and give a table of the figures.
 
@@ -96,10 +96,10 @@ def _decide(
         return Decision(True, f"There was no champion of {model.name} yet."), ""
     if reason := _already_champion(root, model, md5s[model.folder]):
         return Decision(False, reason), ""
-    run_stages(place, [model.evaluate], None, [f"{model.weights}={fetch(root, model.name)}"])
+    run_stages(worktree, [model.evaluate], None, [f"{model.weights}={fetch(root, model.name)}"])
     same_data = not model.data or md5s.get(f"data/raw/{model.data}") == current.notes["data_md5"]
     decision, figures = decide_between(
-        read_result(place.root, model),
+        read_result(worktree.root, model),
         challenger,
         challenge.rule,
         champion_rows=None if same_data else rows_of_champion(root, model, current),

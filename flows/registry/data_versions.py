@@ -69,7 +69,7 @@ def next_number(root: Path, name: str) -> int:
     return version.number + 1 if version else 1
 
 
-def lay_out(place: Workspace, version: DataVersion) -> str:
+def lay_out(worktree: Workspace, version: DataVersion) -> str:
     """Bring a version of the data into a worktree, as a part of what its experiment keeps.
 
     Returns:
@@ -79,15 +79,15 @@ def lay_out(place: Workspace, version: DataVersion) -> str:
         ValueError: DVC has it neither in its cache nor in its remote.
     """
     path = pointer(version.set)
-    git(place.root, "checkout", "--quiet", version.commit, "--", path)
+    git(worktree.root, "checkout", "--quiet", version.commit, "--", path)
     for command in ("checkout", "pull"):
-        done = run_python(place.root, "dvc", "--quiet", command, path)
+        done = run_python(worktree.root, "dvc", "--quiet", command, path)
         if done.returncode == 0:
             return path.removesuffix(".dvc")
     raise ValueError(f"DVC does not have {version.name}: {' '.join(done.stderr.split())}")
 
 
-def save_version(place: Workspace, name: str, source: str, answer: Mapping[str, Any]) -> DataVersion:
+def save_version(worktree: Workspace, name: str, source: str, answer: Mapping[str, Any]) -> DataVersion:
     """Make the grown source that lies in a worktree the next version of its set.
 
     Args:
@@ -98,24 +98,24 @@ def save_version(place: Workspace, name: str, source: str, answer: Mapping[str, 
         ValueError: DVC refused the data.
     """
     path = pointer(name).removesuffix(".dvc")
-    done = run_python(place.root, "dvc", "--wait-for-lock", "add", "--quiet", path)
+    done = run_python(worktree.root, "dvc", "--wait-for-lock", "add", "--quiet", path)
     if done.returncode:
         raise ValueError(f"DVC did not take {path}: {' '.join(done.stderr.split())}")
-    git(place.root, "add", "--force", "--", pointer(name))
-    former, number = data_version(place.checkout, name), next_number(place.checkout, name)
+    git(worktree.root, "add", "--force", "--", pointer(name))
+    former, number = data_version(worktree.checkout, name), next_number(worktree.checkout, name)
     notes = {
         "source": source,
         "images": answer["images"],
         "deliveries": {Path(file).name: entry for file, entry in answer["deliveries"].items() if entry["accepted"]},
-        "md5": read_yaml(place.root / pointer(name))["outs"][0]["md5"],
+        "md5": read_yaml(worktree.root / pointer(name))["outs"][0]["md5"],
     }
     title = f"{name}-data v{number}.0.0: {answer['images']:,} more images"
-    tree = git(place.root, "write-tree")
-    commit = commit_tree(place.root, tree, [former.commit if former else place.rev], f"{title}\n")
+    tree = git(worktree.root, "write-tree")
+    commit = commit_tree(worktree.root, tree, [former.commit if former else worktree.rev], f"{title}\n")
     tag = f"{name}-data@v{number}.0.0"
-    tag_object = make_tag(place.root, tag, commit, f"{title}\n\n{json.dumps(notes, indent=2)}")
-    branch = move_branch(place.checkout, f"data/{name}", commit)
-    update_refs(place.checkout, [f"create refs/tags/{tag} {tag_object}", branch])
+    tag_object = make_tag(worktree.root, tag, commit, f"{title}\n\n{json.dumps(notes, indent=2)}")
+    branch = move_branch(worktree.checkout, f"data/{name}", commit)
+    update_refs(worktree.checkout, [f"create refs/tags/{tag} {tag_object}", branch])
     return DataVersion(set=name, number=number, commit=commit, notes=notes)
 
 

@@ -27,7 +27,7 @@ from flows.registry.data_versions import (
 )
 from flows.registry.models import champion
 from flows.registry.promotion import fetch
-from flows.repository.outputs import get, outputs, own_folder
+from flows.repository.outputs import get_output, ignored_folder, outputs
 from flows.repository.workspace import Workspace, workspace
 from tasks.engine.state import try_lock
 
@@ -78,19 +78,19 @@ def take_in(
     Raises:
         ValueError: the source is missing or cannot be read, or another run is taking in right now.
     """
-    folder = inbox or own_folder(root / "data" / "inbox") / name
+    folder = inbox or ignored_folder(root / "data" / "inbox") / name
     if not waiting(folder, settle_s=settle_s):
         return Intake(version=None, sentences=[])
     lock = try_lock(root / ".gridflow" / "locks" / f"inbox-{name}.lock")
     if lock is None:
         raise ValueError(f"another run is taking in {folder} right now")
-    with lock, workspace(root, name=f"inbox-{name}", revision=revision) as place:
+    with lock, workspace(root, name=f"inbox-{name}", revision=revision) as worktree:
         deliveries = waiting(folder, settle_s=settle_s)
         former = data_grown_from(root, name, source)
-        base = lay_out(place, former) if former else str(_find_source(root, place, name, source))
-        answer = _check(root, place, name, deliveries, base, drift)
+        base = lay_out(worktree, former) if former else str(_find_source(root, worktree, name, source))
+        answer = _check(root, worktree, name, deliveries, base, drift)
         sentences = [_sentence(Path(path), entry) for path, entry in answer["deliveries"].items()]
-        version = save_version(place, name, source, answer) if answer["images"] else None
+        version = save_version(worktree, name, source, answer) if answer["images"] else None
     for path, entry in answer["deliveries"].items():
         _put_away(Path(path), folder, entry)
     for sentence in sentences:
@@ -99,7 +99,7 @@ def take_in(
 
 
 def _check(
-    root: Path, place: Workspace, name: str, deliveries: list[Path], base: str, drift: DriftPolicy
+    root: Path, worktree: Workspace, name: str, deliveries: list[Path], base: str, drift: DriftPolicy
 ) -> dict[str, Any]:
     """Let ``tasks.inbox`` judge the deliveries and add the good ones to the source ``base``."""
     version = next_number(root, name)
@@ -108,12 +108,12 @@ def _check(
         "source": base,
         "target": pointer(name).removesuffix(".dvc"),
         "deliveries": {str(path): f"v{version}-{number}" for number, path in enumerate(deliveries, start=1)},
-        "max_bad_fraction": read_yaml(place.root / "params.yaml")["ingest"][name]["max_bad_fraction"],
+        "max_bad_fraction": read_yaml(worktree.root / "params.yaml")["ingest"][name]["max_bad_fraction"],
         "drift": drift,
         "drift_params": DRIFT_PARAMS,
         "champion": str(fetch(root, name)) if drift != "off" and champion(root, name) else None,
     }
-    done = run_python(place.root, "tasks.inbox", text=json.dumps(request))
+    done = run_python(worktree.root, "tasks.inbox", text=json.dumps(request))
     if done.returncode == SOURCE_AT_FAULT:
         raise ValueError(done.stdout.strip())
     if done.returncode:
@@ -121,16 +121,16 @@ def _check(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _find_source(root: Path, place: Workspace, name: str, source: str) -> Path:
+def _find_source(root: Path, worktree: Workspace, name: str, source: str) -> Path:
     """Find the source that the parameter names.
 
     It is looked for in the worktree, the checkout and the champion's run.
     """
-    for folder in (place.root, root):
+    for folder in (worktree.root, root):
         if (folder / source).exists():
             return folder / source
     if (current := champion(root, name)) and source in outputs(root, current.commit):
-        return get(root, current.commit, source, place.root / ".gridflow" / "source")
+        return get_output(root, current.commit, source, worktree.root / ".gridflow" / "source")
     raise ValueError(f"{source} (the parameter ingest.{name}.source) does not exist: run the pipeline once to make it")
 
 

@@ -19,7 +19,7 @@ from flows.repository.git import (
     update_refs,
     working_tree,
 )
-from flows.repository.outputs import get, outputs, place
+from flows.repository.outputs import get_output, output_path, outputs
 
 
 def promote(
@@ -51,7 +51,7 @@ def promote(
     if model.folder not in md5s:
         raise ValueError(f"{revision or 'dvc.lock'} holds no {model.folder}: run the stage {model.train} first")
     # The model has to be there to be promoted.
-    get(root, commit, model.folder, place(root, name, md5s[model.folder]))
+    get_output(root, commit, model.folder, output_path(root, name, md5s[model.folder]))
     notes = {
         "reason": reason,
         "metrics": dict(metrics if metrics is not None else _read_metrics(root, commit, model, md5s)),
@@ -103,7 +103,7 @@ def fetch(root: Path, name: str) -> Path:
     current = champion(root, name)
     if current is None:
         raise ValueError(f"there is no champion of {name} yet: `gridflow champions promote {name}` makes one")
-    return get(root, current.commit, MODELS[name].folder, place(root, name, current.notes["model_md5"]))
+    return get_output(root, current.commit, MODELS[name].folder, output_path(root, name, current.notes["model_md5"]))
 
 
 def listing(root: Path) -> str:
@@ -145,8 +145,8 @@ def how_to_use(name: str) -> str:
 def _read_metrics(root: Path, commit: str, model: Model, md5s: Mapping[str, str]) -> dict[str, Any]:
     if model.metrics not in md5s:
         return {}
-    target = place(root, f"{model.name}-metrics", md5s[model.metrics]).with_suffix(".json")
-    return json.loads(get(root, commit, model.metrics, target).read_text())
+    target = output_path(root, f"{model.name}-metrics", md5s[model.metrics]).with_suffix(".json")
+    return json.loads(get_output(root, commit, model.metrics, target).read_text())
 
 
 def _assign(

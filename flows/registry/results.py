@@ -25,7 +25,7 @@ from cnn_core.comparison.segmenters import compare_segmenters
 from cnn_core.data.raw import read_manifest
 from cnn_core.params import read_yaml
 from flows.registry.models import Model, Version
-from flows.repository.outputs import get, place
+from flows.repository.outputs import get_output, output_path
 
 OBJECT_COMPARISONS = {"detector": compare_detectors, "segmenter": compare_segmenters}
 
@@ -92,8 +92,8 @@ def rows_of_set(raw: Path) -> pd.DataFrame:
 def rows_of_champion(root: Path, model: Model, version: Version) -> pd.DataFrame:
     """Read the rows of the set that a champion was trained and measured on, out of DVC's cache."""
     path = f"data/raw/{model.data}"
-    target = place(root, f"{model.data}-raw", version.notes["data_md5"])
-    return rows_of_set(get(root, version.commit, path, target))
+    target = output_path(root, f"{model.data}-raw", version.notes["data_md5"])
+    return rows_of_set(get_output(root, version.commit, path, target))
 
 
 def decide_between(

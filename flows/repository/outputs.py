@@ -26,7 +26,7 @@ def outputs(root: Path, commit: str) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
 
 
-def get(root: Path, commit: str, path: str, target: Path) -> Path:
+def get_output(root: Path, commit: str, path: str, target: Path) -> Path:
     """An output of the run that ``commit`` holds, at ``target``; what is there already stays.
 
     Raises:
@@ -47,12 +47,12 @@ def get(root: Path, commit: str, path: str, target: Path) -> Path:
     return target
 
 
-def place(root: Path, name: str, md5: str) -> Path:
+def output_path(root: Path, name: str, md5: str) -> Path:
     """Where it goes: named by its content, so it is brought out once, and who depends on it sees one path for it."""
     return main_checkout(root) / ".gridflow" / "outputs" / f"{name}-{md5.partition('.')[0][:12]}"
 
 
-def own_folder(folder: Path) -> Path:
+def ignored_folder(folder: Path) -> Path:
     """Made if it is missing, with a note in it that git is to pass it by."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():

@@ -1,7 +1,8 @@
-"""The anatomy of a trained network: what it is made of, what its layers see and do -> tables and figures.
+"""Stage ``anatomy``: what a trained network is made of, and what its layers see and do.
 
-data/predictions/anatomy-<set>.csv       the layers: shapes, parameters, multiply-adds, receptive fields, dense
-equivalents data/metrics/anatomy-<set>.json          its totals, and the figures' numbers
+data/predictions/anatomy-<set>.csv   one row a layer: shapes, parameters, multiply-adds, receptive
+                                     field, and the size of a dense layer in its place
+data/metrics/anatomy-<set>.json      the totals, and the numbers of the figures
 data/plots/anatomy-<set>-{kernels,maps,fields,behaviour}.png
 """
 
@@ -29,10 +30,10 @@ class AnatomyParams(Params):
     """The section ``anatomy.<set>``."""
 
     weights: str  # a model folder
-    images: int = bounded(1, 4096)  # of the test part, that gradients and sparsity are measured on
-    shown: int = bounded(0)  # which of them goes through the layers
-    layers: int = bounded(1, 12)  # whose maps and fields are shown
-    networks: int = bounded(1, 1000)  # thinned by dropout
+    images: int = bounded(1, 4096)  # of the test part, to measure gradients and sparsity on
+    shown: int = bounded(0)  # the index of the image whose maps are shown
+    layers: int = bounded(1, 12)  # number of layers whose maps and fields are shown
+    networks: int = bounded(1, 1000)  # number of networks thinned by dropout
     seed: int
 
 
@@ -46,17 +47,17 @@ def main(name: str) -> None:
     network, card = load_model(params.weights)
     folder = f"data/augmented/{name}"
     if card.classes != read_dataset(folder)["classes"]:
-        raise ValueError(f"{params.weights} knows other classes than {folder}")
+        raise ValueError(f"{params.weights} has other classes than {folder}; name a model that was trained on this set")
     test = load_arrays(folder, "test")
     chosen = np.linspace(0, len(test.labels) - 1, min(params.images, len(test.labels))).astype(int)
     pixels, labels = normalised(card, test.images[chosen]), torch.from_numpy(np.array(test.labels[chosen]))
     table = explain.layers(network, card.shape)
     Path("data/predictions").mkdir(parents=True, exist_ok=True)
     table.to_csv(f"data/predictions/anatomy-{name}.csv", index=False, lineterminator="\n")
-    shown = min(params.shown, len(chosen) - 1)
-    word = card.classes[int(labels[shown])]
-    said = draw(name, params, network, card, pixels, labels, test.images[chosen[shown]], word)
-    metrics = explain.totals(table) | said
+    index = min(params.shown, len(chosen) - 1)
+    class_name = card.classes[int(labels[index])]
+    numbers = draw(name, params, network, card, pixels, labels, test.images[chosen[index]], class_name)
+    metrics = explain.totals(table) | numbers
     events.write_metrics(f"data/metrics/anatomy-{name}.json", metrics)
     dense = metrics["dense_parameters"] / max(1, metrics["convolution_parameters"])
     events.log(
@@ -66,11 +67,11 @@ def main(name: str) -> None:
 
 
 def normalised(card: ModelCard, images: np.ndarray) -> Tensor:
-    """uint8 (N, C, H, W) as the network takes them."""
+    """Return uint8 images (N, C, H, W) as the network takes them, float32."""
     pixels = torch.from_numpy(np.array(images)).float() / 255
-    (seen,) = views(pixels, card.preprocessing["views"], count=1, size=card.shape[-1])
+    (view,) = views(pixels, card.preprocessing["views"], count=1, size=card.shape[-1])
     mean, std = (torch.tensor(card.preprocessing[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-    return (seen - mean) / std
+    return (view - mean) / std
 
 
 def draw(
@@ -81,9 +82,9 @@ def draw(
     pixels: Tensor,
     labels: Tensor,
     image: np.ndarray,
-    word: str,
+    class_name: str,
 ) -> dict[str, Any]:
-    """The figures; their numbers."""
+    """Draw the figures; return their numbers."""
     plots = Path("data/plots")
     kernels = explain.first_kernels(network)
     sizes = " x ".join(map(str, kernels.shape[1:]))
@@ -92,7 +93,10 @@ def draw(
     names = explain.map_layers(network, card.shape, params.layers)
     maps = explain.feature_maps(network, pixels[min(params.shown, len(pixels) - 1)], names)
     explain_figures.maps_picture(
-        plots / f"anatomy-{name}-maps.png", image, maps, title=f"{name}: what the layers make of one image ({word})"
+        plots / f"anatomy-{name}-maps.png",
+        image,
+        maps,
+        title=f"{name}: what the layers make of one image ({class_name})",
     )
     table = explain.layers(network, card.shape).set_index("layer")
     local = [layer for layer in names if table.loc[layer, "receptive_field"] > 0]

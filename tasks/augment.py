@@ -1,4 +1,4 @@
-"""Decode once and add seeded offline copies: data/raw/<set> -> data/augmented/<set>, ready to train from."""
+"""Stage ``augment``: decode images once and add seeded copies -> data/augmented/<set>."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cnn_core.params import bounded, load_section
 from cnn_core.seeds import generator
 from tasks.engine import events
 
-BLOCK = 1000  # images distorted at a time; part of what seeds them
+BLOCK = 1000  # images distorted at a time; the seed of a block's draws depends on it
 SHOWN_COPIES = 3
 
 
@@ -26,7 +26,7 @@ SHOWN_COPIES = 3
 class AugmentParams(GlyphAugmentationParams):
     """The section ``augment.<set>``: how many copies, and how far each may be distorted."""
 
-    size: int = bounded(0, 2048)  # side of the squares that the images become; 0 = they are of one size already
+    size: int = bounded(0, 2048)  # side of the squares that images become; 0 = all have one size already
     copies: int = bounded(0, 100)
     seed: int = bounded(0)
 
@@ -41,7 +41,7 @@ def main(name: str) -> None:
     if not manifest["counts"]["train"]:
         raise ValueError(f"{raw} has no training image; lower val_fraction and test_fraction of ingest.{name}")
     rows = {split: read_raw(raw, split) for split in SPLITS}
-    images = sum(len(found.ids) for found in rows.values())
+    images = sum(len(part.ids) for part in rows.values())
     copies = len(rows["train"].ids) * params.copies
     shape = decode_images(rows["train"].images[:1], size=params.size).shape[1:]
     with (
@@ -64,20 +64,23 @@ def main(name: str) -> None:
 
 
 def distorted(images: np.ndarray, params: AugmentParams) -> Iterator[tuple[int, np.ndarray]]:
-    """The copies of uint8 images (N, C, H, W), block by block: (where the block stands among all copies, uint8 images).
-    All first copies come first, then all second ones. The same seed gives the same bytes, whatever the threads."""
+    """Yield the copies of uint8 images (N, C, H, W) in blocks.
+
+    Each block comes with the index of its first image among all copies: all first copies come
+    first, then all second ones. The same seed gives the same bytes, whatever the number of threads.
+    """
     with _one_thread():
         for copy in range(params.copies):
             for start in range(0, len(images), BLOCK):
                 block = torch.from_numpy(images[start : start + BLOCK].copy()).float() / 255
                 draws = generator(torch.device("cpu"), params.seed, "copy", copy, start)
-                made = affine_elastic(block, params, draws)
-                yield copy * len(images) + start, (made * 255).round().to(torch.uint8).numpy()
+                copies = affine_elastic(block, params, draws)
+                yield copy * len(images) + start, (copies * 255).round().to(torch.uint8).numpy()
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """A sum cut up among threads rounds otherwise than one that is not."""
+    """Compute with one thread, as a sum that several threads share is rounded differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -87,22 +90,23 @@ def _one_thread() -> Iterator[None]:
 
 
 def show(name: str, folder: str) -> None:
-    """A contact sheet: two images of each class with their copies below them."""
+    """Draw a contact sheet: two images of each class with their copies below them."""
     dataset, train = read_dataset(folder), load_arrays(folder, "train")
-    originals, made = dataset["originals"], dataset["copies"]
-    shown = min(made, SHOWN_COPIES)
+    originals, copies = dataset["originals"], dataset["copies"]
     labels = train.labels[:originals]
     present = [number for number in range(len(dataset["classes"])) if (labels == number).any()]
     rows, captions = [], []
     for example in range(2):
         picked = [np.flatnonzero(labels == number)[: example + 1][-1] for number in present]
-        for copy in range(1 + shown):
-            rows.append(train.images[[copy * originals + p for p in picked]])
+        for copy in range(1 + min(copies, SHOWN_COPIES)):
+            rows.append(train.images[[copy * originals + index for index in picked]])
             captions.append([f"copy {copy}" if copy else "original"] * len(picked))
+    title = f"originals and their offline copies ({copies} of each)" if copies else "as they are stored"
     contact_sheet(
         f"data/plots/augment-{name}.png",
         rows,
-        title=f"{name}: " + (f"originals and their offline copies ({made} of each)" if made else "as they are stored"),
+        title=f"{name}: "
+        + (f"originals and their offline copies ({copies} of each)" if copies else "as they are stored"),
         captions=captions,
         headings=[dataset["classes"][number] for number in present],
     )

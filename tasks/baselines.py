@@ -1,4 +1,4 @@
-"""Logistic regression, nearest neighbours, SVM, random forest and MLP beside the CNN, on the same digits."""
+"""Stage ``baselines``: logistic regression, k-NN, SVM, random forest and MLP beside the CNN."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BaselinesParams(Params):
     """The section ``baselines``."""
 
     weights: str  # the CNN's model folder
-    max_train: int = bounded(100)  # images at most: an SVM's time grows with their square
+    max_train: int = bounded(100)  # images at most, as an SVM's time grows with their square
     seed: int
 
 
@@ -38,12 +38,12 @@ def main() -> None:
     params = load_section(PARAMS, "baselines")
     folder = f"data/augmented/{SET}"
     dataset, train, test = read_dataset(folder), load_arrays(folder, "train"), load_arrays(folder, "test")
-    originals = dataset["originals"]  # the copies are the CNN's: the others get what was collected
+    originals = dataset["originals"]  # the baselines get no augmented copies
     chosen = np.arange(originals)
     if originals > params.max_train:
         chosen = np.sort(np.random.default_rng(params.seed).choice(originals, params.max_train, replace=False))
     with events.progress("baselines", len(BASELINES), "models") as bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds, converged or not
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of rounds is fixed, converged or not
         table = compare(
             (np.asarray(train.images[chosen]), np.asarray(train.labels[chosen])),
             (np.asarray(test.images), np.asarray(test.labels)),
@@ -62,18 +62,19 @@ def main() -> None:
 
 
 def cnn(weights: str, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """The CNN's row, measured here without test-time augmentation; how long it trained, the stage `train` says."""
+    """Return the CNN's row, measured without test-time augmentation; its training time is NaN."""
     network, card = load_model(weights, "evaluated")
     classifier = Classifier(weights, weights="evaluated")
-    began = time.perf_counter()
+    start = time.perf_counter()
     right = int((classifier(images).argmax(1) == labels).sum())
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     parameters = sum(each.numel() for each in network.parameters())
     originals = read_dataset(f"data/augmented/{SET}")["originals"]
     return row(f"CNN ({card.model['architecture']})", right, len(labels), parameters, float("nan"), seconds, originals)
 
 
 def by_name(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the rows by model, without the values that are NaN."""
     lines = [{key: value for key, value in line.items() if value == value} for line in table.to_dict("records")]
     return {line.pop("model"): line for line in lines}
 

@@ -1,4 +1,6 @@
-"""Stage ``compose``: lay ingested digits on generated scenes: data/raw/digits -> data/composed/numbers."""
+"""Stage ``compose``: lay ingested digits on generated scenes: data/raw/digits ->
+data/composed/numbers.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,14 @@ from tasks.engine import events
 PARAMS = ComposeParams
 FOLDER = "data/composed/numbers"
 ACROSS = 6  # pictures in a row of the sheet
-ROWS = {"train": 2, "val": 1, "test": 1}
+ROWS = {"train": 2, "val": 1, "test": 1}  # of the sheet
 SHOWN = 240  # pixels of a picture's side in the sheet
 GREEN = (0, 230, 60)
 
 
 def main() -> None:
     params = load_section(PARAMS, "compose")
-    cv2.setNumThreads(1)  # the pictures are small: more threads wait for each other
+    cv2.setNumThreads(1)  # more threads would wait for each other, as the pictures are small
     start = time.monotonic()
     total = sum(getattr(params, split) for split in SPLITS)
     with events.progress("compose", total) as bar:
@@ -48,15 +50,17 @@ def main() -> None:
 
 
 def show(path: Path) -> None:
-    """A contact sheet with every object's box and the number below; two rows of train, one of val and test each."""
+    """Draw a contact sheet of pictures with their boxes and numbers; `ROWS` says how many."""
     rows, captions = [], []
     for split, count in ROWS.items():
-        found = read_annotations(FOLDER, split)
+        annotations = read_annotations(FOLDER, split)
         for row in range(count):
-            part = found[0].iloc[row * ACROSS : (row + 1) * ACROSS]
+            part = annotations[0].iloc[row * ACROSS : (row + 1) * ACROSS]
             if len(part):
                 rows.append(
-                    np.stack([boxed(file, image_id, found) for file, image_id in part[["file", "image_id"]].values])
+                    np.stack(
+                        [boxed(file, image_id, annotations) for file, image_id in part[["file", "image_id"]].values]
+                    )
                 )
                 captions.append([f"{text or 'no digit'}  ({split})" for text in part["text"]])
     title = "Composed scenes: house numbers of ingested digits on generated walls, with their exact boxes"
@@ -64,7 +68,7 @@ def show(path: Path) -> None:
 
 
 def boxed(file: str, image_id: str, annotations: Annotations) -> np.ndarray:
-    """uint8 (3, SHOWN, SHOWN): a picture with the boxes of its objects."""
+    """Return a picture with the boxes of its objects, uint8 (3, SHOWN, SHOWN)."""
     picture = cv2.imread(file)[..., ::-1]
     scale = SHOWN / len(picture)
     picture = cv2.resize(picture, (SHOWN, SHOWN), interpolation=cv2.INTER_LINEAR)

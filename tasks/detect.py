@@ -1,10 +1,12 @@
-"""Find objects in any images: a folder, .zip, Parquet or video, and weights -> data/predictions/detect.
+"""Stage ``detect``: find objects in any images -> data/predictions/detect.
+
+The source is a folder, a .zip, a Parquet table or a video.
 
 part-00000.parquet …   one row an object: `cnn_core.annotations.tables.OBJECTS`, file, model_sha256
 images.parquet         one row an image that could be read, also where nothing was found
 coco.json              COCO's results format, with file names
 bad.parquet, bad.csv   images that could not be read: image_id, file, reason, detail
-pictures/, labels/     annotated pictures, and Ultralytics' text labels, as asked for
+pictures/, labels/     annotated pictures and Ultralytics' text labels, as many as the parameters say
 manifest.json          classes, model, counts; written last
 """
 
@@ -17,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import DetectParams
 from cnn_core.detection.yolo import weights_file
 from cnn_core.files import whole_folder, write_json
 from cnn_core.images.media import Media, Part, list_media
 from cnn_core.params import load_section
-from tasks.common.prediction_parts import gather, local, tell_left_out, write_part
+from tasks.common.prediction_parts import gather, local, log_left_out, write_part
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
@@ -30,9 +33,9 @@ from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 from tasks.engine.state import input_sha256, key_of, run_in_progress
 from tasks.engine.workers import Resources, part_folder
 
-PART = 128  # images; what a killed run loses at most, for each worker
+PART = 128  # images: the most that a killed run loses, for each worker
 TARGET = "data/predictions/detect"
-CALIBRATED = 128  # images of the source that int8 is calibrated with
+CALIBRATED = 128  # images of the source for the calibration of int8
 
 
 PARAMS = DetectParams
@@ -44,7 +47,7 @@ def main() -> None:
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
     if params.tracker != "none" and not media.videos:
         raise ValueError(f"tracker {params.tracker} follows objects through a video, but {params.source} has none")
-    tell_left_out(media, params.source)
+    log_left_out(media, params.source)
     key = key_of(
         "detect",
         params=dataclasses.asdict(params),
@@ -54,14 +57,14 @@ def main() -> None:
     with run_in_progress(runtime, f"detect-{key}") as run:
         state = local(run.folder, "detect")
         parts = media.parts(PART)
-        some = calibration_parts(media) if params.int8 else []
-        make = functools.partial(DetectWorker, params, runtime, str(state), some)
+        calibration = calibration_parts(media) if params.int8 else []
+        make = functools.partial(DetectWorker, params, runtime, str(state), calibration)
         run_parts(parts, make, state / "parts", runtime, label="detect")
         folders = [part_folder(state / "parts", number) for number in range(len(parts))]
         if params.tracker != "none":
-            from tasks.common.tracking import follow  # imports torch, which the driver needs for nothing else
+            from tasks.common.tracking import track_objects  # imports torch, which the driver needs for nothing else
 
-            follow(media, parts, folders, params, state / "settings")
+            track_objects(media, parts, folders, params, state / "settings")
         summary = collect(folders, params)
     events.write_metrics("data/metrics/detect.json", summary)
     if summary["bad"]:
@@ -70,13 +73,17 @@ def main() -> None:
 
 
 class DetectWorker:
-    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, pictures and labels.
+    """A `tasks.engine.workers.Worker` that writes a part's tables, pictures and labels.
 
-    Made in its process: only there is torch imported.
+    It loads the network once. Build it in its own process: only there is torch imported.
+
+    Args:
+        state: the folder of the run in progress.
+        calibration: single images to calibrate int8 with; empty without int8.
     """
 
     def __init__(
-        self, params: DetectParams, runtime: Runtime, state: str, some: list[Part], resources: Resources
+        self, params: DetectParams, runtime: Runtime, state: str, calibration: list[Part], resources: Resources
     ) -> None:
         import torch
 
@@ -96,7 +103,7 @@ class DetectWorker:
             cache=main_checkout() / ".gridflow/engines",
             settings=Path(state) / "settings",
             batch=runtime.micro_batch,
-            calibration=functools.partial(calibration_images, some, params.vid_stride) if some else None,
+            calibration=functools.partial(calibration_images, calibration, params.vid_stride) if calibration else None,
         )
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
@@ -105,22 +112,22 @@ class DetectWorker:
         from cnn_core.images.reader import sizes_together
 
         about, entries = self.detector.info, self.reader(part)
-        if part.kind == "files":  # a network of free input sizes is slower where each image has another than the last
+        if part.kind == "files":  # a network of free input sizes is slower when the size changes from image to image
             entries = sizes_together(entries)
         objects, images, bad, order = [], [], [], {}
-        for entry, image, found in self.detector.stream(entries):
+        for entry, image, detections in self.detector.stream(entries):
             named = {"image_id": entry.image_id, "file": entry.file}
             order[entry.image_id] = entry.number
-            if isinstance(found, BadImage):
-                bad.append({**named, "reason": found.reason, "detail": found.detail})
+            if isinstance(detections, BadImage):
+                bad.append({**named, "reason": detections.reason, "detail": detections.detail})
                 continue
-            images.append({**named, "width": found.width, "height": found.height})
-            objects += [{**named, **row, "model_sha256": about.sha256} for row in rows(found, about.names)]
-            tracked = self.params.tracker != "none" and part.kind == "video"  # drawn when the tracks are known
+            images.append({**named, "width": detections.width, "height": detections.height})
+            objects += [{**named, **row, "model_sha256": about.sha256} for row in rows(detections, about.names)]
+            tracked = self.params.tracker != "none" and part.kind == "video"  # drawn after tracking
             if not tracked and (self.params.pictures < 0 or entry.number < self.params.pictures):
-                write_picture(folder / "pictures" / f"{entry.image_id}.jpg", image, found, about.names)
+                write_picture(folder / "pictures" / f"{entry.image_id}.jpg", image, detections, about.names)
             if not tracked and self.params.save_txt:
-                write_labels(folder / "labels" / f"{entry.image_id}.txt", image, found, about.names)
+                write_labels(folder / "labels" / f"{entry.image_id}.txt", image, detections, about.names)
         for table in (objects, images, bad):
             table.sort(key=lambda row: order[row["image_id"]])
         write_part(folder, objects, images, bad)
@@ -136,9 +143,10 @@ class DetectWorker:
         return {"images": len(images), "bad": len(bad)}
 
 
-def rows(found: Any, names: dict[int, str]) -> Iterator[dict[str, Any]]:
-    """One image's objects as rows of `OBJECTS`, without the image."""
-    for place, (box, score, class_id) in enumerate(zip(found.boxes, found.scores, found.classes, strict=True)):
+def rows(detections: Detections, names: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """Yield one image's objects as rows of `OBJECTS`, without the columns of the image."""
+    columns = zip(detections.boxes, detections.scores, detections.classes, strict=True)
+    for index, (box, score, class_id) in enumerate(columns):
         x1, y1, x2, y2 = map(float, box)
         yield {
             "class_id": int(class_id),
@@ -148,42 +156,42 @@ def rows(found: Any, names: dict[int, str]) -> Iterator[dict[str, Any]]:
             "x2": x2,
             "y2": y2,
             "score": float(score),
-            "rle": found.masks[place] if found.masks is not None else None,
+            "rle": detections.masks[index] if detections.masks is not None else None,
         }
 
 
 def calibration_parts(media: Media) -> list[Part]:
-    """Single images spread evenly over the source."""
+    """Choose single images, spread evenly over the source."""
     return media.parts(1)[:: max(1, media.count // CALIBRATED)][:CALIBRATED]
 
 
-def calibration_images(some: list[Part], vid_stride: int) -> Iterator[Any]:
-    """Their pixels, as far as they can be read."""
+def calibration_images(parts: list[Part], vid_stride: int) -> Iterator[Any]:
+    """Yield the pixels of those images that can be read."""
     from cnn_core.detection.inference.steps import reader as imread
     from cnn_core.images.decoding import BadImage
     from cnn_core.images.reader import Reader, pixels
 
     reader, read = Reader(vid_stride=vid_stride), imread(3)
-    for part in some:
+    for part in parts:
         for entry in reader(part):
             with contextlib.suppress(BadImage):
                 yield pixels(entry, read)
 
 
 def collect(folders: list[Path], params: DetectParams) -> dict[str, Any]:
-    """The parts as the stage's output; gives the metrics.
+    """Join the parts into the stage's output; return the metrics.
 
     Raises:
         ValueError: not one image could be read.
     """
     with whole_folder(TARGET) as target:
-        found = gather(folders, target, source=params.source, copied=("pictures", "labels"))
-        model = found.model
-        known = {"classes": model["names"], "model_sha256": model["sha256"], "task": model["task"]}
-        listed = {"match": params.match, "vid_stride": params.vid_stride}  # who reads the source again needs them
-        counts = {"source": params.source, "counts": found.counts, "listed": listed}
-        write_json(target / "manifest.json", {"schema_version": 1, **known, **counts})
-    return {**found.counts, "engine": model["engine"], "found": found.classes}
+        gathered = gather(folders, target, source=params.source, copied=("pictures", "labels"))
+        model = gathered.model
+        about = {"classes": model["names"], "model_sha256": model["sha256"], "task": model["task"]}
+        listed = {"match": params.match, "vid_stride": params.vid_stride}  # needed to read the source again
+        counts = {"source": params.source, "counts": gathered.counts, "listed": listed}
+        write_json(target / "manifest.json", {"schema_version": 1, **about, **counts})
+    return {**gathered.counts, "engine": model["engine"], "found": gathered.classes}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure a model on the held-out test part: data/augmented/<set> and a model folder -> metrics, plots, predictions."""
+"""Stage ``evaluate``: measure a classifier on the held-out test part of data/augmented/<set>."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class EvaluateParams(Params):
     """The section ``evaluate.<set>``."""
 
     weights: str  # a model folder
-    tta: int = bounded(1, MOST_VIEWS)  # views averaged per image; 1 = the image alone
-    worst: int = bounded(0, 200)  # mistakes shown
+    tta: int = bounded(1, MOST_VIEWS)  # views averaged for each image; 1 = the image alone
+    worst: int = bounded(0, 200)  # number of mistakes shown
 
 
 PARAMS = EvaluateParams
@@ -38,12 +38,12 @@ def main(name: str) -> None:
     params = load_section(PARAMS, f"evaluate.{name}")
     folder = f"data/augmented/{name}"
     classes, test = read_dataset(folder)["classes"], load_arrays(folder, "test")
-    # After a refit the shipped weights have seen the test part: those trained without it are measured.
+    # After a refit the shipped weights have seen the test part, so the others are measured.
     device = pick_device(load_runtime().use_gpu)
     keep_memory()
     classifier = Classifier(params.weights, weights="evaluated", tta=params.tta, device=device)
     if classifier.card.classes != classes:
-        raise ValueError(f"{params.weights} knows the classes {classifier.card.classes}, but {folder} has {classes}")
+        raise ValueError(f"{params.weights} has the classes {classifier.card.classes}, but {folder} has {classes}")
     probabilities = classifier(test.images)
     metrics = classification(probabilities, test.labels, classes)
     write_predictions(Path(f"data/predictions/{name}-test.parquet"), test, probabilities, classes)
@@ -58,7 +58,7 @@ def main(name: str) -> None:
 
 
 def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray, classes: list[str]) -> None:
-    """id, label, predicted, p0 … pK: one row an image; label and predicted are class numbers, p their probabilities."""
+    """Write one row an image: id, label and predicted (class numbers), p0 … pK (probabilities)."""
     table = pd.DataFrame({"id": test.ids, "label": test.labels, "predicted": probabilities.argmax(1)})
     table = table.join(pd.DataFrame(probabilities, columns=[f"p{number}" for number in range(len(classes))]))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray, class
 
 
 def write_confusion(path: Path, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> None:
-    """actual, predicted: one row an image, as DVC's confusion template counts them."""
+    """Write one row an image, actual and predicted, for DVC's confusion template."""
     names = np.array(classes)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame({"actual": names[labels], "predicted": names[probabilities.argmax(1)]})
@@ -74,19 +74,21 @@ def write_confusion(path: Path, labels: np.ndarray, probabilities: np.ndarray, c
 
 
 def show_mistakes(path: Path, test: Arrays, probabilities: np.ndarray, classes: list[str], most: int) -> None:
-    """The most confident wrong answers: what it is, what the model said and how sure it was."""
+    """Draw the most confident mistakes, with the true class, the predicted one and its probability."""
     worst = worst_mistakes(probabilities, test.labels, most)
-    said = probabilities.argmax(1)
-    wrong = int((said != test.labels).sum())
-    captions = [f"{classes[test.labels[i]]}, said\n{classes[said[i]]}  {probabilities[i].max():.0%}" for i in worst]
-    parts = range(0, len(worst), ACROSS)
-    shown = f", the {len(worst)} most confident" if len(worst) < wrong else ""
+    predicted = probabilities.argmax(1)
+    wrong = int((predicted != test.labels).sum())
+    captions = [
+        f"{classes[test.labels[i]]}, said\n{classes[predicted[i]]}  {probabilities[i].max():.0%}" for i in worst
+    ]
+    starts = range(0, len(worst), ACROSS)
+    selection = f", the {len(worst)} most confident" if len(worst) < wrong else ""
     counted = f"{wrong} mistake{'' if wrong == 1 else 's'} in {len(test.labels):,} images"
     contact_sheet(
         path,
-        [np.asarray(test.images[worst[start : start + ACROSS]]) for start in parts],
-        title=f"{counted}{shown}: the truth, what the model said and how sure it was",
-        captions=[captions[start : start + ACROSS] for start in parts],
+        [np.asarray(test.images[worst[start : start + ACROSS]]) for start in starts],
+        title=f"{counted}{selection}: the truth, what the model said and how sure it was",
+        captions=[captions[start : start + ACROSS] for start in starts],
         side=112,
     )
 

@@ -22,7 +22,7 @@ LAYOUTS = {
 
 def main(name: str) -> None:
     if name not in LAYOUTS:
-        raise ValueError(f"no reader is known for ingest.{name}: the sets are {', '.join(LAYOUTS)} (tasks/ingest.py)")
+        raise ValueError(f"there is no reader for ingest.{name}: the sets are {', '.join(LAYOUTS)} (tasks/ingest.py)")
     params = load_section(PARAMS, f"ingest.{name}")
     with events.progress(f"ingest {name}", None) as bar:
         manifest = ingest(name, LAYOUTS[name], params, f"data/raw/{name}", on_progress=bar.update)
@@ -32,7 +32,7 @@ def main(name: str) -> None:
 
 
 def metrics(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest's numbers, as DVC compares them between runs."""
+    """Return the manifest's numbers that DVC compares between runs."""
     return {
         "images": manifest["counts"],
         "rows_read": manifest["rows_read"],
@@ -43,7 +43,7 @@ def metrics(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(manifest: dict[str, Any]) -> list[str]:
-    """What a person wants to know at the end: what came in, what was left out, what to mind."""
+    """Return lines for a person: what was read, what was left out, and the warnings."""
     images = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
     lines = [f"{manifest['rows_read']:,} images read: {images}"]
     lines += [f"refused, {reason}: {count:,}" for reason, count in manifest["refused"]["reasons"].items()]

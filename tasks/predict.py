@@ -1,4 +1,4 @@
-"""Label images: data/raw/<set> (or a folder of images) and a model folder -> data/predictions/<set>."""
+"""Stage ``predict``: label the images of data/raw/<set> or of a folder -> data/predictions/<set>."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
 
 BLOCK = 2000  # images decoded at a time
-SUBMITTED = ("digits",)  # sets whose competition takes a submission.csv
+SUBMITTED = ("digits",)  # sets of a competition that takes a submission.csv
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,12 @@ PARAMS = PredictParams
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is to be labelled, ``total`` images in ``blocks``."""
+    """The images to be labelled: ``total`` images in ``blocks``."""
 
     total: int
     blocks: Iterator[Block]
     kind: str  # unlabelled, test (part of a RAW set) or folder
-    refused: list[Refusal]  # before it came here
+    refused: list[Refusal]  # by the stage ingest
 
 
 def main(name: str) -> None:
@@ -69,7 +69,8 @@ def main(name: str) -> None:
 
 
 def open_source(path: str, shape: tuple[int, int, int]) -> Source:
-    """
+    """Open a RAW set, or a folder or .zip of images.
+
     Args:
         shape: (C, S, S) of the squares that images become.
 
@@ -98,7 +99,9 @@ def _raw_blocks(path: str, split: str, shape: tuple[int, int, int]) -> Iterator[
 
 
 def refused_images(path: str, split: str) -> list[Refusal]:
-    """The quarantine's entries of the part that is unlabelled; of a test part, which is cut from another, none."""
+    """List the quarantine's entries of the unlabelled part; a test part, cut from another, has
+    none.
+    """
     if split != "unlabelled":
         return []
     parts = {id_.partition("/")[0] for id_ in read_raw(path, split).ids}
@@ -106,7 +109,7 @@ def refused_images(path: str, split: str) -> list[Refusal]:
 
 
 def predict(name: str, classifier: Classifier, source: Source) -> tuple[list[str], np.ndarray, list[Refusal]]:
-    """Names, probabilities (N, K) in their order, and what could not be read."""
+    """Return the images' names, their probabilities (N, K), and the images that were not readable."""
     files: list[str] = []
     refused, parts = list(source.refused), []
     with events.progress(f"predict {name}", source.total, "images") as bar:
@@ -119,7 +122,7 @@ def predict(name: str, classifier: Classifier, source: Source) -> tuple[list[str
 
 
 def write_predictions(path: Path, files: list[str], probabilities: np.ndarray, classes: list[str]) -> None:
-    """file, class, and the probability of each class in a column of its name."""
+    """Write one row an image: file, class, and a column with the probability of each class."""
     table = pd.DataFrame({"file": files, "class": np.array(classes)[probabilities.argmax(1)]})
     table = table.join(pd.DataFrame(probabilities.round(6), columns=classes))
     table.to_csv(path, index=False, lineterminator="\n")
@@ -130,7 +133,11 @@ def write_refused(path: Path, refused: list[Refusal]) -> None:
 
 
 def write_submission(path: Path, files: list[str], probabilities: np.ndarray, *, by_row: bool) -> None:
-    """Kaggle's ImageId, Label: the 1-based row of the source, which an id ends in (``test/00001``), or of this file."""
+    """Write Kaggle's columns ImageId and Label.
+
+    ImageId is the 1-based row in the source, with which an id ends (``test/00001``), or in this
+    file.
+    """
     numbers = [int(file.rpartition("/")[2]) for file in files] if by_row else range(1, len(files) + 1)
     table = pd.DataFrame({"ImageId": numbers, "Label": probabilities.argmax(1)})
     table.to_csv(path, index=False, lineterminator="\n")

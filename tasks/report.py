@@ -1,4 +1,4 @@
-"""Stage ``report``: one self-contained page on the whole run, a pure function of its inputs."""
+"""Stage ``report``: write one self-contained page on the run, a pure function of its inputs."""
 
 from __future__ import annotations
 

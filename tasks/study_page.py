@@ -1,4 +1,6 @@
-"""The study's page, made of the tables and figures of its experiments -> data/reports/study.html."""
+"""Stage ``study_page``: write the page of the study's tables and figures ->
+data/reports/study.html.
+"""
 
 from __future__ import annotations
 

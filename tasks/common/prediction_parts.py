@@ -1,8 +1,8 @@
-"""What stages of long inference (`detect`, `segment`) share: their inputs told apart, their parts written and gathered.
+"""The parts that `detect` and `segment` write, and how they become the stage's output.
 
-part/objects.parquet, images.parquet, bad.parquet   what a worker writes of a part, and more tables of its own
-     model.json                                     names, sha256 …, the same in every part
-     pictures/ …                                    folders that go to the output as they are
+part/objects.parquet, images.parquet, bad.parquet   what a worker writes of a part, beside tables of its own
+     model.json                                     names, sha256 …, equal in every part
+     pictures/ …                                    folders that are copied to the output
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from cnn_core.images.media import Media
 from tasks.engine import events
 
 BAD = {"image_id": "str", "file": "str", "reason": "str", "detail": "str"}
-RESULT_COLUMNS = {"file": "str", "model_sha256": "str"}  # columns of objects behind those of `OBJECTS`
+RESULT_COLUMNS = {"file": "str", "model_sha256": "str"}  # of objects, behind the columns of `OBJECTS`
 Rows = Iterable[Mapping[str, Any]]
 
 
 def local(folder: str, stage: str) -> Path:
-    """The folder of a run in progress, made.
+    """Create the folder of a run in progress.
 
     Raises:
-        ValueError: it is not local.
+        ValueError: the folder is not local.
     """
     if "://" in folder:
         raise ValueError(f"{stage} keeps its parts in a local or shared folder: set `state` in runtime.yaml to one")
@@ -46,14 +46,15 @@ def local(folder: str, stage: str) -> Path:
     return Path(folder)
 
 
-def tell_left_out(media: Media, source: str) -> None:
+def log_left_out(media: Media, source: str) -> None:
+    """Log how many files of the source are no images."""
     if media.left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(media.left_out.items()))
         events.log(f"{source} also has files that are no images: {kinds}")
 
 
 def write_part(folder: Path, objects: Rows, images: Rows, bad: Rows, extra: Mapping[str, str] = RESULT_COLUMNS) -> None:
-    """A part's tables, with the same columns and types whether they have rows or not.
+    """Write a part's tables, with the same columns and types whether they have rows or not.
 
     Args:
         extra: further columns of the objects, with their dtypes.
@@ -72,8 +73,13 @@ def write_rows(path: Path, rows: Rows, columns: Mapping[str, str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """``counts``: images, objects, bad and of each further table; ``classes``: objects by class; ``model``: as it is
-    in the parts' model.json."""
+    """The joined parts.
+
+    Attributes:
+        counts: how many images, objects, bad images and rows of each further table there are.
+        classes: the number of objects of each class.
+        model: the content of the parts' model.json.
+    """
 
     counts: dict[str, int]
     classes: dict[str, int]
@@ -88,10 +94,11 @@ def gather(
     copied: Sequence[str] = (),
     tables: Sequence[str] = (),
 ) -> Gathered:
-    """The parts as a stage's output in ``target``, read one after the other.
+    """Join the parts into a stage's output in ``target``, reading one after the other.
 
     Args:
-        copied: folders of the parts. tables: further Parquet files of the parts, each made one.
+        copied: folders of the parts to copy.
+        tables: names of further Parquet tables of the parts to join.
 
     Raises:
         ValueError: not one image could be read.
@@ -103,13 +110,14 @@ def gather(
         coco.write("[")
         for number, part in enumerate(folders):
             model = json.loads((part / "model.json").read_text())
-            found = part / "tracked.parquet" if (part / "tracked.parquet").is_file() else part / "objects.parquet"
-            images, objects = read_images(part / "images.parquet"), read_objects(found)
+            tracked, detected = part / "tracked.parquet", part / "objects.parquet"
+            table = tracked if tracked.is_file() else detected
+            images, objects = read_images(part / "images.parquet"), read_objects(table)
             for entry in coco_results(images, objects):
                 entry["image_id"] += counts["images"]
                 coco.write(("" if coco.tell() == 1 else ",\n") + json.dumps(entry))
             bad.append(pd.read_parquet(part / "bad.parquet"))
-            shutil.copyfile(found, target / f"part-{number:05d}.parquet")
+            shutil.copyfile(table, target / f"part-{number:05d}.parquet")
             for name in copied:
                 if (part / name).is_dir():
                     shutil.copytree(part / name, target / name, dirs_exist_ok=True)
@@ -132,7 +140,7 @@ def gather(
 
 
 def _joined(files: Sequence[Path], target: Path) -> int:
-    """Tables as one file, one after the other; gives the number of rows."""
+    """Write tables into one file, one after the other; return the number of rows."""
     rows, schema = 0, pq.read_schema(files[0])
     with pq.ParquetWriter(target, schema) as writer:
         for file in files:

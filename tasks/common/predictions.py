@@ -1,4 +1,4 @@
-"""What `detect` and `segment` wrote, read back, and its images found again among those of a truth."""
+"""Read the outputs of `detect` and `segment`, and match their images with those of a truth."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Predictions:
     """An output folder of `detect` or `segment`.
 
     Attributes:
-        images: rows of `annotations.IMAGES`, one an image that could be read.
-        objects: rows of `annotations.OBJECTS` with the stage's further columns, in the order of the parts.
+        images: `annotations.IMAGES`, one row for each image that could be read.
+        objects: `annotations.OBJECTS` with the stage's further columns, in the order of the parts.
         bad: image_id and file of the images that could not be read.
-        classes: their names.
-        sha256: of the weights.
-        listed: what `list_media` was given beside the source; empty of folders that do not say.
+        classes: the names of the classes.
+        sha256: the hash of the weights.
+        listed: the arguments of `list_media` beside the source; empty if the folder does not say.
     """
 
     images: pd.DataFrame
@@ -37,18 +37,20 @@ class Predictions:
 
     @property
     def seen(self) -> pd.DataFrame:
-        """image_id and file of every image of the source."""
+        """Return image_id and file of every image of the source."""
         names = ["image_id", "file"]
         return pd.concat([self.images[names], self.bad[names]], ignore_index=True)
 
 
 def read_predictions(folder: str | Path, *, made_by: str) -> Predictions:
-    """
+    """Read an output folder of `detect` or `segment`.
+
     Args:
         made_by: `MASKS` or `BOXES`.
 
     Raises:
-        ValueError: the folder is missing or not whole, or objects without masks stand where masks are asked for.
+        ValueError: the folder is missing or incomplete, or masks are expected and an object has
+            none.
     """
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json", made_by=made_by)
@@ -70,10 +72,10 @@ def read_predictions(folder: str | Path, *, made_by: str) -> Predictions:
 
 
 def check_same_frames(folder: str | Path, vid_stride: int, *, made_by: str) -> None:
-    """That in the predictions at ``folder`` a video's frames were counted at this stride: they are known by number.
+    """Check that the predictions at ``folder`` number a video's frames with this stride.
 
     Raises:
-        ValueError: at another one.
+        ValueError: they use another stride.
     """
     listed = read_json(Path(folder) / "manifest.json", made_by=made_by).get("listed", {})
     if (other := int(listed.get("vid_stride", 1))) != vid_stride:
@@ -84,27 +86,28 @@ def check_same_frames(folder: str | Path, vid_stride: int, *, made_by: str) -> N
 
 
 def same_images(others: pd.DataFrame, truth: pd.DataFrame, *, named: tuple[object, object]) -> dict[str, str]:
-    """The image_id that each image of ``others`` bears in ``truth``; images that are not there are left out.
+    """Map the image_id of each image of ``others`` to its image_id in ``truth``.
 
-    Ids differ by what was named as the source (``000001`` of the folder images/test is ``test/000001`` of the set), so
-    the files are compared: their paths, else what follows the last folder ``images``, else their names where those tell
-    them apart.
+    Images without a counterpart are left out. Ids differ by the folder that was named as the source
+    (``000001`` of images/test is ``test/000001`` of the set), so the files are compared: by their
+    paths, else by what follows the last folder ``images``, else by their names, if those are unique
+    in the truth.
 
     Args:
-        others, truth: with the columns image_id and file.
-        named: what the two are called in the message.
+        others, truth: tables with the columns image_id and file.
+        named: the names of the two in the message.
 
     Raises:
         ValueError: they have no image in common.
     """
     for keys in (_paths, image_ids, _names):
-        ours, theirs = keys(list(others["file"])), keys(list(truth["file"]))
-        if len(set(theirs)) < len(theirs):
+        other_keys, true_keys = keys(list(others["file"])), keys(list(truth["file"]))
+        if len(set(true_keys)) < len(true_keys):
             continue
-        known = dict(zip(theirs, truth["image_id"], strict=True))
-        pairs = zip(others["image_id"], ours, strict=True)
-        if found := {image_id: known[key] for image_id, key in pairs if key in known}:
-            return found
+        true_ids = dict(zip(true_keys, truth["image_id"], strict=True))
+        pairs = zip(others["image_id"], other_keys, strict=True)
+        if matches := {image_id: true_ids[key] for image_id, key in pairs if key in true_ids}:
+            return matches
     first, second = (table["file"].iloc[0] if len(table) else "no image" for table in (others, truth))
     raise ValueError(
         f"{named[0]} and {named[1]} have no image in common: the one is about {first}, the other about {second}; make "
@@ -121,6 +124,6 @@ def _names(files: Sequence[str]) -> list[str]:
 
 
 def in_other_ids(table: pd.DataFrame, same: dict[str, str]) -> pd.DataFrame:
-    """The rows of the images that ``same`` knows, with the ids that it gives them."""
-    kept = table[table["image_id"].isin(list(same))]
-    return kept.assign(image_id=kept["image_id"].map(same)).reset_index(drop=True)
+    """Select the rows of the images in ``same``, and give them the ids that it maps to."""
+    rows = table[table["image_id"].isin(list(same))]
+    return rows.assign(image_id=rows["image_id"].map(same)).reset_index(drop=True)

@@ -1,11 +1,11 @@
-"""Objects followed through a video: its frames were searched in parts, in any order; here they come in order."""
+"""Track objects through a video, whose frames were searched in parts, in any order."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,18 @@ from cnn_core.images.media import Media, Part
 from cnn_core.images.reader import Reader
 from tasks.engine import events
 
+if TYPE_CHECKING:
+    from cnn_core.detection.inference.steps import Tracker
 
-def follow(media: Media, parts: Sequence[Part], folders: Sequence[Path], params: DetectParams, settings: Path) -> None:
-    """Give the objects of every video's parts their ``track_id``, and the boxes that its tracker gives them.
 
-    A part's objects are replaced in ``tracked.parquet`` beside them, so that a run killed here begins here again.
+def track_objects(
+    media: Media, parts: Sequence[Part], folders: Sequence[Path], params: DetectParams, settings: Path
+) -> None:
+    """Write the objects of every video's parts with their ``track_id`` and the boxes of its
+    tracker.
+
+    They go to ``tracked.parquet`` beside the objects, which stay, so that a run killed here starts
+    here again.
     """
     from cnn_core.detection.yolo import quiet
 
@@ -32,31 +39,30 @@ def follow(media: Media, parts: Sequence[Part], folders: Sequence[Path], params:
     with events.progress("track", total, "frames") as bar:
         for video in media.videos:
             tracker, reader = Tracker(params.tracker), Reader(vid_stride=params.vid_stride)
-            own = [place for place, part in enumerate(parts) if part.kind == "video" and part.path == video.path]
-            for place in own:
-                part, folder = parts[place], folders[place]
-                tables = list(_followed(part, folder, tracker, reader, params))
-                write_objects(folder / "tracked.parquet", pd.concat(tables) if tables else read_objects(_of(folder)))
+            for part, folder in zip(parts, folders, strict=True):
+                if part.kind != "video" or part.path != video.path:
+                    continue
+                objects = read_objects(folder / "objects.parquet")
+                tables = list(_tracked_frames(part, folder, objects, tracker, reader, params))
+                write_objects(folder / "tracked.parquet", pd.concat(tables) if tables else objects)
                 bar.update(len(part))
 
 
-def _of(folder: Path) -> Path:
-    return folder / "objects.parquet"
-
-
-def _followed(part: Part, folder: Path, tracker: Any, reader: Reader, params: DetectParams) -> Iterator[pd.DataFrame]:
+def _tracked_frames(
+    part: Part, folder: Path, objects: pd.DataFrame, tracker: Tracker, reader: Reader, params: DetectParams
+) -> Iterator[pd.DataFrame]:
+    """Yield the tracked objects of each frame, and draw them."""
     from cnn_core.detection.inference.steps import write_labels, write_picture
 
-    objects, images = read_objects(_of(folder)), read_images(folder / "images.parquet")
     names = dict(enumerate(json.loads((folder / "model.json").read_text())["names"]))
-    of_image = dict(tuple(objects.groupby("image_id", sort=False)))
-    known = set(images["image_id"])
+    by_image = dict(tuple(objects.groupby("image_id", sort=False)))
+    readable = set(read_images(folder / "images.parquet")["image_id"])
     for entry in reader(part):
-        if entry.image_id not in known or not isinstance(entry.content, np.ndarray):
+        if entry.image_id not in readable or not isinstance(entry.content, np.ndarray):
             continue
-        rows = of_image.get(entry.image_id, objects.iloc[:0])
+        rows = by_image.get(entry.image_id, objects.iloc[:0])
         rows = _tracked(rows, tracker, entry.content, names)
-        found = Detections(
+        detections = Detections(
             height=entry.content.shape[0],
             width=entry.content.shape[1],
             boxes=rows[BOX].to_numpy(np.float32),
@@ -66,14 +72,14 @@ def _followed(part: Part, folder: Path, tracker: Any, reader: Reader, params: De
             tracks=rows["track_id"].to_numpy(np.int64) if rows["track_id"].notna().all() and len(rows) else None,
         )
         if params.pictures < 0 or entry.number < params.pictures:
-            write_picture(folder / "pictures" / f"{entry.image_id}.jpg", entry.content, found, names)
+            write_picture(folder / "pictures" / f"{entry.image_id}.jpg", entry.content, detections, names)
         if params.save_txt:
-            write_labels(folder / "labels" / f"{entry.image_id}.txt", entry.content, found, names)
+            write_labels(folder / "labels" / f"{entry.image_id}.txt", entry.content, detections, names)
         yield rows
 
 
-def _tracked(rows: pd.DataFrame, tracker: Any, frame: np.ndarray, names: dict[int, str]) -> pd.DataFrame:
-    """One frame's objects as its tracker leaves them."""
+def _tracked(rows: pd.DataFrame, tracker: Tracker, frame: np.ndarray, names: dict[int, str]) -> pd.DataFrame:
+    """Return the objects of one frame that the tracker keeps, as it changes them."""
     table = rows[[*BOX, "score", "class_id"]].to_numpy(np.float32).reshape(-1, 6)
     kept, tracks = tracker(table, frame)
     rows = rows.iloc[kept].copy()

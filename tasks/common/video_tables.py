@@ -1,4 +1,6 @@
-"""The tables of one video of `segment`, written piece by piece, so that a long video needs no more memory."""
+"""The tables of one video of `segment`, written in pieces, so that a long video takes no more
+memory.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,20 @@ from tasks.common.prediction_parts import DROPPED_PROMPTS, MASK_COLUMNS, write_p
 if TYPE_CHECKING:
     from cnn_core.segmentation.video.segmenter import TrackedFrame
 
-FRAMES = 512  # whose rows are held before they are written
+FRAMES = 512  # whose rows are in memory before they are written
 TABLES = ("objects", "images", "bad")
 
 
 class VideoTables:
-    """``add`` every frame, then ``close``.
+    """The tables of a video: ``add`` every frame, then ``close``.
 
     Attributes:
-        frames: how many could be read. last: the number of the last one that came.
-        seen: the objects that have a mask somewhere. lost: frames that could not be read.
-        dropped: prompts that were not used, rows of `DROPPED_PROMPTS`.
+        frames: the number of frames that could be read.
+        last: the number of the last frame that was added.
+        unread: the number of rows of ``bad``.
+        seen: the objects that have a mask in some frame.
+        lost: the numbers of the frames that could not be read.
+        dropped: the prompts without a mask, rows of `DROPPED_PROMPTS`.
     """
 
     def __init__(self, folder: Path, sha256: str) -> None:
@@ -38,20 +43,20 @@ class VideoTables:
         self._pieces: list[Path] = []
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
 
-    def add(self, found: TrackedFrame, rows: list[dict[str, Any]]) -> None:
-        """A frame and its objects, without model_sha256."""
-        frame, self.last = found.frame, found.frame.number
+    def add(self, tracked: TrackedFrame, rows: list[dict[str, Any]]) -> None:
+        """Add a frame and the rows of its objects, which lack model_sha256."""
+        frame, self.last = tracked.frame, tracked.frame.number
         named = {"image_id": frame.image_id, "file": frame.file}
-        if found.segments is None:
+        if tracked.segments is None:
             assert isinstance(frame.image, BadImage)
             self.lost.add(frame.number)
             return self.add_bad(frame.image, **named)
         self.frames += 1
-        self._rows["images"].append({**named, "width": found.segments.width, "height": found.segments.height})
+        self._rows["images"].append({**named, "width": tracked.segments.width, "height": tracked.segments.height})
         self._rows["objects"] += [{**row, "model_sha256": self.sha256} for row in rows]
         self.seen |= {row["track_id"] for row in rows}
-        for number, why in found.segments.dropped.items():
-            if why not in (HIDDEN, LOW_SCORE):  # those are told by the row that is not there
+        for number, why in tracked.segments.dropped.items():
+            if why not in (HIDDEN, LOW_SCORE):  # the missing row of the object says so
                 self.dropped.append({**named, "prompt_id": number, "reason": why})
         if len(self._rows["images"]) >= FRAMES:
             self._flush()
@@ -62,7 +67,7 @@ class VideoTables:
         self._rows["bad"].append({**named, "reason": fault.reason, "detail": fault.detail})
 
     def close(self) -> None:
-        """Write what is left, and make one of the pieces."""
+        """Write the remaining rows, and join the pieces."""
         self._flush()
         for name in TABLES:
             files = [piece / f"{name}.parquet" for piece in self._pieces]

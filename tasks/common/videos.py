@@ -1,9 +1,9 @@
-"""The videos of `segment`: objects followed by SAM 2 from their prompts on, one video after the other.
+"""The videos of `segment`: SAM 2 tracks objects from their prompts on, one video after the other.
 
 Each video's folder is a part like those of the images (`tasks.common.prediction_parts`): its frames
 are the images, ``track_id`` (and ``prompt_id``) is the object, and ``pictures/<video>.mp4`` shows
-the masks. A frame in which an object is hidden has no row of it. What a killed run loses is the
-videos in hand.
+the masks. An object has no row for a frame in which it is hidden. A killed run loses the videos
+that it was working on.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ UNREADABLE_FRAME = "its frame cannot be read"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """A video and what to follow in it."""
+class VideoJob:
+    """A video, and the prompts of the objects to track in it."""
 
     part: Part
     prompts: tuple[VideoPrompt, ...]
@@ -52,30 +52,34 @@ class Job:
 
 
 def video_parts(media: Media, params: SegmentParams) -> list[Part]:
-    """The source's videos, and with ``video.folders`` its folders of frames."""
+    """List the source's videos, and with ``video.folders`` its folders of frames."""
     return clip_parts(media, folders=params.video.folders)
 
 
 def segment_videos(media: Media, params: SegmentParams, folders: Sequence[Path], state: Path) -> None:
-    """Follow what is prompted in every video, each into its folder of ``folders`` (`tasks.engine.workers.part_folder`).
+    """Track the prompted objects in every video, each into its own of ``folders``.
+
+    Args:
+        folders: as `tasks.engine.workers.part_folder` names them.
+        state: the folder of the run in progress.
 
     Raises:
-        ValueError: the prompts name no frame of any of them, or as `video_prompts`.
+        ValueError: the prompts name no frame of any video; or the errors of `video_prompts`.
     """
     parts, runtime = video_parts(media, params), load_runtime()
     assert len(parts) == len(folders)
-    jobs = [Job(part=part, prompts=tuple(_prompts(part, params, alone=len(parts) == 1))) for part in parts]
-    alone = {span.kind for span in media.spans} <= {part.kind for part in parts}  # no images beside them
-    if alone and not any(job.prompts for job in jobs):
-        named = Clip(parts[0], vid_stride=params.vid_stride).image_ids[0]
+    jobs = [VideoJob(part=part, prompts=tuple(_prompts(part, params, alone=len(parts) == 1))) for part in parts]
+    only_videos = {span.kind for span in media.spans} <= {part.kind for part in parts}
+    if only_videos and not any(job.prompts for job in jobs):
+        first = Clip(parts[0], vid_stride=params.vid_stride).image_ids[0]
         raise ValueError(
-            f"{params.prompts} has no prompts for the videos of {params.source}, whose first frame is called {named}"
+            f"{params.prompts} has no prompts for the videos of {params.source}, whose first frame is called {first}"
         )
     classes = prompt_classes(params.prompts)
     make = functools.partial(VideoWorker, params, classes, str(state))
     run_parts(jobs, make, folders[0].parent, runtime, label="segment videos", unit="frames")
     for job, folder in zip(jobs, folders, strict=True):
-        _tell(job, folder)
+        _log_video(job, folder)
 
 
 def _prompts(part: Part, params: SegmentParams, *, alone: bool) -> list[VideoPrompt]:
@@ -84,24 +88,26 @@ def _prompts(part: Part, params: SegmentParams, *, alone: bool) -> list[VideoPro
     return video_prompts(params.prompts, clip, kind, alone=alone)
 
 
-def _tell(job: Job, folder: Path) -> None:
-    found = json.loads((folder / "video.json").read_text())
+def _log_video(job: VideoJob, folder: Path) -> None:
+    video = json.loads((folder / "video.json").read_text())
     if not job.prompts:
-        events.log(f"warning: there are no prompts for {job.part.path}, so nothing is followed in it")
-    if cut := found["cut"]:
+        events.log(f"warning: there are no prompts for {job.part.path}, so nothing is tracked in it")
+    if cut := video["cut"]:
         events.log(f"warning: {job.part.path} {CUT_SHORT}: {cut}")
-    events.log(f"{found['name']}: {found['objects']:,} objects through {found['frames']:,} frames")
+    events.log(f"{video['name']}: {video['objects']:,} objects through {video['frames']:,} frames")
 
 
 def video_settings(params: SegmentParams) -> VideoParams:
-    """What the stage's parameters mean for a video."""
-    own = {field.name: getattr(params.video, field.name) for field in dataclasses.fields(params.video)}
-    own |= {name: getattr(params, name) for name in ("imgsz", "conf", "half")}
-    return VideoParams(**own, stability_score_offset=params.everything.stability_score_offset)
+    """Return the stage's parameters as those of a video."""
+    values = {field.name: getattr(params.video, field.name) for field in dataclasses.fields(params.video)}
+    values |= {name: getattr(params, name) for name in ("imgsz", "conf", "half")}
+    return VideoParams(**values, stability_score_offset=params.everything.stability_score_offset)
 
 
 class VideoWorker:
-    """A `tasks.engine.workers.Worker`: loads the network once, and segments one video after the other."""
+    """A `tasks.engine.workers.Worker` that loads the network once and segments one video after the
+    other.
+    """
 
     def __init__(self, params: SegmentParams, classes: list[str], state: str, resources: Resources) -> None:
         import torch
@@ -119,7 +125,7 @@ class VideoWorker:
             settings=Path(state) / "settings",
         )
 
-    def __call__(self, job: Job, folder: Path) -> dict[str, int]:
+    def __call__(self, job: VideoJob, folder: Path) -> dict[str, int]:
         from cnn_core.detection.inference.steps import reader
         from cnn_core.drawing.video import VideoPicture
         from tasks.common.video_tables import VideoTables
@@ -131,26 +137,26 @@ class VideoWorker:
             VideoPicture(folder / "pictures" / f"{clip.name}.mp4", clip.fps) as video,
             events.progress(f"segment {clip.name}", len(clip), "frames") as bar,
         ):
-            for found in self.segmenter.track(clip, job.prompts):
-                rows = list(_rows(found, about))
-                tables.add(found, rows)
-                if found.segments is not None:
-                    assert not isinstance(found.frame.image, BadImage)
-                    video.add(found.frame.image, rows)
-                    self._draw(folder, job.part.first + found.frame.number, found, rows)
+            for tracked in self.segmenter.track(clip, job.prompts):
+                rows = list(_rows(tracked, about))
+                tables.add(tracked, rows)
+                if tracked.segments is not None:
+                    assert not isinstance(tracked.frame.image, BadImage)
+                    video.add(tracked.frame.image, rows)
+                    self._draw(folder, job.part.first + tracked.frame.number, tracked, rows)
                 bar.update()
         return self._finish(job, clip, tables, folder)
 
-    def _draw(self, folder: Path, number: int, found: TrackedFrame, rows: list[dict[str, Any]]) -> None:
+    def _draw(self, folder: Path, number: int, tracked: TrackedFrame, rows: list[dict[str, Any]]) -> None:
         from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
-        image, name = found.frame.image, found.frame.image_id
+        image, name = tracked.frame.image, tracked.frame.image_id
         if self.params.pictures < 0 or number < self.params.pictures:
             write_overlay(folder / "pictures" / f"{name}.jpg", overlay(image, rows, by_class=False))
         if self.params.cutouts < 0 or number < self.params.cutouts:
             write_cutouts(folder / "cutouts", name, image, rows)
 
-    def _finish(self, job: Job, clip: Clip, tables: VideoTables, folder: Path) -> dict[str, int]:
+    def _finish(self, job: VideoJob, clip: Clip, tables: VideoTables, folder: Path) -> dict[str, int]:
         short = shortfall(clip, tables.frames)
         if short:
             tables.add_bad(short, image_id=clip.name, file=job.part.path)
@@ -164,22 +170,24 @@ class VideoWorker:
         return {"images": tables.frames, "bad": tables.unread}
 
 
-def _rows(found: TrackedFrame, about: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A frame's objects as rows of the stage's tables, but for what is the same in all."""
-    if found.segments is None:
+def _rows(tracked: TrackedFrame, about: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a frame's objects as rows of the stage's tables, without the columns that are equal in
+    all.
+    """
+    if tracked.segments is None:
         return
-    named = {number: own | {"track_id": number, "prompt_id": number} for number, own in about.items()}
-    for row in found.segments.rows(named):  # type: ignore[arg-type]
-        yield {"image_id": found.frame.image_id, "file": found.frame.file, **row}
+    columns = {number: values | {"track_id": number, "prompt_id": number} for number, values in about.items()}
+    for row in tracked.segments.rows(columns):  # type: ignore[arg-type]
+        yield {"image_id": tracked.frame.image_id, "file": tracked.frame.file, **row}
 
 
-def _without_mask(job: Job, clip: Clip, tables: VideoTables) -> Iterator[dict[str, Any]]:
-    """Prompts that were never come to, and objects that were nowhere seen."""
+def _without_mask(job: VideoJob, clip: Clip, tables: VideoTables) -> Iterator[dict[str, Any]]:
+    """Yield a row for each prompt that was not reached, and for each object without any mask."""
     late = {id(prompt) for prompt in unreachable_prompts(job.prompts, tables.last + 1)}
-    told = {row["prompt_id"] for row in tables.dropped}
+    listed = {row["prompt_id"] for row in tables.dropped}
     for prompt in job.prompts:
         why = BEHIND if id(prompt) in late else UNREADABLE_FRAME if prompt.frame in tables.lost else HIDDEN_ALWAYS
-        if why == HIDDEN_ALWAYS and (prompt.object_id in tables.seen or prompt.object_id in told):
+        if why == HIDDEN_ALWAYS and (prompt.object_id in tables.seen or prompt.object_id in listed):
             continue
         name = clip.image_ids[prompt.frame] if prompt.frame < len(clip) else clip.name
         yield {"image_id": name, "file": job.part.path, "prompt_id": prompt.object_id, "reason": why}

@@ -22,7 +22,7 @@ def work(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_set_without_a_reader(work):
-    with pytest.raises(ValueError, match=r"no reader is known for ingest\.faces: the sets are digits, scenes"):
+    with pytest.raises(ValueError, match=r"there is no reader for ingest\.faces: the sets are digits, scenes"):
         main("faces")
 
 

@@ -152,7 +152,7 @@ def test_after_a_refit_the_model_that_has_not_seen_the_test_part_is_measured(wor
 def test_evaluate_refuses_a_model_of_other_classes(workplace):
     augment.main("digits")
     model(workplace, classes=list("abcdefghij"))
-    with pytest.raises(ValueError, match="knows the classes"):
+    with pytest.raises(ValueError, match="has the classes"):
         evaluate.main("digits")
 
 

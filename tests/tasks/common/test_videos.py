@@ -22,7 +22,7 @@ from cnn_core.images.clips import CUT_SHORT
 from cnn_core.images.media import list_media
 from cnn_core.segmentation.video.params import VideoPrompt
 from tasks import segment
-from tasks.common.videos import Job, VideoWorker, video_parts
+from tasks.common.videos import VideoJob, VideoWorker, video_parts
 from tasks.engine.workers import Resources
 from tests.helpers.paths import ROOT
 from tests.helpers.prediction_files import write_predictions
@@ -91,7 +91,7 @@ def boxes(count: int, objects: int = 2, frame: int = 0) -> tuple[VideoPrompt, ..
 def work(worker, source, folder, *prompts):
     (part,) = video_parts(list_media(str(source), vid_stride=1), params(video={"folders": True}))
     folder.mkdir()
-    counts = worker(Job(part=part, prompts=prompts), folder)
+    counts = worker(VideoJob(part=part, prompts=prompts), folder)
     return counts, read_objects(folder / "objects.parquet"), pd.read_parquet(folder / "dropped.parquet")
 
 

@@ -1,11 +1,11 @@
-"""What reduced precision costs a detector: mean average precision and images a second of each engine.
+"""The cost of reduced precision for a detector: mean average precision and images/s of each engine.
 
     python -m bench.detect_precision [--weights data/models/detector] [--source data/composed/numbers]
 
-The same weights on the same held-out images; int8 is calibrated on images of the training split, which are not measured
-on. Images a second are of the predictor alone, files read included, the second of two passes. Agreeing are those boxes
-of PyTorch in float32 with a score of 0.25 or more of which the engine has one of the same class with IoU >= 0.98 and a
-score within 0.01; and, looser, IoU >= 0.9 within 0.05.
+All engines have the same weights and the same held-out images; int8 is calibrated on images of the training split.
+Images a second are those of the second of two passes, of the predictor alone, with the reading of files. A box of
+PyTorch in float32 with a score of 0.25 or more agrees if the engine has one of the same class with IoU >= 0.98 and a
+score within 0.01 (or, looser, IoU >= 0.9 and within 0.05).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.params import DetectorParams
 from tasks.engine.runtime import available_cores
 
-WAYS = {  # name: backend, half, int8
+ENGINES = {  # name: backend, half, int8
     "torch float32": ("torch", False, False),
     "openvino float32": ("openvino", False, False),
     "onnx float32": ("onnx", False, False),
@@ -37,9 +37,9 @@ WAYS = {  # name: backend, half, int8
     "openvino int8": ("openvino", False, True),
 }
 CALIBRATED = 128  # images
-AGREEMENT = ((0.98, 0.01), (0.9, 0.05))  # least IoU, largest difference of the scores
+AGREEMENT = ((0.98, 0.01), (0.9, 0.05))  # the least IoU, the largest difference of the scores
 SHOWN = 0.25  # the score from which `yolo predict` shows a box
-SIZES = (0.15, 0.3)  # of no consequence here
+SIZES = (0.15, 0.3)  # needed by the evaluation, not used here
 
 
 def main() -> None:
@@ -52,35 +52,35 @@ def main() -> None:
     print(f"{arguments.weights} on {len(truth[0]):,} images of {arguments.source}, {available_cores()} threads")
     print(f"{'engine':18} {'mAP50':>7} {'mAP50-95':>9} {'against the first':>18} {'agreeing':>17} {'images/s':>9}")
     first = None
-    for name, (backend, half, int8) in WAYS.items():
-        map50, map50_95, found, speed = measure(arguments, truth, backend, half, int8)
-        first = first or (map50_95, found)
-        shares = [agreeing(first[1], found, *limits) for limits in AGREEMENT]
-        told = f"{100 * (map50_95 - first[0]):+11.2f} points {shares[0]:7.1%} {shares[1]:9.1%}"
-        print(f"{name:18} {map50:7.4f} {map50_95:9.4f} {told} {speed:9.0f}", flush=True)
+    for name, (backend, half, int8) in ENGINES.items():
+        map50, map50_95, boxes, speed = measure(arguments, truth, backend, half, int8)
+        first = first or (map50_95, boxes)
+        shares = [agreeing(first[1], boxes, *limits) for limits in AGREEMENT]
+        differences = f"{100 * (map50_95 - first[0]):+11.2f} points {shares[0]:7.1%} {shares[1]:9.1%}"
+        print(f"{name:18} {map50:7.4f} {map50_95:9.4f} {differences} {speed:9.0f}", flush=True)
 
 
-def agreeing(reference: pd.DataFrame, found: pd.DataFrame, least_iou: float, within: float) -> float:
-    """The share of the reference's boxes with a score from `SHOWN` on that are among those found."""
-    reference, groups = reference[reference["score"] >= SHOWN], by_image(found)
-    have = sum(
+def agreeing(reference: pd.DataFrame, boxes: pd.DataFrame, least_iou: float, within: float) -> float:
+    """Return the share of the reference's boxes with a score of at least `SHOWN` that are in ``boxes`` too."""
+    reference, groups = reference[reference["score"] >= SHOWN], by_image(boxes)
+    count = sum(
         matched(rows, groups.get(image_id, rows[:0]), least_iou, within)
         for image_id, rows in by_image(reference).items()
     )
-    return have / max(1, len(reference))
+    return count / max(1, len(reference))
 
 
 def by_image(objects: pd.DataFrame) -> dict[str, np.ndarray]:
-    """float64 (n, 6) of each image: class, xyxy in pixels, score."""
+    """Return for each image float64 (n, 6): class, xyxy in pixels, score."""
     columns = ["class_id", "x1", "y1", "x2", "y2", "score"]
     return {str(name): rows[columns].to_numpy(float) for name, rows in objects.groupby("image_id")}
 
 
-def matched(reference: np.ndarray, found: np.ndarray, least_iou: float = 0.98, within: float = 0.01) -> int:
-    """How many of the reference's boxes have one of the same class at this overlap and score; both as `by_image`."""
-    overlap = box_iou(torch.tensor(reference[:, 1:5]), torch.tensor(found[:, 1:5])).numpy()
-    near = np.abs(reference[:, None, 5] - found[None, :, 5]) <= within
-    return int(((overlap >= least_iou) & near & (reference[:, None, 0] == found[None, :, 0])).any(1).sum())
+def matched(reference: np.ndarray, boxes: np.ndarray, least_iou: float = 0.98, within: float = 0.01) -> int:
+    """Count the reference's boxes that have one of the same class, overlap and score; both as `by_image`."""
+    overlap = box_iou(torch.tensor(reference[:, 1:5]), torch.tensor(boxes[:, 1:5])).numpy()
+    near = np.abs(reference[:, None, 5] - boxes[None, :, 5]) <= within
+    return int(((overlap >= least_iou) & near & (reference[:, None, 0] == boxes[None, :, 0])).any(1).sum())
 
 
 def measure(
@@ -102,15 +102,15 @@ def measure(
             settings=Path(folder, "settings"),
             calibration=(lambda: calibration(arguments.source)) if int8 else None,
         )
-        numbers = class_numbers(detector.about.names, classes)
+        numbers = class_numbers(detector.info.names, classes)
         for _ in range(2):
-            began = time.perf_counter()
-            found = joined([rows for _, rows in detections(detector, images, numbers, classes)])
-            seconds = time.perf_counter() - began
+            start = time.perf_counter()
+            boxes = joined([rows for _, rows in detections(detector, images, numbers, classes)])
+            seconds = time.perf_counter() - start
     areas = relative_areas(*SIZES)
-    evaluation = evaluate_boxes(images, objects, found, classes, max_det=300, areas=areas, relative=True)
+    evaluation = evaluate_boxes(images, objects, boxes, classes, max_det=300, areas=areas, relative=True)
     precision = [mean(average_precision(evaluation, at=at)) for at in (0.5, None)]
-    return *precision, found, len(images) / seconds
+    return *precision, boxes, len(images) / seconds
 
 
 def calibration(source: str) -> Iterator[np.ndarray]:

@@ -2,14 +2,14 @@
 
     python -m bench.detect_throughput --images 500 --rounds 2
 
-Compared, in turn, with the same weights and the same files: this project's stage `detect`, in float32 (its default) and
-with `half`; `yolo predict`, Ultralytics' command line as its users run it (PyTorch, its defaults, annotated pictures
-saved); and the best of Ultralytics alone that was found: its OpenVINO export, a stream over a listing, text labels
-saved (in bfloat16 where the processor has it, which is OpenVINO's own default, so like `half`). Cold is the whole
-process, start-up included, with the engine exported before; steady is what its images cost once it runs: the time of
-all images less that of a tenth of them. The weights are random, with a bias that leaves some boxes in each image; how
-many boxes agree (IoU >= 0.98, same class, score within 0.01) with PyTorch in float32 is printed beside: of random
-weights, whose scores lie close together, few do in bfloat16 (what it costs trained ones: `bench.detect_precision`).
+These take turns, with the same weights and files: this project's stage `detect`, in float32 (its default) and with
+`half`; `yolo predict`, Ultralytics' command line as its users run it (PyTorch, its defaults, annotated pictures saved);
+and the fastest use of Ultralytics alone: its OpenVINO export, a stream over a listing, text labels saved (in bfloat16
+where the processor has it, which is OpenVINO's default, so like `half`). "Cold" is the whole process, start-up
+included, with the engine exported before. "Steady" is the cost of images once it runs: the time of all images less
+that of a tenth of them. The weights are random, with a bias that leaves some boxes in each image. The share of boxes
+that agree with PyTorch in float32 (IoU >= 0.98, same class, score within 0.01) is printed too: the scores of random
+weights lie close together, so few agree in bfloat16 (`bench.detect_precision` has the cost for trained ones).
 """
 
 from __future__ import annotations
@@ -31,13 +31,10 @@ import yaml
 
 from bench.detect_precision import by_image, matched
 from tasks.engine.runtime import load_runtime
+from tests.helpers.detector_files import photograph, write_detector
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests/code"))  # its random weights and photographs
-
-from detector_files import photograph, write_detector  # noqa: E402
-
-OURS = ("float32", "half")  # this project
+ROOT = Path(__file__).resolve().parents[1]
+PRECISIONS = ("float32", "half")  # of this project's stage
 SHAPES = [(480, 640), (640, 480), (427, 640), (640, 427), (640, 640), (360, 640), (500, 640), (640, 512)]
 ALONE = """
 import sys
@@ -63,13 +60,16 @@ def main() -> None:
         engine = export(folder, weights)
         few = args.images <= load_runtime().local_images
         runs = {
-            **{name: lambda source, own=name: ours(folder / own, weights, folder / source, few=few) for name in OURS},
+            **{
+                name: lambda source, precision=name: stage(folder / precision, weights, folder / source, few=few)
+                for name in PRECISIONS
+            },
             "yolo predict": lambda source: command_line(folder, weights, source),
             "Ultralytics alone, OpenVINO, batch 1": lambda source: alone(folder, engine, source, 1),
             "Ultralytics alone, OpenVINO, batch 8": lambda source: alone(folder, engine, source, 8),
         }
-        first = timed(lambda: ours(folder / "half", weights, folder / "few"))
-        ours(folder / "float32", weights, folder / "few")
+        first = timed(lambda: stage(folder / "half", weights, folder / "few"))
+        stage(folder / "float32", weights, folder / "few")
         print(f"first run ever, its export included: {first:.1f} s for {max(8, args.images // 10)} images")
         measured = measure(runs, args.rounds)
         report(measured, args.images, max(8, args.images // 10))
@@ -87,7 +87,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def export(folder: Path, weights: Path) -> Path:
-    """Ultralytics' own export, as its users make it."""
+    """Export with Ultralytics, as its users do."""
     code = f"from ultralytics import YOLO; YOLO({str(weights)!r}).export(format='openvino', dynamic=True, imgsz=640)"
     subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(folder), capture_output=True, check=True)
     return next(folder.glob("*_openvino_model"))
@@ -98,15 +98,19 @@ def environment(folder: Path) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | quiet
 
 
-def ours(folder: Path, weights: Path, source: Path, *, few: bool = True) -> None:
-    """In ``folder``, whose name is the precision; ``few``: the images are so few that Ray is not needed."""
+def stage(folder: Path, weights: Path, source: Path, *, few: bool = True) -> None:
+    """Run the stage `detect` in ``folder``, whose name is the precision.
+
+    Args:
+        few: the images are so few that the stage needs no Ray.
+    """
     folder.mkdir(exist_ok=True)
-    own = {"weights": str(weights), "source": str(source), "match": "*", "imgsz": 640, "conf": 0.25, "iou": 0.7}
-    own |= {"max_det": 300, "classes": [], "agnostic_nms": False, "half": folder.name == "half" or "auto"}
-    own |= {"int8": False, "backend": "auto", "vid_stride": 1, "tracker": "none", "save_txt": False, "pictures": 0}
-    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": own}))
+    section = {"weights": str(weights), "source": str(source), "match": "*", "imgsz": 640, "conf": 0.25, "iou": 0.7}
+    section |= {"max_det": 300, "classes": [], "agnostic_nms": False, "half": folder.name == "half" or "auto"}
+    section |= {"int8": False, "backend": "auto", "vid_stride": 1, "tracker": "none", "save_txt": False, "pictures": 0}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": section}))
     more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / "state")}
-    if not few:  # all are done on Ray, so the tenth that is subtracted is too
+    if not few:  # all are done on Ray, so the tenth that is subtracted must be too
         more["GRIDFLOW_LOCAL_IMAGES"] = "0"
     run([sys.executable, "-m", "tasks.detect"], folder, environment(folder) | more)
 
@@ -128,13 +132,13 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
 
 
 def timed(call: Callable[[], None]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def measure(runs: dict[str, Callable[[str], None]], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds for few and for all images, of each run, in turn."""
+    """Time each run in turn, with few and with all images."""
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, call in runs.items():
@@ -143,30 +147,32 @@ def measure(runs: dict[str, Callable[[str], None]], rounds: int) -> dict[str, li
 
 
 def report(measured: dict[str, list[tuple[float, float]]], images: int, few: int) -> None:
-    cold = {name: images / statistics.median(whole for _, whole in times) for name, times in measured.items()}
+    cold = {name: images / statistics.median(seconds for _, seconds in times) for name, times in measured.items()}
     steady = {
-        name: (images - few) / statistics.median(whole - part for part, whole in times)
+        name: (images - few) / statistics.median(all_images - few_images for few_images, all_images in times)
         for name, times in measured.items()
     }
-    print(f"{images} images, median of {len(next(iter(measured.values())))} rounds; images/s, and ours against it")
+    print(
+        f"{images} images, median of {len(next(iter(measured.values())))} rounds; images/s, and this project against it"
+    )
     for name in measured:
-        shown = f"{'this project, ' if name in OURS else ''}{name}"
-        ratios = [f"{own} x{cold[own] / cold[name]:.2f} x{steady[own] / steady[name]:.2f}" for own in OURS]
-        against = "" if name in OURS else f"   {'   '.join(ratios)}   (cold, steady)"
-        print(f"{shown:40} cold {cold[name]:6.1f}  steady {steady[name]:6.1f}{against}")
+        label = f"{'this project, ' if name in PRECISIONS else ''}{name}"
+        ratios = [f"{each} x{cold[each] / cold[name]:.2f} x{steady[each] / steady[name]:.2f}" for each in PRECISIONS]
+        against = "" if name in PRECISIONS else f"   {'   '.join(ratios)}   (cold, steady)"
+        print(f"{label:40} cold {cold[name]:6.1f}  steady {steady[name]:6.1f}{against}")
 
 
 def compare(folder: Path) -> None:
-    """How much of Ultralytics' boxes the others have."""
-    tables = {f"this project, {own}": boxes(folder / own / "data/predictions/detect") for own in OURS}
+    """Print the share of the boxes of `yolo predict` that each of the others has."""
+    tables = {f"this project, {name}": boxes(folder / name / "data/predictions/detect") for name in PRECISIONS}
     counts = dict.fromkeys(("boxes", *tables, "Ultralytics alone, OpenVINO"), 0)
     images = pd.read_parquet(folder / "float32/data/predictions/detect/images.parquet")
     for image in images.itertuples():
         stem, size = Path(image.file).stem, (image.width, image.height)
         reference = labels(folder / "command/out/labels" / f"{stem}.txt", size)
         counts["boxes"] += len(reference)
-        for name, found in tables.items():
-            counts[name] += matched(reference, found.get(image.image_id, np.empty((0, 6))))
+        for name, table in tables.items():
+            counts[name] += matched(reference, table.get(image.image_id, np.empty((0, 6))))
         other = labels(folder / "alone/out/labels" / f"{stem}.txt", size)
         counts["Ultralytics alone, OpenVINO"] += matched(reference, other)
     for name in list(counts)[1:]:
@@ -179,7 +185,7 @@ def boxes(folder: Path) -> dict[str, np.ndarray]:
 
 
 def labels(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Ultralytics' text as (n, 6): class, xyxy in pixels, score."""
+    """Read a text label of Ultralytics as (n, 6): class, xyxy in pixels, score."""
     if not path.is_file() or not path.stat().st_size:
         return np.empty((0, 6))
     table = np.loadtxt(path, ndmin=2)

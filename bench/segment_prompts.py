@@ -1,10 +1,10 @@
-"""What further prompts on an image cost: 1, 5 and 20 boxes, beside Ultralytics' own call.
+"""The cost of further prompts on an image: 1, 5 and 20 boxes, beside Ultralytics' own call.
 
     python -m bench.segment_prompts [--weights data/weights/mobile_sam.pt] [--rounds 7]
 
-One image of 1024 x 768 pixels in memory, a CPU; the two take turns, and medians are printed. Without --weights it is
-MobileSAM with random weights: the same work. Ours gives run lengths, boxes, areas and stability, Ultralytics whole
-arrays. Both keep the memory that they free, as the stage does. --half is bfloat16.
+The two take turns on a CPU with one image of 1024 x 768 pixels in memory; medians are printed. Without --weights it is
+MobileSAM with random weights, which is the same work. This project returns run lengths, boxes, areas and stability,
+Ultralytics complete arrays. Both keep the memory that they free, as the stage does. --half is bfloat16.
 """
 
 from __future__ import annotations
@@ -44,29 +44,31 @@ def main() -> None:
         keep_memory()
         weights = Path(arguments.weights) if arguments.weights else random_weights(Path(folder))
         torch.set_num_threads(arguments.threads)
-        calls = {"ours": ours(weights, folder, arguments), "Ultralytics": theirs(weights)}
-        image, boxes = picture(), some_boxes(max(COUNTS))
+        calls = {"this project": segmenter_call(weights, folder, arguments), "Ultralytics": ultralytics_call(weights)}
+        image, boxes = random_image(), random_boxes(max(COUNTS))
         times: dict[tuple[str, int], list[float]] = {}
         for round_ in range(arguments.rounds + 1):
             for count in COUNTS:
                 for name, call in calls.items():
-                    torch.set_num_threads(arguments.threads)  # Ultralytics sets its own when it loads
-                    began = time.perf_counter()
+                    torch.set_num_threads(arguments.threads)  # Ultralytics changes it when it loads
+                    start = time.perf_counter()
                     call(image, boxes[:count])
-                    if round_:  # the first is for warming up
-                        times.setdefault((name, count), []).append(time.perf_counter() - began)
-    tell(times, arguments)
+                    if round_:  # the first round warms up
+                        times.setdefault((name, count), []).append(time.perf_counter() - start)
+    report(times, arguments)
 
 
-def tell(times: dict[tuple[str, int], list[float]], arguments: argparse.Namespace) -> None:
+def report(times: dict[tuple[str, int], list[float]], arguments: argparse.Namespace) -> None:
     print(f"{arguments.threads} threads, {arguments.rounds} rounds, medians in seconds an image")
     print(f"{'':12}" + "".join(f"{count:>4} boxes" for count in COUNTS) + f"   {COUNTS[-1]} boxes : 1 box")
     for name in dict.fromkeys(name for name, _ in times):
-        own = [statistics.median(times[name, count]) for count in COUNTS]
-        print(f"{name:12}" + "".join(f"{value:10.3f}" for value in own) + f"   {own[-1] / own[0]:.2f}")
+        medians = [statistics.median(times[name, count]) for count in COUNTS]
+        print(f"{name:12}" + "".join(f"{value:10.3f}" for value in medians) + f"   {medians[-1] / medians[0]:.2f}")
 
 
-def ours(weights: Path, folder: str, arguments: argparse.Namespace) -> Callable[[np.ndarray, np.ndarray], object]:
+def segmenter_call(
+    weights: Path, folder: str, arguments: argparse.Namespace
+) -> Callable[[np.ndarray, np.ndarray], object]:
     automatic = EverythingParams(**AUTOMATIC, **CROPS, crop_nms_thresh=0.7, min_mask_region_area=0)
     half = True if arguments.half else "auto"
     params = SegmenterParams(imgsz=1024, conf=0.0, multimask_output=False, half=half, everything=automatic)
@@ -74,7 +76,7 @@ def ours(weights: Path, folder: str, arguments: argparse.Namespace) -> Callable[
     return lambda image, boxes: segmenter.masks(segmenter.embed(image), boxes=boxes)
 
 
-def theirs(weights: Path) -> Callable[[np.ndarray, np.ndarray], object]:
+def ultralytics_call(weights: Path) -> Callable[[np.ndarray, np.ndarray], object]:
     from ultralytics import SAM
 
     model = SAM(str(weights))
@@ -89,11 +91,11 @@ def random_weights(folder: Path) -> Path:
     return path
 
 
-def picture() -> np.ndarray:
+def random_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def some_boxes(count: int) -> np.ndarray:
+def random_boxes(count: int) -> np.ndarray:
     draws = np.random.default_rng(0)
     corners = draws.uniform(0, (WIDTH - 300, HEIGHT - 300), (count, 2))
     return np.concatenate([corners, corners + draws.uniform(30, 300, (count, 2))], 1)

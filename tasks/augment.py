@@ -48,12 +48,12 @@ def main(name: str) -> None:
         arrays_writer(folder, name=name, classes=manifest["classes"], shape=shape, copies=params.copies) as writer,
         events.progress(f"augment {name}", images + copies, "images") as bar,
     ):
-        for split, found in rows.items():
-            array = writer.add(split, found.ids, found.labels)
-            if found.ids:
-                decode_images(found.images, size=params.size, out=array, on_progress=bar.update)
+        for split, part in rows.items():
+            array = writer.add(split, part.ids, part.labels)
+            if part.ids:
+                decode_images(part.images, size=params.size, out=array, on_progress=bar.update)
             if split == "train":
-                originals = array[: len(found.ids)]
+                originals = array[: len(part.ids)]
                 for start, block in distorted(originals, params):
                     array[len(originals) + start :][: len(block)] = block
                     bar.update(len(block))
@@ -105,8 +105,7 @@ def show(name: str, folder: str) -> None:
     contact_sheet(
         f"data/plots/augment-{name}.png",
         rows,
-        title=f"{name}: "
-        + (f"originals and their offline copies ({copies} of each)" if copies else "as they are stored"),
+        title=f"{name}: {title}",
         captions=captions,
         headings=[dataset["classes"][number] for number in present],
     )

@@ -111,7 +111,7 @@ class DetectWorker:
         from cnn_core.images.decoding import BadImage
         from cnn_core.images.reader import sizes_together
 
-        about, entries = self.detector.info, self.reader(part)
+        info, entries = self.detector.info, self.reader(part)
         if part.kind == "files":  # a network of free input sizes is slower when the size changes from image to image
             entries = sizes_together(entries)
         objects, images, bad, order = [], [], [], {}
@@ -122,21 +122,21 @@ class DetectWorker:
                 bad.append({**named, "reason": detections.reason, "detail": detections.detail})
                 continue
             images.append({**named, "width": detections.width, "height": detections.height})
-            objects += [{**named, **row, "model_sha256": about.sha256} for row in rows(detections, about.names)]
+            objects += [{**named, **row, "model_sha256": info.sha256} for row in rows(detections, info.names)]
             tracked = self.params.tracker != "none" and part.kind == "video"  # drawn after tracking
             if not tracked and (self.params.pictures < 0 or entry.number < self.params.pictures):
-                write_picture(folder / "pictures" / f"{entry.image_id}.jpg", image, detections, about.names)
+                write_picture(folder / "pictures" / f"{entry.image_id}.jpg", image, detections, info.names)
             if not tracked and self.params.save_txt:
-                write_labels(folder / "labels" / f"{entry.image_id}.txt", image, detections, about.names)
+                write_labels(folder / "labels" / f"{entry.image_id}.txt", image, detections, info.names)
         for table in (objects, images, bad):
             table.sort(key=lambda row: order[row["image_id"]])
         write_part(folder, objects, images, bad)
         write_json(
             folder / "model.json",
             {
-                "names": list(about.names.values()),
-                "sha256": about.sha256,
-                "task": about.task,
+                "names": list(info.names.values()),
+                "sha256": info.sha256,
+                "task": info.task,
                 "engine": self.detector.engine.name,
             },
         )

@@ -1,4 +1,7 @@
-"""Measure a detector on the held-out split of a set: average precision, confusion, examples, its grid made visible."""
+"""Stage ``evaluate_detector``: measure a detector on the held-out split of a set.
+
+It writes average precision, confusion, examples, and a picture of what the grid's cells say.
+"""
 
 from __future__ import annotations
 
@@ -39,27 +42,30 @@ from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
 
-FIRST = 6  # images that are shown as they come
-FAINTEST = 0.02  # least score of a box that the report's grid can show
+FIRST = 6  # images that are shown whatever was detected in them
+FAINTEST = 0.02  # the least score of a box in the report's grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateDetectorParams(Params):
-    """The section ``evaluate_detector``. ``imgsz``, ``conf``, ``iou`` and ``max_det`` are Ultralytics' names."""
+    """The section ``evaluate_detector``.
+
+    ``imgsz``, ``conf``, ``iou`` and ``max_det`` are Ultralytics' names.
+    """
 
     weights: str  # a model folder or a weights file
     source: str  # a folder with a data.yaml, a data.yaml or a COCO JSON
     split: str
     imgsz: int = bounded(0, 8192)  # 0 = what the weights were trained with
-    conf: float = bounded(0, 1)  # low: a curve needs the unsure boxes too
+    conf: float = bounded(0, 1)  # low, as a curve needs the unsure boxes too
     iou: float = bounded(0, 1)  # of non-maximum suppression
     max_det: int = bounded(1)
-    confidence: float = bounded(0, 1)  # from which a box counts in the confusion and in the pictures
-    match_iou: float = bounded(0, 1)  # above which a box and an object belong together there
-    small: float = bounded(0, 1)  # sizes, as shares of the image's side
+    confidence: float = bounded(0, 1)  # the least of a box in the confusion and in the pictures
+    match_iou: float = bounded(0, 1)  # above which a box matches an object there
+    small: float = bounded(0, 1)  # limits of the sizes, as shares of the image's side
     large: float = bounded(0, 1)
-    resamples: int = bounded(0)  # of the images, for mAP50's interval
-    worst: int = bounded(0, 200)  # images shown
+    resamples: int = bounded(0)  # of the images, for the interval of mAP50
+    worst: int = bounded(0, 200)  # number of images with mistakes that are shown
     seed: int
 
     def __post_init__(self) -> None:
@@ -75,19 +81,19 @@ PARAMS = EvaluateDetectorParams
 
 def main() -> None:
     params = load_section(PARAMS, "evaluate_detector")
-    weights_file(params.weights)  # says what is missing before anything is read
+    weights_file(params.weights)  # fails early when they are missing
     images, truth, classes = read_truth(params.source, params.split)
     detector = make_detector(params)
-    found = detect(detector, images, classes)
-    table = outcomes(images, truth, found, confidence=params.confidence, least_iou=params.match_iou)
+    detected = detect(detector, images, classes)
+    table = outcomes(images, truth, detected, confidence=params.confidence, least_iou=params.match_iou)
     plots = Path("data/plots")
     plots.mkdir(parents=True, exist_ok=True)
-    metrics, evaluation = measure(params, images, truth, found, classes)
+    metrics, evaluation = measure(params, images, truth, detected, classes)
     write_csv(plots / "evaluate_detector-pr.csv", precision_recall(evaluation, classes))
     write_csv(plots / "evaluate_detector-confusion.csv", table[["actual", "predicted"]])
     Path("data/predictions").mkdir(parents=True, exist_ok=True)
-    write_objects("data/predictions/detector-test.parquet", found)
-    show(params, plots, images, truth, found, table)
+    write_objects("data/predictions/detector-test.parquet", detected)
+    show(params, plots, images, truth, detected, table)
     metrics |= rates(table) | {"weights_sha256": detector.info.sha256}
     events.write_metrics("data/metrics/evaluate_detector.json", metrics)
     events.log(
@@ -97,7 +103,7 @@ def main() -> None:
 
 
 def make_detector(params: EvaluateDetectorParams) -> Detector:
-    """In plain torch and float32, whatever there is: the figure is the weights', not an engine's."""
+    """Build the detector in plain torch and float32: the figures are the weights', not an engine's."""
     runtime = load_runtime()
     state = Path(state_folder(runtime)) / "evaluate_detector"
     cores = runtime.cpus_per_worker or available_cores()
@@ -124,7 +130,7 @@ def make_detector(params: EvaluateDetectorParams) -> Detector:
 
 
 def detect(detector: Detector, images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Every box above ``conf`` in every image, as a table of objects."""
+    """Return every box above ``conf`` in every image, as a table of objects."""
     numbers = class_numbers(detector.info.names, classes)
     parts = []
     with events.progress("detect", len(images), "images") as bar:
@@ -135,16 +141,20 @@ def detect(detector: Detector, images: pd.DataFrame, classes: list[str]) -> pd.D
 
 
 def measure(
-    params: EvaluateDetectorParams, images: pd.DataFrame, truth: pd.DataFrame, found: pd.DataFrame, classes: list[str]
+    params: EvaluateDetectorParams,
+    images: pd.DataFrame,
+    truth: pd.DataFrame,
+    detected: pd.DataFrame,
+    classes: list[str],
 ) -> tuple[dict[str, Any], COCOeval]:
-    """The metrics, and pycocotools' evaluation that they come from.
+    """Return the metrics, and the evaluation of pycocotools that they come from.
 
     Raises:
         ValueError: the split holds no object.
     """
     if truth.empty:
         raise ValueError(f"the split {params.split} of {params.source} holds no object: there is nothing to measure on")
-    tables = (images, truth, found, classes)
+    tables = (images, truth, detected, classes)
     sizes = relative_areas(params.small, params.large)
     by_share = evaluate_boxes(*tables, max_det=params.max_det, areas=sizes, relative=True)
     by_pixels = evaluate_boxes(*tables, max_det=params.max_det, areas=COCO_AREAS, relative=False)
@@ -166,13 +176,13 @@ def measure(
 
 
 def by_size(evaluation: COCOeval) -> dict[str, float]:
-    """mAP50-95 of the sizes that occur."""
+    """Return mAP50-95 of each size that occurs."""
     means = {size: mean(average_precision(evaluation, size=size)) for size in ("small", "medium", "large")}
     return {size: value for size, value in means.items() if value is not None}
 
 
 def by_class(values: np.ndarray, classes: list[str]) -> dict[str, float]:
-    """Of the classes that occur."""
+    """Return the values of the classes that occur, by name."""
     return {name: float(value) for name, value in zip(classes, values, strict=True) if not np.isnan(value)}
 
 
@@ -185,19 +195,19 @@ def show(
     plots: Path,
     images: pd.DataFrame,
     truth: pd.DataFrame,
-    found: pd.DataFrame,
+    detected: pd.DataFrame,
     table: pd.DataFrame,
 ) -> None:
-    """The examples, and the grid of an image that most was found in without a mistake."""
+    """Draw examples, and the grid of the image with the most objects and fewest mistakes."""
     files = dict(zip(images["image_id"], images["file"], strict=True))
     names = shown_images(images, table, first=FIRST, worst=params.worst)
-    examples(plots / "evaluate_detector-examples.png", {n: pixels(files[n]) for n in names}, truth, found, table)
+    examples(plots / "evaluate_detector-examples.png", {n: pixels(files[n]) for n in names}, truth, detected, table)
     mistakes = mistakes_by_image(images, table)
     objects = truth.groupby("image_id").size().reindex(mistakes.index, fill_value=0)
     best = (objects - 100 * mistakes).idxmax()
     weights = weights_file(params.weights)
     record = Path("data/predictions/detector-grid.json")
-    if weights.suffix != ".pt":  # an exported engine shows no grid
+    if weights.suffix != ".pt":  # an exported engine has no grid to show
         Image.new("RGB", (1, 1)).save(plots / "evaluate_detector-grid.png")
         write_json(record, {})
         return
@@ -209,7 +219,7 @@ def show(
 
 
 def pixels(file: str) -> np.ndarray:
-    """uint8 (H, W, 3) RGB."""
+    """Read a picture, uint8 (H, W, 3) RGB."""
     return np.asarray(Image.open(file).convert("RGB"))
 
 

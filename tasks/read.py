@@ -1,12 +1,13 @@
-"""Read numbers: masks of digits are cut out, made like MNIST's, told by the digit classifier and put in order.
+"""Stage ``read``: cut digits out along their masks, classify them, and put them in order as
+numbers.
 
-data/predictions/read/digits.parquet   one row a digit: `annotations.OBJECTS` (the class as read, the score how sure),
-                                       position, file, and what classifier and detector said, each by itself
+data/predictions/read/digits.parquet   one row a digit: `annotations.OBJECTS` (class and score as read),
+                                       position, file, and the classifier's and the detector's answers
                       plates.csv       image_id, file, text, confidence: one row an image
                       manifest.json    written last
 
-Where a truth is known, three ways are measured side by side: masks cut out and told by the classifier, boxes cut out
-and told by it, and the detector's own classes.
+With a truth, three ways are compared: masks cut out and classified, boxes cut out and classified,
+and the detector's own classes.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ from tasks.engine.runtime import load_runtime
 
 TARGET = "data/predictions/read"
 PART = 128  # images whose digits are classified together
-FIRST = 6  # images that are shown as they come
+FIRST = 6  # images that are shown whatever was read in them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,19 +69,19 @@ class ReadParams(Params):
     """The section ``read``."""
 
     source: str  # an output of segment
-    images: str  # what segment read: its pixels
-    boxes: str  # an output of detect on the same images, to read without masks too; none = not
-    truth: str  # as evaluate_detector.source; none = there is none
+    images: str  # the images that segment read
+    boxes: str  # an output of detect on the same images, to read without masks too; or none
+    truth: str  # as evaluate_detector.source; or none
     split: str  # of the truth
     weights: str  # a model folder of a digit classifier
     tta: int = bounded(1, MOST_VIEWS)
     ink: InkSource
     combine: Combine
-    islands: float = bounded(0, 1)  # least share of a mask's largest part that another part of it has; 0 = all stay
+    islands: float = bounded(0, 1)  # least size of a mask's parts, as a share of its largest; 0 = all stay
     conf: float = bounded(0, 1)  # least score of a digit's detection; of a mask without one, its predicted IoU
     duplicate_iou: float = bounded(0, 1)
     match_iou: float = bounded(0, 1)
-    worst: int = bounded(0, 200)  # images with mistakes shown
+    worst: int = bounded(0, 200)  # number of images with mistakes that are shown
 
 
 PARAMS = ReadParams
@@ -99,7 +100,7 @@ def main() -> None:
     if media.videos and not is_none(params.boxes):
         check_same_frames(params.boxes, media.vid_stride, made_by=BOXES)
     truth = None if is_none(params.truth) else open_truth(params, source)
-    tables = ways(params, source, truth)
+    tables = digit_tables(params, source, truth)
     glyphs = cut_outs(params, media, source, tables)
     probabilities = {name: classifier(glyphs[name][:, None]) for name in tables}
     classes = classifier.card.classes
@@ -112,35 +113,35 @@ def main() -> None:
     write(params, source, digits, texts, classifier)
     show(params, media, digits, texts, glyphs["masks"], truth)
     events.write_metrics("data/metrics/read.json", metrics)
-    events.log(told(metrics))
+    events.log(summary_line(metrics))
 
 
 def open_truth(params: ReadParams, source: Predictions) -> Truth:
-    """What is there in the images of the source, also in those that could not be read."""
+    """Read the truth of the source's images, including those that could not be read."""
     images, objects, _ = read_truth(params.truth, params.split)
     same = same_images(source.seen, images, named=(params.source, params.truth))
-    ours = {theirs: own for own, theirs in same.items()}
-    images, objects = in_other_ids(images, ours), in_other_ids(objects, ours)
+    source_ids = {true_id: source_id for source_id, true_id in same.items()}
+    images, objects = in_other_ids(images, source_ids), in_other_ids(objects, source_ids)
     if objects.empty:
-        raise ValueError(
-            f"{params.truth} knows no object in the images of {params.source}: there is nothing to compare"
-        )
+        raise ValueError(f"{params.truth} has no object in the images of {params.source}: there is nothing to compare")
     if "text" not in images:
-        known = objects.assign(read=objects["class_name"], confidence=1.0)
-        images = images.assign(text=read_numbers(known, images)["text"])
+        digits = objects.assign(read=objects["class_name"], confidence=1.0)
+        images = images.assign(text=read_numbers(digits, images)["text"])
     return images, objects
 
 
-def ways(params: ReadParams, source: Predictions, truth: Truth | None) -> Tables:
-    """The digits to be read: found ones by their masks and, apart, by the detector's boxes; and the truth's own masks,
-    which tell how much the classifier alone gets wrong."""
+def digit_tables(params: ReadParams, source: Predictions, truth: Truth | None) -> Tables:
+    """Return the digits to be read: by their masks, by the detector's boxes, and by the true masks.
+
+    The true masks show how many mistakes are the classifier's alone.
+    """
     limits = {"conf": params.conf, "duplicate_iou": params.duplicate_iou}
     solid = remove_islands(source.objects, source.images, params.islands)
     tables = {"masks": unique_digits(solid, source.images, **limits)}
     if not is_none(params.boxes):
-        found = read_predictions(params.boxes, made_by=BOXES)
-        same = same_images(found.images, source.seen, named=(params.boxes, params.source))
-        images, objects = in_other_ids(found.images, same), in_other_ids(found.objects, same)
+        boxes = read_predictions(params.boxes, made_by=BOXES)
+        same = same_images(boxes.images, source.seen, named=(params.boxes, params.source))
+        images, objects = in_other_ids(boxes.images, same), in_other_ids(boxes.objects, same)
         tables["boxes"] = unique_digits(objects.assign(rle=None), images, **limits)
     if truth is not None and truth[1]["rle"].notna().all():
         seen = truth[1][truth[1]["image_id"].isin(source.images["image_id"])]
@@ -149,43 +150,43 @@ def ways(params: ReadParams, source: Predictions, truth: Truth | None) -> Tables
 
 
 def cut_outs(params: ReadParams, media: Media, source: Predictions, tables: Tables) -> dict[str, np.ndarray]:
-    """Of each table the digits as the classifier takes them: uint8 (N, 28, 28).
+    """Cut out the digits of each table as the classifier takes them, uint8 (N, 28, 28).
 
     Raises:
         ValueError: an image is missing, or is not the one that was segmented.
     """
     glyphs = {name: np.zeros((len(table), SIDE, SIDE), np.uint8) for name, table in tables.items()}
-    places = {name: table.groupby("image_id", sort=False).indices for name, table in tables.items()}
-    wanted = set().union(*places.values())
+    rows_by_image = {name: table.groupby("image_id", sort=False).indices for name, table in tables.items()}
+    missing: set[str] = set().union(*rows_by_image.values())
     sizes = {row.image_id: (row.height, row.width) for row in source.images.itertuples()}
-    with events.progress("read", len(wanted), "images") as bar:
-        for image_id, image in pictures(media, wanted):
+    with events.progress("read", len(missing), "images") as bar:
+        for image_id, image in pictures(media, missing):
             if image.shape[:2] != sizes.get(image_id, image.shape[:2]):
                 raise ValueError(
                     f"{image_id} of {params.images} is not of the size that it had when it was segmented: run "
                     "the stage segment again"
                 )
-            for name, rows in places.items():
-                for place in rows.get(image_id, ()):
-                    row = tables[name].iloc[place]
+            for name, rows in rows_by_image.items():
+                for index in rows.get(image_id, ()):
+                    row = tables[name].iloc[index]
                     mask = decode_mask(row["rle"], *image.shape[:2]) if row["rle"] else None
-                    glyphs[name][place] = cut_out(image, row[BOX].to_numpy(float), mask, params.ink)
-            wanted.discard(image_id)
+                    glyphs[name][index] = cut_out(image, row[BOX].to_numpy(float), mask, params.ink)
+            missing.discard(image_id)
             bar.update()
-    if wanted:
+    if missing:
         raise ValueError(
-            f"{len(wanted):,} images of {params.source} are not in {params.images} (the first is {min(wanted)}): name "
-            "the images that were segmented"
+            f"{len(missing):,} images of {params.source} are not in {params.images} (the first is {min(missing)}): "
+            "name the images that were segmented"
         )
     return glyphs
 
 
-def pictures(media: Media, wanted: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """image_id and pixels, uint8 (H, W, 3) RGB, of the images asked for; those that cannot be read are left out."""
+def pictures(media: Media, image_ids: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield image_id and pixels, uint8 (H, W, 3) RGB, of those of the images that can be read."""
     reader = Reader(vid_stride=media.vid_stride)
     for part in media.parts(PART):
         for entry in reader(part):
-            if entry.image_id not in wanted:
+            if entry.image_id not in image_ids:
                 continue
             with contextlib.suppress(BadImage):
                 yield entry.image_id, pixels(entry, _imread)[..., ::-1]
@@ -196,14 +197,14 @@ def _imread(path: str) -> np.ndarray | None:
 
 
 def summary(source: Predictions, digits: pd.DataFrame, texts: pd.DataFrame) -> dict[str, Any]:
-    sure = digits["confidence"]
+    confidence = digits["confidence"]
     return {
         "images": len(source.images),
         "digits": len(digits),
         "dropped": len(source.objects) - len(digits),
         "images_without_a_digit": int((texts["text"] == "").sum()),
-        "mean_confidence": float(sure.mean()) if len(sure) else 0.0,
-        "unsure": int((sure < 0.5).sum()),
+        "mean_confidence": float(confidence.mean()) if len(confidence) else 0.0,
+        "unsure": int((confidence < 0.5).sum()),
     }
 
 
@@ -214,16 +215,16 @@ def measure(
     classes: Sequence[str],
     truth: Truth,
 ) -> dict[str, Any]:
-    """The metrics of the way that is written out, and those of all ways."""
+    """Return the metrics of the chosen way, and those of all ways."""
     images, objects = truth
     by_way: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
-        known = table["detected"].isin(classes).any() and name != "true_masks"
-        for how in get_args(Combine) if known else ("cnn",):
+        has_classes = table["detected"].isin(classes).any() and name != "true_masks"
+        for how in get_args(Combine) if has_classes else ("cnn",):
             digits = label_digits(table, probabilities[name], how, classes)
-            found = match_to_truth(objects, digits, params.match_iou)
+            matches = match_to_truth(objects, digits, params.match_iou)
             texts = read_numbers(digits, images).assign(truth=images["text"].to_numpy())
-            by_way.setdefault(name, {})[how] = accuracy(objects, digits, found, texts)
+            by_way.setdefault(name, {})[how] = accuracy(objects, digits, matches, texts)
     chosen = by_way["masks"].get(params.combine, by_way["masks"]["cnn"])
     return {"true_images": len(images), "true_digits": len(objects), **chosen, "ways": by_way}
 
@@ -233,9 +234,9 @@ def write(
 ) -> None:
     classes = classifier.card.classes
     with whole_folder(TARGET) as folder:
-        numbered = {name: number for number, name in enumerate(classes)}
+        numbers = {name: number for number, name in enumerate(classes)}
         table = digits.assign(
-            class_id=digits["read"].map(numbered).astype("int64"), class_name=digits["read"], score=digits["confidence"]
+            class_id=digits["read"].map(numbers).astype("int64"), class_name=digits["read"], score=digits["confidence"]
         )
         write_objects(folder / "digits.parquet", table.drop(columns=["read", "confidence"]))
         texts.to_csv(folder / "plates.csv", index=False, lineterminator="\n", float_format="%.6f")
@@ -261,38 +262,39 @@ def show(
     glyphs: np.ndarray,
     truth: Truth | None,
 ) -> None:
-    """The first images as they come, and those with mistakes (without a truth: the least sure)."""
+    """Draw the first images, and those with mistakes; without a truth, the least sure ones."""
     read = dict(zip(texts["image_id"], texts["text"], strict=True))
-    there = dict(zip(truth[0]["image_id"], truth[0]["text"], strict=True)) if truth else {}
+    true_texts = dict(zip(truth[0]["image_id"], truth[0]["text"], strict=True)) if truth else {}
     right = correct_digits(truth[1], digits, params.match_iou) if truth else [None] * len(digits)
     if truth:
-        bad = [name for name, text in there.items() if read.get(name, "") != text]
+        bad = [name for name, text in true_texts.items() if read.get(name, "") != text]
     else:
         bad = texts.sort_values("confidence", kind="stable")["image_id"].tolist()
     chosen = list(texts["image_id"][:FIRST])
     chosen += [name for name in bad if name not in chosen][: params.worst]
-    of = digits.groupby("image_id", sort=False).indices
+    rows_by_image = digits.groupby("image_id", sort=False).indices
     drawn = {}
     for name, image in pictures(media, set(chosen)):
-        rows = of.get(name, np.empty(0, int))
+        rows = rows_by_image.get(name, np.empty(0, int))
         rows = rows[np.argsort(digits["position"].to_numpy()[rows])]
         masks = [decode_mask(rle, *image.shape[:2]) for rle in digits["rle"].iloc[rows]]
         colours = outline_colours([right[row] for row in rows])
         drawn[name] = draw_example(image, masks, digits[BOX].to_numpy()[rows], glyphs[rows], colours)
     captions = {
-        name: f"read {read.get(name) or 'nothing'}" + (f"\nis {there[name] or 'nothing'}" if name in there else "")
+        name: f"read {read.get(name) or 'nothing'}"
+        + (f"\nis {true_texts[name] or 'nothing'}" if name in true_texts else "")
         for name in chosen
     }
     Path("data/plots").mkdir(parents=True, exist_ok=True)
     write_examples("data/plots/read-examples.png", {name: drawn[name] for name in chosen if name in drawn}, captions)
 
 
-def told(metrics: Mapping[str, Any]) -> str:
-    said = f"{TARGET}: {metrics['digits']:,} digits read in {metrics['images']:,} images"
+def summary_line(metrics: Mapping[str, Any]) -> str:
+    line = f"{TARGET}: {metrics['digits']:,} digits read in {metrics['images']:,} images"
     if "ways" not in metrics:
-        return said
+        return line
     return (
-        f"{said}; {metrics['found_and_read']:.1%} of the {metrics['true_digits']:,} true ones found and read right, "
+        f"{line}; {metrics['found_and_read']:.1%} of the {metrics['true_digits']:,} true ones found and read right, "
         f"{metrics['plates_right']:.1%} of the numbers"
     )
 

@@ -41,9 +41,9 @@ def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
     before = git(root, "status", "--porcelain", "--untracked-files=all")
     batch("--step", "classify", "--out", str(tmp_path / "out"))
     assert (tmp_path / "out" / "digits" / "predictions.csv").read_text() == "a.png,0.9\nb.png,0.9\n"
-    story = json.loads((tmp_path / "out" / "batch.json").read_text())
-    assert story["models"]["predict@digits"].startswith("digits v1.0.0 (")
-    assert story["experiment"].startswith("batch-")
+    origin = json.loads((tmp_path / "out" / "batch.json").read_text())
+    assert origin["models"]["predict@digits"].startswith("digits v1.0.0 (")
+    assert origin["experiment"].startswith("batch-")
     batch("--step", "classify")
     assert len(list((root / "data" / "batch").glob("batch-*/digits/predictions.csv"))) == 1
     assert git(root, "status", "--porcelain", "--untracked-files=all") == before
@@ -73,8 +73,8 @@ def test_the_champions_detect_segment_and_classify_photographs(
     assert len(masks) + dropped == len(boxes)
     assert masks["rle"].notna().all()
     assert len(pd.read_csv(next((tmp_path / "out" / "digits").glob("*.csv")))) == 3
-    story = json.loads((tmp_path / "out" / "batch.json").read_text())
-    assert {name.split()[0] for name in story["models"].values()} == {"digits", "detector", "segmenter"}
+    origin = json.loads((tmp_path / "out" / "batch.json").read_text())
+    assert {name.split()[0] for name in origin["models"].values()} == {"digits", "detector", "segmenter"}
     assert git(checkout, "status", "--porcelain") == before
 
 

@@ -66,15 +66,15 @@ def test_promote_audit_fetch_and_roll_back(root: Path, run: Callable) -> None:
     rollback(root, "digits", to="v2.0.0", reason="it was the data")
     assert [entry.version.name for entry in history(root, "digits")] == ["v1.0.0", "v2.0.0", "v1.0.0", "v2.0.0"]
 
-    told = audit(root, "digits")
+    text = audit(root, "digits")
     for words in ("gains 10 points", "rolled back from v2.0.0", "it was the data", second.commit, "run better"):
-        assert words in told
+        assert words in text
     assert "accuracy 0.9000" in listing(root)
     assert state(root) == before
     third = promote(root, "digits", first.commit, reason="again")  # numbers go on, whoever is champion
     assert third.name == "v3.0.0"
-    shown = json.loads(run("gto", "show", "digits", "--json", cwd=root).stdout)  # the grammar is gto's
-    assert {entry["version"] for entry in shown} == {"v1.0.0", "v2.0.0", "v3.0.0"}
+    shown_by_gto = json.loads(run("gto", "show", "digits", "--json", cwd=root).stdout)  # the grammar is gto's
+    assert {entry["version"] for entry in shown_by_gto} == {"v1.0.0", "v2.0.0", "v3.0.0"}
     run("dvc", "artifacts", "get", ".", "digits", "--stage", "champion", "-o", "out", cwd=root)
     assert skill(root / "out") == 0.8
 

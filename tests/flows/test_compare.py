@@ -56,9 +56,9 @@ def answers(root: Path) -> pd.Series:
 
 def test_experiments_and_revisions(root: Path, run: Callable) -> None:
     before = git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")
-    found = compare_runs(root, "HEAD", "better")
-    (change,) = found.headlines
-    assert found.params == {"train.digits.learning_rate": (0.8, 0.95)}
+    compared = compare_runs(root, "HEAD", "better")
+    (change,) = compared.headlines
+    assert compared.params == {"train.digits.learning_rate": (0.8, 0.95)}
     assert (change.method, change.meaning, change.lost) == ("images", "better", 0)
     assert change.p_value == pytest.approx(binomtest(change.gained, change.gained, 0.5).pvalue)
     right = answers(root)
@@ -77,16 +77,16 @@ def test_experiments_and_revisions(root: Path, run: Callable) -> None:
     assert compare_runs(root, git(root, "rev-parse", "HEAD"), "workspace").headlines[0].meaning == "same"
 
 
-def test_folders_and_what_cannot_be_compared(root: Path, tmp_path: Path) -> None:
+def test_folders_are_compared_and_other_things_are_refused(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     shutil.copytree(root / "data", folder / "data", symlinks=True)
     shutil.copy(root / "params.yaml", folder)
-    found = compare_runs(root, str(folder), "better")
-    assert found.headlines[0].meaning == "better"
+    compared = compare_runs(root, str(folder), "better")
+    assert compared.headlines[0].meaning == "better"
     set_skill(root, 0.7)
-    found = compare_runs(root, str(folder), "workspace")
-    assert found.headlines[0].meaning == "same"
-    assert any("params.yaml has changed since the run in train.digits.learning_rate" in note for note in found.notes)
+    compared = compare_runs(root, str(folder), "workspace")
+    assert compared.headlines[0].meaning == "same"
+    assert any("params.yaml has changed since the run in train.digits.learning_rate" in note for note in compared.notes)
 
     with pytest.raises(ValueError, match="'best' is no commit, branch, tag or experiment"):
         compare_runs(root, "best", "workspace")
@@ -113,10 +113,10 @@ def test_a_run_in_a_remote_alone_is_found(root: Path, run: Callable, tmp_path: P
 
 def test_the_champion(root: Path) -> None:
     promote(root, "digits", "better", reason="a start")
-    found = compare_runs(root, "champion", "workspace")
-    assert found.headlines[0].meaning == "worse"
-    assert found.params == {"train.digits.learning_rate": (0.95, 0.8)}
-    assert found.notes[0].startswith("champion: digits v1.0.0 (")
+    compared = compare_runs(root, "champion", "workspace")
+    assert compared.headlines[0].meaning == "worse"
+    assert compared.params == {"train.digits.learning_rate": (0.95, 0.8)}
+    assert compared.notes[0].startswith("champion: digits v1.0.0 (")
     with pytest.raises(ValueError, match="champion must be named first"):
         compare_runs(root, "workspace", "champion")
 
@@ -125,19 +125,19 @@ def test_the_command_line(root: Path, run: Callable, repository: Path) -> None:
     def call(*words: str, code: int = 0, module: str = "compare"):
         return run("python", "-m", f"flows.{module}", *words, cwd=root, code=code, PYTHONPATH=str(repository))
 
-    told = call("HEAD", "better").stdout
-    assert told.startswith("better against HEAD, by more than luck: better in digits recognised.\n")
-    assert "train.digits.learning_rate  0.8" in told
+    output = call("HEAD", "better").stdout
+    assert output.startswith("better against HEAD, by more than luck: better in digits recognised.\n")
+    assert "train.digits.learning_rate  0.8" in output
     assert json.loads(call("HEAD", "better", "--json").stdout)["metrics"][0]["meaning"] == "better"
     call("better", "workspace", "--html", "out/page.html")
     page = (root / "out/page.html").read_text()
     assert "<h1>A report</h1>" in page
     assert "workspace against better, by more than luck: worse in digits recognised." in page
     assert "error: 'best' is no commit" in call("best", code=1).stderr
-    said = call("--against", "HEAD", "better", module="summary").stdout
-    assert said.startswith("## ")
-    assert "### Against HEAD" in said
-    assert "| digits recognised |" in said
+    summary = call("--against", "HEAD", "better", module="summary").stdout
+    assert summary.startswith("## ")
+    assert "### Against HEAD" in summary
+    assert "| digits recognised |" in summary
 
 
 def test_a_summary_and_a_pdf(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_summary_and_a_pdf(root: Path, tmp_path: Path, monkeypatch: pytest.Mon
         write_pdf(root, "workspace", tmp_path / "other.pdf")
 
 
-def test_a_run_of_the_flow_is_held_against_the_champion(
+def test_a_run_of_the_flow_is_compared_with_the_champion(
     root: Path, run: Callable, repository: Path, server: str
 ) -> None:
     promote(root, "digits", "better", reason="a start")
@@ -159,8 +159,8 @@ def test_a_run_of_the_flow_is_held_against_the_champion(
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": server}
     done = run("gridflow", "run", "evaluate@digits", cwd=root, **env)
     assert "could not be shown" not in done.stdout + done.stderr
-    wanted = {"artifacts": {"key": {"any_": ["against-the-champion"]}}, "sort": "CREATED_DESC"}
-    (newest, *_) = ask(f"{server}/artifacts/filter", wanted)
+    query = {"artifacts": {"key": {"any_": ["against-the-champion"]}}, "sort": "CREATED_DESC"}
+    (newest, *_) = ask(f"{server}/artifacts/filter", query)
     assert "this run against champion, by more than luck: worse in digits recognised." in newest["data"]
     assert "| train.digits.learning\\_rate" in newest["data"] or "| train.digits.learning_rate" in newest["data"]
 

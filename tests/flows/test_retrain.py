@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, run: Callable, repository: Pa
 
 @pytest.fixture(scope="module")
 def retrain(root: Path, run: Callable, repository: Path, server: str) -> Callable[..., str]:
-    """The command line; what it says at the end."""
+    """Call the command line; give its last line."""
 
     def call(*arguments: str, code: int | None = 0, model: str = "digits", **env: str) -> str:
         done = run("gridflow", "retrain", model, *arguments, cwd=root, code=code, timeout=900,
@@ -45,7 +45,7 @@ def retrain(root: Path, run: Callable, repository: Path, server: str) -> Callabl
 
 
 def skill(root: Path) -> float:
-    """The champion's, by its commit."""
+    """Read the champion's skill from its commit."""
     text = git(root, "show", f"{champion(root, 'digits').commit}:params.yaml")
     return float(text.partition("\ntrain:\n")[2].partition("learning_rate: ")[2].split()[0])
 
@@ -53,35 +53,35 @@ def skill(root: Path) -> float:
 def test_worse_is_kept_out_better_is_promoted_and_rolled_back(root: Path, retrain: Callable, run: Callable) -> None:
     before = git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")
     start = time.monotonic()
-    said = retrain(GRIDFLOW_PUSH_TO="near")
-    assert said.startswith("promoted: digits v1.0.0. There was no champion of digits yet.")
+    message = retrain(GRIDFLOW_PUSH_TO="near")
+    assert message.startswith("promoted: digits v1.0.0. There was no champion of digits yet.")
     md5 = champion(root, "digits").notes["model_md5"].removesuffix(".dir")
     assert list((root.parent / "near").rglob(f"{md5[2:]}*"))  # the challenger is shared
     first = time.monotonic() - start
     start = time.monotonic()
-    said = retrain()
+    message = retrain()
     second = time.monotonic() - start
-    assert said == "nothing new; the last time: v1.0.0 was promoted"
+    assert message == "nothing new; the last time: v1.0.0 was promoted"
     print(f"retrain: {first:.1f} s; with nothing new: {second:.1f} s")
 
-    said = retrain("--set", "train.digits.learning_rate=0.7")
-    assert said.startswith("kept: The challenger is not better at all: ")
-    assert "held-out images that both know (0 gained, " in said
-    assert said.endswith("The champion is v1.0.0.")
-    said = retrain("--set", "train.digits.learning_rate=0.85", "--margin", "0.2")
-    assert said.startswith("kept: The challenger is not better by at least 20.00%: ")
+    message = retrain("--set", "train.digits.learning_rate=0.7")
+    assert message.startswith("kept: The challenger is not better at all: ")
+    assert "held-out images that both know (0 gained, " in message
+    assert message.endswith("The champion is v1.0.0.")
+    message = retrain("--set", "train.digits.learning_rate=0.85", "--margin", "0.2")
+    assert message.startswith("kept: The challenger is not better by at least 20.00%: ")
     assert "nothing new; the last time: kept" in retrain("--set", "train.digits.learning_rate=0.7")
     assert champion(root, "digits").name == "v1.0.0"
 
-    said = retrain("--set", "train.digits.learning_rate=0.95")
-    assert said.startswith("promoted: digits v2.0.0. The challenger is better: 9")
+    message = retrain("--set", "train.digits.learning_rate=0.95")
+    assert message.startswith("promoted: digits v2.0.0. The challenger is better: 9")
     assert skill(root) == 0.95
     assert champion(root, "digits").notes["former"] == "v1.0.0"
     assert rollback(root, "digits").name == "v1.0.0"
     assert skill(root) == 0.8
     assert "nothing new" in retrain("--set", "train.digits.learning_rate=0.95")  # the schedule does not undo it
-    said = retrain("--set", "train.digits.learning_rate=0.95", "--force")
-    assert said == "kept: The challenger is v2.0.0, which was the champion before and was replaced."
+    message = retrain("--set", "train.digits.learning_rate=0.95", "--force")
+    assert message == "kept: The challenger is v2.0.0, which was the champion before and was replaced."
 
     assert (git(root, "status", "--porcelain"), git(root, "rev-parse", "HEAD")) == before
     assert git(root, "worktree", "list").count("\n") == 0
@@ -96,9 +96,9 @@ def test_new_data_are_taken_in_once_and_judged_on_what_both_know(root: Path, ret
     for name, seed, bright in (("good.csv", 1, 255), ("dark.csv", 2, 60)):
         write_table(inbox / name, *digits(100, seed=seed, bright=bright))
         os.utime(inbox / name, EPOCH)
-    said = retrain("--drift", "stop")
-    assert said.startswith("kept: The challenger is not better at all: ")
-    assert f"on {images_in_test(root)} held-out images that both know (0 gained, 0 lost" in said
+    message = retrain("--drift", "stop")
+    assert message.startswith("kept: The challenger is not better at all: ")
+    assert f"on {images_in_test(root)} held-out images that both know (0 gained, 0 lost" in message
     assert (inbox / "done" / "good.csv").exists()
     reason = (inbox / "refused" / "dark.csv.reason.txt").read_text()
     assert reason.startswith("dark.csv differs from the 600 images there are in brightness")
@@ -124,42 +124,42 @@ def test_a_person_is_asked_first(
         assert champion(root, "digits").name == former
         answer = {"run_input": {"promote": True, "reason": "looks right"}}
         assert ask(f"{server}/flow_runs/{run_id}/resume", answer)["status"] == "ACCEPT"
-        said = waiting.communicate(timeout=600)[0].splitlines()[-1]
+        message = waiting.communicate(timeout=600)[0].splitlines()[-1]
     finally:
         if waiting.poll() is None:
             waiting.send_signal(signal.SIGKILL)
-    assert said.startswith("promoted: digits v")
+    assert message.startswith("promoted: digits v")
     assert "Approved by a person: looks right" in history(root, "digits")[-1].reason
 
 
 def test_detector_and_segmenter_are_judged_by_what_they_find(
     root: Path, retrain: Callable, run: Callable, repository: Path
 ) -> None:
-    """Last of all: it adds stages to the repository."""
+    """Must be the last test: it adds stages to the repository."""
     add_detector(root, run)
     run("dvc", "repro", "-q", "evaluate_detector", cwd=root, PYTHONPATH=str(repository))
     promote(root, "detector", reason="a start")
-    said = retrain("--set", "train_detector.lr0=0.5", model="detector")
-    assert said.startswith("promoted: detector v2.0.0. The challenger is better: mAP50 0."), said
-    assert "in no class is it worse" in said
-    said = retrain("--set", "train_detector.lr0=0.3", model="detector")
-    assert said.startswith("kept: The challenger is not better at all: mAP50 0."), said
+    message = retrain("--set", "train_detector.lr0=0.5", model="detector")
+    assert message.startswith("promoted: detector v2.0.0. The challenger is better: mAP50 0."), message
+    assert "in no class is it worse" in message
+    message = retrain("--set", "train_detector.lr0=0.3", model="detector")
+    assert message.startswith("kept: The challenger is not better at all: mAP50 0."), message
     assert champion(root, "detector").notes["metrics"]["map50"] > 0.3
     assert retrain("--set", "train_segmenter.learning_rate=0.5", model="segmenter").startswith(
         "promoted: segmenter v1.0.0. There"
     )
-    said = retrain("--set", "train_segmenter.learning_rate=0.6", model="segmenter")
-    assert said.startswith("promoted: segmenter v2.0.0. The challenger is better: mean IoU 0."), said
-    said = retrain("--set", "train_segmenter.learning_rate=0.55", model="segmenter")
-    assert said.startswith("kept: The challenger is not better at all: mean IoU 0."), said
+    message = retrain("--set", "train_segmenter.learning_rate=0.6", model="segmenter")
+    assert message.startswith("promoted: segmenter v2.0.0. The challenger is better: mean IoU 0."), message
+    message = retrain("--set", "train_segmenter.learning_rate=0.55", model="segmenter")
+    assert message.startswith("kept: The challenger is not better at all: mean IoU 0."), message
 
 
 def paused(server: str, process: subprocess.Popen, limit_s: float = 900) -> str:
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}}
+    query = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}}
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline and process.poll() is None:
-        if found := ask(f"{server}/flow_runs/filter", wanted):
-            return found[0]["id"]
+        if runs := ask(f"{server}/flow_runs/filter", query):
+            return runs[0]["id"]
         time.sleep(0.5)
     raise AssertionError("the run did not pause")
 

@@ -1,4 +1,4 @@
-"""A small real repository whose training is a one-liner: its model is right on as many images as a parameter says."""
+"""A small real repository whose model is right on the share of images that a parameter says."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def compose():
                             "class_name": rows["label"].astype(str), **boxes})
     write_images(folder / "images.parquet", images)
     write_objects(folder / "objects.parquet", objects_table(objects))
-    told = {"schema_version": 1, "classes": list("0123456789")}
-    (folder / "manifest.json").write_text(json.dumps(told))
+    record = {"schema_version": 1, "classes": list("0123456789")}
+    (folder / "manifest.json").write_text(json.dumps(record))
 
 def train_detector():
     folder = pathlib.Path("data/models/detector")
@@ -124,11 +124,11 @@ def train_detector():
 def evaluate_detector():
     model = json.loads(pathlib.Path(params["evaluate_detector"]["weights"], "model.json").read_text())
     _, objects, _ = read_annotations("data/composed/numbers", "test")
-    found = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
+    detected = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
     for folder in ("data/predictions", "data/metrics"):
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    write_objects("data/predictions/detector-test.parquet", objects_table(objects.assign(score=0.9)[found]))
-    pathlib.Path("data/metrics/evaluate_detector.json").write_text(json.dumps({"map50": float(found.mean())}))
+    write_objects("data/predictions/detector-test.parquet", objects_table(objects.assign(score=0.9)[detected]))
+    pathlib.Path("data/metrics/evaluate_detector.json").write_text(json.dumps({"map50": float(detected.mean())}))
 
 def train_segmenter():
     folder = pathlib.Path("data/models/segmenter")
@@ -141,8 +141,8 @@ def evaluate_segmenter():
     noise = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8)
     masks = objects.assign(score=0.9, iou=skill * noise, prompted_by="truth", object=range(len(objects)))
     write_objects("data/predictions/segmenter-test.parquet", objects_table(masks))
-    told = json.dumps({"mean_iou": float(masks["iou"].mean())})
-    pathlib.Path("data/metrics/evaluate_segmenter.json").write_text(told)
+    record = json.dumps({"mean_iou": float(masks["iou"].mean())})
+    pathlib.Path("data/metrics/evaluate_segmenter.json").write_text(record)
 
 {"compose": compose, "train_detector": train_detector, "evaluate_detector": evaluate_detector,
  "train_segmenter": train_segmenter, "evaluate_segmenter": evaluate_segmenter}[stage]()
@@ -177,7 +177,7 @@ IGNORED = "/.gridflow\n__pycache__/\n/data/inbox\n"
 
 
 def make(root: Path, run: Callable, repository: Path, *, images: int = 600) -> Path:
-    """The repository, committed, with a source of so many images that git and DVC do not know; nothing has run."""
+    """Make and commit the repository, with a source of images that git and DVC do not track; nothing has run."""
     root.mkdir()
     run("git", "init", "-q", cwd=root)
     run("dvc", "init", "-q", cwd=root)
@@ -195,7 +195,7 @@ def make(root: Path, run: Callable, repository: Path, *, images: int = 600) -> P
 
 
 def add_detector(root: Path, run: Callable) -> None:
-    """Committed: the stages of the detector and of the segmenter too."""
+    """Add and commit the stages of the detector and the segmenter."""
     (root / "detector.py").write_text(DETECTOR)
     pipeline = root / "dvc.yaml"
     pipeline.write_text(pipeline.read_text().replace("artifacts:\n", DETECTOR_YAML.lstrip("\n") + "artifacts:\n"))
@@ -207,13 +207,13 @@ def set_skill(root: Path, skill: float) -> None:
     text = (root / "params.yaml").read_text()
     lines = text.splitlines(keepends=True)
     start = lines.index("train:\n")
-    place = next(n for n in range(start, len(lines)) if lines[n].lstrip().startswith("learning_rate:"))
-    lines[place] = f"    learning_rate: {skill}\n"
+    row = next(n for n in range(start, len(lines)) if lines[n].lstrip().startswith("learning_rate:"))
+    lines[row] = f"    learning_rate: {skill}\n"
     (root / "params.yaml").write_text("".join(lines))
 
 
 def digits(count: int, *, seed: int, bright: int = 255) -> tuple[np.ndarray, np.ndarray]:
-    """Random strokes in ten kinds: uint8 (N, 28, 28) and labels (N,)."""
+    """Draw random strokes of ten kinds: uint8 (N, 28, 28) and labels (N,)."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 10
     images = np.zeros((count, 28, 28), np.uint8)
@@ -224,7 +224,7 @@ def digits(count: int, *, seed: int, bright: int = 255) -> tuple[np.ndarray, np.
 
 
 def write_table(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """A train.csv of Kaggle's."""
+    """Write a train.csv as Kaggle has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = ",".join(["label", *(f"pixel{number}" for number in range(784))])
     rows = np.column_stack([labels, images.reshape(len(images), -1)])

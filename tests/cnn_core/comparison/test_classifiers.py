@@ -1,4 +1,4 @@
-"""The paired test of champion and challenger: against tables, by hand and by simulation."""
+"""McNemar's test of champion and challenger, checked against tables, by hand and by simulation."""
 
 from __future__ import annotations
 

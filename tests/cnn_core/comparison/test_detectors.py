@@ -1,5 +1,4 @@
-"""Champion and challenger of detectors and segmenters: pycocotools' own figures, and a paired test that finds what is
-there."""
+"""Detectors and segmenters are compared by pycocotools' own figures and an honest paired test."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ def pictures(count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return images, objects_table(rows)
 
 
-def found(truth: pd.DataFrame, right: float, seed: int, only: str = "") -> pd.DataFrame:
-    """A detector that finds so large a share of the objects (of one class, if named), and is elsewhere for the rest."""
+def detections(truth: pd.DataFrame, right: float, seed: int, only: str = "") -> pd.DataFrame:
+    """Boxes of a detector that finds this share of the objects (of one class, if named), the others are off."""
     draws = np.random.default_rng(seed)
     rows = truth.copy()
     rows["score"] = draws.uniform(0.3, 1, len(rows))
@@ -42,18 +41,18 @@ def found(truth: pd.DataFrame, right: float, seed: int, only: str = "") -> pd.Da
 
 def test_the_figures_are_pycocotools_own() -> None:
     images, truth = pictures(40)
-    tables = found(truth, 0.6, 1), found(truth, 0.9, 2)
+    tables = detections(truth, 0.6, 1), detections(truth, 0.9, 2)
     gain = compare_detectors(images, truth, *tables, CLASSES)
-    for told, table in zip((gain.champion, gain.challenger), tables, strict=True):
+    for measured, table in zip((gain.champion, gain.challenger), tables, strict=True):
         evaluation = evaluate_boxes(images, truth, table, CLASSES, max_det=300, areas=COCO_AREAS, relative=False)
-        assert told == pytest.approx(mean(average_precision(evaluation, at=0.5)))
+        assert measured == pytest.approx(mean(average_precision(evaluation, at=0.5)))
     assert gain.low < gain.challenger - gain.champion < gain.high
     assert gain.classes["two"][0] == 40
 
 
 def test_a_better_one_is_promoted_and_equal_or_worse_ones_are_not() -> None:
     images, truth = pictures(80)
-    good, other, bad = found(truth, 0.9, 1), found(truth, 0.9, 7), found(truth, 0.6, 3)
+    good, other, bad = detections(truth, 0.9, 1), detections(truth, 0.9, 7), detections(truth, 0.6, 3)
     better, why = compare_detectors(images, truth, bad, good, CLASSES).decide(RULE)
     assert better, why
     assert why.startswith("The challenger is better: mAP50 0.")
@@ -69,7 +68,7 @@ def test_a_better_one_is_promoted_and_equal_or_worse_ones_are_not() -> None:
 
 def test_a_class_may_not_pay_for_the_others() -> None:
     images, truth = pictures(80)
-    before, after = found(truth, 0.3, 1, only="one"), found(truth, 0.75, 2, only="two")
+    before, after = detections(truth, 0.3, 1, only="one"), detections(truth, 0.75, 2, only="two")
     better, why = compare_detectors(images, truth, before, after, CLASSES).decide(RULE)
     assert not better
     assert "worse by more than 0.0500 in the class two" in why
@@ -80,7 +79,7 @@ def test_the_p_value_is_an_honest_one() -> None:
     images, truth = pictures(40)
     values = [
         compare_detectors(
-            images, truth, found(truth, 0.8, seed), found(truth, 0.8, 1000 + seed), CLASSES, draws=200
+            images, truth, detections(truth, 0.8, seed), detections(truth, 0.8, 1000 + seed), CLASSES, draws=200
         ).p_value
         for seed in range(40)
     ]
@@ -89,7 +88,7 @@ def test_the_p_value_is_an_honest_one() -> None:
 
 
 def masks(truth: pd.DataFrame, iou: float, seed: int) -> pd.DataFrame:
-    """What a segmenter of such a mean IoU says: an object in ten has no mask; and rows of another prompt."""
+    """Masks of a segmenter with about this mean IoU: a tenth of the objects has none. Another prompt's rows follow."""
     ious = np.random.default_rng(seed).normal(iou, 0.05, len(truth)).clip(0, 1)
     own = truth.assign(object=np.arange(len(truth)), prompted_by="truth", iou=ious).sample(frac=0.9, random_state=seed)
     return pd.concat([own, own.assign(prompted_by="detector", iou=0.0)])

@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs, and whether by more than luck, held against SciPy and published figures."""
+"""Differences of two runs and their significance, checked against SciPy and published figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = ("before", "after")
 
 
 def run_of(
-    root: Path, right: np.ndarray, *, ids: list[str] | None = None, hashes: list[str] | None = None, **more: object
+    root: Path, right: np.ndarray, *, ids: list[str] | None = None, hashes: list[str] | None = None, **params: object
 ) -> Path:
     """A run whose classifier is right on these test images: answers, RAW rows, metrics."""
     count = len(right)
@@ -35,7 +35,7 @@ def run_of(
     low, high = wilson(int(right.sum()), count)
     metrics = {"n": count, "accuracy": float(right.mean()), "accuracy_low": low, "accuracy_high": high, "seconds": 3.0}
     write(root, "evaluate-digits", metrics | {"f1": {"0": float(right[::10].mean())}})
-    (root / "params.yaml").write_text(yaml.safe_dump({"train": {"digits": {"epochs": 3, **more}}, "report": {}}))
+    (root / "params.yaml").write_text(yaml.safe_dump({"train": {"digits": {"epochs": 3, **params}}, "report": {}}))
     return root
 
 
@@ -62,14 +62,14 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
 def test_classifiers_are_compared_image_by_image(tmp_path: Path) -> None:
     one = run_of(tmp_path / "a", rights(200, *range(30)))
     other = run_of(tmp_path / "b", rights(200, *range(26, 34)), epochs=5)
-    found = differences(one, other, names=NAMES)
-    (change,) = found.headlines
+    compared = differences(one, other, names=NAMES)
+    (change,) = compared.headlines
     assert (change.key, change.method, change.gained, change.lost, change.shared) == (
         "evaluate-digits:accuracy", "images", 26, 4, 200)  # fmt: skip
     assert change.p_value == pytest.approx(binomtest(26, 30, 0.5).pvalue)
     assert change.meaning == "better"
-    assert found.verdict == "after against before, by more than luck: better in digits recognised."
-    assert found.params == {"train.digits.epochs": (3, 5)}
+    assert compared.verdict == "after against before, by more than luck: better in digits recognised."
+    assert compared.params == {"train.digits.epochs": (3, 5)}
     back = differences(other, one, names=NAMES)
     assert back.headlines[0].meaning == "worse"
     assert back.verdict == "after against before, by more than luck: worse in digits recognised."
@@ -77,9 +77,9 @@ def test_classifiers_are_compared_image_by_image(tmp_path: Path) -> None:
 
 def test_a_small_change_may_be_luck_and_none_is_none(tmp_path: Path) -> None:
     one, other = run_of(tmp_path / "a", rights(200, 1, 2)), run_of(tmp_path / "b", rights(200, 2))
-    found = differences(one, other, names=NAMES)
-    assert found.headlines[0].meaning == "not clear"
-    assert "by more than luck might" in found.verdict
+    compared = differences(one, other, names=NAMES)
+    assert compared.headlines[0].meaning == "not clear"
+    assert "by more than luck might" in compared.verdict
     same = differences(one, one, names=NAMES)
     assert {change.meaning for change in same.metrics} == {"same"}
     assert same.params == {}
@@ -91,9 +91,9 @@ def test_images_are_known_by_their_pixels_where_names_were_given_anew(tmp_path: 
     ids = [f"train/{number:05d}" for number in range(100)]
     hashes = [f"hash train/{number:05d}" for number in range(50, 100)] + [f"new {number}" for number in range(50)]
     other = run_of(tmp_path / "b", rights(100, 0), ids=ids, hashes=hashes)
-    found = differences(one, other, names=NAMES)
-    assert (found.headlines[0].shared, found.headlines[0].gained, found.headlines[0].lost) == (50, 0, 1)
-    assert any("the test parts differ; 50 images are in both" in note for note in found.notes)
+    compared = differences(one, other, names=NAMES)
+    assert (compared.headlines[0].shared, compared.headlines[0].gained, compared.headlines[0].lost) == (50, 0, 1)
+    assert any("the test parts differ; 50 images are in both" in note for note in compared.notes)
 
 
 def test_other_labels_are_not_compared_by_images(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_other_labels_are_not_compared_by_images(tmp_path: Path) -> None:
     path = other / "data/predictions/digits-test.parquet"
     table = pd.read_parquet(path)
     table.assign(label=(table["label"] + 1) % 10).to_parquet(path)
-    found = differences(one, other, names=NAMES)
-    assert found.headlines[0].method == "none"  # the same accuracy
-    assert any("different labels for 100 images" in note for note in found.notes)
+    compared = differences(one, other, names=NAMES)
+    assert compared.headlines[0].method == "none"  # the same accuracy
+    assert any("different labels for 100 images" in note for note in compared.notes)
 
 
 def test_figures_with_intervals_and_without(tmp_path: Path) -> None:
@@ -112,21 +112,21 @@ def test_figures_with_intervals_and_without(tmp_path: Path) -> None:
     write(one, "evaluate_detector", far)
     write(other, "evaluate_detector", far | {"map50": 0.8, "map50_low": 0.78, "map50_high": 0.82, "precision": 0.6})
     write(other, "read", {"found_and_read": 0.5})
-    found = differences(one, other, names=NAMES)
-    by_key = {change.key: change for change in found.metrics}
+    compared = differences(one, other, names=NAMES)
+    by_key = {change.key: change for change in compared.metrics}
     assert by_key["evaluate_detector:map50"].meaning == "worse"
     assert by_key["evaluate_detector:map50"].high < 0
     assert by_key["evaluate_detector:precision"].meaning == "not known"
     assert by_key["evaluate_detector:objects"].meaning == "same"
     assert not {key for key in by_key if key.endswith(("seconds", "_low", "_high"))}
-    assert [change.key for change in found.headlines] == ["evaluate-digits:accuracy", "evaluate_detector:map50"]
-    assert (found.only_before, found.only_after) == ([], ["read"])
+    assert [change.key for change in compared.headlines] == ["evaluate-digits:accuracy", "evaluate_detector:map50"]
+    assert (compared.only_before, compared.only_after) == ([], ["read"])
 
 
 def test_the_tables_say_the_same(tmp_path: Path) -> None:
     one, other = run_of(tmp_path / "a", rights(200, *range(30))), run_of(tmp_path / "b", rights(200), epochs="a|b")
-    found = differences(one, other, names=("v1", "a|name <b>"))
-    shown, marked = text(found), markdown(found)
+    compared = differences(one, other, names=("v1", "a|name <b>"))
+    plain_text, marked = text(compared), markdown(compared)
     for words in (
         "85.00 %",
         "100.00 %",
@@ -134,25 +134,25 @@ def test_the_tables_say_the_same(tmp_path: Path) -> None:
         "30 gained, 0 lost of 200 images, p = 1.9e-09",
         "train.digits.epochs",
     ):
-        assert words in shown
+        assert words in plain_text
         assert words in marked
-    assert "f1/0" not in shown
-    assert "1 figures of single classes" in shown
-    assert "f1/0" in text(found, every=True)
+    assert "f1/0" not in plain_text
+    assert "1 figures of single classes" in plain_text
+    assert "f1/0" in text(compared, every=True)
     table = [line for line in marked.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in table} == {6, 4}
-    values = json.loads(json.dumps(plain(found)))
+    values = json.loads(json.dumps(plain(compared)))
     assert values["metrics"][0]["p_value"] == pytest.approx(binomtest(30, 30, 0.5).pvalue)
-    page = add_banner(f"<body>{PLACEHOLDER}</body>", difference_banner(found))
+    page = add_banner(f"<body>{PLACEHOLDER}</body>", difference_banner(compared))
     assert page.startswith('<body><div id="banner"><aside')
     assert page.endswith("</aside></div></body>")
     assert "a|name &lt;b&gt;" in page
     assert "<b>" not in page
     with pytest.raises(ValueError, match="has no place for a banner: run its stage report again"):
-        add_banner("<body></body>", difference_banner(found))
+        add_banner("<body></body>", difference_banner(compared))
 
 
-def test_a_run_without_metrics_is_told(tmp_path: Path) -> None:
+def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
     one = run_of(tmp_path / "a", rights(20))
     with pytest.raises(ValueError, match="after has no metrics"):
         differences(one, tmp_path / "empty", names=NAMES)

@@ -155,9 +155,9 @@ def test_each_delivery_is_judged_alone(tmp_path: Path) -> None:
     kaggle(tmp_path / "base", 40, 0)
     good, again = table(tmp_path / "good.csv", 10), table(tmp_path / "again.csv", 10)
     bad = put(tmp_path / "bad.csv", b"x")
-    told = main(request(tmp_path, [bad, good, again]))
-    assert told["images"] == 10
-    assert {Path(path).stem: entry["accepted"] for path, entry in told["deliveries"].items()} == {
+    answer = main(request(tmp_path, [bad, good, again]))
+    assert answer["images"] == 10
+    assert {Path(path).stem: entry["accepted"] for path, entry in answer["deliveries"].items()} == {
         "bad": False, "good": True, "again": False,
     }  # fmt: skip
     assert len(ids(open_digits(tmp_path / "grown"))) == 50
@@ -170,9 +170,9 @@ def test_drift_warns_or_stops(tmp_path: Path, drift: str) -> None:
     images, labels = digits(40, 9)
     same = write_rows(tmp_path / "same.csv", rows(images[:20], labels[:20]))
     dark = write_rows(tmp_path / "dark.csv", rows(images[20:] // 4, labels[20:]))
-    told = main(request(tmp_path, [same, dark], drift=drift, champion=str(champion)))
-    assert told["deliveries"][str(same)]["warnings"] == []
-    entry = told["deliveries"][str(dark)]
+    answer = main(request(tmp_path, [same, dark], drift=drift, champion=str(champion)))
+    assert answer["deliveries"][str(same)]["warnings"] == []
+    entry = answer["deliveries"][str(dark)]
     assert entry["accepted"] == (drift == "warn")
     text = entry["reason"] if drift == "stop" else entry["warnings"][0]
     assert text.startswith("dark.csv differs from the 120 images there are in brightness (median 0.")

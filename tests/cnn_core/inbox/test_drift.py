@@ -1,4 +1,4 @@
-"""Drift: found where there is some, not cried where there is none."""
+"""Drift is found where there is one, and no alarm is raised where there is none."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_alarms_without_a_change_are_as_rare_as_asked_for() -> None:
     ],
 )
 def test_a_change_is_found_and_named(change: dict, measure: str) -> None:
-    found = check_drift(sample(600, 0), sample(200, 1, **change), CLASSES, PARAMS)
-    assert {drift.measure for drift in found if drift.drifted} == {measure}
-    assert sentence(found).startswith(f"{measure} (")
+    drifts = check_drift(sample(600, 0), sample(200, 1, **change), CLASSES, PARAMS)
+    assert {drift.measure for drift in drifts if drift.drifted} == {measure}
+    assert sentence(drifts).startswith(f"{measure} (")
 
 
 def test_the_detail_says_what_moved() -> None:
@@ -65,7 +65,7 @@ def test_without_a_network_the_rest_is_measured() -> None:
     assert len(check_drift(plain, new, CLASSES, PARAMS)) == 4
 
 
-def test_too_few_images_tell_nothing() -> None:
+def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="19 new and 100 old images are too few"):
         check_drift(sample(100, 0), sample(19, 1), CLASSES, PARAMS)
 

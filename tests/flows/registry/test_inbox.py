@@ -85,6 +85,6 @@ def test_one_run_takes_in_at_a_time(root: Path) -> None:
     assert (root / "data" / "inbox" / "digits" / "b.csv").exists()
 
 
-def test_a_source_that_is_nowhere_is_named(root: Path) -> None:
+def test_a_source_that_does_not_exist_is_named(root: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere \(the parameter ingest\.digits\.source\) does not exist"):
         take_in(root, "digits", "nowhere")

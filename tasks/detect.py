@@ -23,7 +23,9 @@ from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import DetectParams
 from cnn_core.detection.yolo import weights_file
 from cnn_core.files import whole_folder, write_json
+from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, Part, list_media
+from cnn_core.images.reader import Reader, pixels, sizes_together
 from cnn_core.params import load_section
 from tasks.common.prediction_parts import gather, local, log_left_out, write_part
 from tasks.engine import events
@@ -88,7 +90,6 @@ class DetectWorker:
         import torch
 
         from cnn_core.detection.inference.detector import Detector
-        from cnn_core.images.reader import Reader
 
         if not resources.gpus:
             torch.set_num_threads(resources.cpus)
@@ -108,8 +109,6 @@ class DetectWorker:
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
         from cnn_core.detection.inference.steps import write_labels, write_picture
-        from cnn_core.images.decoding import BadImage
-        from cnn_core.images.reader import sizes_together
 
         info, entries = self.detector.info, self.reader(part)
         if part.kind == "files":  # a network of free input sizes is slower when the size changes from image to image
@@ -168,8 +167,6 @@ def calibration_parts(media: Media) -> list[Part]:
 def calibration_images(parts: list[Part], vid_stride: int) -> Iterator[Any]:
     """Yield the pixels of those images that can be read."""
     from cnn_core.detection.inference.steps import reader as imread
-    from cnn_core.images.decoding import BadImage
-    from cnn_core.images.reader import Reader, pixels
 
     reader, read = Reader(vid_stride=vid_stride), imread(3)
     for part in parts:

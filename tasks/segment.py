@@ -23,8 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.files import weights_file, whole_folder, write_json
+from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry, Media, Part, list_media
+from cnn_core.images.reader import Reader
 from cnn_core.params import load_section
 from cnn_core.segmentation.params import SegmentParams
 from cnn_core.segmentation.prompts.table import (
@@ -45,6 +48,7 @@ from tasks.common.prediction_parts import (
     write_rows,
 )
 from tasks.common.predictions import BOXES, check_same_frames
+from tasks.common.videos import segment_videos, video_parts
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
@@ -82,8 +86,6 @@ def main() -> None:
         classes = prepare_prompts(params, stills, state, strict=not videos)
         folders = segment_images(stills, params, runtime, state, len(classes) > 1)
         if videos:
-            from tasks.common.videos import segment_videos
-
             video_folders = [part_folder(state / "videos", number) for number in range(len(videos))]
             segment_videos(media, params, video_folders, state)
             folders += video_folders
@@ -113,7 +115,6 @@ def tracked_videos(media: Media, params: SegmentParams) -> list[Part]:
     """
     if has_prompts(params) and (media.videos or params.video.folders):
         from cnn_core.segmentation.sam.weights import family
-        from tasks.common.videos import video_parts
 
         if family(params.weights) == "sam2":
             return video_parts(media, params)
@@ -166,7 +167,6 @@ class SegmentWorker:
     ) -> None:
         import torch
 
-        from cnn_core.images.reader import Reader
         from cnn_core.segmentation.inference.predictors import open_mask_predictor
 
         if not resources.gpus:
@@ -186,7 +186,6 @@ class SegmentWorker:
         )
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
-        from cnn_core.images.decoding import BadImage
 
         sha256 = self.predictor.sha256
         entries = list(self.reader(part)) if part.kind == "parquet" else self.reader(part)
@@ -228,7 +227,6 @@ class SegmentWorker:
         rows: Sequence[Mapping[str, Any]],
         prompts: ImagePrompts | None,
     ) -> None:
-        from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
         if self.params.pictures < 0 or entry.number < self.params.pictures:
             by_class = self.by_class or len({row["class_id"] for row in rows}) > 1

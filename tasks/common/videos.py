@@ -15,12 +15,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
+from cnn_core.drawing.video import VideoPicture
 from cnn_core.files import write_json
 from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, shortfall
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, Part
+from cnn_core.segmentation.params import SegmentParams
 from cnn_core.segmentation.video.params import VideoParams, VideoPrompt
 from cnn_core.segmentation.video.prompts import prompt_classes, unreachable_prompts, video_prompts
+from tasks.common.video_tables import VideoTables
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
@@ -28,9 +32,7 @@ from tasks.engine.runtime import load_runtime
 from tasks.engine.workers import Resources
 
 if TYPE_CHECKING:
-    from cnn_core.segmentation.params import SegmentParams
     from cnn_core.segmentation.video.segmenter import TrackedFrame
-    from tasks.common.video_tables import VideoTables
 
 HIDDEN_ALWAYS = "seen in no frame"
 BEHIND = "behind the last frame"
@@ -127,8 +129,6 @@ class VideoWorker:
 
     def __call__(self, job: VideoJob, folder: Path) -> dict[str, int]:
         from cnn_core.detection.inference.steps import reader
-        from cnn_core.drawing.video import VideoPicture
-        from tasks.common.video_tables import VideoTables
 
         clip = Clip(job.part, vid_stride=self.params.vid_stride, imread=reader(3))
         tables = VideoTables(folder, self.segmenter.loaded.sha256)
@@ -148,7 +148,6 @@ class VideoWorker:
         return self._finish(job, clip, tables, folder)
 
     def _draw(self, folder: Path, number: int, tracked: TrackedFrame, rows: list[dict[str, Any]]) -> None:
-        from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 
         image, name = tracked.frame.image, tracked.frame.image_id
         if self.params.pictures < 0 or number < self.params.pictures:

@@ -1,4 +1,4 @@
-"""Get data sets into ``data/sources/`` and official weights into ``data/weights/`` by name, and track them with DVC.
+"""Get data sets and official weights by name, and track them with DVC.
 
 ``gridflow fetch digits scenes alexnet yolo11n.pt``
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cnn_core.downloads.common import FAILED, UNKNOWN
 from flows.kaggle import KaggleSource, download
 
 SOURCES = {
@@ -31,7 +32,6 @@ SOURCES = {
     ),
 }
 ULTRALYTICS = ".pt"  # the ending of the names of its weights; torchvision's names have none
-FAILED, UNKNOWN = 3, 4  # exit codes of the modules in cnn_core/downloads
 
 
 def fetch(name: str, root: Path) -> Path:
@@ -41,8 +41,8 @@ def fetch(name: str, root: Path) -> Path:
         The new folder or file. It replaces what was there, in one move.
 
     Raises:
-        ValueError: the name is unknown, the publisher refused or could not be reached, or a file is missing. What was
-            there before stays.
+        ValueError: the name is unknown, the publisher refused or could not be reached, or a file is
+            missing. What was there before stays.
     """
     return fetch_source(SOURCES[name], root) if name in SOURCES else fetch_weights(name, root)
 
@@ -68,20 +68,21 @@ def fetch_source(source: KaggleSource, root: Path) -> Path:
 
 
 def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
-    """Download official weights: torchvision's by their network's name, Ultralytics' by their file's name (yolo11n.pt).
+    """Download official weights.
 
-    They go to ``data/weights/<name>.pth`` (Ultralytics': ``data/weights/<name>``). A ``.json`` of the same stem beside
-    them notes their origin and SHA-256. The download runs in a process of its own, because flows must not import torch.
-    Its progress goes to standard error.
+    They are written to ``data/weights/<name>.pth`` (Ultralytics': ``data/weights/<name>``). A
+    ``.json`` of the same stem beside them notes their origin and SHA-256. The download runs in a
+    process of its own, because flows must not import torch. Its progress goes to standard error.
 
     Args:
-        name: the name of the weights.
+        name: of torchvision's weights the name of their network, of Ultralytics' that of their file
+            (yolo11n.pt).
         root: the checkout.
         url: another address to get the file from.
 
     Raises:
-        ValueError: there are no official weights of this name, or the file could not be had. The sentence says which
-            file to put where. What was there before stays.
+        ValueError: there are no official weights of this name, or the file could not be downloaded.
+            The sentence says which file to put where. What was there before stays.
     """
     folder, is_ultralytics = Path("data", "weights"), name.endswith(ULTRALYTICS)
     module = "cnn_core.downloads.ultralytics" if is_ultralytics else "cnn_core.downloads.torchvision"
@@ -103,7 +104,9 @@ def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
 
 
 def track(path: Path, root: Path) -> None:
-    """Let DVC track a file or folder: its content goes to DVC's cache, and a small pointer beside it goes to git.
+    """Let DVC track a file or folder.
+
+    Its content goes to DVC's cache, and a small pointer beside it goes to git.
 
     Raises:
         ValueError: DVC refused; its reason is in the sentence.
@@ -115,7 +118,7 @@ def track(path: Path, root: Path) -> None:
 
 
 def run_with(name: str, path: Path) -> str:
-    """The command that uses what was fetched."""
+    """Give the command that runs the pipeline with what was fetched."""
     if name in SOURCES:
         return f"gridflow run --recipe real --set {SOURCES[name].parameter}={path}"
     if not name.endswith(ULTRALYTICS):

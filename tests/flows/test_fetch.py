@@ -118,14 +118,14 @@ def test_fetch_brings_a_dataset(fetch: Callable, kaggle: ThreadingHTTPServer, sm
 def test_a_dataset_that_does_not_come_is_one_sentence(
     fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, status: int, body: bytes, words: list
 ) -> None:
-    kept = small / "data/sources/scenes-kaggle/seg_train/kept.jpg"
-    kept.parent.mkdir(parents=True)
-    kept.write_text("kept")
+    former = small / "data/sources/scenes-kaggle/seg_train/kept.jpg"
+    former.parent.mkdir(parents=True)
+    former.write_text("kept")
     kaggle.status, kaggle.archive = status, body
     done = fetch("scenes", code=1)
     assert [word for word in words if word not in done.stderr] == [], done.stderr
     assert "Traceback" not in done.stderr
-    assert kept.read_text() == "kept"
+    assert former.read_text() == "kept"
     assert [path.name for path in (small / "data/sources").iterdir()] == ["scenes-kaggle"]
 
 
@@ -140,14 +140,14 @@ def test_a_dataset_that_does_not_come_is_one_sentence(
 def test_a_refusal_is_one_sentence_and_keeps_what_was_there(
     fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, status: int, files: dict, credentials: bool, words: list
 ) -> None:
-    kept = small / "data/sources/digits-kaggle/train.csv"
-    kept.parent.mkdir(parents=True)
-    kept.write_text("kept")
+    former = small / "data/sources/digits-kaggle/train.csv"
+    former.parent.mkdir(parents=True)
+    former.write_text("kept")
     kaggle.status, kaggle.archive = status, archive(**files)
     done = fetch("digits", credentials=credentials, code=1)
     assert [word for word in words if word not in done.stderr] == [], done.stderr
     assert "Traceback" not in done.stderr
-    assert kept.read_text() == "kept"
+    assert former.read_text() == "kept"
 
 
 def test_no_network_says_what_to_put_where(fetch: Callable) -> None:

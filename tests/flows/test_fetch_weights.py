@@ -68,8 +68,8 @@ def test_weights_come_with_their_origin_and_are_tracked(small: Path, server: Thr
         "sha256": hashlib.sha256(server.content).hexdigest(),
         "torchvision": torchvision.__version__,
     }
-    found = sorted(path.name for path in target.parent.iterdir())
-    assert found == [".gitignore", "alexnet.json", "alexnet.pth", "alexnet.pth.dvc"]
+    names = sorted(path.name for path in target.parent.iterdir())
+    assert names == [".gitignore", "alexnet.json", "alexnet.pth", "alexnet.pth.dvc"]
 
 
 def test_no_network_names_the_file_and_its_place(
@@ -78,10 +78,10 @@ def test_no_network_names_the_file_and_its_place(
     (tmp_path / "cnn_core").symlink_to(repository / "cnn_core")
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens
-    with pytest.raises(ValueError, match="could not be fetched") as told:
+    with pytest.raises(ValueError, match="could not be fetched") as error:
         fetch_weights("alexnet", tmp_path)
-    assert f"download {ALEXNET} by hand and put it at data/weights/alexnet.pth" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert f"download {ALEXNET} by hand and put it at data/weights/alexnet.pth" in str(error.value)
+    assert "\n" not in str(error.value)
     assert list((tmp_path / "data/weights").iterdir()) == []
 
 
@@ -100,9 +100,9 @@ def test_another_file_than_promised_is_refused_and_what_was_there_stays(
     for name, value in change.items():
         setattr(server, name, value)
     (tmp_path / "alexnet.pth").write_text("kept")
-    with pytest.raises(ValueError, match=words) as told:
+    with pytest.raises(ValueError, match=words) as error:
         download("alexnet", tmp_path, url=url)
-    assert f"download {url} by hand" in str(told.value)
+    assert f"download {url} by hand" in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["alexnet.pth"]
     assert (tmp_path / "alexnet.pth").read_text() == "kept"
 

@@ -67,18 +67,18 @@ def test_weights_come_with_their_origin_and_are_tracked(small: Path, server: Thr
         "origin": url_of(server),
         "sha256": hashlib.sha256(WEIGHTS).hexdigest(),
     }
-    found = sorted(path.name for path in target.parent.iterdir())
-    assert found == [".gitignore", "yolo11n.json", "yolo11n.pt", "yolo11n.pt.dvc"]
+    names = sorted(path.name for path in target.parent.iterdir())
+    assert names == [".gitignore", "yolo11n.json", "yolo11n.pt", "yolo11n.pt.dvc"]
 
 
 @pytest.mark.slow
 def test_no_network_names_the_file_and_its_place(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "cnn_core").symlink_to(repository / "cnn_core")
-    with pytest.raises(ValueError, match=r"yolo11n\.pt could not be fetched") as told:
+    with pytest.raises(ValueError, match=r"yolo11n\.pt could not be fetched") as error:
         fetch_weights("yolo11n.pt", tmp_path)
     words = "by hand from the release assets of Ultralytics on GitHub and put it at data/weights/yolo11n.pt"
-    assert words in str(told.value)
-    assert "\n" not in str(told.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
     assert list((tmp_path / "data/weights").iterdir()) == []
 
 
@@ -95,9 +95,9 @@ def test_another_file_than_promised_is_refused_and_what_was_there_stays(
     for name, value in change.items():
         setattr(server, name, value)
     (tmp_path / "yolo11n.pt").write_text("kept")
-    with pytest.raises(ValueError, match=words) as told:
+    with pytest.raises(ValueError, match=words) as error:
         download("yolo11n.pt", tmp_path, url=url_of(server))
-    assert "put it at" in str(told.value)
+    assert "put it at" in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["yolo11n.pt"]
     assert (tmp_path / "yolo11n.pt").read_text() == "kept"
 

@@ -1,8 +1,8 @@
-"""How well a recipe reads digits it has not seen: ``python -m bench.cross_validation [--recipe NAME] [--folds 5]``.
+"""The accuracy of a recipe on unseen digits: ``python -m bench.cross_validation [--recipe NAME] [--folds 5]``.
 
-Cross-validation on the 5,000 digits of the sample with the project's own training and test-time augmentation. A fold
-is measured once, by a network that has seen nothing of it: the part that selects the best epoch (``val_fraction``) is
-cut from the other folds, and near-duplicates stay in one fold.
+This is a cross-validation on the 5,000 digits of the sample, with the project's own training and test-time
+augmentation. A fold is measured once, by a network that has seen none of it: the part that selects the best epoch
+(``val_fraction``) is cut from the other folds, and near-duplicates stay in one fold.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CLASSES = [str(digit) for digit in range(10)]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", help="a file of recipes/, without .yaml; none is params.yaml as it stands")
+    parser.add_argument("--recipe", help="a file of recipes/, without .yaml (default: params.yaml as it stands)")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only", type=int, help="measure the first so many folds only")
     parser.add_argument("--seed", type=int, default=0, help="of the folds and, with the fold's number, of the training")
@@ -50,17 +50,17 @@ def main() -> None:
     fold_of = folds(keys, labels, arguments.folds, arguments.seed)
     started, right, count = time.perf_counter(), 0, 0
     for fold in range(arguments.only or arguments.folds):
-        begun = time.perf_counter()
-        held, rest = fold_of == fold, np.flatnonzero(fold_of != fold)
+        fold_started = time.perf_counter()
+        unseen, rest = fold_of == fold, np.flatnonzero(fold_of != fold)
         parts = [
             assign_split(keys[i], seed=arguments.seed, val_fraction=values["ingest"]["val_fraction"], test_fraction=0)
             for i in rest
         ]
         train_part, val_part = (rest[np.array(parts) == part] for part in ("train", "val"))
-        classes = classify(values, images, labels, train_part, val_part, images[held], arguments.seed + fold)
-        wrong = classes != labels[held]
+        predicted = classify(values, images, labels, train_part, val_part, images[unseen], arguments.seed + fold)
+        wrong = predicted != labels[unseen]
         right, count = right + int((~wrong).sum()), count + len(wrong)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - fold_started
         learned = f"{len(train_part):,} learned from, {len(val_part)} to select by"
         errors = f"{wrong.sum()} wrong of {len(wrong):,}: {1 - wrong.mean():.2%}"
         print(f"fold {fold + 1} (seed {arguments.seed + fold}): {errors} ({learned}, {seconds:.0f} s)", flush=True)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def recipe_values(recipe: str | None) -> dict[str, Any]:
-    """The digits' sections of ``params.yaml``, with the recipe's values in the place of theirs."""
+    """The digits' sections of ``params.yaml``, overridden by the recipe."""
     values = read_yaml("params.yaml")
     if recipe:
         values = _merged(values, read_yaml(Path("recipes", f"{recipe}.yaml")))
@@ -90,11 +90,11 @@ def sample() -> tuple[np.ndarray, np.ndarray]:
 
 
 def folds(keys: list[str], labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Each image's fold, int (N,): every class evenly spread, images of one key together."""
+    """The fold of each image, int (N,). Every class is spread evenly, and images with one key stay together."""
     fold_of: dict[str, int] = {}
     for digit in np.unique(labels):
-        mine = {key for key, label in zip(keys, labels, strict=True) if label == digit} - fold_of.keys()
-        order = sorted(mine, key=lambda key: hashlib.sha256(f"fold {seed}:{key}".encode()).digest())
+        of_digit = {key for key, label in zip(keys, labels, strict=True) if label == digit} - fold_of.keys()
+        order = sorted(of_digit, key=lambda key: hashlib.sha256(f"fold {seed}:{key}".encode()).digest())
         fold_of |= {key: position % count for position, key in enumerate(order)}
     return np.array([fold_of[key] for key in keys])
 
@@ -108,7 +108,7 @@ def classify(
     unseen: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """What ``augment``, ``train`` and ``predict`` make of it: the classes (N,) of the ``unseen`` images."""
+    """Do what ``augment``, ``train`` and ``predict`` do; return the classes (N,) of the ``unseen`` images."""
     params = dataclasses.replace(from_mapping(TrainParams, values["train"], "train.digits"), seed=seed)
     offline = from_mapping(AugmentParams, values["augment"], "augment.digits")
     originals = images[train_part]
@@ -120,7 +120,7 @@ def classify(
         np.concatenate([originals, *copies]), np.tile(labels[train_part], 1 + offline.copies), device
     )
     val = Split.from_arrays(images[val_part], labels[val_part], device)
-    task = TrainingSetup(
+    setup = TrainingSetup(
         train=learned,
         val=val,
         refit=learned.joined(val) if params.refit == "all" else None,
@@ -130,13 +130,13 @@ def classify(
         transform=transform(params.augmentation, size=SHAPE[-1], start_size=0, num_classes=len(CLASSES)),
         device=device,
     )
-    done = train(params, task)
-    return _predicted(params, done, mean, std, unseen, tta=values["predict"]["tta"], device=device)
+    result = train(params, setup)
+    return _predicted(params, result, mean, std, unseen, tta=values["predict"]["tta"], device=device)
 
 
 def _predicted(
     params: TrainParams,
-    done: TrainingResult,
+    result: TrainingResult,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     unseen: np.ndarray,
@@ -149,7 +149,7 @@ def _predicted(
         model=values["model"],
         classes=CLASSES,
         preprocessing={"shape": list(SHAPE), "mean": list(mean), "std": list(std), "views": "glyph", "side": SHAPE[-1]},
-        metrics=done.best,
+        metrics=result.best,
         params=values,
         data_sha256="",
         git_commit="",
@@ -157,7 +157,7 @@ def _predicted(
         epochs=params.epochs,
     )
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder, "model"), card, shipped=done.shipped, evaluated=done.evaluated)
+        save_model(Path(folder, "model"), card, shipped=result.shipped, evaluated=result.evaluated)
         return Classifier(Path(folder, "model"), tta=tta, device=device)(unseen).argmax(1)
 
 

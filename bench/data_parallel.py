@@ -23,7 +23,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from bench.train_throughput import our_learner, recipe
+from bench.train_throughput import new_learner, recipe
 from cnn_core.classification.training.learner import ClassifierLearner
 from tasks.engine.environment import keep_memory
 
@@ -47,7 +47,7 @@ def work(rank: int, arguments: argparse.Namespace, meet: str) -> None:
     keep_memory()
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=RANKS)
     params, device = recipe(arguments), torch.device("cpu")
-    learners = {name: our_learner(params, device, 6) for name in ("parallel", "alone")}
+    learners = {name: new_learner(params, device, 6) for name in ("parallel", "alone")}
     learners["alone"].replica = learners["alone"].network
     share = arguments.batch // RANKS
     pixels, targets = torch.rand(share, 3, arguments.size, arguments.size), torch.arange(share) % 6

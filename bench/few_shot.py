@@ -1,8 +1,8 @@
-"""Does it pay to start from features learned without labels? ``python -m bench.few_shot [--per-class 20] [--seeds 5]``.
+"""The gain from features learned without labels: ``python -m bench.few_shot [--per-class 20] [--seeds 5]``.
 
 The scenes' network learns from a few labelled images of each class, once from random weights and once from the model
-that the stage ``pretrain`` made of the same set's images (without their labels), with the same budget. Both are
-measured on the set's test part. Needs ``data/augmented/scenes`` and ``data/models/scenes-pretrained``, which
+that the stage ``pretrain`` made from the images of the same set (without their labels), with the same budget. Both are
+measured on the set's test part. It needs ``data/augmented/scenes`` and ``data/models/scenes-pretrained``, which
 ``make run`` makes.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,14 +41,15 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_memory()
     params = few_shot_params(load_section(TrainParams, "train.scenes"), arguments.epochs)
-    found: dict[str, list[float]] = {name: [] for name in STARTS}
+    accuracies: dict[str, list[float]] = {name: [] for name in STARTS}
     for seed in range(arguments.seeds):
         for name, path in (STARTS | {"pretrained": arguments.weights}).items():
-            found[name].append(accuracy(params, arguments.data, path, per_class=arguments.per_class, seed=seed))
-            print(f"seed {seed}, {name}: {found[name][-1]:.1%} of the test part", flush=True)
-    for name, values in found.items():
+            value = accuracy(params, arguments.data, path, per_class=arguments.per_class, seed=seed)
+            accuracies[name].append(value)
+            print(f"seed {seed}, {name}: {value:.1%} of the test part", flush=True)
+    for name, values in accuracies.items():
         print(f"{name}: mean {statistics.mean(values):.1%}, {min(values):.1%} to {max(values):.1%}")
-    gains = [after - before for before, after in zip(*found.values(), strict=True)]
+    gains = [after - before for before, after in zip(*accuracies.values(), strict=True)]
     print(
         f"{arguments.per_class} labelled images a class: pretrained features bring {100 * statistics.mean(gains):+.1f} "
         f"points (mean of {len(gains)}), more in {sum(gain > 0 for gain in gains)} of them"
@@ -56,13 +57,20 @@ def main() -> None:
 
 
 def few_shot_params(params: TrainParams, epochs: int) -> TrainParams:
-    """The set's own recipe for a handful of images: more epochs, small batches, the last weights."""
-    few = {"epochs": epochs, "epoch_images": 0, "batch_size": 24, "select": "last", "ema_decay": 0.0, "refit": "none"}
-    return dataclasses.replace(params, **few)
+    """The set's own recipe, for a few images: more epochs, small batches, the last weights."""
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "epoch_images": 0,
+        "batch_size": 24,
+        "select": "last",
+        "ema_decay": 0.0,
+        "refit": "none",
+    }
+    return dataclasses.replace(params, **changes)
 
 
 def accuracy(params: TrainParams, folder: str | Path, weights: str, *, per_class: int, seed: int) -> float:
-    """On the test part, after training on ``per_class`` images of each class from ``weights``."""
+    """The accuracy on the test part, after training from ``weights`` on ``per_class`` images of each class."""
     dataset = read_dataset(folder)
     classes, cpu = dataset["classes"], torch.device("cpu")
     images, labels = (load_arrays(folder, "train").images, load_arrays(folder, "train").labels)
@@ -72,8 +80,7 @@ def accuracy(params: TrainParams, folder: str | Path, weights: str, *, per_class
     )
     test = load_arrays(folder, "test")
     size = params.image_size or dataset["shape"][-1]
-    ours = functools.partial(transform, params.augmentation, size=size, start_size=0, num_classes=len(classes))
-    task = TrainingSetup(
+    setup = TrainingSetup(
         train=Split.from_arrays(images[chosen], labels[chosen], cpu),
         val=Split.from_arrays(test.images, test.labels, cpu),  # measured only: the last epoch is kept
         refit=None,
@@ -81,10 +88,10 @@ def accuracy(params: TrainParams, folder: str | Path, weights: str, *, per_class
         std=tuple(dataset["std"]),
         build=lambda: registry.build(params.model, len(classes), (dataset["shape"][0], size, size)),
         start=lambda network: load_initial(network, weights, classes=classes),
-        transform=ours(),
+        transform=transform(params.augmentation, size=size, start_size=0, num_classes=len(classes)),
         device=cpu,
     )
-    return train(dataclasses.replace(params, seed=seed), task).best["val_accuracy"]
+    return train(dataclasses.replace(params, seed=seed), setup).best["val_accuracy"]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Images per second of training, three ways side by side, and what a second Ray worker brings.
+"""Images per second of training in three ways side by side, and the gain from a second Ray worker.
 
     python -m bench.train_throughput [--source FOLDER] [--builder alexnet] [--size 128] [--batch 128] [--workers also]
 
-    ceiling   the network's steps on one batch that is there already: no data, no augmentation
+    ceiling   the network's steps on one batch that is already in memory: no data, no augmentation
     gridflow  this project's training loop: stored arrays, augmentation of whole batches on the device
     usual     ImageFolder, DataLoader workers, torchvision v2 transforms image by image, a plain loop
     usual+    the same with the settings of the memory allocator and of the threads that every stage has
               (`keep_memory` and `THREADS` in tasks/engine/environment.py)
 
-All with the same network, batch, precision, optimizer and strengths of augmentation. Each measurement is a process of
-its own; the ways alternate, and medians over the rounds are given. ``usual`` keeps no average of the weights, ours
-does.
+All ways have the same network, batch, precision, optimizer and strengths of augmentation. Each measurement is a process
+of its own. The ways alternate, and the table gives medians over the rounds. ``gridflow`` keeps an average of the
+weights, ``usual`` does not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from torch import Tensor
 
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
@@ -46,8 +45,8 @@ from cnn_core.seeds import generator
 from tasks.engine.environment import THREADS, keep_memory
 
 WAYS = ("ceiling", "gridflow", "usual", "usual+")
-WARM = 4  # steps before the clock starts; of the usual way also the batches that its workers have ready
-EPOCHS = 4  # of the stage; in the first its memory grows
+WARM_STEPS = 4  # before the clock starts; the usual way also uses up the batches that its workers have ready
+EPOCHS = 4  # of the stage; its memory grows in the first
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -80,21 +79,23 @@ def compare(arguments: argparse.Namespace) -> None:
             options = ["--only", way, "--source", arguments.source, "--builder", arguments.builder]
             numbers = [f"--{key}={getattr(arguments, key)}" for key in ("size", "batch", "steps")]
             command = [sys.executable, "-m", "bench.train_throughput", *options, *numbers]
-            done = subprocess.run(command, cwd=ROOT, env=environment(way), capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(f"{way} failed:\n{done.stderr}")
-            result = json.loads(done.stdout.splitlines()[-1])
+            process = subprocess.run(
+                command, cwd=ROOT, env=environment(way), capture_output=True, text=True, check=False
+            )
+            if process.returncode:
+                raise SystemExit(f"{way} failed:\n{process.stderr}")
+            result = json.loads(process.stdout.splitlines()[-1])
             speeds[way].append(result["images_per_s"])
             print(f"round {number + 1}: {way:9} {result['images_per_s']:8.0f} images/s", flush=True)
-    middle = {way: statistics.median(values) for way, values in speeds.items()}
+    medians = {way: statistics.median(values) for way, values in speeds.items()}
     print(f"\n{arguments.builder} at {arguments.size} pixels, batch {arguments.batch}, {result['device']}")
     print(f"{'way':9} {'images/s':>9}  {'of the ceiling':>14}  {'gridflow is':>12}")
-    for way, speed in middle.items():
-        print(f"{way:9} {speed:9.0f}  {speed / middle['ceiling']:13.0%}   {middle['gridflow'] / speed:10.2f} x")
+    for way, speed in medians.items():
+        print(f"{way:9} {speed:9.0f}  {speed / medians['ceiling']:13.0%}   {medians['gridflow'] / speed:10.2f} x")
 
 
 def environment(way: str) -> dict[str, str]:
-    """As a stage of ours has it; of the usual way, as a shell has it that knows nothing of this project."""
+    """The environment of a stage; for the usual way, the environment of a shell without this project's settings."""
     plain = {key: value for key, value in os.environ.items() if key not in THREADS}
     return plain if way == "usual" else plain | THREADS
 
@@ -105,12 +106,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         keep_memory()
     params = recipe(arguments)
     steps = {"ceiling": ceiling, "gridflow": gridflow, "usual": usual, "usual+": usual}[arguments.only]
-    taken = steps(arguments, params, device)
-    for _ in range(WARM):
-        next(taken)
+    step_sizes = steps(arguments, params, device)
+    for _ in range(WARM_STEPS):
+        next(step_sizes)
     _wait(device)
     started = time.perf_counter()
-    count = sum(next(taken) for _ in range(arguments.steps))
+    count = sum(next(step_sizes) for _ in range(arguments.steps))
     _wait(device)
     seconds = time.perf_counter() - started
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
@@ -119,7 +120,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def recipe(arguments: argparse.Namespace) -> TrainParams:
-    """The default recipe of the scenes, with the network and sizes asked for."""
+    """The default recipe of the scenes, with the network and the sizes of the command line."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]["scenes"]
     model = {"architecture": "torchvision_model", "builder": arguments.builder, "dropout": 0.0}
     if arguments.builder == "alexnet":
@@ -129,7 +130,7 @@ def recipe(arguments: argparse.Namespace) -> TrainParams:
 
 
 def ceiling(arguments: argparse.Namespace, params: TrainParams, device: torch.device) -> Iterator[int]:
-    learner = our_learner(params, device, 6)
+    learner = new_learner(params, device, 6)
     pixels = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     targets = torch.arange(arguments.batch, device=device) % 6
     while True:
@@ -140,16 +141,16 @@ def ceiling(arguments: argparse.Namespace, params: TrainParams, device: torch.de
 def gridflow(arguments: argparse.Namespace, params: TrainParams, device: torch.device) -> Iterator[int]:
     images, labels, classes = stored(arguments.source, arguments.size)
     split = Split.from_arrays(images, labels, device)
-    learner = our_learner(params, device, len(classes))
-    ours = transform(params.augmentation, size=arguments.size, start_size=0, num_classes=len(classes))
+    learner = new_learner(params, device, len(classes))
+    augmentation = transform(params.augmentation, size=arguments.size, start_size=0, num_classes=len(classes))
     epoch = 0
     while True:
         batches = split.epoch(draws=0, batch_size=arguments.batch, seed=0, epoch=epoch, rank=0, world=1, device=device)
-        for step, (part, targets, whole) in enumerate(batches):
+        for step, (part, targets, global_batch_size) in enumerate(batches):
             draws = generator(device, "bench", epoch, step)
-            pixels, soft = ours.training(part, targets, progress=1.0, generator=draws)
-            learner.step(pixels, soft, global_batch_size=whole)
-            yield whole
+            pixels, soft = augmentation.training(part, targets, progress=1.0, generator=draws)
+            learner.step(pixels, soft, global_batch_size=global_batch_size)
+            yield global_batch_size
         epoch += 1
 
 
@@ -195,17 +196,16 @@ def usual(arguments: argparse.Namespace, params: TrainParams, device: torch.devi
             yield len(images)
 
 
-def our_learner(params: TrainParams, device: torch.device, num_classes: int) -> ClassifierLearner:
+def new_learner(params: TrainParams, device: torch.device, num_classes: int) -> ClassifierLearner:
     size = params.image_size
     torch.manual_seed(0)
-    still: Callable[[Tensor], Tensor] = lambda images: images.float() / 255  # noqa: E731
     return ClassifierLearner(
         registry.build(params.model, num_classes, (3, size, size)),
         params,
         steps=10_000,
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
-        view=still,
+        view=lambda images: images.float() / 255,
         class_weights=None,
         device=device,
         dtype=autocast_dtype(params.precision, device),
@@ -232,38 +232,43 @@ def generated(folder: Path) -> str:
 
 def workers(arguments: argparse.Namespace, folder: Path) -> None:
     """The stage ``train`` itself with 1 and 2 Ray workers of one thread each, alternating."""
-    place = folder / "stage"
+    workplace = folder / "stage"
     images, labels, classes = stored(arguments.source, arguments.size)
     writer_of = arrays_writer(
-        place / "data/augmented/scenes", name="scenes", classes=classes, shape=images.shape[1:], copies=0
+        workplace / "data/augmented/scenes", name="scenes", classes=classes, shape=images.shape[1:], copies=0
     )
     with writer_of as writer:
         for split, count in {"train": len(images), "val": 32, "test": 32}.items():
             writer.add(split, [str(number) for number in range(count)], labels[:count])[:] = images[:count]
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    chosen = recipe(arguments)
+    params = recipe(arguments)
     section = values["train"]["scenes"]
-    section |= {"model": chosen.model, "weights": "none", "image_size": arguments.size, "batch_size": arguments.batch}
-    section |= {"epochs": EPOCHS, "epoch_images": max(len(images), arguments.batch * arguments.steps)}  # a whole epoch
-    (place / "params.yaml").write_text(yaml.safe_dump(values))
+    section |= {"model": params.model, "weights": "none", "image_size": arguments.size, "batch_size": arguments.batch}
+    epoch_images = max(len(images), arguments.batch * arguments.steps)  # each image at least once
+    section |= {"epochs": EPOCHS, "epoch_images": epoch_images}
+    (workplace / "params.yaml").write_text(yaml.safe_dump(values))
     speeds: dict[int, list[float]] = {1: [], 2: []}
     for number in range(arguments.rounds):
-        for count, found in speeds.items():
-            found.append(stage_speed(place, count))
-            print(f"round {number + 1}: {count} Ray workers of one thread {found[-1]:8.0f} images/s", flush=True)
-    one, two = (statistics.median(found) for found in speeds.values())
+        for count, rounds in speeds.items():
+            rounds.append(stage_speed(workplace, count))
+            print(f"round {number + 1}: {count} Ray workers of one thread {rounds[-1]:8.0f} images/s", flush=True)
+    one, two = (statistics.median(rounds) for rounds in speeds.values())
     print(f"\n2 workers of one thread each against 1: {two:.0f} / {one:.0f} images/s = {two / one:.2f} x")
 
 
-def stage_speed(place: Path, count: int) -> float:
-    """Images per second of an epoch; the first one does not count."""
-    more = {"GRIDFLOW_NUM_WORKERS": str(count), "GRIDFLOW_CPUS_PER_WORKER": "1", "GRIDFLOW_STATE": str(place / "state")}
+def stage_speed(folder: Path, count: int) -> float:
+    """Images per second of an epoch, the median without the first epoch."""
+    runtime = {
+        "GRIDFLOW_NUM_WORKERS": str(count),
+        "GRIDFLOW_CPUS_PER_WORKER": "1",
+        "GRIDFLOW_STATE": str(folder / "state"),
+    }
     command = [sys.executable, "-m", "tasks.train", "scenes"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | more
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"the stage train failed:\n{done.stdout}{done.stderr}")
-    return statistics.median(pd.read_csv(place / "data/plots/train-scenes.csv")["images_per_s"][1:])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | runtime
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(f"the stage train failed:\n{process.stdout}{process.stderr}")
+    return statistics.median(pd.read_csv(folder / "data/plots/train-scenes.csv")["images_per_s"][1:])
 
 
 def _wait(device: torch.device) -> None:

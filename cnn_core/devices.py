@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""The device that computes, its threads and its precision."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from cnn_core.params import Precision
 
-ONE_THREAD = 2_000_000  # numbers that one thread goes over in some milliseconds
+ONE_THREAD = 2_000_000  # numbers that one thread processes in some milliseconds
 
 
 @contextlib.contextmanager
 def as_many_threads_as_pay(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """One thread within the block where ``tensors`` are so few numbers that waking others on a CPU costs more.
+    """Use one thread within the block where ``tensors`` have so few numbers that waking the others costs more.
 
-    torch's fused optimizers share every single tensor out over all threads, however small it is (docs/benchmarks.md).
+    On a CPU, torch's fused optimizers divide every single tensor among all threads, however small it is
+    (docs/benchmarks.md).
     """
     threads = torch.get_num_threads()
     if threads == 1 or sum(tensor.numel() for tensor in tensors) > ONE_THREAD:
@@ -35,7 +36,7 @@ def pick_device(use_gpu: bool | Literal["auto"]) -> torch.device:
     """The GPU when there is one and it may be used, else the CPU.
 
     Raises:
-        ValueError: a GPU is asked for and there is none.
+        ValueError: ``use_gpu`` is True and there is no GPU.
     """
     available = use_gpu is not False and torch.cuda.is_available()
     if use_gpu is True and not available:
@@ -46,21 +47,22 @@ def pick_device(use_gpu: bool | Literal["auto"]) -> torch.device:
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The type that autocast computes in, or None for plain float32.
 
-    ``auto`` takes bfloat16 only where the hardware multiplies it: elsewhere it is emulated and slower than float32.
+    ``auto`` takes bfloat16 only where the hardware multiplies it; elsewhere it is emulated and slower than float32.
 
     Raises:
-        ValueError: bfloat16 is demanded of a CUDA device that cannot.
+        ValueError: ``precision`` is bfloat16 and the CUDA device does not have it.
     """
     if precision == "float32":
         return None
-    has_it = (
-        torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_multiplies_bf16()
-    )
-    if precision == "bfloat16" and not has_it and device.type == "cuda":
+    on_gpu = device.type == "cuda"
+    supported = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_multiplies_bf16()
+    if precision == "bfloat16" and not supported and on_gpu:
         raise ValueError("precision is bfloat16 but this GPU does not have it; set precision to auto or float32")
-    return torch.bfloat16 if has_it or precision == "bfloat16" else None
+    return torch.bfloat16 if supported or precision == "bfloat16" else None
 
 
 def _cpu_multiplies_bf16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say: float32
+    capabilities = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older versions of torch have no such function: float32
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

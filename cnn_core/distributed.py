@@ -1,4 +1,4 @@
-"""The ranks of a torch process group: their number, their shares of a batch, and what they compute together."""
+"""The ranks of a torch process group: their number, their shares of a batch, their common gradients."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def share(batch: Tensor, rank: int, world: int) -> Tensor:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(0, 1) outside a process group."""
+    """This process's rank and the number of ranks; (0, 1) outside a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Add up ``values`` of all ranks, in place."""
+    """Add up the ``values`` of all ranks, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def average_buffers(module: nn.Module) -> None:
-    """Give every rank the mean of the ranks' batch norm statistics, which each gathered from its own share."""
+    """Give every rank the mean of the ranks' batch norm statistics, which each rank gathers from its own share."""
     if not dist.is_initialized():
         return
     for buffer in module.buffers():

@@ -1,4 +1,4 @@
-"""Shared by the tests of learning: a small problem that is learned in a second."""
+"""A small problem that is learned in a second, for the tests of training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cnn_core.params import load_section
 from tests.helpers.paths import ROOT
 
 CPU = torch.device("cpu")
-STILL = {"degrees": 0, "translate": 0, "scale": 0, "shear": 0, "elastic_alpha": 0, "elastic_sigma": 4}
-PLAIN = Glyph(params=GlyphAugmentationParams(**STILL, padding="zeros"))  # images as they are
+NO_DISTORTION = {"degrees": 0, "translate": 0, "scale": 0, "shear": 0, "elastic_alpha": 0, "elastic_sigma": 4}
+PLAIN = Glyph(params=GlyphAugmentationParams(**NO_DISTORTION, padding="zeros"))  # leaves the images as they are
 
 
 def stripes(count: int, seed: int = 0) -> Split:
-    """Noisy 8x8 images of four classes: a bright pair of rows that is the class."""
+    """Noisy 8x8 images of four classes; a bright pair of rows shows the class."""
     draws = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 4, (count,), generator=draws)
     images = torch.randint(0, 60, (count, 1, 8, 8), generator=draws)
@@ -36,24 +36,24 @@ def linear() -> nn.Module:
 
 
 def wide() -> nn.Module:
-    """With a layer whose weights are many times as many as what a batch of 16 brings to it."""
+    """A network of linear layers, one with many more weights than a batch of 16 has features."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 4))
 
 
 def convolutional() -> nn.Module:
-    """With all that may differ from one run to the next: batch norm and dropout."""
+    """A network with what may differ between runs: batch norm and dropout."""
     body = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
     return nn.Sequential(*body, nn.Dropout(0.2), nn.Linear(64, 4))
 
 
 def params(**changes: Any) -> TrainParams:
-    """The repository's own digits section, made small, with changes."""
+    """The digits section of params.yaml, made small, with changes."""
     small = {"epochs": 3, "epoch_images": 0, "batch_size": 16, "precision": "float32", "learning_rate": 0.01}
     small |= {"ema_decay": 0.5}
     return dataclasses.replace(load_section(TrainParams, "train.digits", ROOT / "params.yaml"), **small | changes)
 
 
-def task(**changes: Any) -> TrainingSetup:
-    held = {"train": stripes(100), "val": stripes(37, seed=1), "refit": None, "build": convolutional}
-    held["transform"] = PLAIN
-    return TrainingSetup(**held | {"mean": (0.2,), "std": (0.3,), "device": CPU} | changes)
+def training_setup(**changes: Any) -> TrainingSetup:
+    arguments = {"train": stripes(100), "val": stripes(37, seed=1), "refit": None, "build": convolutional}
+    arguments["transform"] = PLAIN
+    return TrainingSetup(**arguments | {"mean": (0.2,), "std": (0.3,), "device": CPU} | changes)

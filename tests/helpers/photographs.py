@@ -1,4 +1,4 @@
-"""Shared by the tests of augmented photographs: parameters with all strengths at 0 or all at once, and images."""
+"""Parameters with all strengths at 0 or all at once, and images, for the tests of augmented photographs."""
 
 from __future__ import annotations
 
@@ -35,21 +35,23 @@ def augment(images: torch.Tensor, seed: int = 0, size: int | None = None, **chan
 
 
 def photographs(count: int = 4, side: int = 32, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-    """Smooth random colours, so that resampling changes them little."""
+    """Images of smooth random colours, which resampling changes little."""
     coarse = torch.rand(count, 3, 4, 4, generator=seeded(99)) * (high - low) + low
     return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
 
 
 def coordinates(count: int, side: int = 64) -> torch.Tensor:
-    """A pixel's value tells where it was read from: red is x, green is y, in 0..1."""
+    """Images whose pixels show where they were read from: red is x, green is y, in 0..1."""
     axis = (torch.arange(float(side)) + 0.5) / side
     image = torch.stack([axis.expand(side, side), axis[:, None].expand(side, side), torch.zeros(side, side)])
     return image.expand(count, 3, side, side).contiguous()
 
 
 def steps(out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of augmented coordinates: how far apart left and right (top and bottom) were read, as (N, 2) x, y vectors whose
-    lengths are the crop's sides."""
+    """How far apart the left and right (the top and bottom) of augmented `coordinates` were read.
+
+    Both are (N, 2) vectors x, y, whose lengths are the sides of the crop.
+    """
     size = out.shape[3]
     middle = slice(size // 2 - 4, size // 2 + 4)
     x = (out[:, :2, middle, size // 2 + 4] - out[:, :2, middle, size // 2 - 4]).mean(2) * size / 8

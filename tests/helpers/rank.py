@@ -1,4 +1,4 @@
-"""One of two ranks of test_ranks.py: ``python rank.py RANK FOLDER`` trains in several ways and leaves the weights."""
+"""One of two ranks of test_ranks.py: ``python rank.py RANK FOLDER`` trains in several ways and saves the weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import nn
 from cnn_core.classification.training.learner import ClassifierLearner
 from cnn_core.classification.training.loop import train
 from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
-from tests.helpers.learning import CPU, convolutional, linear, params, stripes, task, wide
+from tests.helpers.learning import CPU, convolutional, linear, params, stripes, training_setup, wide
 
 
 class Tokens(nn.Module):
-    """As a transformer: one large layer sees many rows an image, one is never called, one is called twice."""
+    """Like a transformer: one layer sees many rows an image, one only lends its weights, one is called twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,19 +63,21 @@ def stepped(network, rank, *, dtype=None, frozen=False, **changes):
 def main(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    done = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1), micro_batch=3))
+    done = train(params(epochs=2), training_setup(build=linear, val=stripes(37, seed=1), micro_batch=3))
     torch.save({"weights": done.shipped, "history": done.history}, f"{folder}/{rank}.pt")
     for decay in (0.0, 0.5):
-        done = train(params(epochs=1, ema_decay=decay), task(build=convolutional))
+        done = train(params(epochs=1, ema_decay=decay), training_setup(build=convolutional))
         torch.save(done.shipped, f"{folder}/norm{decay}-{rank}.pt")
     for name, changes in WIDE.items():
-        done = train(params(**changes), task(build=wide))
+        done = train(params(**changes), training_setup(build=wide))
         torch.save(done.shipped, f"{folder}/wide-{name}-{rank}.pt")
     kept: list[dict] = []
-    train(params(**TOGETHER), task(build=wide), on_epoch=lambda _, make: kept.append(copy.deepcopy(make())))
+    train(params(**TOGETHER), training_setup(build=wide), on_epoch=lambda _, make: kept.append(copy.deepcopy(make())))
     save_checkpoint(f"{folder}/kept-{rank}", kept[0])
     alone = load_checkpoint(Path(folder, "alone"))
-    torch.save(train(params(**TOGETHER), task(build=wide), resume=alone).shipped, f"{folder}/resumed-{rank}.pt")
+    torch.save(
+        train(params(**TOGETHER), training_setup(build=wide), resume=alone).shipped, f"{folder}/resumed-{rank}.pt"
+    )
     torch.manual_seed(0)
     steps = {
         "wide": stepped(wide(), rank),

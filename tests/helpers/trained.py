@@ -1,4 +1,4 @@
-"""Shared by the tests of training: a training with all its checkpoints."""
+"""A training with all its checkpoints, for the tests of training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def weights_equal(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-def run(params_, task_, **more):
-    """The outcome, and the checkpoint of each epoch as it comes back from a file."""
+def run(params_, setup, **options):
+    """Train, and return the result and the checkpoint of each epoch as it comes back from a file."""
     checkpoints = []
 
     def keep(record, make):
@@ -23,4 +23,4 @@ def run(params_, task_, **more):
         buffer.seek(0)
         checkpoints.append(torch.load(buffer, weights_only=True))
 
-    return train(params_, task_, on_epoch=keep, **more), checkpoints
+    return train(params_, setup, on_epoch=keep, **options), checkpoints

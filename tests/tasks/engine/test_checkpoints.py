@@ -15,7 +15,7 @@ from cnn_core.classification.inference.views import GLYPH, moved
 from cnn_core.classification.training.loop import train
 from cnn_core.drawing.contact_sheet import contact_sheet
 from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
-from tests.helpers.learning import params, stripes, task
+from tests.helpers.learning import params, stripes, training_setup
 
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 1, "channel_dropout": 0.0, "dropout": 0.0}
 
@@ -76,7 +76,7 @@ def test_what_is_wrong_with_a_model_folder_is_told(tmp_path):
 
 def test_a_checkpoint_comes_back_and_a_pickle_that_would_run_code_does_not(tmp_path):
     kept = []
-    train(params(epochs=1), task(), on_epoch=lambda _, make: kept.append(make()))
+    train(params(epochs=1), training_setup(), on_epoch=lambda _, make: kept.append(make()))
     save_checkpoint(tmp_path / "c", kept[0])
     back = load_checkpoint(tmp_path / "c")
     assert back["history"] == kept[0]["history"]

@@ -7,13 +7,13 @@ import torch
 
 from cnn_core import devices
 from cnn_core.classification.training.learner import ClassifierLearner
-from tests.helpers.learning import CPU, PLAIN, linear, params, stripes, task
+from tests.helpers.learning import CPU, PLAIN, linear, params, stripes, training_setup
 from tests.helpers.trained import run
 
 
 def test_micro_batches_add_up_to_the_same_step():
-    whole, _ = run(params(), task(build=linear))
-    parts, _ = run(params(), task(build=linear, micro_batch=5))
+    whole, _ = run(params(), training_setup(build=linear))
+    parts, _ = run(params(), training_setup(build=linear, micro_batch=5))
     for key in whole.shipped:
         torch.testing.assert_close(parts.shipped[key], whole.shipped[key], atol=1e-5, rtol=1e-4)
 
@@ -128,7 +128,7 @@ def test_one_batch_is_learned_by_heart(optimizer):
 def learner_of(settings, steps=20, class_weights=None):
     torch.manual_seed(0)
     return ClassifierLearner(
-        task().build(),
+        training_setup().build(),
         settings,
         steps=steps,
         mean=(0.2,),
@@ -160,7 +160,7 @@ def test_precision_follows_the_device(monkeypatch):
 
 
 def test_bfloat16_trains():
-    done, _ = run(params(precision="bfloat16", epochs=4), task())
+    done, _ = run(params(precision="bfloat16", epochs=4), training_setup())
     assert done.best["val_accuracy"] > 0.8
 
 

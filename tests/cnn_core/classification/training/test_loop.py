@@ -11,12 +11,12 @@ from cnn_core.classification.training.learner import weights_of
 from cnn_core.classification.training.loop import result_of
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.params import load_section
-from tests.helpers.learning import PLAIN, ROOT, linear, params, stripes, task
+from tests.helpers.learning import PLAIN, ROOT, linear, params, stripes, training_setup
 from tests.helpers.trained import run, weights_equal
 
 
 def test_it_learns_and_keeps_the_best_epoch():
-    done, checkpoints = run(params(epochs=6), task())
+    done, checkpoints = run(params(epochs=6), training_setup())
     assert done.best["val_accuracy"] > 0.95
     best = max(done.history, key=lambda r: (r["val_accuracy"], r["epoch"]))
     assert done.best == {key: best[key] for key in ("epoch", "val_loss", "val_accuracy")}
@@ -26,7 +26,7 @@ def test_it_learns_and_keeps_the_best_epoch():
 
 
 def test_ties_in_accuracy_go_to_the_later_epoch():
-    easy = task(val=stripes(4, seed=5))
+    easy = training_setup(val=stripes(4, seed=5))
     done, _ = run(params(epochs=8), easy)
     tied = [r for r in done.history if r["val_accuracy"] == done.best["val_accuracy"]]
     assert len(tied) > 1
@@ -37,7 +37,7 @@ def test_ties_in_accuracy_go_to_the_later_epoch():
 def test_the_last_epoch_is_kept_on_demand_whatever_its_accuracy(select):
     right = stripes(37, seed=1)
     wrong = dataclasses.replace(right, labels=(right.labels + 1) % 4)  # the more is learned, the worse this goes
-    done, checkpoints = run(params(epochs=8, select=select, learning_rate=0.001), task(val=wrong))
+    done, checkpoints = run(params(epochs=8, select=select, learning_rate=0.001), training_setup(val=wrong))
     accuracies = [record["val_accuracy"] for record in done.history]
     assert accuracies[-1] < max(accuracies)
     assert (done.best["epoch"] == 8) == (select == "last")
@@ -48,7 +48,7 @@ def test_the_last_epoch_is_kept_on_demand_whatever_its_accuracy(select):
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_going_on_from_any_checkpoint_gives_what_an_uninterrupted_run_gives(refit, stop):
     whole = stripes(150, seed=2)
-    settings, problem = params(refit=refit, epochs=3, epoch_images=40), task(refit=whole)
+    settings, problem = params(refit=refit, epochs=3, epoch_images=40), training_setup(refit=whole)
     done, checkpoints = run(settings, problem)
     if stop > len(checkpoints):
         pytest.skip("a single fit has no fourth epoch")
@@ -62,8 +62,10 @@ def test_going_on_from_any_checkpoint_gives_what_an_uninterrupted_run_gives(refi
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_seed_others():
-    assert weights_equal(run(params(), task())[0].shipped, run(params(), task())[0].shipped)
-    assert not weights_equal(run(params(), task())[0].shipped, run(params(seed=1), task())[0].shipped)
+    assert weights_equal(run(params(), training_setup())[0].shipped, run(params(), training_setup())[0].shipped)
+    assert not weights_equal(
+        run(params(), training_setup())[0].shipped, run(params(seed=1), training_setup())[0].shipped
+    )
 
 
 def test_refit_trains_a_second_network_on_everything_for_the_chosen_epochs():
@@ -75,7 +77,7 @@ def test_refit_trains_a_second_network_on_everything_for_the_chosen_epochs():
             return super().training(images, labels, **more)
 
     counting = Counting(params=PLAIN.params)
-    done, checkpoints = run(params(refit="all"), task(refit=stripes(150, seed=2), transform=counting))
+    done, checkpoints = run(params(refit="all"), training_setup(refit=stripes(150, seed=2), transform=counting))
     refit = [record for record in done.history if record["phase"] == "refit"]
     assert len(refit) == done.best["epoch"]
     assert all("val_accuracy" not in record for record in refit)
@@ -88,14 +90,14 @@ def test_refit_trains_a_second_network_on_everything_for_the_chosen_epochs():
 
 
 def test_patience_stops_when_accuracy_stops_rising():
-    done, _ = run(params(epochs=40, patience=2), task(val=stripes(6, seed=5)))
+    done, _ = run(params(epochs=40, patience=2), training_setup(val=stripes(6, seed=5)))
     assert len(done.history) < 40
     first_best = next(r["epoch"] for r in done.history if r["val_accuracy"] == done.best["val_accuracy"])
     assert len(done.history) == first_best + 2
 
 
 def test_without_a_validation_part_the_last_epoch_is_taken():
-    done, _ = run(params(patience=1), task(val=stripes(0)))
+    done, _ = run(params(patience=1), training_setup(val=stripes(0)))
     assert done.best == {"epoch": 3}
 
 
@@ -111,7 +113,7 @@ class _Diverges(nn.Module):
 
 def test_a_loss_that_is_no_number_stops_with_the_epoch_the_step_and_what_to_lower():
     with pytest.raises(ValueError, match=r"loss is nan at step 3 of epoch 2.*lower learning_rate \(now 0\.01\)"):
-        run(params(), task(build=lambda: _Diverges(7 + 2)))
+        run(params(), training_setup(build=lambda: _Diverges(7 + 2)))
 
 
 @pytest.mark.parametrize(

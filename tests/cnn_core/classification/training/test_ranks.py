@@ -12,7 +12,7 @@ import torch
 
 from cnn_core.classification.training.loop import train
 from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
-from tests.helpers.learning import linear, params, stripes, task, wide
+from tests.helpers.learning import linear, params, stripes, training_setup, wide
 from tests.helpers.paths import ROOT
 from tests.helpers.rank import TOGETHER, WIDE
 
@@ -21,7 +21,7 @@ from tests.helpers.rank import TOGETHER, WIDE
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     kept: list[dict] = []
-    train(params(**TOGETHER), task(build=wide), on_epoch=lambda _, make: kept.append(copy.deepcopy(make())))
+    train(params(**TOGETHER), training_setup(build=wide), on_epoch=lambda _, make: kept.append(copy.deepcopy(make())))
     save_checkpoint(folder / "alone", kept[0])
     command = [sys.executable, "-m", "tests.helpers.rank"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 def test_the_steps_and_the_measurements_are_those_of_one_process(folder):
     first, second = (torch.load(folder / f"{rank}.pt") for rank in range(2))
-    alone = train(params(epochs=2), task(build=linear, val=stripes(37, seed=1)))
+    alone = train(params(epochs=2), training_setup(build=linear, val=stripes(37, seed=1)))
     for key, value in alone.shipped.items():
         torch.testing.assert_close(first["weights"][key], value, atol=1e-5, rtol=1e-4)
         assert torch.equal(first["weights"][key], second["weights"][key])
@@ -62,7 +62,7 @@ def test_the_ranks_end_with_one_set_of_batch_norm_statistics(folder, decay):
 def test_two_ranks_learn_what_one_process_learns(folder, name, changes, near):
     """Batches of 14 and 15 images: the ranks have 7 each, or 8 and 7."""
     first, second = (torch.load(folder / f"wide-{name}-{rank}.pt") for rank in range(2))
-    alone = train(params(**changes), task(build=wide)).shipped
+    alone = train(params(**changes), training_setup(build=wide)).shipped
     for key, value in alone.items():
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(first[key], value, atol=near, rtol=1e-4)
@@ -89,11 +89,11 @@ def test_after_a_step_the_ranks_have_the_same_weights(folder, name):
 @pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_ranks(folder):
     """From one to two and from two to one: a checkpoint does not depend on the number of ranks."""
-    whole = train(params(**TOGETHER), task(build=wide)).shipped
+    whole = train(params(**TOGETHER), training_setup(build=wide)).shipped
     resumed = [torch.load(folder / f"resumed-{rank}.pt") for rank in range(2)]
     for rank in range(2):
         kept = load_checkpoint(folder / f"kept-{rank}")
-        resumed.append(train(params(**TOGETHER), task(build=wide), resume=kept).shipped)
+        resumed.append(train(params(**TOGETHER), training_setup(build=wide), resume=kept).shipped)
     for shipped in resumed:
         for key, value in whole.items():
             torch.testing.assert_close(shipped[key], value, atol=1e-5, rtol=1e-4)
@@ -103,7 +103,7 @@ def test_a_training_goes_on_with_another_number_of_ranks(folder):
 def test_a_batch_smaller_than_the_ranks_is_told(monkeypatch):
     monkeypatch.setattr("cnn_core.classification.training.loop.rank_and_world", lambda: (0, 20))
     with pytest.raises(ValueError, match="batches of 14 images cannot be shared by 20 workers; lower num_workers"):
-        train(params(), task())
+        train(params(), training_setup())
 
 
 def test_the_global_batches_and_the_steps_do_not_depend_on_the_number_of_ranks():

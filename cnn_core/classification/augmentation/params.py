@@ -1,4 +1,4 @@
-"""The parameters of augmentation: how far images may be distorted, recoloured and mixed."""
+"""The parameters of augmentation: how far images may be distorted, recoloured and mixed; without torch."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 _MOST_GROUPS = 12
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _FEWEST_TRUNK_GROUPS = 3  # with fewer, the largest is cut further where it has parts
 
 _Owner = tuple[str, nn.Module]  # a module that has parameters or buffers of its own, by its full name
@@ -83,7 +83,7 @@ def head_name(network: nn.Module) -> str:
 def keep_statistics(modules: Iterable[nn.Module]) -> None:
     """Make the batch norms of frozen groups use and keep their statistics; call it after every ``network.train()``."""
     for module in modules:
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, _BATCH_NORMS):
             module.eval()
 
 

@@ -1,4 +1,4 @@
-"""The parameters of a classifier's training."""
+"""The parameters of a classifier's training, without torch, so that a process that only reads them starts fast."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ class OptimizerParams(Params):
 
     optimizer: Literal["adamw", "sgd"]
     learning_rate: float = bounded(above=0)  # the peak of the one-cycle schedule: cosine up, cosine down to 0
-    warmup_fraction: float = bounded(0, 0.9)  # of all steps, before the peak
+    warmup_fraction: float = bounded(0, 0.9)  # share of all steps that comes before the peak
     layer_decay: float = bounded(above=0, high=1)  # learning rate of each layer group against the next towards the head
-    weight_decay: float = bounded(0)  # of matrices and kernels only; biases and batch norm are left alone
+    weight_decay: float = bounded(0)  # of matrices and kernels only, not of biases and norms
     momentum: float = bounded(0, 0.999)  # of sgd, with Nesterov's correction
     label_smoothing: float = bounded(0, 0.9)
     class_weights: Literal["none", "balanced"]  # balanced = rare classes count as much as frequent ones
     ema_decay: float = bounded(0, 0.99999)  # per step; 0 = the weights are not averaged
-    ema_every: int = bounded(1, 1000)  # steps from one update of the average to the next; the same decay in all
+    ema_every: int = bounded(
+        1, 1000
+    )  # steps from one update of the average to the next; the decay per step stays the same
     grad_clip: float = bounded(0)  # the largest norm of the gradient; 0 = any
 
 
@@ -34,12 +36,14 @@ class TrainParams(OptimizerParams):
     model: dict  # architecture, and that architecture's own parameters
     weights: str  # what it starts from: a path, see initial_weights.py; one that ends in `none` = random weights
     image_size: int = bounded(0, 1024)  # side of the images that the network takes; 0 = as they are stored
-    start_size: int = bounded(0, 1024)  # side that training begins with, growing to image_size; 0 = no growing
-    freeze_epochs: int = bounded(0)  # in which the head alone learns
+    start_size: int = bounded(
+        0, 1024
+    )  # side that training begins with, which grows to image_size; 0 = image_size from the start
+    freeze_epochs: int = bounded(0)  # the first epochs, in which the head alone learns
     unfreeze_every: int = bounded(0)  # epochs from one layer group to the next after that, head first; 0 = all at once
     epochs: int = bounded(1)
     epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
-    batch_size: int = bounded(1)  # global
+    batch_size: int = bounded(1)  # images of a step, over all workers
     precision: Precision
     select: Literal["accuracy", "last"]  # which epoch is kept: best on val (ties: the later one), or the last
     patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
@@ -57,7 +61,7 @@ class TrainParams(OptimizerParams):
             raise ValueError(f"start_size ({self.start_size}) must not be larger than image_size ({self.image_size})")
 
     def frozen_groups(self, epoch: int, groups: int) -> int:
-        """How many of a network's ``groups`` layer groups stay as they are in an epoch (from 0)."""
+        """The number of a network's ``groups`` layer groups that are frozen in an epoch (from 0)."""
         if epoch < self.freeze_epochs:
             return groups - 1
         if not self.unfreeze_every:

@@ -1,7 +1,7 @@
-"""``make ui``: the Prefect UI with the deployments of prefect.yaml served in it, so that a run starts with a click.
+"""Serve the deployments of prefect.yaml in the Prefect UI, so that a run starts with a click (``gridflow ui``).
 
-A server that already runs (``PREFECT_API_URL``) is used; else one is started on 127.0.0.1, started again should it die,
-and ended with this process. No work pool is needed: runs are processes of this one.
+A server that already runs (``PREFECT_API_URL``) is used. Otherwise one is started on 127.0.0.1; it is restarted when it
+dies, and ended with this process. No work pool is needed, because runs are child processes of this one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFINITION = Path(__file__).resolve().parent.parent / "prefect.yaml"
 HOST, PORT = "127.0.0.1", 4200
-START_S = 90.0
+START_S = 90.0  # the longest wait for a server's start
 
 
 def is_healthy(api_url: str) -> bool:
@@ -42,7 +42,12 @@ def is_healthy(api_url: str) -> bool:
 
 
 def start_server(host: str = HOST, port: int = PORT, *, session: bool = False) -> subprocess.Popen[bytes]:
-    """Start a Prefect server, perhaps in a session of its own, and wait until it answers.
+    """Start a Prefect server and wait until it answers.
+
+    Args:
+        host: the address to listen at.
+        port: the port to listen at.
+        session: whether the server gets a session of its own.
 
     Raises:
         RuntimeError: it ended, or did not answer in time.
@@ -59,9 +64,10 @@ def start_server(host: str = HOST, port: int = PORT, *, session: bool = False) -
 
 
 class Server:
-    """A Prefect server that is started again on its database whenever it dies, until it is ended here.
+    """A Prefect server that is restarted on its database whenever it dies, until `end` is called.
 
-    In a session of its own: a terminal's Ctrl-C is for `main`, which lets the runs end while the server still listens.
+    It runs in a session of its own, because a terminal's Ctrl-C is for `serve_deployments`, which ends the runs while
+    the server still listens.
     """
 
     def __init__(self, host: str = HOST, port: int = PORT) -> None:
@@ -70,6 +76,7 @@ class Server:
         threading.Thread(target=self._watch, daemon=True, name="server").start()
 
     def end(self) -> None:
+        """End the server for good."""
         self._ended.set()
         with self._lock:
             self._process.terminate()
@@ -78,7 +85,7 @@ class Server:
     def _watch(self) -> None:
         while True:
             self._process.wait()
-            with self._lock, contextlib.suppress(RuntimeError):  # it did not start: once more, then
+            with self._lock, contextlib.suppress(RuntimeError):  # it did not start; the loop tries again
                 if self._ended.wait(timeout=1.0):
                     return
                 print("The Prefect server died; it is started again.", flush=True)
@@ -86,12 +93,12 @@ class Server:
 
 
 def read_definition(path: Path = DEFINITION) -> list[dict[str, Any]]:
-    """The deployments of prefect.yaml, which `prefect deploy` reads too."""
+    """Read the deployments of prefect.yaml, the file of `prefect deploy`."""
     return yaml.safe_load(path.read_text())["deployments"]
 
 
-def served(definition: dict[str, Any]) -> RunnerDeployment:
-    """The same deployment without its work pool."""
+def without_work_pool(definition: dict[str, Any]) -> RunnerDeployment:
+    """Make a deployment that is served by this process, without a work pool."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.flows import EntrypointType
     from prefect.schedules import Cron
@@ -118,7 +125,7 @@ def serve_deployments(port: int = PORT) -> None:
         RuntimeError: the server did not start.
         ValueError: the current folder is not inside a checkout.
     """
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup wants it to stay when the terminal is closed
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it, so that the process outlives its terminal
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     send_heartbeats()
     url = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{port}/api")
@@ -131,7 +138,7 @@ def serve_deployments(port: int = PORT) -> None:
         from prefect import serve  # after the address is known: Prefect reads it when it is imported
 
         crash_silent_runs()
-        deployments = [served(definition) for definition in read_definition()]
+        deployments = [without_work_pool(definition) for definition in read_definition()]
         print(f"\nPrefect UI: {url.removesuffix('/api')}/deployments   (Ctrl-C ends it)\n", flush=True)
         serve(*deployments, pause_on_shutdown=False)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a run says to a person: what happened, where the results lie, what is missing and how to mend it."""
+"""The sentences of a run for a person: what happened, where the results are, what is missing and how to mend it."""
 
 from __future__ import annotations
 
@@ -6,47 +6,51 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flows.execution.stage import PipelineRun
+from flows.execution.stage import PipelineRun, StageOutcome
 from flows.repository.graph import StageNode
 from flows.repository.parameters import parameters_naming
 
-# What a person wants to find, of all outputs.
+# The outputs that a person looks for, and what the summary calls them.
 RESULTS = {"data/reports": "report", "data/models": "model", "data/predictions": "predictions"}
-WEIGHTS = (".pt", ".pth")  # endings of files of weights
-SHOWN_FILES = 3
+WEIGHTS = (".pt", ".pth")  # suffixes of files of weights
+SHOWN_FILES = 3  # of an output folder
 
 
 def counts(run: PipelineRun) -> str:
+    """How many stages ran, and how many were up to date."""
     cached = sum(outcome.cached for outcome in run.outcomes.values())
     return f"{len(run.outcomes) - cached} stages ran, {cached} were up to date"
 
 
 def failures(run: PipelineRun) -> list[str]:
     """One sentence for each stage that failed."""
-    return [f"{name} failed ({end.kind}): {end.message}" for name, end in run.outcomes.items() if end.kind]
+    return [
+        f"{name} failed ({outcome.kind}): {outcome.message}" for name, outcome in run.outcomes.items() if outcome.kind
+    ]
 
 
 def what_failed(nodes: Sequence[StageNode], run: PipelineRun) -> str:
-    """Why the run is not whole, in a sentence or more; empty when it is."""
+    """Why the run is not complete, in one sentence or more; empty when it is."""
     if failed := failures(run):
         return "; ".join(failed)
-    left = [node.name for node in nodes if node.name not in run.outcomes]
-    return f"{', '.join(left)} did not start, and nothing says why" if left else ""
+    not_started = [node.name for node in nodes if node.name not in run.outcomes]
+    return f"{', '.join(not_started)} did not start, and nothing says why" if not_started else ""
 
 
 def summary(nodes: Sequence[StageNode], run: PipelineRun, experiment: str | None = None) -> str:
-    """What happened, and where the results lie.
+    """A table of the stages, and where the results are.
 
     Args:
-        experiment: what the results were saved as, of an isolated run; else they lie in the checkout.
+        nodes: the stages of the run.
+        run: how they ended.
+        experiment: the name under which an isolated run's results were saved; None: they are in the checkout.
     """
     width = max([24, *(len(node.name) + 2 for node in nodes)])
     lines = ["", f"{'stage':<{width}}{'state':<14}{'seconds':>8}"]
     for node in nodes:
-        end = run.outcomes.get(node.name)
-        state = "not started" if end is None else "failed" if end.kind else "cached" if end.cached else "done"
-        seconds = f"{end.seconds:8.1f}" if end and not end.cached else ""
-        lines.append(f"{node.name:<{width}}{state:<14}{seconds}".rstrip())
+        outcome = run.outcomes.get(node.name)
+        seconds = f"{outcome.seconds:8.1f}" if outcome and not outcome.cached else ""
+        lines.append(f"{node.name:<{width}}{_state(outcome):<14}{seconds}".rstrip())
     if run.isolated and not experiment:
         results = ["  none was saved; what the finished stages made is in DVC's cache, where the next run finds it"]
     else:
@@ -54,6 +58,14 @@ def summary(nodes: Sequence[StageNode], run: PipelineRun, experiment: str | None
     return "\n".join(
         [*lines, *(f"\n{sentence}" for sentence in failures(run)), *(["", "Results:", *results] if results else [])]
     )
+
+
+def _state(outcome: StageOutcome | None) -> str:
+    if outcome is None:
+        return "not started"
+    if outcome.kind:
+        return "failed"
+    return "cached" if outcome.cached else "done"
 
 
 def _saved(experiment: str) -> list[str]:
@@ -75,7 +87,7 @@ def _files(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
 
 
 def _accuracies(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
-    """How good the models are."""
+    """The accuracy of each model that a stage has measured."""
     for node in nodes:
         for output in node.metrics:
             metrics = json.loads((root / output).read_text()) if (root / output).exists() else {}
@@ -84,37 +96,36 @@ def _accuracies(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
 
 
 def missing(root: Path, stage: str, path: str) -> str:
-    """That an input of a stage is not there, and what to do."""
+    """Say that an input of a stage does not exist, and what to do."""
     keys = parameters_naming(root, path)
-    named = f" (the parameter {keys[0]})" if keys else ""
-    if path == "none":  # DVC wants a path to depend on, so a start from nothing is one too
-        return (
-            f"{stage} starts from random weights with data/weights/none{named}, not none. Nothing was run or deleted."
-        )
+    parameter = f" (the parameter {keys[0]})" if keys else ""
+    if path == "none":  # DVC needs a path to depend on, also for a start from random weights
+        random = f"{stage} starts from random weights with data/weights/none{parameter}, not none"
+        return f"{random}. Nothing was run or deleted."
     if (root / f"{path}.dvc").exists():
         return (
-            f"{stage} needs {path}{named}, of which only the pointer {path}.dvc is here. `dvc checkout {path}.dvc` "
+            f"{stage} needs {path}{parameter}, of which only the pointer {path}.dvc is here. `dvc checkout {path}.dvc` "
             f"brings it from DVC's cache, `dvc pull {path}.dvc` from its remote. Nothing was run or deleted."
         )
     if Path(path).suffix in WEIGHTS:
-        put = f"data/weights/{Path(path).name}"
+        target = f"data/weights/{Path(path).name}"
         return (
-            f"{stage} needs the weights {path}{named}, which do not exist. `gridflow fetch {Path(path).name}` "
-            f"gets official weights by that name; without a network put the file at {put}. Then name it with "
-            f"`--set {keys[0] if keys else f'{stage}.weights'}={put}`. Nothing was run or deleted."
+            f"{stage} needs the weights {path}{parameter}, which do not exist. `gridflow fetch {Path(path).name}` "
+            f"gets official weights by that name; without a network put the file at {target}. Then name it with "
+            f"`--set {keys[0] if keys else f'{stage}.weights'}={target}`. Nothing was run or deleted."
         )
-    correct = f" or name another with `--set {keys[0]}=PATH`" if keys else ""
+    alternative = f" or name another with `--set {keys[0]}=PATH`" if keys else ""
     return (
-        f"{stage} needs {path}{named}, which does not exist. Put it there{correct}; "
+        f"{stage} needs {path}{parameter}, which does not exist. Put it there{alternative}; "
         "`gridflow fetch` gets the data sets that it knows. Nothing was run or deleted."
     )
 
 
 def foreign(root: Path, stage: str, path: str) -> str:
-    """That files of a person's own lie where a stage would write, and what to do."""
+    """Say that a person's files are where a stage would write, and what to do."""
     keys = parameters_naming(root, path)
-    named = f" and name that folder with `--set {keys[0]}=PATH`" if keys else ""
+    rename = f" and name that folder with `--set {keys[0]}=PATH`" if keys else ""
     return (
-        f"{path} holds files that {stage} did not make and would overwrite. Move them to another folder{named}; "
+        f"{path} holds files that {stage} did not make and would overwrite. Move them to another folder{rename}; "
         "if they are not wanted, delete them. Nothing was run or deleted."
     )

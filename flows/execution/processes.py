@@ -1,4 +1,4 @@
-"""Starts a stage's process in a group of its own, and ends all of it: the process, its children and theirs."""
+"""Start a stage's process in a group of its own, and end it with all its descendants."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import psutil
 
-GRACE_S = 3.0  # for all processes of a run together: a run that is cancelled is gone within 10 s
+GRACE_S = 3.0  # from the request to end to the kill, for all processes of a run together
 
 
 class Slots:
-    """A semaphore with weights: stages that run at the same time never ask for more than ``capacity`` cores."""
+    """A semaphore with weights, so that stages side by side never ask for more than ``capacity`` cores."""
 
     def __init__(self, capacity: int) -> None:
         self._free = self._capacity = capacity
@@ -26,7 +26,7 @@ class Slots:
 
     @contextmanager
     def take(self, weight: int) -> Iterator[None]:
-        """Hold ``weight`` slots (at most all there are); waits until they are free."""
+        """Wait until ``weight`` slots are free (at most all that exist), and hold them."""
         weight = min(weight, self._capacity)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= weight)
@@ -40,7 +40,7 @@ class Slots:
 
 
 class ProcessGroups:
-    """The process groups that one flow run has started, so that its end is theirs."""
+    """The process groups that one flow run has started, and which end with it."""
 
     def __init__(self) -> None:
         self._running: dict[int, subprocess.Popen[str]] = {}
@@ -48,10 +48,10 @@ class ProcessGroups:
         self.ended = False
 
     def start(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
-        """Start ``command`` as the leader of a new session; its two outputs come as one text stream.
+        """Start ``command`` as the leader of a new session. Its standard output and error come as one text stream.
 
         Raises:
-            InterruptedError: the run is ending, nothing is started any more.
+            InterruptedError: the run is ending, so nothing is started any more.
         """
         with self._lock:
             if self.ended:
@@ -71,11 +71,12 @@ class ProcessGroups:
         return process
 
     def forget(self, process: subprocess.Popen[str]) -> None:
+        """Leave a process alone when all end, because it has ended."""
         with self._lock:
             self._running.pop(process.pid, None)
 
     def end_all(self) -> None:
-        """End every group that still runs, and start no other."""
+        """End every group that still runs, and refuse to start others."""
         with self._lock:
             self.ended = True
             running = list(self._running.values())
@@ -83,12 +84,14 @@ class ProcessGroups:
 
 
 def end_trees(leaders: Sequence[subprocess.Popen[str]]) -> None:
-    """End process groups and every descendant of their leaders, Ray's own sessions included: all are asked, and what is
-    still there after `GRACE_S` is killed."""
+    """End process groups and every descendant of their leaders, those in sessions of their own (Ray's) included.
+
+    All are asked to end. Those that still run after `GRACE_S` seconds are killed.
+    """
     family: list[psutil.Process] = []
     for leader in leaders:
         with contextlib.suppress(psutil.NoSuchProcess):
-            # not the leader: psutil would take its exit status, and the Popen that waits for it would see a 0
+            # Without the leader: psutil would take its exit status, and the Popen that waits for it would see 0.
             family += psutil.Process(leader.pid).children(recursive=True)
         _signal_group(leader, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S

@@ -1,7 +1,7 @@
-"""What a run shares with other machines: its outputs through a DVC remote, its experiment through a git remote.
+"""Share a run with other machines: its outputs through a DVC remote, its experiment through a git remote.
 
-Off unless runtime.yaml says where. Credentials come from the environment, ``.dvc/config.local`` or a Prefect Secret
-block. What DVC and git print is freed of them before anybody sees it.
+Nothing is shared unless runtime.yaml names remotes. Credentials come from the environment, ``.dvc/config.local`` or a
+Prefect Secret block. They are removed from what DVC and git print before anybody sees it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from flows.ui import notify
 from tasks.engine.runtime import Runtime, load_runtime, main_checkout
 
 RETRIES = 2
-# Words of what no second attempt mends: credentials, rights, names.
+# Words of failures that no second attempt mends: credentials, rights, names.
 REFUSED = re.compile(
     r"denied|forbidden|unauthori[sz]ed|authenticat|credential|does ?n[o']t exist|NoSuchBucket|InvalidAccessKeyId"
     r"|SignatureDoesNotMatch|requires '|not a valid|was found|another experiment|neither locally nor on remote",
     re.IGNORECASE,
 )
 SECRET_NAMES = re.compile(r"secret|token|passw|key|credential|connection_string", re.IGNORECASE)
-SHORTEST_SECRET = 6  # shorter values of such variables are words like "true", not secrets
-LONGEST_REASON = 300
-# What DVC tells a person at a terminal, or of stages that have not run yet.
+SHORTEST_SECRET = 6  # characters; shorter values of such variables are words like "true"
+LONGEST_REASON = 300  # characters
+# Lines of DVC that help a person at a terminal only, or that speak of stages that have not run yet.
 NOISE = ("Having any troubles?", "To push cached outputs", "WARNING: No file hash info found")
-# What DVC prints of a push that sent not all, though its exit code is 0, and what it means.
+# What DVC prints when a push sent only a part, though its exit code is 0, and what that means.
 INCOMPLETE = {
     "has diverged": "it holds another experiment of that name already",
     "do not exist neither locally": "some of the outputs are neither locally nor on remote",
@@ -48,36 +48,36 @@ INCOMPLETE = {
 
 
 def check_sharing(root: Path) -> None:
-    """Whether what runtime.yaml shares can be shared at all, before the first stage.
+    """Check before the first stage that the run can be shared as runtime.yaml says.
 
     Args:
         root: the user's checkout, whose remotes count.
 
     Raises:
-        ValueError: a remote has no such name here, or the Secret block is missing or of another shape.
+        ValueError: there is no remote of a name, or the Secret block is missing or holds something else.
     """
     runtime = load_runtime()
     if not (runtime.pull_from or runtime.push_to or runtime.push_experiment_to):
         return
-    _environment(runtime)  # says what the Secret block lacks
+    _environment(runtime)  # an error of the Secret block is raised here
     if runtime.pull_from or runtime.push_to:
-        known = dvc_remotes(root)
-        _check_remote("pull_from", runtime.pull_from, known, "DVC remote", "dvc remote add")
-        _check_remote("push_to", runtime.push_to, known, "DVC remote", "dvc remote add")
-    known = set(git(root, "remote").split())
-    _check_remote("push_experiment_to", runtime.push_experiment_to, known, "git remote", "git remote add")
+        remotes = dvc_remotes(root)
+        _check_remote("pull_from", runtime.pull_from, remotes, "DVC remote", "dvc remote add")
+        _check_remote("push_to", runtime.push_to, remotes, "DVC remote", "dvc remote add")
+    remotes = set(git(root, "remote").split())
+    _check_remote("push_experiment_to", runtime.push_experiment_to, remotes, "git remote", "git remote add")
 
 
 def pull(root: Path, stages: Sequence[str]) -> None:
-    """Fetch what the worktree's dvc.lock names and DVC's cache lacks, so that it need not be computed again.
+    """Fetch outputs that the worktree's dvc.lock names and DVC's cache lacks, so that they are not computed again.
 
-    A remote that does not answer is a warning: the stages can do without it.
+    A remote that does not answer is a warning, because the stages can do without it.
     """
     runtime = load_runtime()
     if not runtime.pull_from:
         return
-    wanted = ["--with-deps", *stages] if stages else []
-    command = _dvc("pull", "--force", "--allow-missing", "--remote", runtime.pull_from, *wanted)
+    targets = ["--with-deps", *stages] if stages else []
+    command = _dvc("pull", "--force", "--allow-missing", "--remote", runtime.pull_from, *targets)
     code, lines = _call(root, command, _environment(runtime))
     for line in lines:
         get_run_logger().info(line)
@@ -86,19 +86,19 @@ def pull(root: Path, stages: Sequence[str]) -> None:
 
 
 def share(root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> str:
-    """Send what a run made to where runtime.yaml says: first the data, then the experiment that names them.
+    """Send a run's results to the remotes that runtime.yaml names: first the data, then the experiment.
 
     Returns:
-        a sentence where this failed, which costs nothing of the run; else an empty text.
+        A sentence where this failed, else an empty text. The run's results are kept here in any case.
     """
     try:
-        why = _send(load_runtime(), root, nodes, experiment)
+        reason = _send(load_runtime(), root, nodes, experiment)
     except ValueError as error:  # runtime.yaml or a remote was changed while the stages ran
-        why = str(error)
-    if not why:
+        reason = str(error)
+    if not reason:
         return ""
-    kept = f"is the experiment {experiment} and in DVC's cache" if experiment else "is in DVC's cache"
-    text = f"not shared: {why}. The result {kept}; the same run again, with nothing to compute, sends it."
+    location = f"is the experiment {experiment} and in DVC's cache" if experiment else "is in DVC's cache"
+    text = f"not shared: {reason}. The result {location}; the same run again, with nothing to compute, sends it."
     notify.post("gridflow.run.not_shared", text)
     return text
 
@@ -113,52 +113,52 @@ def share(root: Path, nodes: Sequence[StageNode], experiment: str | None = None)
     persist_result=False,
 )
 def transfer(what: str, command: Sequence[str], root: Path) -> State:
-    """Run one command of DVC; as with stages only what may heal is tried again."""
+    """Run one command of DVC. As with stages, it is tried again only where that may help."""
     code, lines = _call(root, _dvc(*command), _environment(load_runtime()))
     for line in lines:
         get_run_logger().info(line)
-    missed = [why for words, why in INCOMPLETE.items() if any(words in line for line in lines)]
-    if code == 0 and not missed:
+    gaps = [meaning for words, meaning in INCOMPLETE.items() if any(words in line for line in lines)]
+    if code == 0 and not gaps:
         return Completed(message=lines[-1] if lines else what)
-    why = "; ".join(missed) or _reason(lines)
-    return Failed(message=f"{'user' if REFUSED.search(why) else 'transient'}: {why}")
+    reason = "; ".join(gaps) or _reason(lines)
+    return Failed(message=f"{'user' if REFUSED.search(reason) else 'transient'}: {reason}")
 
 
 def _send(runtime: Runtime, root: Path, nodes: Sequence[StageNode], experiment: str | None) -> str:
-    """What was not taken, and why."""
+    """Send data and experiment; a sentence about the remote that refused, or an empty text."""
     if remote := runtime.push_to:
-        why = _transfer(f"data to {remote}", ["push", "--remote", remote, *_targets(root, nodes)], root)
-        if why:
-            return f"the DVC remote {remote} did not take the data: {why}"
+        reason = _transfer(f"data to {remote}", ["push", "--remote", remote, *_targets(root, nodes)], root)
+        if reason:
+            return f"the DVC remote {remote} did not take the data: {reason}"
     if (remote := runtime.push_experiment_to) and experiment:
         command = ["exp", "push", "--no-cache", remote, experiment_ref(git(root, "rev-parse", "HEAD"), experiment)]
-        # in the checkout, from which relative addresses start
-        if why := _transfer(f"experiment to {remote}", command, main_checkout(root)):
-            return f"the git remote {remote} did not take the experiment: {why}"
+        # in the checkout, because relative addresses of remotes start there
+        if reason := _transfer(f"experiment to {remote}", command, main_checkout(root)):
+            return f"the git remote {remote} did not take the experiment: {reason}"
     return ""
 
 
 def _transfer(what: str, command: Sequence[str], root: Path) -> str:
-    """Why it failed, or an empty text."""
+    """Run a transfer as a task; the reason why it failed, or an empty text."""
     state = transfer(what, command, root, return_state=True)
     return "" if state.is_completed() else re.sub(r"^(user|transient): ", "", state.message or "it failed")
 
 
 def _targets(root: Path, nodes: Sequence[StageNode]) -> list[str]:
-    """The stages, and the pointers to the sources that they start from."""
+    """The names of the stages, and DVC's pointers of the sources that they read."""
     pointers = {f"{path}.dvc" for node in nodes for path in node.inputs}
     return [*(node.name for node in nodes), *sorted(path for path in pointers if (root / path).is_file())]
 
 
-def _check_remote(key: str, name: str, known: set[str], kind: str, add: str) -> None:
-    if name and name not in known:
-        there = f"there is {', '.join(sorted(known))}" if known else "there is none"
+def _check_remote(key: str, name: str, remotes: set[str], kind: str, add: str) -> None:
+    if name and name not in remotes:
+        choice = f"there is {', '.join(sorted(remotes))}" if remotes else "there is none"
         name = USER_OF_URL.sub("***@", name)
-        raise ValueError(f"runtime.{key}: {name} is no {kind} here ({there}); `{add} {name} …` makes one")
+        raise ValueError(f"runtime.{key}: {name} is no {kind} here ({choice}); `{add} {name} …` makes one")
 
 
 def _environment(runtime: Runtime) -> dict[str, str]:
-    """Of the transfers: nobody is asked for a password, and the Secret block's variables are there for them alone.
+    """The environment of a transfer: it has the Secret block's variables, and nobody is asked for a password.
 
     Raises:
         ValueError: there is no such block, or it holds something else than texts by name.
@@ -170,12 +170,14 @@ def _environment(runtime: Runtime) -> dict[str, str]:
 
 def _secret(name: str) -> Mapping[str, str]:
     try:
-        found = Secret.load(name).get()
+        block = Secret.load(name)
     except ValueError:
         raise ValueError(f"runtime.sharing_secret: the Prefect server has no Secret block {name}") from None
-    if not isinstance(found, Mapping) or not all(isinstance(value, str) for value in found.values()):
+    assert isinstance(block, Secret)  # and no coroutine: this is no asynchronous code
+    variables = block.get()
+    if not isinstance(variables, Mapping) or not all(isinstance(value, str) for value in variables.values()):
         raise ValueError(f'the Secret block {name} must hold texts by name: {{"AWS_ACCESS_KEY_ID": "…", …}}')
-    return found
+    return variables
 
 
 def _dvc(*words: str) -> list[str]:
@@ -183,7 +185,7 @@ def _dvc(*words: str) -> list[str]:
 
 
 def _call(root: Path, command: Sequence[str], env: Mapping[str, str]) -> tuple[int, list[str]]:
-    """The command's exit code and its lines, without secrets; it ends with its caller, and can ask nobody."""
+    """Run a command, which ends with its caller and can ask nobody; its exit code and its lines, without secrets."""
     groups = ProcessGroups()
     try:
         process = groups.start(command, cwd=root, env=env)
@@ -196,19 +198,19 @@ def _call(root: Path, command: Sequence[str], env: Mapping[str, str]) -> tuple[i
 
 
 def _clean(text: str, root: Path, env: Mapping[str, str]) -> str:
-    """The text without any value that the environment or DVC's settings hold under the name of a secret."""
+    """Mask every value that the environment or DVC's settings hold under the name of a secret."""
     settings = configparser.ConfigParser(interpolation=None, strict=False)
     settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
     options = [option for section in settings.sections() for option in settings.items(section)]
-    found = {value for key, value in [*env.items(), *options] if SECRET_NAMES.search(key)}
-    found |= {quote(value, safe="") for value in found}  # as it stands in an address
-    for value in sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=len, reverse=True):
+    secrets = {value for key, value in [*env.items(), *options] if SECRET_NAMES.search(key)}
+    secrets |= {quote(value, safe="") for value in secrets}  # as addresses write them
+    for value in sorted((value for value in secrets if len(value) >= SHORTEST_SECRET), key=len, reverse=True):
         text = text.replace(value, "***")
     return USER_OF_URL.sub("***@", text)
 
 
 def _reason(lines: Sequence[str]) -> str:
-    """What the command gave as its reason: its lines of errors, or else its last one."""
+    """The reason that a command gave: its lines of errors, or else its last line."""
     errors = [re.sub("^ERROR: (unexpected error - )?", "", line) for line in lines if line.startswith("ERROR: ")]
     errors = errors or list(lines[-1:])
     return (": ".join(dict.fromkeys(errors)) or "no reason was given")[:LONGEST_REASON].rstrip(" .")

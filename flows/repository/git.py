@@ -1,4 +1,4 @@
-"""Git's command line, as far as flows need it: no checkout and no branch of a person's is touched from here."""
+"""Call git. Nothing here changes a person's checkout or branch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ EXPERIMENT_TRASH = ".dvc/tmp"  # `dvc exp save` commits a file of its own there
 
 
 def git(root: Path, *command: str, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """What ``git -C root command`` prints, without the last line end.
+    """Run ``git -C root command``, and return what it prints, without the last line end.
+
+    Args:
+        root: a checkout or worktree.
+        command: the words of the command.
+        text: the standard input.
+        env: more variables of the environment.
 
     Raises:
-        ValueError: git refused; its reason is the sentence.
+        ValueError: git refused; the message has its reason.
     """
-    kept = {key: value for key, value in os.environ.items() if key not in OF_A_HOOK}
+    inherited = {key: value for key, value in os.environ.items() if key not in OF_A_HOOK}
     done = subprocess.run(
         ["git", "-C", str(root), *command],
         input=text,
-        env={**kept, **(env or {})},
+        env={**inherited, **(env or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -36,10 +42,10 @@ def git(root: Path, *command: str, text: str | None = None, env: Mapping[str, st
 
 
 def resolve(root: Path, revision: str) -> str:
-    """The commit that a branch, tag, commit or DVC experiment of that name stands for.
+    """The commit of a branch, tag, commit or DVC experiment of that name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none of that name.
     """
     experiments = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "--sort=-committerdate", "refs/exps")
     for line in experiments.splitlines():
@@ -53,27 +59,30 @@ def resolve(root: Path, revision: str) -> str:
 
 
 def experiment_of(root: Path, commit: str) -> str:
-    """The name of the DVC experiment that is this commit; empty where it is none."""
+    """The name of the DVC experiment whose commit this is; empty where it is none."""
     refs = git(root, "for-each-ref", "--points-at", commit, "--format=%(refname)", "refs/exps").splitlines()
     return next((ref.rpartition("/")[2] for ref in refs if ref.count("/") == 4), "")
 
 
 def commit_tree(root: Path, tree: str, parents: Sequence[str], message: str) -> str:
-    """A commit that no branch knows yet."""
-    named = [word for parent in parents for word in ("-p", parent)]
-    return git(root, "commit-tree", tree, *named, text=message, env=identity(root))
+    """Make a commit, which no branch contains yet; its hash."""
+    options = [word for parent in parents for word in ("-p", parent)]
+    return git(root, "commit-tree", tree, *options, text=message, env=identity(root))
 
 
 def tree_of(root: Path, commit: str) -> str:
-    """The commit's files, without what `dvc exp save` adds for itself (by force: a later one has left other content
-    of it in the checkout, which stays)."""
+    """The tree of a commit, without the file that `dvc exp save` adds for itself.
+
+    The removal is forced, because a later `dvc exp save` may have left other content of that file in the checkout. The
+    checkout's file stays.
+    """
     return _index_tree(
         root, commit, ["rm", "-r", "-q", "--force", "--cached", "--ignore-unmatch", "--", EXPERIMENT_TRASH]
     )
 
 
 def working_tree(root: Path) -> str:
-    """HEAD's files as they stand in the checkout, and ``dvc.lock``; the checkout's own index stays as it is."""
+    """The tree of HEAD's files and ``dvc.lock`` as they are in the checkout, whose index stays as it is."""
     return _index_tree(root, "HEAD", ["add", "-u"], ["add", "--", "dvc.lock"])
 
 
@@ -87,33 +96,33 @@ def _index_tree(root: Path, start: str, *commands: Sequence[str]) -> str:
 
 
 def identity(root: Path) -> dict[str, str]:
-    """The environment that signs commits and tags where nobody has told git who they are, as on a server."""
+    """Variables that name an author where git knows none, as on a server; empty where git knows one."""
     try:
         git(root, "var", "GIT_COMMITTER_IDENT")
         return {}
     except ValueError:
-        who = {"NAME": "Gridflow", "EMAIL": "gridflow@localhost"}
-        return {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
+        author = {"NAME": "Gridflow", "EMAIL": "gridflow@localhost"}
+        return {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in author.items()}
 
 
 def make_tag(root: Path, name: str, commit: str, message: str) -> str:
-    """An annotated tag as an object that no ref names yet."""
+    """Make an annotated tag as an object that no reference names yet; its hash."""
     env = identity(root)
-    who = git(root, "var", "GIT_COMMITTER_IDENT", env=env)
-    return git(root, "mktag", text=f"object {commit}\ntype commit\ntag {name}\ntagger {who}\n\n{message}\n", env=env)
+    tagger = git(root, "var", "GIT_COMMITTER_IDENT", env=env)
+    return git(root, "mktag", text=f"object {commit}\ntype commit\ntag {name}\ntagger {tagger}\n\n{message}\n", env=env)
 
 
 def update_refs(root: Path, lines: Sequence[str]) -> None:
-    """All of these lines of ``git update-ref --stdin``, or none.
+    """Apply all of these lines of ``git update-ref --stdin``, or none.
 
     Raises:
-        ValueError: a ref is not what a line says it was, so somebody else changed it just now; nothing has changed.
+        ValueError: a reference is not what a line expects, because somebody else has just changed it.
     """
     git(root, "update-ref", "--stdin", text="\n".join(["start", *lines, "prepare", "commit"]) + "\n")
 
 
 def move_branch(root: Path, branch: str, commit: str) -> str:
-    """The line for `update_refs` that lets a branch, perhaps a new one, name a commit, if nobody moves it meanwhile."""
+    """The line for `update_refs` that moves a branch (or makes it) to a commit, if nobody moves it meanwhile."""
     before = git(root, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}") or NO_COMMIT
     return f"update refs/heads/{branch} {commit} {before}"
 

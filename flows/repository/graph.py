@@ -1,6 +1,6 @@
-"""The graph of ``dvc.yaml`` and what of it is stale; besides it only parameters.py and workspace.py import DVC.
+"""Read the graph of ``dvc.yaml``, and which of its stages are stale.
 
-DVC's Python API is not public: pyproject.toml pins DVC, and everything that leans on it stands here.
+DVC's Python API is not public, so pyproject.toml pins DVC. Only this module, parameters.py and workspace.py import it.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from dvc.stage import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class StageNode:
-    """One stage of ``dvc.yaml`` as the flow needs it. Paths are relative to the repository's root."""
+    """A stage of ``dvc.yaml``, as the flows need it. Paths are relative to the repository's root."""
 
-    name: str  # train@digits
+    name: str  # such as train@digits
     description: str
     upstream: tuple[str, ...]  # names of the stages that it waits for
-    inputs: tuple[str, ...]  # dependencies that no stage makes: sources (behind a .dvc pointer too), weights, code
+    inputs: tuple[str, ...]  # dependencies that no stage makes: sources (also those with a .dvc pointer), weights, code
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     retries: int
     cpus: int
-    foreign: tuple[str, ...]  # sources where a stage would write that hold something no stage has made
+    foreign: tuple[str, ...]  # outputs below data/sources that hold files which no stage has made
     stale: bool
-    reason: str  # why it is stale: "changed: params.yaml (train.digits)"; empty when fresh
+    reason: str  # why it is stale, such as "deps: params.yaml"; empty when it is up to date
 
     @property
     def slug(self) -> str:
-        """The name in small letters, digits and dashes, as Prefect's artifact keys and folders want it."""
+        """The name in small letters, digits and dashes, for Prefect's artifact keys and for folders."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
 
     @property
     def section(self) -> str:
-        """Its section of the parameters, which bears the name of its module: train of train@digits."""
+        """The name of its section of the parameters, which is that of its module: train of train@digits."""
         return self.name.rpartition(":")[2].partition("@")[0]
 
 
@@ -60,9 +60,12 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def read_graph(root: Path, targets: Sequence[str] = ()) -> list[StageNode]:
-    """The stages named, with all that they need, upstream first; the default is every stage of ``dvc.yaml``.
+    """Read stages with all that they need, upstream first.
 
-    A target is a stage's name (``train@digits``), or a foreach's name (``train``) for all of its stages.
+    Args:
+        root: the checkout or worktree.
+        targets: names of stages (``train@digits``), or of a foreach (``train``) for all of its stages; empty: every
+            stage of ``dvc.yaml``.
 
     Raises:
         ValueError: a target is unknown, or ``dvc.yaml`` or ``params.yaml`` cannot be read.
@@ -70,8 +73,8 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[StageNode]:
     try:
         with Repo(str(root), _wait_for_lock=True) as repo:
             graph = repo.index.graph  # an edge points from a stage to what it needs
-            chosen = _choose(repo, targets)
-            needed = set(chosen).union(*(nx.descendants(graph, stage) for stage in chosen))
+            selected = _select(repo, targets)
+            needed = set(selected).union(*(nx.descendants(graph, stage) for stage in selected))
             ordered = [stage for stage in nx.dfs_postorder_nodes(graph.subgraph(needed)) if stage.cmd]
             with repo.lock:
                 return [_node(stage, graph, root) for stage in ordered]
@@ -80,35 +83,37 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[StageNode]:
 
 
 def missing_inputs(root: Path, nodes: Sequence[StageNode]) -> list[tuple[str, str]]:
-    """``(stage, path)`` for every input that a stage needs, no stage makes and is not there."""
+    """``(stage, path)`` for every input that does not exist and that no stage makes."""
     return [(node.name, path) for node in nodes for path in node.inputs if not (root / path).exists()]
 
 
 def files_of(root: Path, commit: str) -> DVCFileSystem:
-    """The files of a commit, as fsspec has them: those that git holds, and outputs out of DVC's cache or remote, which
-    are the checkout's of today and not those of the commit's time."""
-    mine = Config(str(root / ".dvc"))
-    config = {section: dict(mine[section]) for section in ("cache", "core", "remote") if section in mine}
+    """The files of a commit as a file system of fsspec: git's files, and outputs out of DVC's cache or remote.
+
+    Cache and remotes are those of the checkout today, not those of the commit.
+    """
+    settings = Config(str(root / ".dvc"))
+    config = {section: dict(settings[section]) for section in ("cache", "core", "remote") if section in settings}
     return DVCFileSystem(str(root), rev=commit, config=config)
 
 
-def _choose(repo: Repo, targets: Sequence[str]) -> list[Stage]:
+def _select(repo: Repo, targets: Sequence[str]) -> list[Stage]:
     stages = [stage for stage in repo.index.stages if stage.cmd and Path(stage.path_in_repo).name == "dvc.yaml"]
     default = [stage for stage in stages if stage.path_in_repo == "dvc.yaml"]
     if not targets:
         return default
-    chosen = []
+    selected = []
     for target in targets:
-        found = [stage for stage in stages if target in (_name(stage), _name(stage).partition("@")[0])]
-        if not found:
-            known = ", ".join(sorted(_name(stage) for stage in stages))
-            raise ValueError(f"there is no stage {target!r}; the stages are {known}")
-        chosen += found
-    return chosen
+        matches = [stage for stage in stages if target in (_name(stage), _name(stage).partition("@")[0])]
+        if not matches:
+            names = ", ".join(sorted(_name(stage) for stage in stages))
+            raise ValueError(f"there is no stage {target!r}; the stages are {names}")
+        selected += matches
+    return selected
 
 
 def _name(stage: Stage) -> str:
-    """``train@digits``, and ``study/dvc.yaml:depth`` for a stage of another pipeline file."""
+    """The stage's name: ``train@digits``, or ``study/dvc.yaml:depth`` for a stage of another pipeline file."""
     folder = Path(stage.path_in_repo).relative_to(".").parent
     return stage.name if folder == Path() else f"{folder / 'dvc.yaml'}:{stage.name}"
 
@@ -119,9 +124,9 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
             str(path.relative_to(root) if path.is_relative_to(root) else path) for path in map(Path, map(str, paths))
         )
 
-    made = {out.fs_path for other in graph.successors(stage) if other.cmd for out in other.outs}
+    outputs = {out.fs_path for other in graph.successors(stage) if other.cmd for out in other.outs}
     meta = stage.meta or {}
-    inputs = [dep.fs_path for dep in stage.deps if not hasattr(dep, "params") and not _is_made(dep.fs_path, made)]
+    inputs = [dep.fs_path for dep in stage.deps if not hasattr(dep, "params") and not _is_made(dep.fs_path, outputs)]
     changed = stage.changed()
     foreign = [out.fs_path for out in stage.outs if changed and _is_foreign(out, root)]
     return StageNode(
@@ -139,14 +144,14 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
     )
 
 
-def _is_made(path: str, made: set[str]) -> bool:
-    """Of a stage's output, in one, or a folder of them."""
-    place, outs = Path(path), map(Path, made)
-    return any(place == out or out in place.parents or place in out.parents for out in outs)
+def _is_made(path: str, outputs: set[str]) -> bool:
+    """Whether a path is a stage's output, lies in one, or is a folder with one in it."""
+    input_ = Path(path)
+    return any(input_ == out or out in input_.parents or input_ in out.parents for out in map(Path, outputs))
 
 
 def _is_foreign(out: Output, root: Path) -> bool:
-    """Whether something lies where a stage writes a source that DVC does not know: it would be deleted for good."""
+    """Whether a stage would overwrite a source that DVC does not know, and which would be lost for good."""
     if not Path(out.fs_path).is_relative_to(root / "data" / "sources") or not out.exists:
         return False
     return not out.hash_info or out.changed_checksum()
@@ -154,13 +159,14 @@ def _is_foreign(out: Output, root: Path) -> bool:
 
 def _reason(stage: Stage) -> str:
     entries = stage.changed_entries()
-    words = [f"{what}: {', '.join(items)}" for what, items in zip(("deps", "outs"), entries[:2], strict=True) if items]
+    words = [f"{kind}: {', '.join(items)}" for kind, items in zip(("deps", "outs"), entries[:2], strict=True) if items]
     if entries[2]:
         words.append("command")
     return "; ".join(words)
 
 
 def _sentence(error: BaseException) -> str:
+    """An error and its causes in one line."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:

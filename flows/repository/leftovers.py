@@ -1,6 +1,6 @@
-"""What killed runs leave behind, cleared away before the next one: processes, and entries in DVC's lock file.
+"""Clear away what killed runs left behind: processes, and entries in DVC's lock file.
 
-DVC's repository lock and ours are held by the kernel and go with their process. The rest is judged here.
+The kernel holds DVC's repository lock and the project's locks, which end with their process. The rest is judged here.
 """
 
 from __future__ import annotations
@@ -19,82 +19,86 @@ from typing import Any
 import psutil
 from prefect.runtime import flow_run
 
-GUARD_S = 30.0  # DVC holds the guard of its lock file for milliseconds
-CLOCK_S = 2.0  # by so much the start of a process and a file's time may differ
-END_S = 10.0
-KEPT_RUNS, KEPT_S = 20, 7 * 86400.0
+GUARD_S = 30.0  # the longest wait for DVC's lock of its lock file, which it holds for milliseconds
+CLOCK_S = 2.0  # the difference between the start of a process and a file's time that is tolerated
+END_S = 10.0  # the longest wait for killed processes
+KEPT_RUNS, KEPT_S = 20, 7 * 86400.0  # run folders: so many of the newest stay, and all of the last week
 
 
 def clear_leftovers(root: Path) -> list[str]:
-    """End the processes of dead runs and drop locks that nobody holds; what was done, a sentence each."""
+    """End the processes of dead runs and remove locks that nobody holds; a sentence for each thing done."""
     ended = end_orphans(root)
-    said = [f"{len(ended)} processes of a run that was killed were ended"] if ended else []
-    return said + [f"a lock that nobody holds any more was removed: {what}" for what in sweep_rwlock(root)]
+    sentences = [f"{len(ended)} processes of a run that was killed were ended"] if ended else []
+    return sentences + [f"a lock that nobody holds any more was removed: {entry}" for entry in sweep_rwlock(root)]
 
 
 def new_run_folder(root: Path) -> Path:
-    """A folder for this run's events and failures; of the earlier ones the newest stay, and those of last week."""
+    """Make the folder for this run's events and failures, and delete old ones of earlier runs."""
     runs = root / ".gridflow" / "runs"
     folder = runs / str(flow_run.get_id() or "local")
     folder.mkdir(parents=True, exist_ok=True)
     old = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_RUNS:]
-    for path in (path for path in old if time.time() - path.stat().st_mtime > KEPT_S):  # none of a run that lives
+    for path in (
+        path for path in old if time.time() - path.stat().st_mtime > KEPT_S
+    ):  # so none of a run that still works
         shutil.rmtree(path, ignore_errors=True)
     return folder
 
 
 def end_orphans(root: Path) -> list[psutil.Process]:
-    """End the processes of stages whose flow is gone (killed, so that it could not end them itself)."""
+    """Kill the processes of stages whose flow was killed, so that it could not end them itself."""
     runs = root / ".gridflow" / "runs"
 
     def is_orphan(process: psutil.Process, folder: Path, runner: int) -> bool:
         return folder.is_relative_to(runs) and not _lives(runner, before=process.create_time() + CLOCK_S)
 
-    return _end(is_orphan)
+    return _kill(is_orphan)
 
 
 def end_stage(folder: Path) -> list[psutil.Process]:
-    """End what is left of a stage by the folder of its events: also what left its process group or lost its parent."""
-    return _end(lambda _process, of, _runner: of == folder)
+    """Kill what is left of the stage with this folder of events, also outside its process group or without a parent."""
+    return _kill(lambda _process, events, _runner: events == folder)
 
 
 def sweep_rwlock(root: Path) -> list[str]:
-    """Drop the entries of ``.dvc/tmp/rwlock`` whose author is gone; their commands.
+    """Remove the entries of ``.dvc/tmp/rwlock`` whose author has ended; their commands.
 
-    DVC drops those of processes that do not exist. An entry whose number another process bears now (after a restart of
-    a container, say) would block for ever; so would a file that its writer's death left half written.
+    DVC removes those whose process does not exist. An entry whose number another process has now (after a restart of a
+    container, say) would block for ever, and so would a file that its writer's death left half written.
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     if not path.exists():
         return []
-    with _guard(path.with_name("rwlock.lock")) as held:
-        if not held or not path.exists():
+    with _guard(path.with_name("rwlock.lock")) as locked:
+        if not locked or not path.exists():
             return []
         try:
             entries, written = json.loads(path.read_text()), path.stat().st_mtime
         except json.JSONDecodeError:
             path.unlink()
             return ["a file of locks that was not written to its end"]
-        gone: set[str] = set()
+        removed: set[str] = set()
 
         def keep(info: Mapping[str, Any]) -> bool:
             if not _is_author(int(info["pid"]), str(info["cmd"]), written):
-                gone.add(f"{info['cmd']} (process {info['pid']})")
+                removed.add(f"{info['cmd']} (process {info['pid']})")
                 return False
             return True
 
-        writers = {of: info for of, info in entries.get("write", {}).items() if keep(info)}
-        readers = {of: [info for info in infos if keep(info)] for of, infos in entries.get("read", {}).items()}
-        if gone:
+        writers = {path_: info for path_, info in entries.get("write", {}).items() if keep(info)}
+        readers = {path_: [info for info in infos if keep(info)] for path_, infos in entries.get("read", {}).items()}
+        if removed:
             fresh = path.with_name("rwlock.fresh")
-            fresh.write_text(json.dumps({"write": writers, "read": {of: left for of, left in readers.items() if left}}))
+            fresh.write_text(
+                json.dumps({"write": writers, "read": {path_: infos for path_, infos in readers.items() if infos}})
+            )
             os.utime(fresh, (written, written))
             fresh.replace(path)
-        return sorted(gone)
+        return sorted(removed)
 
 
 def _is_author(pid: int, command: str, written: float) -> bool:
-    """Whether the process of that number is the one that wrote a lock entry, with ``command`` for its ``sys.argv``."""
+    """Whether the process of that number wrote a lock entry; ``command`` is the ``sys.argv`` of the entry."""
     if not _lives(pid, before=written + CLOCK_S):
         return False
     try:
@@ -109,7 +113,7 @@ def _is_author(pid: int, command: str, written: float) -> bool:
 
 
 def _lives(pid: int, *, before: float) -> bool:
-    """Whether a process of that number lives that was started before the time given, so no later namesake."""
+    """Whether a process of that number runs that was started before that time, so no later one of the same number."""
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= before
@@ -117,27 +121,27 @@ def _lives(pid: int, *, before: float) -> bool:
         return False
 
 
-def _end(wanted: Callable[[psutil.Process, Path, int], bool]) -> list[psutil.Process]:
-    """Kill the stages' processes that ``wanted(process, folder of events, number of the flow's process)`` names."""
-    found = []
+def _kill(condition: Callable[[psutil.Process, Path, int], bool]) -> list[psutil.Process]:
+    """Kill the stages' processes for which ``condition(process, folder of events, flow's process number)`` is true."""
+    matches = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
-            told = process.environ()
-            if "GRIDFLOW_RUN_DIR" not in told or "GRIDFLOW_RUNNER_PID" not in told or process.pid == os.getpid():
+            env = process.environ()
+            if "GRIDFLOW_RUN_DIR" not in env or "GRIDFLOW_RUNNER_PID" not in env or process.pid == os.getpid():
                 continue
-            if wanted(process, Path(told["GRIDFLOW_RUN_DIR"]), int(told["GRIDFLOW_RUNNER_PID"])):
-                found.append(process)
-    for process in found:
+            if condition(process, Path(env["GRIDFLOW_RUN_DIR"]), int(env["GRIDFLOW_RUNNER_PID"])):
+                matches.append(process)
+    for process in matches:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     deadline = time.monotonic() + END_S
-    while any(map(_is_running, found)) and time.monotonic() < deadline:
+    while any(map(_is_running, matches)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return found
+    return matches
 
 
 def _is_running(process: psutil.Process) -> bool:
-    """Unlike psutil's own waiting this leaves a child's exit status to the Popen that waits for it."""
+    """Whether a process runs. Unlike psutil's waiting, this leaves a child's exit status to the Popen that waits."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -146,7 +150,7 @@ def _is_running(process: psutil.Process) -> bool:
 
 @contextmanager
 def _guard(path: Path) -> Iterator[bool]:
-    """Hold the lock under which DVC edits its lock file; False when it is not to be had."""
+    """Hold the lock under which DVC edits its lock file; False when it cannot be had."""
     deadline = time.monotonic() + GUARD_S
     with path.open("a") as file:
         while True:

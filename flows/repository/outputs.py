@@ -1,4 +1,4 @@
-"""What a run has made, long after it: brought out of DVC's cache or remote by the commit that holds its dvc.lock."""
+"""Bring the outputs of an earlier run out of DVC's cache or remote, by the commit that holds its dvc.lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.engine.runtime import main_checkout
 
 
 def outputs(root: Path, commit: str) -> dict[str, str]:
-    """Path -> MD5 of everything that the dvc.lock of a commit knows.
+    """The outputs in the dvc.lock of a commit: path -> MD5.
 
     Raises:
         ValueError: the commit has none.
@@ -27,7 +27,7 @@ def outputs(root: Path, commit: str) -> dict[str, str]:
 
 
 def get_output(root: Path, commit: str, path: str, target: Path) -> Path:
-    """An output of the run that ``commit`` holds, at ``target``; what is there already stays.
+    """Bring an output of the run that ``commit`` holds to ``target``. A target that exists stays as it is.
 
     Raises:
         ValueError: neither DVC's cache nor its remote has it.
@@ -48,12 +48,12 @@ def get_output(root: Path, commit: str, path: str, target: Path) -> Path:
 
 
 def output_path(root: Path, name: str, md5: str) -> Path:
-    """Where it goes: named by its content, so it is brought out once, and who depends on it sees one path for it."""
+    """The path for an output, named by its content: it is brought out once, and has one path for all who read it."""
     return main_checkout(root) / ".gridflow" / "outputs" / f"{name}-{md5.partition('.')[0][:12]}"
 
 
 def ignored_folder(folder: Path) -> Path:
-    """Made if it is missing, with a note in it that git is to pass it by."""
+    """Make a folder if it is missing, with a ``.gitignore`` in it that lets git ignore the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
         (folder / ".gitignore").write_text("*\n")

@@ -1,4 +1,4 @@
-"""Parameters: patched as ``dvc exp run -S`` does it, checked, looked up; recipes."""
+"""Patch ``params.yaml`` as ``dvc exp run -S`` does, check it, look values up, and read the recipes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,30 @@ from cnn_core.params import read_yaml
 
 
 def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, check: bool = True) -> list[str]:
-    """Apply a recipe, then overrides (``train.digits.epochs=3``), to ``params.yaml``; comments stay.
+    """Apply a recipe, then overrides (``train.digits.epochs=3``), to ``params.yaml``. Comments stay.
 
-    What changes is checked (unless ``check`` is false) before the new file takes the old one's place, so a bad value
-    changes nothing.
+    Changed sections are checked before the new file replaces the old one, so a bad value changes nothing.
+
+    Args:
+        root: the checkout or worktree.
+        recipe: the name of a recipe, or None.
+        overrides: each ``key=value``.
+        check: whether changed sections are checked.
 
     Returns:
-        one line for each value that changed: ``train.digits.epochs: 16 -> 3``.
+        One line for each value that changed: ``train.digits.epochs: 16 -> 3``.
 
     Raises:
         ValueError: the recipe or a key is unknown, or a value is not allowed.
     """
     params = root / "params.yaml"
     before = dict(_flatten(read_yaml(params)))
-    wanted = [_checked(override, before) for override in [*_recipe_overrides(root, recipe), *overrides]]
+    settings = [_checked(override, before) for override in [*_recipe_overrides(root, recipe), *overrides]]
     with tempfile.TemporaryDirectory(dir=root, prefix=".params-") as folder:
         candidate = Path(folder) / "params.yaml"
         candidate.write_text(params.read_text())
         try:
-            apply_overrides(candidate, list(wanted))
+            apply_overrides(candidate, settings)
         except DvcException as error:
             raise ValueError(f"--set {' '.join(overrides)}: {_first_line(error)}") from error
         after = dict(_flatten(read_yaml(candidate)))
@@ -49,16 +54,22 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
 
 
 def changed_sections(changes: Iterable[str]) -> set[str]:
-    """The sections (stages) of what `patch_params` says has changed."""
+    """The sections (stages) in which `patch_params` has changed something, by the lines that it returned."""
     return {change.partition(".")[0] for change in changes}
 
 
 def check_params(root: Path, params: Path | None = None, sections: Collection[str] = ()) -> None:
-    """Check sections (empty = every one) against their stages' dataclasses, in a process of its own: flows must not
-    import torch, which takes seconds for all.
+    """Check sections of the parameters against their stages' dataclasses.
+
+    The check runs in a process of its own, because flows must not import torch.
+
+    Args:
+        root: the checkout or worktree, whose code judges.
+        params: the file of parameters; None: ``params.yaml``.
+        sections: the sections to check; empty: every one.
 
     Raises:
-        ValueError: a key is unknown or missing, or a value is not allowed; every fault is listed.
+        ValueError: a key is unknown or missing, or a value is not allowed. The message lists every fault.
     """
     command = [sys.executable, "-m", "tasks.check", str(params or root / "params.yaml"), *sorted(sections)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -70,23 +81,24 @@ def check_params(root: Path, params: Path | None = None, sections: Collection[st
 
 def parameters_naming(root: Path, path: str) -> list[str]:
     """The keys of ``params.yaml`` whose value is this path, such as ``ingest.digits.source``."""
-    wanted = (root / path).resolve()
-    return [key for key, value in text_parameters(root).items() if (root / value).resolve() == wanted]
+    target = (root / path).resolve()
+    return [key for key, value in text_parameters(root).items() if (root / value).resolve() == target]
 
 
 def text_parameters(root: Path) -> dict[str, str]:
-    """The parameters that are texts, paths among them: ``{"ingest.digits.source": "data/sources/digits", …}``."""
+    """The parameters that are texts, among them all paths: ``{"ingest.digits.source": "data/sources/digits", …}``."""
     return {key: value for key, value in _flatten(read_yaml(root / "params.yaml")) if isinstance(value, str) and value}
 
 
 def recipes(root: Path) -> list[str]:
-    """The names of the recipes there are."""
+    """The names of the recipes, sorted."""
     return sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
 
 
 def recipe_values(root: Path, recipe: str) -> dict[str, Any]:
-    """What a recipe sets, by the keys' full names (``train.digits.epochs``): its own, over those of the recipe that its
-    ``extends`` names.
+    """The values that a recipe sets, by full key (``train.digits.epochs``).
+
+    They go over the values of the recipe that its ``extends`` names.
 
     Raises:
         ValueError: there is no such recipe.
@@ -102,22 +114,23 @@ def _recipe_overrides(root: Path, recipe: str | None) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in recipe_values(root, recipe).items()] if recipe else []
 
 
-def _checked(override: str, known: Mapping[str, Any]) -> str:
-    """The override with its key checked; a text is quoted, so that a path may hold any character."""
+def _checked(override: str, values: Mapping[str, Any]) -> str:
+    """Check an override's key, and quote a text, so that a path may hold any character."""
     key, sign, value = override.partition("=")
     if not sign:
         raise ValueError(f"--set {override}: write key=value, for example train.digits.epochs=3")
     if key.startswith(("+", "~")):
         raise ValueError(f"--set {override}: a parameter can be changed, not added or removed")
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    if key not in values:
+        near = difflib.get_close_matches(key, values, n=3, cutoff=0.5)
         raise ValueError(f"{key} is not a parameter" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    if isinstance(known[key], str) and not value.startswith(('"', "'")):
+    if isinstance(values[key], str) and not value.startswith(('"', "'")):
         return f"{key}={json.dumps(value, ensure_ascii=False)}"
     return override
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, by full key."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))

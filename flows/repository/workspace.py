@@ -1,7 +1,7 @@
-"""A throw-away git worktree for each isolated run: its own files and parameters, DVC's cache shared by link.
+"""Make a throw-away git worktree for each isolated run, which shares DVC's cache by links.
 
-Such a run changes nothing of the user's checkout but what all share by design: DVC's cache, the state folder of
-unfinished stages, and git's objects with one new reference, the experiment.
+Such a run changes nothing of the user's checkout but what all runs share: DVC's cache, the state folder of unfinished
+stages, and git's objects with one new reference, the experiment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flows.repository.leftovers import end_orphans
 from flows.repository.parameters import text_parameters
 from tasks.engine.state import try_lock
 
-LINKS = "reflink,hardlink,symlink"  # what the file system can, in this order; never copies
+LINKS = "reflink,hardlink,symlink"  # the first of these that the file system can; never copies
 LOCKS = ("dvc.lock", "*/dvc.lock")
 
 
@@ -42,62 +42,65 @@ class Workspace:
     checkout: Path
     rev: str
     name: str
-    lent_lock: bool  # dvc.lock is the checkout's own, uncommitted: it only says what DVC's cache has already
+    lent_lock: bool  # dvc.lock is a copy of the checkout's, uncommitted one: it only says what DVC's cache has
 
     def save(self, name: str | None = None, stages: Sequence[str] | None = None) -> str:
-        """Keep what the worktree holds as a DVC experiment of its commit; the experiment's commit.
+        """Save the worktree as a DVC experiment of its commit.
+
+        The result is that of ``dvc exp save``: a commit under ``refs/exps``. That command itself notes its progress in
+        references that all worktrees share, so two at once, or one beside a ``dvc exp run``, spoil each other. This
+        method writes one reference, at once or not at all.
 
         Args:
-            name: of the experiment.
-            stages: of the run; what the checkout's uncommitted dvc.lock says of others is no result of it.
+            name: the experiment's name; None: the worktree's. It gets ``-2`` and so on where the commit has an
+                experiment of that name.
+            stages: the stages of the run. What the checkout's uncommitted dvc.lock says of others is no result of it.
 
-        Its name is ``name`` (default: the workspace's), with ``-2`` and so on where the commit has such an experiment.
-        The result is that of ``dvc exp save``: a commit under ``refs/exps``. That command itself notes where it is in
-        references that all worktrees share, so two at once, or one beside a ``dvc exp run``, spoil each other. This
-        writes one reference, at once or not at all.
+        Returns:
+            The experiment's commit.
         """
         if self.lent_lock and stages is not None:
             _keep_stages(self.root / "dvc.lock", stages)
         git(self.root, "add", "--update")
         if locks := git(self.root, "ls-files", "--others", "--cached", "-z", "--", *LOCKS).split("\0")[:-1]:
             git(self.root, "add", "--force", "--", *locks)
-        tree, wanted = git(self.root, "write-tree"), safe_name(name or self.name)
-        commit = commit_tree(self.root, tree, [self.rev], f"dvc: commit experiment {wanted}\n")
-        held, number = wanted, 1
+        tree, base = git(self.root, "write-tree"), safe_name(name or self.name)
+        commit = commit_tree(self.root, tree, [self.rev], f"dvc: commit experiment {base}\n")
+        candidate, number = base, 1
         while True:
             try:
-                update_refs(self.checkout, [f"create {experiment_ref(self.rev, held)} {commit}"])
+                update_refs(self.checkout, [f"create {experiment_ref(self.rev, candidate)} {commit}"])
                 return commit
             except ValueError:
-                if not has_experiment(self.checkout, self.rev, held):  # it was something else
+                if not has_experiment(self.checkout, self.rev, candidate):  # there was another reason
                     raise
             number += 1
-            held = f"{wanted}-{number}"
+            candidate = f"{base}-{number}"
 
 
 @contextmanager
 def workspace(root: Path, *, name: str, revision: str = "HEAD") -> Iterator[Workspace]:
-    """A worktree of the checkout ``root`` at ``revision``, under ``.gridflow/worktrees``; gone when the block ends.
+    """Make a worktree of the checkout ``root`` at ``revision``, below ``.gridflow/worktrees``, for a ``with`` block.
 
-    Those that killed runs have left are removed first.
+    Worktrees that killed runs left behind are removed first.
 
     Raises:
-        ValueError: there is no such revision, or it holds no pipeline.
+        ValueError: there is no such revision, or it has no pipeline.
     """
     sweep_workspaces(root)
     rev = resolve(root, revision)
-    place, lock = _claim(root / ".gridflow" / "worktrees", safe_name(name))
+    worktree, lock = _claim(root / ".gridflow" / "worktrees", safe_name(name))
     try:
         with contextlib.ExitStack() as ended:
-            ended.callback(_remove, root, place)
+            ended.callback(_remove, root, worktree)
             # no hooks: a post-checkout hook of DVC would check out data before the cache is shared
-            git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", "--quiet", str(place), rev)
-            if not (place / "dvc.yaml").is_file() or not (place / ".dvc").is_dir():
+            git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", "--quiet", str(worktree), rev)
+            if not (worktree / "dvc.yaml").is_file() or not (worktree / ".dvc").is_dir():
                 raise ValueError(f"the revision {revision} holds no pipeline (dvc.yaml with a .dvc folder beside it)")
-            share_cache(root, place)
-            lent = _lend_lock(root, place)
-            _checkout_data(place)
-            yield Workspace(root=place, checkout=root, rev=rev, name=place.name, lent_lock=lent)
+            share_cache(root, worktree)
+            lent = _lend_lock(root, worktree)
+            _checkout_data(worktree)
+            yield Workspace(root=worktree, checkout=root, rev=rev, name=worktree.name, lent_lock=lent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             Path(lock.name).unlink()
@@ -105,70 +108,70 @@ def workspace(root: Path, *, name: str, revision: str = "HEAD") -> Iterator[Work
 
 
 def sweep_workspaces(root: Path) -> list[str]:
-    """Remove the worktrees whose run was killed, and end what of it still works there; their names."""
+    """Remove the worktrees of killed runs, and end the processes that still work there; the worktrees' names."""
     swept = []
     folder = root / ".gridflow" / "worktrees"
     names = {path.name.removesuffix(".lock") for path in folder.iterdir()} if folder.is_dir() else set()
-    for place in sorted(folder / name for name in names):
-        lock = try_lock(_lock_file(place))
+    for worktree in sorted(folder / name for name in names):
+        lock = try_lock(_lock_file(worktree))
         if lock is None:
-            continue  # its run lives
+            continue  # its run is still at work
         with lock:
             end_orphans(root)
-            if place.exists():
-                swept.append(place.name)
-            _remove(root, place)
+            if worktree.exists():
+                swept.append(worktree.name)
+            _remove(root, worktree)
             Path(lock.name).unlink()
     return swept
 
 
 def dvc_remotes(checkout: Path) -> set[str]:
-    """The names of the DVC remotes that ``checkout`` knows (`dvc remote list` breaks long lines, so it is not read)."""
+    """The names of the DVC remotes of ``checkout``, from its settings: `dvc remote list` breaks long lines."""
     return set(Config(str(checkout / ".dvc"), validate=False)["remote"])
 
 
-def share_cache(checkout: Path, place: Path) -> None:
-    """Give ``place`` the cache, the remotes and the local settings (credentials) of ``checkout``.
+def share_cache(checkout: Path, worktree: Path) -> None:
+    """Give ``worktree`` the cache, the remotes and the local settings (credentials) of ``checkout``.
 
-    Relative paths in ``.dvc/config`` mean the checkout. DVC's notes on hashes go with the worktree.
+    Relative paths in ``.dvc/config`` start at the checkout. DVC's notes on hashes are removed with the worktree.
     """
-    mine = Config(str(checkout / ".dvc"), validate=False)
-    local = {key: value for key, value in mine.load_one("local").items() if value}
-    cache = str(mine["cache"].get("dir") or checkout / ".dvc" / "cache")
-    with Config(str(place / ".dvc"), validate=False).edit("local") as settings:
-        merge_config(settings, {"remote": dict(mine["remote"])})
+    of_checkout = Config(str(checkout / ".dvc"), validate=False)
+    local = {key: value for key, value in of_checkout.load_one("local").items() if value}
+    cache = str(of_checkout["cache"].get("dir") or checkout / ".dvc" / "cache")
+    with Config(str(worktree / ".dvc"), validate=False).edit("local") as settings:
+        merge_config(settings, {"remote": dict(of_checkout["remote"])})
         merge_config(settings, local)
         merge_config(settings, {"cache": {"dir": cache, "type": LINKS}})
-        merge_config(settings, {"core": {"site_cache_dir": str(place / ".dvc" / "tmp" / "site")}})
-    (place / ".dvc" / "config.local").chmod(0o600)
+        merge_config(settings, {"core": {"site_cache_dir": str(worktree / ".dvc" / "tmp" / "site")}})
+    (worktree / ".dvc" / "config.local").chmod(0o600)
 
 
-def sources_of_checkout(place: Workspace, nodes: Sequence[StageNode]) -> list[str]:
-    """Overrides that make relative paths mean the user's checkout, where only that has what they name.
+def sources_of_checkout(worktree: Workspace, nodes: Sequence[StageNode]) -> list[str]:
+    """Overrides that make relative paths absolute, where only the user's checkout has the file.
 
-    Taken are inputs of stages that are missing, paths that lead out of the checkout, and files that git does not know;
-    not what stages make.
+    They are for missing inputs of stages, for paths that lead out of the checkout, and for files that git does not
+    track; never for outputs of stages.
     """
-    missing = {(place.root / path).resolve() for _, path in missing_inputs(place.root, nodes)}
+    missing = {(worktree.root / path).resolve() for _, path in missing_inputs(worktree.root, nodes)}
     overrides = []
-    for key, value in text_parameters(place.root).items():
-        here, there = (Path(os.path.normpath(base / value)) for base in (place.root, place.checkout))
-        outside = not here.is_relative_to(place.root)
+    for key, value in text_parameters(worktree.root).items():
+        here, there = (Path(os.path.normpath(base / value)) for base in (worktree.root, worktree.checkout))
+        outside = not here.is_relative_to(worktree.root)
         if Path(value).is_absolute() or not there.exists() or (here.exists() and not outside):
             continue
-        if outside or here.resolve() in missing or (_is_path(value) and _is_untracked(place.checkout, value)):
+        if outside or here.resolve() in missing or (_is_path(value) and _is_untracked(worktree.checkout, value)):
             overrides.append(f"{key}={there}")
     return overrides
 
 
 def uncommitted(root: Path) -> list[str]:
-    """Files of the checkout that differ from its commit, the new ones included (but for dvc.lock, which runs write)."""
+    """The files of the checkout that differ from its commit, and new ones; not a new dvc.lock, which runs write."""
     lines = git(root, "status", "--porcelain", "-z").split("\0")
     return [line[3:] for line in lines if re.match(r"[ MTADRCU?]{2} ", line) and line != "?? dvc.lock"]
 
 
 def experiment_ref(rev: str, name: str) -> str:
-    """Git's reference of the experiment ``name`` that starts from the commit ``rev``."""
+    """The git reference of the experiment ``name`` of the commit ``rev``."""
     return str(ExpRefInfo(rev, name))
 
 
@@ -178,64 +181,67 @@ def has_experiment(root: Path, rev: str, name: str) -> bool:
 
 
 def safe_name(name: str) -> str:
-    """A name that a folder and a git reference may bear: letters, digits, dashes, dots within."""
+    """Make a name fit for a folder and a git reference: letters, digits, dashes, and dots inside."""
     safe = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip(".-")
     return safe.removesuffix(".lock")[:80].strip(".-") or "run"
 
 
 def _claim(folder: Path, name: str) -> tuple[Path, IO[str]]:
-    """A path for a worktree, and the lock that tells the living from the dead: freed however its process ends."""
+    """Reserve a path for a worktree by a lock, which is freed however its process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
-        place = folder / (name if number == 1 else f"{name}-{number}")
-        lock = try_lock(_lock_file(place))
-        if lock is not None and not place.exists():
-            return place, lock
+        worktree = folder / (name if number == 1 else f"{name}-{number}")
+        lock = try_lock(_lock_file(worktree))
+        if lock is not None and not worktree.exists():
+            return worktree, lock
         if lock is not None:
             lock.close()
         number += 1
 
 
-def _lock_file(place: Path) -> Path:
-    return place.with_name(f"{place.name}.lock")
+def _lock_file(worktree: Path) -> Path:
+    return worktree.with_name(f"{worktree.name}.lock")
 
 
-def _lend_lock(root: Path, place: Path) -> bool:
-    """Where the commit has no dvc.lock, the checkout's says what need not be computed again: DVC holds it against the
-    hashes of all that a stage depends on."""
-    mine, lent = root / "dvc.lock", place / "dvc.lock"
-    if lent.exists() or not mine.exists():
+def _lend_lock(root: Path, worktree: Path) -> bool:
+    """Copy the checkout's dvc.lock where the commit has none; whether that was done.
+
+    It says what need not be computed again. DVC compares it with the hashes of all that a stage depends on.
+    """
+    source, target = root / "dvc.lock", worktree / "dvc.lock"
+    if target.exists() or not source.exists():
         return False
-    with contextlib.suppress(ValueError):  # a dvc repro beside us just writes it
-        if isinstance(read_yaml(mine).get("stages"), dict):
-            shutil.copyfile(mine, lent)
+    with contextlib.suppress(ValueError):  # another `dvc repro` is writing it just now
+        if isinstance(read_yaml(source).get("stages"), dict):
+            shutil.copyfile(source, target)
             return True
     return False
 
 
 def _keep_stages(lock: Path, stages: Sequence[str]) -> None:
+    """Drop the entries of other stages from a dvc.lock."""
     content = read_yaml(lock)
     content["stages"] = {name: entry for name, entry in content["stages"].items() if name in stages}
     lock.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def _checkout_data(place: Path) -> None:
-    """Link what the commit's ``dvc.lock`` and ``.dvc`` pointers name, as far as the shared cache has it."""
-    if not git(place, "ls-files", "--others", "--cached", "--exclude-standard", "--", *LOCKS, "*.dvc"):
+def _checkout_data(worktree: Path) -> None:
+    """Link the outputs that the commit's ``dvc.lock`` and ``.dvc`` pointers name, as far as the cache has them."""
+    if not git(worktree, "ls-files", "--others", "--cached", "--exclude-standard", "--", *LOCKS, "*.dvc"):
         return
     command = [sys.executable, "-m", "dvc", "--quiet", "checkout", "--force", "--allow-missing"]
-    subprocess.run(command, cwd=place, check=False, capture_output=True, stdin=subprocess.DEVNULL)
+    subprocess.run(command, cwd=worktree, check=False, capture_output=True, stdin=subprocess.DEVNULL)
 
 
-def _remove(root: Path, place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    with contextlib.suppress(ValueError):  # twice: also when it was killed while git made it
-        git(root, "worktree", "remove", "--force", "--force", str(place))
+def _remove(root: Path, worktree: Path) -> None:
+    shutil.rmtree(worktree, ignore_errors=True)
+    with contextlib.suppress(ValueError):  # --force twice: also a worktree whose making was interrupted
+        git(root, "worktree", "remove", "--force", "--force", str(worktree))
 
 
 def _is_path(value: str) -> bool:
-    """Not merely a word that happens to be a file's name too."""
+    """Whether a text is meant as a path, and is not a word that happens to be the name of a file."""
     return "/" in value or bool(Path(value).suffix)
 
 

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from flows.deploy import read_definition
-from flows.deploy import served as deployment
+from flows.deploy import without_work_pool as deployment
 from flows.repository.git import git
 from flows.repository.parameters import recipes
 from flows.ui.artifacts import LARGEST, picture

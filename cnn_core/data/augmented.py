@@ -5,7 +5,7 @@
                          {train,val,test}_ids.json     N ids; copy k of an image is called <id>+k
                          dataset.json                  written last
 
-train holds the originals first and then the copies: all first copies in the originals' order, all second ones, …
+train holds the originals first, then their copies: all first copies in the originals' order, then all second ones, …
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ _BLOCK = 4096  # images
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """``images`` uint8 (N, C, H, W), read-only and memory-mapped; ``labels`` int64 (N,); ``ids`` N texts."""
+    """One split of an AUGMENTED set.
+
+    Attributes:
+        images: uint8 (N, C, H, W), read-only and memory-mapped.
+        labels: int64 (N,).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -35,20 +40,20 @@ class Arrays:
 
 
 def read_dataset(folder: str | Path) -> dict[str, Any]:
-    """``dataset.json``: set, classes, shape [C, H, W], mean, std (per channel in 0..1, of train's originals), counts
-    (arrays' lengths), originals (train's without the copies), copies, content_sha256.
+    """Read ``dataset.json``: set, classes, shape [C, H, W], mean and std (per channel in 0..1, of train's originals),
+    counts (arrays' lengths), originals (train's without the copies), copies, content_sha256.
 
     Raises:
-        ValueError: it is missing, so the folder is missing or not whole.
+        ValueError: it is missing, so the folder is missing or incomplete.
     """
     return read_json(Path(folder) / "dataset.json", made_by="augment")
 
 
 def load_arrays(folder: str | Path, split: str) -> Arrays:
-    """One split of an AUGMENTED set; nothing of the images is read before it is used.
+    """Load one split of an AUGMENTED set. Images are read from the disk only when they are used.
 
     Raises:
-        ValueError: there is no such split, or the folder is missing or not whole.
+        ValueError: there is no such split, or the folder is missing or incomplete.
     """
     if split not in SPLITS:
         raise ValueError(f"{split!r} is no split of augmented data; there are {', '.join(SPLITS)}")
@@ -62,7 +67,7 @@ def load_arrays(folder: str | Path, split: str) -> Arrays:
 
 
 class ArraysWriter:
-    """Makes the arrays of one AUGMENTED set; got from `arrays_writer`."""
+    """Writes the arrays of one AUGMENTED set; `arrays_writer` makes one."""
 
     def __init__(self, folder: Path, *, name: str, classes: Sequence[str], shape: Sequence[int], copies: int) -> None:
         self.folder, self.name, self.classes = folder, name, list(classes)
@@ -71,9 +76,13 @@ class ArraysWriter:
         self._originals: dict[str, int] = {}
 
     def add(self, split: str, ids: Sequence[str], labels: np.ndarray) -> np.ndarray:
-        """The uint8 array (N, C, H, W) of one split for the caller to fill, whole; N = ``len(ids)``, times
-        (1 + copies) for train, originals first. ``ids`` and ``labels`` are the originals'; the copies' follow from
-        them.
+        """Create the array of one split, uint8 (N, C, H, W), which the caller must fill.
+
+        Args:
+            ids, labels: of the originals; those of the copies follow from them.
+
+        Returns:
+            The array, originals first; N is ``len(ids)``, for train times (1 + copies).
         """
         assert split in SPLITS
         assert len(ids) == len(labels)
@@ -86,7 +95,7 @@ class ArraysWriter:
         return self._images[split]
 
     def _finish(self) -> None:
-        assert set(self._images) == set(SPLITS), "every split is added, an empty one too"
+        assert set(self._images) == set(SPLITS), "every split must be added, an empty one too"
         mean, std = _mean_std(self._images["train"][: self._originals["train"]])
         counts = {split: len(self._images[split]) for split in SPLITS}
         for array in self._images.values():
@@ -130,7 +139,10 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _mean_std(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Per channel in 0..1, from a histogram: exact whatever the order and block size, so the same on every machine."""
+    """The mean and standard deviation of each channel, in 0..1.
+
+    They come from a histogram, which is exact in any order and block size, so they are the same on every machine.
+    """
     values, means, stds = np.arange(256) / 255.0, [], []
     for channel in range(images.shape[1]):
         counts = np.zeros(256, np.int64)
@@ -139,6 +151,6 @@ def _mean_std(images: np.ndarray) -> tuple[list[float], list[float]]:
         share = counts / max(counts.sum(), 1)
         mean = float(share @ values)
         means.append(round(mean, 6))
-        # One grey level at least: a constant channel would be divided by nought.
+        # At least one grey level: for a constant channel it would be a division by zero.
         stds.append(round(max(float(np.sqrt(share @ (values - mean) ** 2)), 1 / 255), 6))
     return means, stds

@@ -1,6 +1,6 @@
 """Readers of digit sources: Kaggle's Digit Recognizer (train.csv, test.csv) and MNIST idx(.gz) files.
 
-Kaggle: https://www.kaggle.com/c/digit-recognizer/data, a header ``label,pixel0,…,pixel783``, a row an image.
+Kaggle: https://www.kaggle.com/c/digit-recognizer/data, a header ``label,pixel0,…,pixel783``, one row for each image.
 idx: http://yann.lecun.com/exdb/mnist/, big-endian: magic number, dimensions, bytes.
 """
 
@@ -26,22 +26,22 @@ ADVICE = (
     "put Kaggle's train.csv and test.csv (or MNIST's idx files) there, in a folder or a .zip, or run "
     "`gridflow fetch digits`, which gets them"
 )
-MAX_BYTES = 4 << 30  # Kaggle's files unpack to 0.13 GiB; thirty times that is no digits set but a bomb
+MAX_BYTES = 4 << 30  # Kaggle's files unpack to 0.13 GiB; a .zip of thirty times that is a bomb
 _IMAGES, _LABELS = 0x803, 0x801
 _IDX = re.compile(r"(train|t10k)-(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?", re.IGNORECASE)
 
 
 @contextlib.contextmanager
 def open_digits(path: str | Path) -> Iterator[ImageSource]:
-    """The digits at ``path``, a folder or .zip, whichever of the two layouts it has; one folder down is found too.
+    """Open the digits in a folder or .zip of either layout. Files one folder down are found too.
 
     Raises:
-        ValueError: there is nothing, nothing usable, or a file that is empty, damaged or of another layout.
+        ValueError: there is nothing usable, or a file is empty, damaged or of another layout.
     """
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         tables, idx = _find_tables(files), _find_idx(files)
         if tables and idx:
-            raise ValueError(f"{path} has both train.csv and MNIST idx files: leave the one that is meant")
+            raise ValueError(f"{path} has both train.csv and MNIST idx files: keep the one that is meant")
         if not tables and not idx:
             raise ValueError(f"{path} has neither train.csv nor MNIST idx files: {ADVICE}")
         yield _kaggle(files, tables) if tables else _mnist(files, idx)
@@ -52,17 +52,17 @@ def _top(files: SourceFiles) -> Iterator[PurePosixPath]:
 
 
 def _find_tables(files: SourceFiles) -> dict[str, str]:
-    found: dict[str, str] = {}
+    tables: dict[str, str] = {}
     for part in ("train", "test"):
         names = [str(path) for path in _top(files) if path.name.lower() == f"{part}.csv"]
         shallow = [name for name in names if "/" not in name] or names
         if len(shallow) > 1:
             raise ValueError(f"{files.path} has {' and '.join(shallow)}: name the one folder that is meant")
         if shallow:
-            found[part] = shallow[0]
-    if "test" in found and "train" not in found:
+            tables[part] = shallow[0]
+    if "test" in tables and "train" not in tables:
         raise ValueError(f"{files.path} has test.csv but no train.csv, so nothing to learn from: {ADVICE}")
-    return found
+    return tables
 
 
 # Kaggle's tables
@@ -79,7 +79,7 @@ def _kaggle(files: SourceFiles, names: dict[str, str]) -> ImageSource:
             with files.open(name) as file:
                 yield from read_table(open_text(file), part, columns[part], files.at(name))
 
-    # Kaggle's test.csv has no labels; one that has them is a test part as its owner published it.
+    # Kaggle's test.csv has no labels. One with labels is a test part that its owner published.
     published = "test" if "label" in columns.get("test", ()) else None
     return ImageSource(batches=batches, total=None, published_test=published, classes=CLASSES)
 
@@ -88,13 +88,13 @@ def _kaggle(files: SourceFiles, names: dict[str, str]) -> ImageSource:
 
 
 def _find_idx(files: SourceFiles) -> dict[str, str]:
-    """``train-images`` -> the file's name; an unpacked file goes before its .gz."""
-    found: dict[str, str] = {}
+    """Find the files: ``train-images`` -> the file's name. An unpacked file is preferred to its .gz."""
+    files_by_kind: dict[str, str] = {}
     for path in sorted(_top(files), key=lambda path: (len(path.parts), path.suffix.lower() == ".gz", str(path))):
         if match := _IDX.fullmatch(path.name):
             key = f"{match[1]}-{match[2][:6]}".lower()
-            found.setdefault(key, str(path))
-    return found
+            files_by_kind.setdefault(key, str(path))
+    return files_by_kind
 
 
 def _mnist(files: SourceFiles, names: dict[str, str]) -> ImageSource:
@@ -127,42 +127,44 @@ def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str 
         for start in range(0, count, BATCH_ROWS):
             rows = min(BATCH_ROWS, count - start)
             pixels = _bytes(images, rows * PIXELS, files, images_name).reshape(rows, SIDE, SIDE)
-            given = _bytes(labels, rows, files, labels_name).astype(np.int64) if labels and labels_name else None
+            numbers = _bytes(labels, rows, files, labels_name).astype(np.int64) if labels and labels_name else None
             ids = [f"{part}/{row:05d}" for row in range(start + 1, start + rows + 1)]
-            refused = check_digits(ids, pixels.reshape(rows, PIXELS), given)
+            refused = check_digits(ids, pixels.reshape(rows, PIXELS), numbers)
             good = [row for row in range(rows) if row not in refused]
             yield Batch(
                 part=part,
                 ids=[ids[row] for row in good],
                 images=pixels[good],
-                labels=None if given is None else given[good],
+                labels=None if numbers is None else numbers[good],
                 refused=list(refused.values()),
             )
         for file, name in ((images, images_name), (labels, labels_name)):
             if file is None or name is None:
                 continue
             with files.reading(name):
-                more = file.read(1)  # also makes a .gz compare its checksum
-            if more:
+                surplus = file.read(1)  # also makes a .gz compare its checksum
+            if surplus:
                 raise ValueError(f"{files.at(name)} has more bytes than its header says: get it again")
 
 
 @contextlib.contextmanager
 def _open_idx(files: SourceFiles, name: str, magic: int) -> Iterator[tuple[BinaryIO, int]]:
-    """The file after its header, unpacked whatever it is called, and how many items it says it has."""
+    """Open a file after its header, and say how many items the header gives. It is unpacked whatever its name is."""
     where, dimensions = files.at(name), 3 if magic == _IMAGES else 1
     with files.open(name) as packed:
         buffered = io.BufferedReader(packed)  # type: ignore[type-var]
         file = gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
-        found, *shape = _bytes(file, 4 + 4 * dimensions, files, name).view(">u4").tolist()  # type: ignore[arg-type]
-        if found != magic:
-            raise ValueError(f"{where} is no idx file of MNIST (it begins with {found:#010x}, not {magic:#010x})")
+        magic_number, *shape = _bytes(file, 4 + 4 * dimensions, files, name).view(">u4").tolist()  # type: ignore[arg-type]
+        if magic_number != magic:
+            raise ValueError(
+                f"{where} is no idx file of MNIST (it begins with {magic_number:#010x}, not {magic:#010x})"
+            )
         if magic == _IMAGES and shape[1:] != [SIDE, SIDE]:
             raise ValueError(f"{where} has images of {shape[1]}x{shape[2]} pixels, not {SIDE}x{SIDE}")
         if not shape[0]:
             raise ValueError(f"{where} has a header but no items: get it again")
         if shape[0] * PIXELS > MAX_BYTES:
-            raise ValueError(f"{where} says it has {shape[0]:,} items, more than a digits set can: get it again")
+            raise ValueError(f"{where} claims {shape[0]:,} items, more than a digits set can have: get it again")
         yield file, shape[0]  # type: ignore[misc]
 
 

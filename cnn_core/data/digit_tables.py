@@ -1,7 +1,7 @@
 """Rows of Kaggle's Digit Recognizer tables: ``label,pixel0,…,pixel783`` under a header, read in blocks.
 
-A block of nothing but whole numbers is parsed at once (pandas); only one with something odd in it goes row by row, so
-a clean file is quick and a bad row is known by its number and its fault.
+A block of whole numbers is parsed at once by pandas. Only a block with anything else in it is parsed row by row. So a
+clean file is read fast, and a bad row is reported by its number and its fault.
 """
 
 from __future__ import annotations
@@ -25,37 +25,52 @@ _MAX_LINE = 1 << 16  # characters; a row of 784 numbers has at most 4,000
 
 
 def open_text(file: BinaryIO) -> TextIO:
-    """Any line ends, with or without a byte-order mark; a byte that is no UTF-8 makes its own row bad, not the file."""
+    """Open as text, with any line ends and byte-order mark. A byte that is no UTF-8 spoils only its own row."""
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=None)
 
 
 def read_header(text: TextIO, where: str, *, labelled: bool) -> list[str]:
+    """Read the names of the columns, in lower case.
+
+    Args:
+        where: how messages call the file.
+        labelled: a column of labels is needed.
+
+    Raises:
+        ValueError: the file is empty, or has other columns.
+    """
     line = next(_lines(text, where), "")
     if not line.strip():
         raise ValueError(f"{where} is empty: get it again")
     columns = [column.strip().lower() for column in next(csv.reader([line]))]
-    wanted = {f"pixel{number}" for number in range(PIXELS)} | ({"label"} if labelled else set())
-    if set(columns) - {"label"} != wanted - {"label"} or not wanted <= set(columns) or len(set(columns)) < len(columns):
-        missing = sorted(wanted - set(columns), key=lambda name: (len(name), name))
-        extra = [column for column in columns if column not in wanted]
-        said = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
-        said += [f"{len(extra)} not known, such as {extra[0][:40]!r}"] if extra else []
+    required = {f"pixel{number}" for number in range(PIXELS)} | ({"label"} if labelled else set())
+    names = set(columns)
+    if not required <= names <= required | {"label"} or len(names) < len(columns):
+        missing = sorted(required - set(columns), key=lambda name: (len(name), name))
+        extra = [column for column in columns if column not in required]
+        faults = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
+        faults += [f"{len(extra)} not known, such as {extra[0][:40]!r}"] if extra else []
         raise ValueError(
-            f"{where} has a header of {len(columns)} columns ({'; '.join(said) or 'some twice'}), not the "
-            f"{len(wanted)} of {'label,' if labelled else ''}pixel0,…,pixel{PIXELS - 1}: mend the header or get the "
-            "file again"
+            f"{where} has a header of {len(columns)} columns ({'; '.join(faults) or 'some twice'}), not the "
+            f"{len(required)} of {'label,' if labelled else ''}pixel0,…,pixel{PIXELS - 1}: correct the header or get "
+            "the file again"
         )
     return columns
 
 
 def read_table(text: TextIO, part: str, columns: list[str], where: str) -> Iterator[Batch]:
+    """Yield the rows of a table with these columns, a block at a time.
+
+    Raises:
+        ValueError: the table has other columns, no rows, or a line that is far too long.
+    """
     read_header(text, where, labelled=False)
     rows = ((f"{part}/{row:05d}", line) for row, line in enumerate(filter(str.strip, _lines(text, where)), start=1))
-    seen = False
+    empty = True
     while block := list(itertools.islice(rows, BATCH_ROWS)):
-        seen = True
+        empty = False
         yield _parse(block, part, columns)
-    if not seen:
+    if empty:
         raise ValueError(f"{where} has a header but no rows: get it again")
 
 
@@ -92,11 +107,13 @@ def _parse(block: list[tuple[str, str]], part: str, columns: list[str]) -> Batch
 
 
 def _parse_quickly(lines: list[str], width: int) -> np.ndarray | None:
-    """int64 (N, width), or None when there is anything but whole numbers."""
+    """Parse lines as int64 (N, width); None if there is anything but whole numbers."""
     if not lines:
         return np.empty((0, width), np.int64)
     try:
-        with np.errstate(invalid="ignore"):  # a fraction or 1e999: pandas notices that the cast changed it, and raises
+        with np.errstate(
+            invalid="ignore"
+        ):  # of a fraction or 1e999 pandas notices that the cast changed it, and raises
             table = pd.read_csv(io.StringIO("".join(lines)), header=None, names=range(width), dtype=np.int64)
     except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
         return None
@@ -107,21 +124,21 @@ def _parse_quickly(lines: list[str], width: int) -> np.ndarray | None:
 def _parse_row_by_row(
     block: list[tuple[str, str]], label: int | None, order: list[int], refused: dict[str, Refusal]
 ) -> tuple[list[str], np.ndarray]:
-    """The rows of a block with something odd in it, each judged alone; the bad ones go to ``refused``."""
+    """Parse the rows of a block one by one; the bad ones go to ``refused``."""
     ids, rows = [], []
     for id_, line in block:
         fields = next(csv.reader([line]))
         if len(fields) != len(order) + (label is not None):
             refused[id_] = Refusal(id=id_, reason=WRONG_COLUMNS, detail=f"{len(fields)} columns with its quotes")
             continue
-        found = check_digit_text(id_, None if label is None else fields[label], [fields[place] for place in order])
-        if isinstance(found, Refusal):
-            refused[id_] = found
+        parsed = check_digit_text(id_, None if label is None else fields[label], [fields[column] for column in order])
+        if isinstance(parsed, Refusal):
+            refused[id_] = parsed
             continue
         row = np.empty(len(fields), np.int64)
-        row[order] = found[1]
+        row[order] = parsed[1]
         if label is not None:
-            row[label] = found[0]
+            row[label] = parsed[0]
         ids.append(id_)
         rows.append(row)
     return ids, np.stack(rows) if rows else np.empty((0, len(order) + (label is not None)), np.int64)

@@ -1,4 +1,4 @@
-"""Image files as a network takes them: named, or found in folders and archives; decoded, made square."""
+"""Image files, named or found in folders and archives, decoded and made square as a network takes them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCK = 256  # files at a time
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some files: ``names`` and their ``images`` uint8 (N, C, S, S), and those ``refused`` with the reason."""
+    """Consecutive files: ``names`` with their ``images`` uint8 (N, C, S, S), and those ``refused`` with the reason."""
 
     names: list[str]
     images: np.ndarray
@@ -30,10 +30,13 @@ class Block:
 
 
 def read_folder(path: str | Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """How many files the folder or .zip at ``path`` holds, at any depth, and those files as (C, S, S) = ``shape``.
+    """Read all files of a folder or .zip, at any depth, as images (C, S, S) = ``shape``.
+
+    Returns:
+        The number of files, and their blocks.
 
     Raises:
-        ValueError: there is nothing, or a damaged .zip.
+        ValueError: there is no file, or the .zip is damaged.
     """
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         count = len(files.names)
@@ -43,20 +46,23 @@ def read_folder(path: str | Path, shape: tuple[int, int, int]) -> tuple[int, Ite
 
 
 def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """How many files ``paths`` name, and those files as (C, S, S) = ``shape``, in the order of ``paths``.
+    """Read the files that ``paths`` name as images (C, S, S) = ``shape``, in the order of ``paths``.
 
     Args:
-        paths: image files, folders and .zip archives. What is found in these two is called ``<path>/<its name>``.
+        paths: image files, folders and .zip archives. A file within the latter two is called ``<path>/<its name>``.
+
+    Returns:
+        The number of files, and their blocks.
 
     Raises:
-        ValueError: one of them does not exist, is empty, or is a damaged .zip. What is no image is a refusal.
+        ValueError: one of the paths does not exist, is empty, or is a damaged .zip. A file that is no image is refused.
     """
-    paths = [Path(path) for path in paths]
-    if missing := [path for path in paths if not path.exists()]:
+    sources = [Path(path) for path in paths]
+    if missing := [path for path in sources if not path.exists()]:
         raise ValueError(f"{missing[0]} does not exist: name image files, folders or .zip archives")
     parts: list[tuple[int, Iterator[Block]]] = []
-    for single, group in itertools.groupby(paths, _is_image_file):
-        if single:  # neighbours share a block: thousands of files may be named
+    for single, group in itertools.groupby(sources, _is_image_file):
+        if single:  # neighbours share a block, as thousands of files may be named
             names = [str(path) for path in group]
             parts.append((len(names), _blocks(names, _file_bytes, shape)))
         else:
@@ -69,7 +75,7 @@ def _is_image_file(path: Path) -> bool:
 
 
 def _below(path: Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """`read_folder` with names that say where."""
+    """As `read_folder`, with the path in front of the names."""
     count, blocks = read_folder(path, shape)
     return count, (
         Block(
@@ -89,8 +95,8 @@ def _folder_blocks(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Bl
 def _blocks(names: Sequence[str], read: Callable[[str], bytes], shape: tuple[int, int, int]) -> Iterator[Block]:
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(names), BLOCK):
-            some = names[start : start + BLOCK]
-            yield _block(some, [read(name) for name in some], shape, pool)
+            block = names[start : start + BLOCK]
+            yield _block(block, [read(name) for name in block], shape, pool)
 
 
 def _file_bytes(name: str) -> bytes:
@@ -106,20 +112,20 @@ def _bytes(files: SourceFiles, name: str) -> bytes:
 
 
 def _block(names: Sequence[str], contents: list[bytes], shape: tuple[int, int, int], pool: ThreadPoolExecutor) -> Block:
-    read = list(pool.map(lambda data: _judge(data, shape), contents))
-    good = [(name, found) for name, found in zip(names, read, strict=True) if not isinstance(found, BadImage)]
+    results = list(pool.map(lambda data: _decode(data, shape), contents))
+    good = [(name, image) for name, image in zip(names, results, strict=True) if not isinstance(image, BadImage)]
     return Block(
         names=[name for name, _ in good],
         images=np.stack([image for _, image in good]) if good else np.empty((0, *shape), np.uint8),
         refused=[
-            Refusal(id=name, reason=found.reason, detail=found.detail)
-            for name, found in zip(names, read, strict=True)
-            if isinstance(found, BadImage)
+            Refusal(id=name, reason=fault.reason, detail=fault.detail)
+            for name, fault in zip(names, results, strict=True)
+            if isinstance(fault, BadImage)
         ],
     )
 
 
-def _judge(data: bytes, shape: tuple[int, int, int]) -> np.ndarray | BadImage:
+def _decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray | BadImage:
     try:
         return as_square(data, shape)
     except BadImage as fault:
@@ -127,7 +133,7 @@ def _judge(data: bytes, shape: tuple[int, int, int]) -> np.ndarray | BadImage:
 
 
 def as_square(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """An image file's bytes -> uint8 of ``shape`` (C, S, S): its middle square, grey when C is 1.
+    """Decode an image file's bytes to uint8 of ``shape`` (C, S, S): its middle square, grey if C is 1.
 
     Raises:
         BadImage: as `cnn_core.images.decoding.read_picture`.

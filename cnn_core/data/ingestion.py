@@ -33,7 +33,7 @@ _NOT_BAD = (DUPLICATE, NEAR_TEST)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IngestParams(Params):
-    """``ingest.<set>``; the fractions are of the labelled images."""
+    """The section ``ingest.<set>``. The fractions are of the labelled images."""
 
     source: str
     val_fraction: float = bounded(above=0.0, high=0.4)
@@ -44,14 +44,15 @@ class IngestParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a data set adds to ingestion.
+    """What is special about a data set's ingestion.
 
     Attributes:
         open: the reader: a path -> its `ImageSource`, open while the block lasts.
-        features: images as in a `Batch` -> one small thing each, which near-duplicates are found by.
-        keys: SHA-256s and features of all labelled images -> one split key each, the same for near-duplicates. An image
-            without one must have a key that follows from itself, so that adding data moves no other image.
-        refuse_near_test: leave a near-duplicate of the publisher's test part out of train, or only count it.
+        features: images as in a `Batch` -> one small value each, by which near-duplicates are found.
+        keys: SHA-256s and features of all labelled images -> one split key each, the same for near-duplicates. The key
+            of an image without near-duplicates must follow from the image alone, so that adding data moves no other
+            image.
+        refuse_near_test: leave a near-duplicate of the publisher's test part out of train; else only count it.
     """
 
     open: Callable[[str], AbstractContextManager[ImageSource]]
@@ -62,7 +63,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Record:
-    """An image as read, not yet assigned to a split; encoded, as all of them are held until they are written."""
+    """An image as it was read, without a split yet. It is encoded, as all are in memory until they are written."""
 
     id: str
     part: str
@@ -82,7 +83,7 @@ def ingest(
     *,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the RAW set ``name`` into ``folder`` and give its manifest; all or nothing.
+    """Write the RAW set ``name`` into ``folder`` and return its manifest. On an error nothing is written.
 
     Raises:
         ValueError: the source cannot be read, too much of it is bad, or train would lack a class.
@@ -154,7 +155,7 @@ def _without(records: Sequence[_Record], left_out: Sequence[Refusal]) -> list[_R
 def _near_duplicates(
     records: Sequence[_Record], published_test: str | None, layout: Layout
 ) -> tuple[list[_Record], dict[str, str], NearDuplicates]:
-    """The records that stay, the labelled ones' ids -> split keys, and what was found."""
+    """The records that stay, the split keys of the labelled ones by id, and the near-duplicates."""
     labelled = [record for record in records if record.label != UNLABELLED]
     keys = layout.keys([record.sha256 for record in labelled], [record.feature for record in labelled])
     near = find_near_duplicates(
@@ -164,7 +165,7 @@ def _near_duplicates(
         [record.part == published_test for record in labelled],
         refuse_near_test=layout.refuse_near_test,
     )
-    return _without(records, near.left_out), {r.id: key for r, key in zip(labelled, keys, strict=True)}, near
+    return _without(records, near.left_out), {record.id: key for record, key in zip(labelled, keys, strict=True)}, near
 
 
 def _split(
@@ -185,7 +186,7 @@ def _split(
 
 
 def _describe(duplicates: Duplicates, near: NearDuplicates) -> dict[str, Any]:
-    """Counts in rows, and some of each kind by name (all that were left out stand in the quarantine)."""
+    """Count the rows, with a few examples of each kind (the quarantine names all that were left out)."""
     left_out = [f"{entry.id}: {entry.detail}" for entry in duplicates.left_out]
     pairs = [f"{unlabelled}: same pixels as {labelled}" for labelled, unlabelled in duplicates.labelled_and_unlabelled]
     kinds = [

@@ -1,10 +1,10 @@
 """RAW data sets, as `ingest` writes them: Parquet parts of encoded images, a quarantine and a manifest.
 
     data/raw/<set>/part-00000.parquet …   id, image (PNG or JPEG bytes), label, split, width, height, sha256
-                   quarantine.parquet     id, reason, detail of every row left out
+                   quarantine.parquet     id, reason, detail of every row that was left out
                    manifest.json          written last
 
-Decoded arrays ready to train from (data/augmented/<set>/) are the business of arrays.py.
+`data.augmented` holds the decoded arrays to train from (data/augmented/<set>/).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test", "unlabelled")
 UNLABELLED = -1
 PART_ROWS = 10_000
-_DECODED = 64  # images a thread decodes before it says so
+_DECODED = 64  # images that a thread decodes between two reports of progress
 
 ROWS = pa.schema(
     [
@@ -48,10 +48,12 @@ QUARANTINE = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawRows:
-    """Rows of a RAW set in source order, all lists of one length.
+    """Rows of a RAW set in source order. All lists have one length.
 
-    ``images`` are encoded (PNG or JPEG bytes); ``labels`` int64, -1 where ``splits`` says unlabelled; ``sha256`` is
-    that of the decoded pixels (`pixels_sha256`).
+    Attributes:
+        images: encoded, PNG or JPEG bytes.
+        labels: int64 (N,), -1 = unlabelled.
+        sha256: of the decoded pixels (`images.decoding.pixels_sha256`).
     """
 
     ids: list[str]
@@ -63,7 +65,7 @@ class RawRows:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RawRow:
-    """One image to write; ``label`` indexes the classes, -1 when unlabelled."""
+    """One image to write; ``label`` indexes the classes, -1 = unlabelled."""
 
     id: str
     image: bytes
@@ -77,12 +79,12 @@ class RawRow:
 def write_raw(
     folder: str | Path, rows: Sequence[RawRow], quarantine: Iterable[Any], description: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a RAW set and give its manifest; the same arguments give the same bytes.
+    """Write a RAW set and return its manifest. The same arguments give the same bytes.
 
     Args:
         rows: in source order.
         quarantine: objects with ``id``, ``reason`` and ``detail``.
-        description: what the manifest says beside the counts: set, classes, source, seed, refused, duplicates, …
+        description: the manifest's further entries: set, classes, source, seed, refused, duplicates, …
     """
     manifest = {"schema_version": SCHEMA_VERSION, **description, **count_rows(rows, description["classes"])}
     with whole_folder(folder) as partial:
@@ -97,10 +99,10 @@ def write_raw(
 
 
 def count_rows(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]:
-    """The part of a manifest that follows from the rows: counts, class_counts, content_sha256."""
+    """The part of a manifest that follows from the rows: counts, class_counts and content_sha256."""
     counts = Counter(row.split for row in rows)
     pairs = Counter((row.split, row.label) for row in rows)
-    content = hashlib.sha256()  # of what the rows say, not of the files: another Parquet version changes nothing
+    content = hashlib.sha256()  # of the rows, not of the files, so that another version of Parquet changes nothing
     for row in rows:
         content.update(f"{row.id}\t{row.label}\t{row.split}\t{row.sha256}\n".encode())
     return {
@@ -115,20 +117,20 @@ def count_rows(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """``manifest.json``: schema_version, set, classes, counts, class_counts, source, seed, refused, duplicates, …
+    """Read ``manifest.json``: schema_version, set, classes, counts, class_counts, source, seed, refused, duplicates, …
 
     Raises:
         ValueError: there is none, or another version of this project wrote it.
     """
     manifest = read_json(Path(folder) / "manifest.json", made_by="ingest")
     if manifest.get("schema_version") != SCHEMA_VERSION:
-        found = manifest.get("schema_version")
-        raise ValueError(f"{folder} has schema version {found}, not {SCHEMA_VERSION}: run the stage ingest again")
+        version = manifest.get("schema_version")
+        raise ValueError(f"{folder} has schema version {version}, not {SCHEMA_VERSION}: run the stage ingest again")
     return manifest
 
 
 def read_raw(folder: str | Path, split: str | None = None) -> RawRows:
-    """The rows of one split (``train``, ``val``, ``test``, ``unlabelled``), or all of them, in source order."""
+    """Read the rows of one split (``train``, ``val``, ``test``, ``unlabelled``), or all of them, in source order."""
     if split is not None and split not in SPLITS:
         raise ValueError(f"{split!r} is no split; there are {', '.join(SPLITS)}")
     read_manifest(folder)
@@ -147,7 +149,7 @@ def read_raw(folder: str | Path, split: str | None = None) -> RawRows:
 
 
 def read_quarantine(folder: str | Path) -> list[dict[str, str]]:
-    """Every row that was left out: ``{id, reason, detail}``."""
+    """Read the rows that were left out: ``{id, reason, detail}`` each."""
     return pq.read_table(Path(folder) / "quarantine.parquet").to_pylist()
 
 
@@ -159,16 +161,16 @@ def decode_images(
     out: np.ndarray | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
-    """Encoded images -> uint8 ``(N, C, H, W)``, C = 1 for mode L and 3 for RGB; several at a time.
+    """Decode images to uint8 (N, C, H, W), C = 1 for mode L and 3 for RGB, in several threads.
 
     Args:
-        mode: L or RGB; None = the first image's own.
-        size: make them squares of this side, as `square` does; 0 = they have one size already.
-        out: where to put them, e.g. a memory-mapped array that is longer than that; None = a new array.
-        on_progress: called with the number of images done since the last call.
+        mode: L or RGB; None = that of the first image.
+        size: make them squares of this side, as `images.decoding.square` does; 0 = they have one size already.
+        out: an array to write into, e.g. a memory-mapped one, which may be longer; None = a new array.
+        on_progress: called with the number of images decoded since the last call.
 
     Raises:
-        ValueError: two images differ in size (and ``size`` is 0), or there is none.
+        ValueError: two images differ in size (and ``size`` is 0), or there is no image.
     """
     if not images:
         raise ValueError("there is no image to decode: the split is empty")
@@ -185,7 +187,7 @@ def decode_images(
         return len(rows)
 
     blocks = [range(start, min(start + _DECODED, len(images))) for start in range(0, len(images), _DECODED)]
-    with ThreadPoolExecutor(thread_name_prefix="decode") as threads:  # Pillow lets others run while it decodes
+    with ThreadPoolExecutor(thread_name_prefix="decode") as threads:  # Pillow releases the GIL while it decodes
         for done in threads.map(fill, blocks):
             on_progress(done)
     return out
@@ -200,6 +202,6 @@ def _decode_one(image: bytes, mode: str, size: int) -> np.ndarray:
     with Image.open(io.BytesIO(image)) as opened:
         if size:
             opened.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter, an eighth
-        picture = opened if opened.mode == mode else opened.convert(mode)
+        picture: Image.Image = opened if opened.mode == mode else opened.convert(mode)
         pixels = np.asarray(square(picture, size) if size else picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

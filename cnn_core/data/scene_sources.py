@@ -1,8 +1,8 @@
-"""Reader of scenes: Kaggle's Intel Image Classification, and any own images laid out like it.
+"""Reader of scenes: Kaggle's Intel Image Classification, and images of one's own in the same layout.
 
 https://www.kaggle.com/datasets/puneet6060/intel-image-classification:
-``seg_train/seg_train/<class>/*.jpg``, ``seg_test/seg_test/<class>/*.jpg``, ``seg_pred/seg_pred/*.jpg``. The doubled
-folder may be missing, one folder around it all may be there; the classes are the folders of ``seg_train``.
+``seg_train/seg_train/<class>/*.jpg``, ``seg_test/seg_test/<class>/*.jpg``, ``seg_pred/seg_pred/*.jpg``. The
+doubled folder may be missing, and one folder may be around them all. The classes are the folders of ``seg_train``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -30,7 +30,7 @@ ADVICE = (
 MAX_BYTES = 16 << 30  # of a .zip, unpacked; Kaggle's unpacks to 0.4 GiB
 NO_CLASS = "in no class folder"
 
-_BATCH_FILES, _BATCH_BYTES = 64, 64 << 20  # so that few bytes wait to be decoded, however large the files
+_BATCH_FILES, _BATCH_BYTES = 64, 64 << 20  # so that few bytes wait for decoding, however large the files are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,33 +38,33 @@ class _File:
     name: str  # in the source
     id: str  # without the wrapping and the doubled folder
     part: str
-    label: str | None  # the class folder; None: in no class folder
+    label: str | None  # the class folder; None = in no class folder
 
 
 @contextlib.contextmanager
 def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[ImageSource]:
-    """The scenes at ``path``, a folder or .zip.
+    """Open the scenes in a folder or .zip.
 
     Args:
-        threads: decode with so many, by default one a CPU; the batches are the same for any number.
+        threads: how many decode, by default one for each CPU. The batches are the same for any number.
 
     Raises:
-        ValueError: there is nothing, nothing usable, a damaged .zip, or a class without a folder or files in seg_train.
+        ValueError: there is nothing usable, the .zip is damaged, or a class has no folder or no files in seg_train.
     """
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         root = _find_root(files)
-        found = _find_files(files, root)
-        classes, warnings = _check_classes(files, root, found)
-        tested = any(file.part == TEST and file.label for file in found)
+        images = _find_files(files, root)
+        classes, warnings = _check_classes(files, root, images)
+        tested = any(file.part == TEST and file.label for file in images)
 
         def batches() -> Iterator[Batch]:
             with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-                for block in _blocks(files, found):
+                for block in _blocks(files, images):
                     yield _read(files, block, classes, pool)
 
         yield ImageSource(
             batches=batches,
-            total=len(found),
+            total=len(images),
             published_test=TEST if tested else None,
             classes=classes,
             warnings=warnings,
@@ -75,20 +75,20 @@ def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[Ima
 
 
 def _find_root(files: SourceFiles) -> tuple[str, ...]:
-    """The folders around seg_train: none, or one."""
+    """The folder around seg_train, () if there is none."""
     roots = {path.parts[:depth] for path, depth in _parts(files) if path.parts[depth].lower() == TRAIN}
     if not roots:
         raise ValueError(f"{files.path} has no folder {TRAIN}: {ADVICE}")
     if () in roots:
         return ()
     if len(roots) > 1:
-        told = " and ".join(sorted("/".join((*root, TRAIN)) for root in roots))
-        raise ValueError(f"{files.path} has {told}: name the one folder that is meant")
+        names = " and ".join(sorted("/".join((*root, TRAIN)) for root in roots))
+        raise ValueError(f"{files.path} has {names}: name the one folder that is meant")
     return roots.pop()
 
 
 def _parts(files: SourceFiles) -> Iterator[tuple[PurePosixPath, int]]:
-    """Paths with the place of a part's name in them."""
+    """Yield the paths in a part, each with the depth of the part's name."""
     for path in map(PurePosixPath, (*files.folders, *files.names)):
         for depth in range(min(2, len(path.parts))):
             if path.parts[depth].lower() in PARTS:
@@ -97,7 +97,7 @@ def _parts(files: SourceFiles) -> Iterator[tuple[PurePosixPath, int]]:
 
 
 def _inside(name: str, root: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | None:
-    """(part, path within it) of a file or folder; None when it is in no part."""
+    """(part, path within it) of a file or folder; None if it is in no part."""
     parts = PurePosixPath(name).parts
     if parts[: len(root)] != root or len(parts) <= len(root) or parts[len(root)].lower() not in PARTS:
         return None
@@ -106,31 +106,36 @@ def _inside(name: str, root: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | N
 
 
 def _find_files(files: SourceFiles, root: tuple[str, ...]) -> list[_File]:
-    """By part, then by name."""
-    found: dict[str, _File] = {}
+    """The files of all parts, ordered by part, then by name."""
+    by_id: dict[str, _File] = {}
     for name in files.names:
-        if (place := _inside(name, root)) is None or not place[1]:
+        if (location := _inside(name, root)) is None or not location[1]:
             continue
-        part, inside = place
+        part, inside = location
         label = inside[0] if part != PRED and len(inside) > 1 else None
         file = _File(name=name, id="/".join((part, *inside)), part=part, label=label)
-        if (other := found.setdefault(file.id, file)) is not file:
-            raise ValueError(f"{files.path} has {other.name} and {name}, one image by their names: leave the right one")
-    return sorted(found.values(), key=lambda file: (PARTS.index(file.part), file.id))
+        if (other := by_id.setdefault(file.id, file)) is not file:
+            raise ValueError(f"{files.path} has {other.name} and {name}, one image by their names: keep the right one")
+    return sorted(by_id.values(), key=lambda file: (PARTS.index(file.part), file.id))
 
 
 def _check_classes(
-    files: SourceFiles, root: tuple[str, ...], found: Iterable[_File]
+    files: SourceFiles, root: tuple[str, ...], images: Sequence[_File]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes and what to warn of."""
-    filled = {part: {file.label for file in found if file.part == part and file.label} for part in (TRAIN, TEST)}
-    folders: dict[str, set[str]] = {part: set(names) for part, names in filled.items()}  # type: ignore[arg-type]
-    there = set()
+    """The classes, and sentences to warn of.
+
+    Raises:
+        ValueError: a class has no images to learn from, or there are fewer than two classes.
+    """
+    filled = {part: {file.label for file in images if file.part == part and file.label} for part in (TRAIN, TEST)}
+    folders: dict[str, set[str]] = {part: set(names) for part, names in filled.items()}
+    parts = set()
     for name in files.folders:
-        if place := _inside(name, root):
-            there.add(place[0])
-            if place[0] != PRED and len(place[1]) == 1:
-                folders[place[0]].add(place[1][0])
+        if location := _inside(name, root):
+            part, inside = location
+            parts.add(part)
+            if part != PRED and len(inside) == 1:
+                folders[part].add(inside[0])
     if empty := sorted(folders[TRAIN] - filled[TRAIN]):
         raise ValueError(
             f"{files.path} has no images in {_list(TRAIN, empty)}: put images there, or remove the folder if the class "
@@ -143,14 +148,16 @@ def _check_classes(
         )
     classes = tuple(sorted(folders[TRAIN]))
     if len(classes) < 2:
-        said = f"only the class {classes[0]}" if classes else "no folders of classes"
-        raise ValueError(f"{files.path}/{'/'.join((*root, TRAIN))} has {said}, and at least two are needed: {ADVICE}")
+        content = f"only the class {classes[0]}" if classes else "no folders of classes"
+        raise ValueError(
+            f"{files.path}/{'/'.join((*root, TRAIN))} has {content}, and at least two are needed: {ADVICE}"
+        )
     warnings = []
     if (missing := sorted(set(INTEL) - set(classes))) and len(missing) < len(INTEL):
         warnings.append(f"of the six Intel classes there is no {', '.join(missing)}")
-    if not filled[TEST] and TEST in there:
+    if not filled[TEST] and TEST in parts:
         warnings.append(f"{TEST} has no images of any class: the test part is cut from {TRAIN}")
-    elif filled[TEST] and (untested := sorted(set(classes) - filled[TEST])):  # type: ignore[type-var]
+    elif filled[TEST] and (untested := sorted(set(classes) - filled[TEST])):
         warnings.append(f"there are no images in {_list(TEST, untested)}: the test part cannot tell how well they go")
     return classes, tuple(warnings)
 
@@ -162,11 +169,11 @@ def _list(part: str, names: Iterable[str]) -> str:
 # The images
 
 
-def _blocks(files: SourceFiles, found: Iterable[_File]) -> Iterator[list[_File]]:
-    """Consecutive files of one part, not too many bytes at a time."""
+def _blocks(files: SourceFiles, images: Iterable[_File]) -> Iterator[list[_File]]:
+    """Yield consecutive files of one part, not too many bytes at a time."""
     block: list[_File] = []
     size = 0
-    for file in found:
+    for file in images:
         size += files.size(file.name)
         if block and (file.part != block[0].part or len(block) == _BATCH_FILES or size > _BATCH_BYTES):
             yield block
@@ -177,7 +184,7 @@ def _blocks(files: SourceFiles, found: Iterable[_File]) -> Iterator[list[_File]]
 
 
 def _read(files: SourceFiles, block: list[_File], classes: tuple[str, ...], pool: ThreadPoolExecutor) -> Batch:
-    """The bytes are read here, one file after the other, and decoded and hashed in the pool; the order stays."""
+    """Read a block. The bytes are read here, one file after the other; the pool decodes and hashes them, in order."""
 
     def contents() -> Iterator[bytes]:
         for file in block:
@@ -187,14 +194,14 @@ def _read(files: SourceFiles, block: list[_File], classes: tuple[str, ...], pool
     part = block[0].part
     refused = []
     good: list[tuple[_File, Picture]] = []
-    for file, picture in zip(block, pool.map(_judge, contents()), strict=True):
+    for file, picture in zip(block, pool.map(_decode, contents()), strict=True):
         if isinstance(picture, BadImage):
             refused.append(Refusal(id=file.id, reason=picture.reason, detail=picture.detail))
         elif part != PRED and file.label is None:
             refused.append(Refusal(id=file.id, reason=NO_CLASS, detail=f"an image directly in {part}"))
         else:
             good.append((file, picture))
-    labels = None if part == PRED else np.array([classes.index(file.label) for file, _ in good], np.int64)  # type: ignore[arg-type]
+    labels = None if part == PRED else np.array([classes.index(file.label) for file, _ in good], np.int64)
     return Batch(
         part=part,
         ids=[file.id for file, _ in good],
@@ -204,7 +211,7 @@ def _read(files: SourceFiles, block: list[_File], classes: tuple[str, ...], pool
     )
 
 
-def _judge(data: bytes) -> Picture | BadImage:
+def _decode(data: bytes) -> Picture | BadImage:
     try:
         return read_picture(data)
     except BadImage as fault:

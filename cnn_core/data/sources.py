@@ -1,7 +1,8 @@
-"""Where data comes from: a folder or a .zip, seen alike, and the batches of records that a reader makes of it.
+"""What a reader makes of a source of data: batches of records.
 
-Nothing is ever extracted. A reader of one layout (digit_sources.py; another set adds a module of its own beside it)
-takes `SourceFiles` and yields `Batch`es; nobody below it knows which layout it was.
+A source is a folder or a .zip, which is never extracted. A reader of one layout (`data.digit_sources`,
+`data.scene_sources`) takes `images.archives.SourceFiles` and yields `Batch`es; the rest of ingestion does not depend on
+the layout.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class Batch:
     Attributes:
         part: the source's own name of the part; ``ids`` are ``<part>/<1-based row or file>``.
         images: uint8 (N, H, W) or (N, H, W, 3), or N images that the reader has decoded and hashed.
-        labels: int64 (N,), or None when the part is unlabelled.
-        refused: what could not be read, which ``ids`` leaves out.
+        labels: int64 (N,), or None if the part is unlabelled.
+        refused: records that could not be read; ``ids`` leaves them out.
     """
 
     part: str
@@ -38,11 +39,11 @@ class ImageSource:
     """A source that a reader understood.
 
     Attributes:
-        batches: reads it from its start, batch by batch.
-        total: images that ``batches`` will yield, the refused included; None when only reading can tell.
-        published_test: the part that its publisher labelled for testing, which stays the test split; or None.
+        batches: reads the source from its start, batch by batch.
+        total: images that ``batches`` will yield, with the refused ones; None if only reading can tell.
+        published_test: the part that the publisher labelled for testing, which stays the test split; or None.
         classes: the names that labels index.
-        warnings: what its user should know, sentences for the manifest.
+        warnings: sentences for the manifest that the user should know.
     """
 
     batches: Callable[[], Iterator[Batch]]

@@ -1,7 +1,8 @@
-"""Which split an image belongs to: a function of its key and the seed alone, so adding data moves no image.
+"""Which split an image belongs to. It follows from the image's key and the seed alone, so adding data moves no image.
 
-The key of a digit is its ink (`ink_keys`); of a scene its hash, or the smallest of its near-duplicates' hashes
-(near_duplicates.py): there, adding a near-duplicate of an image may move that image, and nothing else does.
+The key of a digit is its ink (`ink_keys`). The key of a scene is its hash, or the smallest hash among its
+near-duplicates (`images.near_duplicates`): adding a near-duplicate of an image may move that image, but nothing else
+does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 
 def ink_keys(images: np.ndarray) -> list[str]:
-    """The split keys of uint8 digits (N, H, W): near-duplicates share one.
+    """The split keys of digits, uint8 (N, H, W). Near-duplicates share a key.
 
     The key is the SHA-256 of the digit's ink: the pixels brighter than half of the image's own maximum, cropped to
     their bounding box. The crop forgets where the digit stands, so shifts that cut nothing off share a key; the
@@ -28,33 +29,33 @@ def ink_keys(images: np.ndarray) -> list[str]:
     lefts, rights = columns.argmax(axis=1), columns.shape[1] - columns[:, ::-1].argmax(axis=1)
     keys = []
     for mask, top, bottom, left, right in zip(ink, tops, bottoms, lefts, rights, strict=True):
-        crop = mask[top:bottom, left:right]  # of a blank image: the whole of it
+        crop = mask[top:bottom, left:right]  # of a blank image: all of it
         keys.append(hashlib.sha256(repr(crop.shape).encode() + np.packbits(crop).tobytes()).hexdigest())
     return keys
 
 
 def assign_split(key: str, *, seed: int, val_fraction: float, test_fraction: float) -> str:
-    """``test``, ``val`` or ``train`` for an image with this key.
+    """Assign an image with this key to ``test``, ``val`` or ``train``.
 
-    The SHA-256 of seed and key is read as a number in [0, 1), which lies below ``test_fraction``, in the
-    ``val_fraction`` above that, or in the rest. A publisher's own test part wants ``test_fraction=0``.
+    The SHA-256 of seed and key is read as a number in [0, 1): it lies below ``test_fraction``, in the
+    ``val_fraction`` above that, or in the rest. If the publisher has a test part, ``test_fraction`` is 0.
     """
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    if place < test_fraction:
+    number = int.from_bytes(digest[:8], "big") / 2**64
+    if number < test_fraction:
         return "test"
-    return "val" if place < test_fraction + val_fraction else "train"
+    return "val" if number < test_fraction + val_fraction else "train"
 
 
 def check_proportions(class_counts: Mapping[str, Mapping[str, int]], *, far: float = 4.0) -> list[str]:
-    """Compare the classes' shares of train, val and test, which hashing keeps alike only on average.
+    """Compare the classes' shares in train, val and test, which hashing keeps equal only on average.
 
     Args:
         class_counts: split -> class -> images.
-        far: standard deviations of the binomial that a share may lie off before it is told.
+        far: how many standard deviations of the binomial a share may deviate without a warning.
 
     Returns:
-        A warning for every class missing from val or test and every share that is far off.
+        A warning for every class that val or test lacks, and for every share that deviates more.
 
     Raises:
         ValueError: train lacks a class.
@@ -74,7 +75,7 @@ def check_proportions(class_counts: Mapping[str, Mapping[str, int]], *, far: flo
     for split in splits:
         size = sum(class_counts[split].values())
         for name in classes:
-            share, found = sums[name] / total, class_counts[split][name]
-            if found and abs(found - size * share) > far * math.sqrt(max(size * share * (1 - share), 1.0)):
-                warnings.append(f"{split} has {found / size:.1%} of the class {name}, all splits {share:.1%}")
+            share, count = sums[name] / total, class_counts[split][name]
+            if count and abs(count - size * share) > far * math.sqrt(max(size * share * (1 - share), 1.0)):
+                warnings.append(f"{split} has {count / size:.1%} of the class {name}, all splits {share:.1%}")
     return warnings

@@ -1,4 +1,4 @@
-"""What is refused and why: checks of rows, the fate of duplicates, and how much badness is too much."""
+"""What ingestion refuses and why: checks of rows, duplicates, and the limit of bad rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """One row that is left out: which, why (one of a few reasons, to be counted), and what was found there."""
+    """One row that is left out: its id, the reason (one of a few, to be counted), and the detail."""
 
     id: str
     reason: str
@@ -35,7 +35,7 @@ class Refusal:
 
 
 def check_digits(ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray | None) -> dict[int, Refusal]:
-    """The rows that are no digits: a label outside 0..9 or a pixel outside 0..255.
+    """Find the rows that are no digits: a label outside 0..9 or a pixel outside 0..255.
 
     Args:
         ids: N names.
@@ -49,21 +49,21 @@ def check_digits(ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray | No
     checks = [] if labels is None else [(LABEL_OUTSIDE, "label", labels[:, None], 9)]
     for reason, what, values, high in [*checks, (PIXEL_OUTSIDE, "pixel", pixels, 255)]:
         outside = (values < 0) | (values > high)
-        for row in np.flatnonzero(outside.any(axis=1)):
-            place = int(outside[row].argmax())
-            name = what if what == "label" else f"{what}{place}"
-            refused.setdefault(int(row), Refusal(id=ids[row], reason=reason, detail=f"{name} is {values[row, place]}"))
+        for row in np.flatnonzero(outside.any(axis=1)).tolist():
+            column = int(outside[row].argmax())
+            name = what if what == "label" else f"{what}{column}"
+            refused.setdefault(row, Refusal(id=ids[row], reason=reason, detail=f"{name} is {values[row, column]}"))
     return refused
 
 
 def check_digit_text(id_: str, label: str | None, pixels: Sequence[str]) -> tuple[int, list[int]] | Refusal:
-    """One row's fields as whole numbers (label 0 when there is none), or why they are not; ranges are not checked."""
+    """Parse one row's fields as whole numbers (label 0 if there is none), or say why not. Ranges are not checked."""
     fields = [*pixels, "0" if label is None else label]
     if (text := "".join(fields)).isascii() and text.isdigit() and all(0 < len(field) < 10 for field in fields):
-        numbers = list(map(int, fields))  # the usual row, some thirty times as fast as field by field
+        numbers = list(map(int, fields))  # the usual row, about thirty times as fast as field by field
         return numbers[-1], numbers[:-1]
     try:
-        return _whole(fields[-1], "label"), [_whole(text, "pixel", place) for place, text in enumerate(pixels)]
+        return _whole(fields[-1], "label"), [_whole(text, "pixel", column) for column, text in enumerate(pixels)]
     except _FieldError as fault:
         return Refusal(id=id_, reason=fault.reason, detail=fault.detail)
 
@@ -73,21 +73,21 @@ class _FieldError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def _whole(text: str, kind: str, place: int | str = "") -> int:
+def _whole(text: str, kind: str, column: int | str = "") -> int:
     text = text.strip()
     if text.lower() in _MISSING:
-        raise _FieldError(f"{kind} missing", f"{kind}{place} is {text or 'empty'}")
+        raise _FieldError(f"{kind} missing", f"{kind}{column} is {text or 'empty'}")
     if not _NUMBER.fullmatch(text):
-        raise _FieldError(f"{kind} not a number", f"{kind}{place} is {text!r}")
+        raise _FieldError(f"{kind} not a number", f"{kind}{column} is {text!r}")
     value = float(text)
     if not value.is_integer():  # infinite (1e999) included
-        raise _FieldError(f"{kind} not a whole number", f"{kind}{place} is {text}")
-    return int(max(min(value, 2**31), -(2**31)))  # far outside stays outside, and fits an int64
+        raise _FieldError(f"{kind} not a whole number", f"{kind}{column} is {text}")
+    return int(max(min(value, 2**31), -(2**31)))  # a value far outside stays outside, and fits an int64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """What `find_duplicates` decided. Numbers count rows."""
+    """The decisions of `find_duplicates`. Numbers count rows."""
 
     left_out: list[Refusal]  # reason `duplicate` (not bad) or `conflicting labels` (bad)
     counts: dict[str, int]
@@ -101,13 +101,16 @@ def find_duplicates(
     published_test: Sequence[bool],
     classes: Sequence[str],
 ) -> Duplicates:
-    """Decide over rows with the same pixels; a label of -1 is none, another one indexes ``classes``.
+    """Decide what happens to rows with the same pixels.
 
-    - Two labels for the same pixels: all copies are refused, as nobody here knows which is right.
+    - Two labels for the same pixels: all copies are refused, as nobody here knows which label is right.
     - The same label: the first copy stays, so that no image is in two splits or counts twice. A copy in the
-      publisher's own test part goes before one in train, so train is clean of test; that part itself is kept as it
-      was published, its own repetitions too.
-    - Labelled and unlabelled: both stay, as every unlabelled row is to get its prediction; only reported.
+      publisher's own test part is preferred to one in train, so that train holds no test image. The test part itself
+      is kept as it was published, with its repetitions.
+    - Labelled and unlabelled: both stay, as every unlabelled row gets a prediction. They are only reported.
+
+    Args:
+        labels: -1 = none; else an index of ``classes``.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(hashes):
@@ -123,13 +126,14 @@ def find_duplicates(
         if labelled and unlabelled:
             counts["labelled_and_unlabelled"] += len(unlabelled)
             pairs += [(ids[labelled[0]], ids[row]) for row in unlabelled]
-        given = {labels[row] for row in labelled}
-        if len(given) > 1:
+        if len({labels[row] for row in labelled}) > 1:
             counts["conflicting_labels"] += len(labelled)
-            said = ", ".join(f"{ids[row]} says {classes[labels[row]]}" for row in labelled)
-            left_out += [Refusal(id=ids[row], reason=CONFLICTING, detail=said) for row in labelled]
+            detail = ", ".join(f"{ids[row]} says {classes[labels[row]]}" for row in labelled)
+            left_out += [Refusal(id=ids[row], reason=CONFLICTING, detail=detail) for row in labelled]
             continue
-        kept = next((row for row in labelled if published_test[row]), labelled[0] if labelled else None)
+        if not labelled:
+            continue
+        kept = next((row for row in labelled if published_test[row]), labelled[0])
         for row in labelled:
             if row != kept and not published_test[row]:
                 counts["train_in_test" if published_test[kept] else "same_label"] += 1
@@ -139,11 +143,11 @@ def find_duplicates(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """What `find_near_duplicates` found. Numbers count rows."""
+    """The decisions of `find_near_duplicates`. Numbers count rows."""
 
     left_out: list[Refusal]  # reason `near-duplicate of a test image` (not bad)
     counts: dict[str, int]
-    across_classes: list[list[str]]  # the ids of each group with more than one label, all kept
+    across_classes: list[list[str]]  # the ids of each group with more than one label; all stay
 
 
 def find_near_duplicates(
@@ -154,11 +158,11 @@ def find_near_duplicates(
     *,
     refuse_near_test: bool,
 ) -> NearDuplicates:
-    """Decide over labelled rows with the same key, exact duplicates left out before.
+    """Decide what happens to labelled rows with the same key. Exact duplicates have been left out before.
 
-    They all stay, as a shared key means a shared split, but for the publisher's test part, which is not ours to change:
-    a near-duplicate of it in train is left out if ``refuse_near_test``, and only counted if not. Two labels are
-    reported: which one is right, or whether both are, nobody here knows.
+    They all stay, as a shared key means a shared split. The publisher's test part is the exception, as it is not ours
+    to change: a near-duplicate of it in train is left out with ``refuse_near_test``, and only counted without. Groups
+    with two labels are reported, as nobody here knows which label is right, or whether both are.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
@@ -173,8 +177,8 @@ def find_near_duplicates(
         if tested:
             counts["near_train_in_test"] += len(trained)
         if tested and refuse_near_test:
-            said = f"shows what {', '.join(ids[row] for row in tested)} shows, which is kept"
-            left_out += [Refusal(id=ids[row], reason=NEAR_TEST, detail=said) for row in trained]
+            detail = f"shows what {', '.join(ids[row] for row in tested)} shows, which is kept"
+            left_out += [Refusal(id=ids[row], reason=NEAR_TEST, detail=detail) for row in trained]
         if len({labels[row] for row in rows}) > 1:
             counts["near_across_classes"] += len(rows)
             across.append([ids[row] for row in rows])
@@ -182,10 +186,14 @@ def find_near_duplicates(
 
 
 def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: float, where: str) -> None:
-    """Stop when too much of the source is bad; ``refused`` without the mere duplicates.
+    """Stop if too much of the source is bad.
+
+    Args:
+        refused: the bad rows, without mere duplicates.
+        total: all rows of the source.
 
     Raises:
-        ValueError: with the count of every reason, examples, and what to do.
+        ValueError: too much is bad; the message counts every reason, gives examples and says what to do.
     """
     if len(refused) <= max_bad_fraction * total:
         return
@@ -194,17 +202,17 @@ def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: fl
     )
     raise ValueError(
         f"{len(refused):,} of the {total:,} images of {where} are bad ({len(refused) / total:.1%}), more than "
-        f"max_bad_fraction allows ({max_bad_fraction:.1%}). {reasons}. Mend the source, or raise max_bad_fraction to "
-        "go on without them; nothing was written"
+        f"max_bad_fraction allows ({max_bad_fraction:.1%}). {reasons}. Repair the source, or raise max_bad_fraction "
+        "to go on without them; nothing was written"
     )
 
 
 def count_reasons(refused: Iterable[Refusal]) -> dict[str, int]:
-    """Rows per reason, the most frequent first."""
+    """Count the rows of each reason, the most frequent first."""
     return dict(Counter(entry.reason for entry in refused).most_common())
 
 
 def _examples(refused: Sequence[Refusal], reason: str) -> str:
     entries = [entry for entry in refused if entry.reason == reason]
-    shown = ", ".join(f"{entry.id}: {entry.detail}" for entry in entries[:_EXAMPLES])
-    return shown + (", …" if len(entries) > _EXAMPLES else "")
+    examples = ", ".join(f"{entry.id}: {entry.detail}" for entry in entries[:_EXAMPLES])
+    return examples + (", …" if len(entries) > _EXAMPLES else "")

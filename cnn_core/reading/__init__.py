@@ -1,1 +1,1 @@
-"""Read the numbers in pictures: cut a digit out along its mask, classify it, put digits in a row."""
+"""Read the numbers in pictures: cut digits out along their masks, and put the classified digits in order."""

@@ -1,15 +1,15 @@
-"""Digits cut out of photographs and made like those of MNIST: light ink on black, 28 x 28 pixels, in the middle.
+"""Cut digits out of photographs and make them like those of MNIST: light ink on black, centred in 28 x 28 pixels.
 
 LeCun, Cortes and Burges, "The MNIST database of handwritten digits" (http://yann.lecun.com/exdb/mnist): "The original
 black and white images were size normalized to fit in a 20x20 pixel box while preserving their aspect ratio. … the
 images were centered in a 28x28 image by computing the center of mass of the pixels, and translating the image so as to
 position this point at the center of the 28x28 field."
 
-Ink is float32 (H, W), 0 = ground, 1 = full. How it is got decides how well a digit is read:
+Ink is float32 (H, W), 0 = background, 1 = full. How it is measured decides how well a digit is read:
 
-    ink_of_mask      the mask's own shape
-    ink_by_contrast  the pixels in and near the mask, by how far their colour lies from the ground's to the digit's
-    ink_in_box       without a mask: the pixels of a box, parted in two by their colour
+    ink_of_mask      the shape of the mask
+    ink_by_contrast  the pixels in and near the mask, by the distance of their colour from the background's
+    ink_in_box       without a mask: the pixels of a box, divided in two by their brightness
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ from cnn_core.annotations.masks import mask_box
 InkSource = Literal["contrast", "mask"]
 SIDE, BOX = 28, 20  # pixels of MNIST's field, and of the longer side of a digit in it
 REACH = 0.12  # of a digit's height: how far around a mask its ink is looked for
-_LEAST, _FULL = 0.4, 0.8  # of the way from the ground's colour to the digit's: no ink below, full ink above
-_MORE = 0.03  # of its height, by which a box is widened, so that some ground is around the digit
-_EDGE = 0.12  # of a box's sides: what of it counts as its frame, where ground is likelier than ink
+_NONE, _FULL = 0.4, 0.8  # of the way from the background's colour to the digit's: no ink below, full ink above
+_MARGIN = 0.03  # of its height, by which a box is widened, so that some background is around the digit
+_EDGE = 0.12  # of a box's sides: the width of its frame, where background is likelier than ink
 
 
 def cut_out(
     image: np.ndarray, box: Sequence[float], mask: np.ndarray | None, ink: InkSource = "contrast"
 ) -> np.ndarray:
-    """One digit of an image as MNIST would have it: uint8 (28, 28).
+    """Cut one digit out of an image in the form of MNIST, uint8 (28, 28).
 
     Args:
-        image: uint8 (H, W, 3). box: xyxy, in its pixels. mask: bool (H, W), or None: the box alone.
+        image: uint8 (H, W, 3).
+        box: xyxy, in its pixels.
+        mask: bool (H, W); None = use the box alone.
     """
     if mask is None or not mask.any():
-        return mnist_glyph(ink_in_box(image[window(box, image.shape, margin=_MORE)]))
+        return mnist_glyph(ink_in_box(image[window(box, image.shape, margin=_MARGIN)]))
     part = window(mask_box(mask), image.shape, margin=4 * REACH)
     return mnist_glyph(ink_of_mask(mask[part]) if ink == "mask" else ink_by_contrast(image[part], mask[part]))
 
 
 def mnist_glyph(ink: np.ndarray) -> np.ndarray:
-    """Ink (H, W) as uint8 (28, 28): its longer side made 20 pixels, its centre of mass put in the middle.
+    """Scale ink (H, W) to a longer side of 20 pixels and put its centre of mass in the middle of uint8 (28, 28).
 
-    All black where there is no ink. The shift is of whole pixels, as in MNIST itself, whose images come back as they
-    were.
+    Without ink it is all black. The shift is by whole pixels, as in MNIST itself, whose images come back unchanged.
     """
     field = np.zeros((SIDE, SIDE), np.uint8)
     if not ink.any():
@@ -67,39 +68,40 @@ def mnist_glyph(ink: np.ndarray) -> np.ndarray:
 
 
 def _resized(ink: np.ndarray) -> np.ndarray:
-    """With the longer side `BOX`; made smaller by the mean of the pixels, which is what smooths MNIST's edges."""
+    """Scale the longer side to `BOX`. Reduction takes the mean of the pixels, which gives MNIST's smooth edges."""
     scale = BOX / max(ink.shape)
     if scale == 1:
         return ink
     height, width = (max(1, round(side * scale)) for side in ink.shape)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(np.ascontiguousarray(ink, np.float32), (width, height), interpolation=how)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.resize(np.ascontiguousarray(ink, np.float32), (width, height), interpolation=interpolation)
     return small / max(float(small.max()), 1e-6)  # a thin stroke would come out grey
 
 
 def window(box: Sequence[float], shape: tuple[int, ...], *, margin: float) -> tuple[slice, slice]:
-    """Rows and columns of an image that a box (xyxy) covers, widened by ``margin`` of its height; at least a pixel."""
-    more = margin * (box[3] - box[1])
-    left, top = (max(0, int(np.floor(value - more))) for value in box[:2])
-    right, bottom = (int(np.ceil(value + more)) for value in box[2:])
+    """The rows and columns that a box (xyxy) covers, widened by ``margin`` of its height; at least one pixel."""
+    extra = margin * (box[3] - box[1])
+    left, top = (max(0, int(np.floor(value - extra))) for value in box[:2])
+    right, bottom = (int(np.ceil(value + extra)) for value in box[2:])
     top, left = min(top, shape[0] - 1), min(left, shape[1] - 1)
     return slice(top, max(top + 1, min(bottom, shape[0]))), slice(left, max(left + 1, min(right, shape[1])))
 
 
 def ink_of_mask(mask: np.ndarray) -> np.ndarray:
-    """bool (H, W) -> its shape as ink."""
+    """A mask, bool (H, W), as ink."""
     return mask.astype(np.float32)
 
 
 def ink_by_contrast(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The ink in and near a mask, by colour: sharper than the mask, whose edge lies up to some pixels off.
+    """Measure the ink in and near a mask by colour. It is sharper than the mask, whose edge may be some pixels off.
 
-    The digit's colour is the median inside the mask's inner half, the ground's that of a ring around it; a pixel's ink
-    is how far along the way from the one to the other its colour lies. So dark on light and light on dark come out
-    alike, and what is neither near the mask nor of the digit's colour is left out.
+    The digit's colour is the median in the mask's inner half, the background's that of a ring around it. A pixel's ink
+    says how far its colour lies from the background's towards the digit's. So dark digits on light and light ones on
+    dark give the same, and pixels that are neither near the mask nor of the digit's colour are left out.
 
     Args:
-        pixels: uint8 (H, W, 3), with some ground around the mask. mask: bool (H, W), not empty.
+        pixels: uint8 (H, W, 3), with some background around the mask.
+        mask: bool (H, W), not empty.
     """
     if mask.all():
         return ink_of_mask(mask)
@@ -112,23 +114,22 @@ def ink_by_contrast(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     ring = (outside > reach) & (outside <= 3 * reach)
     if not ring.any():
         return ink_of_mask(mask)
-    digit, ground = np.median(colours[core], axis=0), np.median(colours[ring], axis=0)
-    way = digit - ground
-    if (length := float(way @ way)) < 1:
+    digit, background = np.median(colours[core], axis=0), np.median(colours[ring], axis=0)
+    direction = digit - background
+    if (length := float(direction @ direction)) < 1:
         return ink_of_mask(mask)
-    ink = ((colours - ground) @ way / length - _LEAST) / (_FULL - _LEAST)
+    ink = ((colours - background) @ direction / length - _NONE) / (_FULL - _NONE)
     return np.where(outside <= reach, ink.clip(0, 1), 0).astype(np.float32)
 
 
 def ink_in_box(pixels: np.ndarray) -> np.ndarray:
-    """The ink in a box: the pixels parted in two by their brightness (Otsu, 1979), the frame's side being the ground.
+    """Measure the ink in a box: its pixels are divided in two by brightness (Otsu, 1979); the frame is background.
 
     Args:
-        pixels: uint8 (H, W, 3), the box's.
+        pixels: uint8 (H, W, 3), those of the box.
     """
     grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    _, light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    light = light.astype(bool)
+    light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1].astype(bool)
     if light.all() or not light.any():
         return np.zeros(grey.shape, np.float32)
     edge = max(1, round(_EDGE * min(grey.shape)))
@@ -137,4 +138,4 @@ def ink_in_box(pixels: np.ndarray) -> np.ndarray:
     digit = light if light[frame].mean() < 0.5 else ~light
     high, low = float(grey[digit].mean()), float(grey[~digit].mean())
     ink = (grey.astype(np.float32) - low) / (high - low)
-    return ((ink - _LEAST) / (_FULL - _LEAST)).clip(0, 1)
+    return ((ink - _NONE) / (_FULL - _NONE)).clip(0, 1)

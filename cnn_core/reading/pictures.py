@@ -1,4 +1,4 @@
-"""Pictures with the digits that were cut out of them, as the classifier saw them, and what it read."""
+"""Draw pictures with the digits that were cut out of them, in the form that the classifier saw."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from cnn_core.drawing.colours import Colour
 from cnn_core.drawing.contact_sheet import contact_sheet
 
 ACROSS = 6
-_SIDE = 224  # pixels that a picture's longer side is drawn at
+_SIDE = 224  # pixels of a picture's longer side when drawn
 _STRIP = 5  # digits below a picture, at most
-_GLYPH = 44  # pixels that each is drawn at
+_GLYPH = 44  # pixels of each digit's side when drawn
 
 
 def draw_example(
     image: np.ndarray, masks: Sequence[np.ndarray | None], boxes: np.ndarray, glyphs: np.ndarray, colours: list[Colour]
 ) -> np.ndarray:
-    """uint8 (3, 272, 224): the picture with its digits outlined, and below it what the classifier saw.
+    """Draw a picture with its digits outlined, and below it what the classifier saw: uint8 (3, 272, 224).
 
     Args:
-        image: uint8 (H, W, 3). masks: bool (H, W), one a digit in reading order, or None: its box is drawn.
-        glyphs: uint8 (N, 28, 28). colours: of the outlines.
+        image: uint8 (H, W, 3).
+        masks: bool (H, W), one for each digit in reading order; None = draw its box.
+        glyphs: uint8 (N, 28, 28).
+        colours: of the outlines.
     """
     scale = _SIDE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -34,9 +36,9 @@ def draw_example(
     for mask, box, colour in zip(masks, boxes, colours, strict=True):
         _outline(picture, mask, box * scale, colour)
     canvas[: size[1], : size[0]] = picture
-    for place, glyph in enumerate(glyphs[:_STRIP]):
+    for index, glyph in enumerate(glyphs[:_STRIP]):
         large = cv2.resize(glyph, (_GLYPH, _GLYPH), interpolation=cv2.INTER_NEAREST)
-        canvas[-_GLYPH:, _GLYPH * place : _GLYPH * (place + 1)] = large[..., None]
+        canvas[-_GLYPH:, _GLYPH * index : _GLYPH * (index + 1)] = large[..., None]
     return canvas.transpose(2, 0, 1)
 
 
@@ -46,17 +48,17 @@ def _outline(picture: np.ndarray, mask: np.ndarray | None, box: np.ndarray, colo
         cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, 2)
         return
     large = cv2.resize(mask.astype(np.float32), picture.shape[1::-1]) > 0.5
-    found, _ = cv2.findContours(large.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, found, -1, colour, 1, cv2.LINE_AA)
+    contours, _ = cv2.findContours(large.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, colour, 1, cv2.LINE_AA)
 
 
 def outline_colours(right: Sequence[bool | None]) -> list[Colour]:
-    """Of digits that are read right, wrong, or (None) that nobody knows the truth of."""
-    return [MISSED if known is None else RIGHT if known else WRONG for known in right]
+    """Colours for digits that are read right or wrong, or (None) whose truth is unknown."""
+    return [MISSED if correct is None else RIGHT if correct else WRONG for correct in right]
 
 
 def write_examples(path: str | Path, pictures: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
-    """A PNG of `draw_example`s with what was read and what is there below each."""
+    """Write a PNG of pictures by `draw_example`, with what was read and the truth below each."""
     names = list(pictures)
     rows = [names[start : start + ACROSS] for start in range(0, len(names), ACROSS)]
     contact_sheet(

@@ -1,7 +1,7 @@
-"""Light, sheet and camera of the generated scenes (scenes.py): what all six classes share.
+"""Light, sheet and camera of the generated scenes (`synthetic.scenes`), which all six classes share.
 
 The same light falls on every class and the same camera takes its picture, so that neither tells the class. Points are
-in units of the sheet's side, (0, 0) its top left corner; colours are RGB in 0..1 as they look in plain daylight.
+in units of the sheet's side, with (0, 0) its top left corner. Colours are RGB in 0..1 as they look in plain daylight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rgb = tuple[float, float, float]
 Ink = tuple[int, int, int]
 T = TypeVar("T")
 
-# time of day: how often, the sky above, the sky low down, the light on things, haze, share of windows that are lit
+# time of day: its frequency, the sky overhead, the sky at the horizon, the light on things, haze, share of lit windows
 TIMES: dict[str, tuple[float, Rgb, Rgb, Rgb, float, float]] = {
     "day": (0.38, (0.25, 0.47, 0.80), (0.72, 0.85, 0.95), (1.00, 0.98, 0.94), 0.35, 0.04),
     "dusk": (0.20, (0.30, 0.28, 0.50), (0.98, 0.62, 0.38), (0.80, 0.60, 0.52), 0.5, 0.35),
@@ -29,33 +29,35 @@ TIMES: dict[str, tuple[float, Rgb, Rgb, Rgb, float, float]] = {
 
 
 def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
-    return choices[rng.integers(len(choices))]
+    """Draw one of the choices, all with the same probability."""
+    return choices[int(rng.integers(len(choices)))]
 
 
 def rgb(colour: Rgb) -> np.ndarray:
-    """(3,) float32: all pictures are reckoned in it, in half the time of float64."""
+    """A colour as float32 (3,). All pictures are computed in float32, which takes half the time of float64."""
     return np.array(colour, np.float32)
 
 
 def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """``first`` where ``share`` is 0, ``second`` where it is 1."""
+    """Blend: ``first`` where ``share`` is 0, ``second`` where it is 1."""
     return first + (second - first) * share
 
 
 def chance(rng: np.random.Generator, probability: float) -> bool:
+    """Draw True with this probability."""
     return bool(rng.random() < probability)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Light:
-    """One moment's light.
+    """The light of one moment.
 
     Attributes:
         top, low: the sky's colours overhead and at the horizon, (3,).
-        ambient: what a white thing looks like, (3,).
-        haze: how soon things pale into ``low`` with their depth.
+        ambient: the colour of a white thing, (3,).
+        haze: how fast things fade into ``low`` with their depth.
         lit: the share of windows and lamps that shine.
-        side: -1.0 when the sun stands left, 1.0 right.
+        side: -1.0 if the sun is on the left, 1.0 on the right.
     """
 
     time: str
@@ -93,7 +95,7 @@ class Canvas:
         self.rows = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None]  # y of each row of pixels, (size, 1)
 
     def ink(self, colour: Rgb, depth: float = 0.0, vary: float = 0.0) -> Ink:
-        """``colour`` in this light at ``depth`` (0 near, 1 far), its brightness varied by up to the share ``vary``."""
+        """A colour in this light at ``depth`` (0 near, 1 far), its brightness varied by up to the share ``vary``."""
         gain, clear = 1 + vary * (2 * self.rng.random() - 1), math.exp(-depth * self.light.haze)
         red, green, blue = (
             min(255, int(255 * (part * gain * light * clear + low * (1 - clear))))
@@ -102,7 +104,7 @@ class Canvas:
         return red, green, blue
 
     def shade(self, colours: np.ndarray, depth: float = 0.0) -> np.ndarray:
-        """(..., 3) colours in this light at ``depth``."""
+        """Colours (..., 3) in this light at ``depth``."""
         clear = math.exp(-depth * self.light.haze)
         return colours * (self.light.ambient * clear) + self.light.low * (1 - clear)
 
@@ -124,7 +126,7 @@ class Canvas:
         self.draw.ellipse(((x - across) * size, (y - down) * size, (x + across) * size, (y + down) * size), fill=ink)
 
     def paint(self, colours: np.ndarray, mask: np.ndarray | None = None, start: int = 0) -> None:
-        """Lay (rows, size, 3) colours as they are to look, 0..1, over the sheet from row ``start`` on.
+        """Paint final colours (rows, size, 3), 0..1, over the sheet from row ``start`` on.
 
         Args:
             mask: opacities 0..1 that broadcast to (rows, size).
@@ -140,7 +142,7 @@ class Canvas:
 def noise(
     rng: np.random.Generator, size: int, *, cells: float, octaves: int = 4, stretch: float = 1.0, rough: float = 0.55
 ) -> np.ndarray:
-    """Fractal noise, (size, size) float32 around 0, most of it in -1..1; ``stretch`` > 1 lengthens it sideways."""
+    """Fractal noise, float32 (size, size) around 0, most of it in -1..1; ``stretch`` > 1 lengthens it sideways."""
     total, weight = np.zeros((size, size), np.float32), 1.0
     for octave in range(octaves):
         fine, long = cells * 2**octave, stretch**0.5
@@ -154,14 +156,14 @@ def noise(
 def ground_noise(
     rng: np.random.Generator, size: int, horizon: float, *, cells: float, stretch: float, octaves: int = 4
 ) -> np.ndarray:
-    """``noise`` that lies on level ground: ever flatter up to the row of the horizon, (size, size)."""
+    """`noise` in perspective on level ground, ever flatter up to the row of the horizon, (size, size)."""
     flat = noise(rng, size, cells=cells, stretch=stretch, octaves=octaves)
     below = np.clip((np.arange(size) + 0.5) / size - horizon, 0.004, None)
     return flat[(size * 0.13 / below).astype(int) % size]
 
 
 def ridge(rng: np.random.Generator, size: int, *, rough: float, peaks: int = 2) -> np.ndarray:
-    """A range's outline by midpoint displacement, (size,) in 0..1, 1 its highest peak."""
+    """The outline of a mountain range by midpoint displacement, (size,) in 0..1; 1 is its highest peak."""
     line, spread = rng.random(2 * peaks + 1), 0.5
     line[1::2] += 0.6
     while len(line) < size:
@@ -173,7 +175,7 @@ def ridge(rng: np.random.Generator, size: int, *, rough: float, peaks: int = 2) 
 
 
 def sky(c: Canvas, horizon: float) -> None:
-    """Sky over the whole sheet, lowest at the horizon: a gradient, sun or moon or stars, clouds."""
+    """Paint a sky over the sheet: a gradient down to the horizon, sun or moon or stars, clouds."""
     rng, light, size = c.rng, c.light, c.size
     down = np.clip(c.rows / max(horizon, 0.1), 0, 1)[..., None] ** rng.uniform(0.6, 1.8)
     colours = np.broadcast_to(mix(light.top, light.low, down), (size, size, 3))
@@ -196,7 +198,7 @@ def sky(c: Canvas, horizon: float) -> None:
 
 
 def photograph(c: Canvas, side: int) -> np.ndarray:
-    """The sheet as a camera takes it, uint8 (side, side, 3): cut-out, tilt, lens, exposure, colour cast, grain."""
+    """Photograph the sheet, uint8 (side, side, 3): cut-out, tilt, lens, exposure, colour cast, grain."""
     rng = c.rng
     tilt = math.radians(rng.normal(0, 3))
     across = rng.uniform(0.74, 0.98) / (abs(math.sin(tilt)) + math.cos(tilt))  # always inside the sheet
@@ -205,17 +207,17 @@ def photograph(c: Canvas, side: int) -> np.ndarray:
     cos, sin = across * c.size / (2 * side) * math.cos(tilt), across * c.size / (2 * side) * math.sin(tilt)
     corner = (x * c.size - (cos - sin) * side, y * c.size - (cos + sin) * side)
     matrix = (cos, -sin, corner[0], sin, cos, corner[1])
-    taken = c.image.transform((2 * side, 2 * side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR).reduce(2)
+    photo = c.image.transform((2 * side, 2 * side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR).reduce(2)
     if chance(rng, 0.3):
-        taken = taken.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9) * side / 100))
-    taken = ImageEnhance.Color(taken).enhance(rng.uniform(0.4, 1.4))
-    pixels = np.asarray(taken, np.float32) / 255
+        photo = photo.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9) * side / 100))
+    photo = ImageEnhance.Color(photo).enhance(rng.uniform(0.4, 1.4))
+    pixels = np.asarray(photo, np.float32) / 255
     if chance(rng, 0.5):
         pixels = pixels[:, ::-1]
     reach = np.linspace(-1, 1, side, dtype=np.float32) ** 2
     pixels = pixels * (1 - rng.uniform(0, 0.25) * (reach[:, None] + reach)[..., None])
-    wanted = rng.uniform(0.16, 0.38) if c.light.time == "night" else rng.uniform(0.32, 0.64)
-    gain = (wanted / max(float(pixels.mean()), 0.02)) ** 0.7  # the camera's meter, which is not always right
+    mean = rng.uniform(0.16, 0.38) if c.light.time == "night" else rng.uniform(0.32, 0.64)
+    gain = (mean / max(float(pixels.mean()), 0.02)) ** 0.7  # the camera's meter, which is not always right
     pixels = pixels * (gain * np.exp(0.08 * rng.standard_normal(3, np.float32)))
     pixels = pixels.clip(0, 1) ** math.exp(rng.normal(0, 0.2))
     pixels = pixels + rng.uniform(0, 0.08) * (0.7 - pixels)  # veiling glare

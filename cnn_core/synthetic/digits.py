@@ -1,4 +1,4 @@
-"""Digits in a row, as a house number is hung: sizes, places, what of each stays visible, colours (compose.py)."""
+"""Digits in a row, like those of a house number: sizes, positions, what of each is visible, colours."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from cnn_core.synthetic.canvas import Rgb, chance, pick, rgb
 from cnn_core.synthetic.walls import RowPlace
 
-INK = 0.4  # of full ink: from here on a pixel belongs to the digit
-SPECK = 0.06  # of a digit's ink: smaller parts that stand alone are no stroke
-WIDEST = 1.4  # width of a digit, as share of its height; wider ones are narrowed
+INK = 0.4  # of full ink: a pixel with at least this much belongs to the digit
+SPECK = 0.06  # of a digit's ink: smaller separate parts are no stroke
+WIDEST = 1.4  # width of a digit as a share of its height; wider ones are narrowed
 MARGIN = 0.03  # of the side, between the row and the picture's edge
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 COLOURS: tuple[Rgb, ...] = (
@@ -25,7 +25,7 @@ COLOURS: tuple[Rgb, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowStyle:
-    """How rows are hung, in pixels; what each number means stands in `cnn_core.synthetic.picture.ComposeParams`."""
+    """How rows are arranged, in pixels; `cnn_core.synthetic.picture.ComposeParams` says what each number means."""
 
     height: tuple[float, float]
     smallest: float
@@ -39,8 +39,13 @@ class RowStyle:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """A digit as it lies in the picture: ``alpha`` float32 (h, w) in 0..1, its upper left pixel at (``x``, ``y``),
-    and ``visible`` bool (h, w), where it is seen: none of it lies outside the picture."""
+    """A digit in the picture, entirely inside it.
+
+    Attributes:
+        x, y: its upper left pixel.
+        alpha: float32 (h, w) in 0..1.
+        visible: bool (h, w), where no other digit covers it.
+    """
 
     x: int
     y: int
@@ -49,13 +54,13 @@ class Stamp:
 
     @property
     def area(self) -> tuple[slice, slice]:
-        """Rows and columns of the picture."""
+        """Its rows and columns in the picture."""
         height, width = self.alpha.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
 def remove_specks(ink: np.ndarray) -> np.ndarray:
-    """A digit without the separate dots that its scan brought along, which would widen its box.
+    """Remove separate dots, which come from scanning and would widen the digit's box.
 
     Args:
         ink: float32 (h, w) in 0..1, with a pixel of at least `INK`.
@@ -72,13 +77,13 @@ def remove_specks(ink: np.ndarray) -> np.ndarray:
 def lay_row(
     rng: np.random.Generator, inks: Sequence[np.ndarray], side: int, style: RowStyle
 ) -> tuple[RowPlace, list[np.ndarray]]:
-    """Hang digits in a row, left to right, wholly inside a square picture.
+    """Arrange digits in a row, left to right, entirely inside a square picture.
 
     Args:
         inks: float32 (h, w) in 0..1 each, with a pixel of at least `INK`; one at least.
 
     Returns:
-        The row's place, and a 2 x 3 matrix a digit from its pixels to the picture's.
+        The row's place, and for each digit a 2 x 3 matrix from its pixels to the picture's.
     """
     tall = max(style.smallest, math.exp(rng.uniform(*np.log(style.height))))
     turns = np.radians(rng.uniform(-style.rotation, style.rotation, len(inks)))
@@ -108,7 +113,7 @@ def lay_row(
 
 
 def _shape(ink: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix (2, 3) that turns a digit about its middle and makes its ink 1 high, and the span that this then has."""
+    """A matrix (2, 3) that turns a digit about its centre and makes its ink 1 high, and the span of the result."""
     rows, columns = np.nonzero(ink >= INK)
     top, left = rows.min() - 0.5, columns.min() - 0.5
     height, width = rows.max() + 0.5 - top, columns.max() + 0.5 - left
@@ -116,13 +121,13 @@ def _shape(ink: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
     matrix = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]) * scale
     shift = -matrix @ (left + width / 2, top + height / 2)
     points = matrix @ np.stack([columns, rows]) + shift[:, None]
-    reach = np.abs(matrix).sum(axis=1)  # of a pixel to each side: smoothed ink reaches as far
+    reach = np.abs(matrix).sum(axis=1)  # of a pixel to each side, as smoothed ink extends so far
     span = np.concatenate([points.min(axis=1) - reach, points.max(axis=1) + reach])
     return np.column_stack([matrix, shift]), span
 
 
 def _gaps(rng: np.random.Generator, widths: np.ndarray, style: RowStyle) -> np.ndarray:
-    """Between neighbours, in units of the height; less than 0 where one covers a part of the other."""
+    """The gaps between neighbours, in units of the height; negative where one covers a part of the other."""
     common = rng.uniform(*style.spacing)
     gaps = np.clip(common * rng.uniform(0.7, 1.3, len(widths) - 1), *style.spacing)
     covers = rng.random(len(gaps)) < style.overlap_rate
@@ -131,15 +136,15 @@ def _gaps(rng: np.random.Generator, widths: np.ndarray, style: RowStyle) -> np.n
 
 
 def stamp_row(inks: Sequence[np.ndarray], matrices: Sequence[np.ndarray], side: int) -> list[Stamp]:
-    """The digits as they lie; where two meet, the later one is seen."""
-    taken = np.zeros((side, side), bool)
+    """Draw the digits at their positions. Where two overlap, the later one is visible."""
+    covered = np.zeros((side, side), bool)
     stamps: list[Stamp] = []
     for ink, matrix in zip(reversed(inks), reversed(matrices), strict=True):
         x, y, alpha = _warp(ink, matrix, side)
         rows, columns = slice(y, y + alpha.shape[0]), slice(x, x + alpha.shape[1])
-        own = alpha >= 0.5
-        stamps.append(Stamp(x=x, y=y, alpha=alpha, visible=own & ~taken[rows, columns]))
-        taken[rows, columns] |= own
+        opaque = alpha >= 0.5
+        stamps.append(Stamp(x=x, y=y, alpha=alpha, visible=opaque & ~covered[rows, columns]))
+        covered[rows, columns] |= opaque
     return stamps[::-1]
 
 
@@ -155,14 +160,16 @@ def _warp(ink: np.ndarray, matrix: np.ndarray, side: int) -> tuple[int, int, np.
 
 
 def colour_of_luma(colour: Rgb, luma: float) -> np.ndarray:
-    """A colour of this hue whose luma is just ``luma``: darkened, or mixed with white. float32 (3,)"""
-    made = rgb(colour)
-    found = float(made @ LUMA)
-    return made * (luma / found) if found >= luma else made + (1 - made) * ((luma - found) / (1 - found))
+    """Darken a colour, or mix it with white, so that its luma is exactly ``luma``; float32 (3,)."""
+    original = rgb(colour)
+    original_luma = float(original @ LUMA)
+    if original_luma >= luma:
+        return original * (luma / original_luma)
+    return original + (1 - original) * ((luma - original_luma) / (1 - original_luma))
 
 
 def digit_colours(rng: np.random.Generator, count: int) -> list[Rgb]:
-    """One colour for all of a row; in one row of ten each digit has its own."""
+    """Draw one colour for all digits of a row; in one row of ten each digit has its own."""
     if chance(rng, 0.1):
         return [pick(rng, COLOURS) for _ in range(count)]
     return [pick(rng, COLOURS)] * count

@@ -1,4 +1,4 @@
-"""What lies below and behind in the generated scenes (scenes.py): level ground, water, ice and mountain ranges."""
+"""Ground and background of the generated scenes (`synthetic.scenes`): level ground, water, ice, mountain ranges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SNOW: Rgb = (0.95, 0.97, 1.0)
 
 
 def ground(c: Canvas, horizon: float, colours: tuple[Rgb, ...] = GROUNDS) -> None:
-    """Level ground below the horizon: grass, earth, snow, stone or sand in two tones."""
+    """Paint level ground below the horizon: grass, earth, snow, stone or sand in two tones."""
     rng = c.rng
     start = max(0, int(horizon * c.size))
     share = np.clip(0.3 + 0.35 * ground_noise(rng, c.size, horizon - 0.03, cells=8, stretch=3)[start:], 0, 1)[..., None]
@@ -37,7 +37,7 @@ def ground(c: Canvas, horizon: float, colours: tuple[Rgb, ...] = GROUNDS) -> Non
 
 
 def water(c: Canvas, horizon: float) -> None:
-    """Water below the horizon: mirrors the sky, darker and greener near, crests and glitter."""
+    """Paint water below the horizon. It mirrors the sky, is darker and greener close by, and has crests and glitter."""
     rng, size, light = c.rng, c.size, c.light
     start = int(horizon * size)
     waves = ground_noise(rng, size, horizon - 0.01, cells=rng.uniform(3, 8), stretch=rng.uniform(6, 20))[start:]
@@ -54,7 +54,7 @@ def water(c: Canvas, horizon: float) -> None:
 
 
 def ice_colours(c: Canvas, cracks: np.ndarray, tone: np.ndarray) -> np.ndarray:
-    """Colours of ice (size, size, 3): blue where ``cracks`` crosses 0, grey with debris where ``tone`` is high."""
+    """The colours of ice, (size, size, 3): blue where ``cracks`` crosses 0, grey with debris where ``tone`` is high."""
     rng = c.rng
     deep, width = rgb(pick(rng, ((0.16, 0.45, 0.66), (0.30, 0.60, 0.74), (0.22, 0.32, 0.42)))), rng.uniform(0.1, 0.22)
     open_ = np.exp(-((cracks / width) ** 2))[..., None]
@@ -66,14 +66,14 @@ def ice_colours(c: Canvas, cracks: np.ndarray, tone: np.ndarray) -> np.ndarray:
 def mountain_range(
     c: Canvas, foot: float, tall: float, depth: float, *, snow: float = 0.2, colour: Rgb | None = None
 ) -> None:
-    """A range that rises by ``tall`` over ``foot``; the upper share ``snow`` of it white, woods at its foot."""
+    """Paint a range that rises by ``tall`` over ``foot``. Its upper share ``snow`` is white; woods are at its foot."""
     rng, size = c.rng, c.size
     top = foot - tall * (0.2 + 0.8 * ridge(rng, size, rough=rng.uniform(0.42, 0.62), peaks=int(rng.integers(1, 4))))
     first, last = max(0, int(top.min() * size)), min(size, int((foot + 0.15) * size))
     rows = c.rows[first:last]
     form = noise(rng, size, cells=rng.uniform(3, 6), octaves=5, stretch=rng.uniform(0.4, 1.0), rough=0.6)
     drift = (np.arange(size)[None] + ((rows - top) * size * rng.uniform(-0.7, 0.7)).astype(int)) % size
-    form = form[np.arange(first, last)[:, None], drift]  # spurs run down aslant
+    form = form[np.arange(first, last)[:, None], drift]  # spurs run down at an angle
     step = max(1, size // 100)
     lit = np.clip(0.82 + (np.roll(form, step, 1) - form) * c.light.side * 1.6, 0.3, 1.25)[..., None]
     up = (foot - rows) / tall

@@ -1,10 +1,11 @@
-"""Composed scenes: ingested digits hung as house numbers on generated walls, with exact boxes, classes and masks.
+"""House numbers: ingested digits composed on generated walls, with exact boxes, classes and masks.
 
-So detection and segmentation have truth to be measured against with nothing downloaded. Pictures of a split bear digits
-of the same split of the RAW set only. Written in the shared schema (annotations.py) and as Ultralytics' data set:
+They give detection and segmentation a truth to be measured against without a download. Pictures of a split bear only
+digits of the same split of the RAW set. The set is written in the shared schema (`annotations.tables`) and in the form
+of Ultralytics:
 
     data/composed/numbers/images/<split>/000001.jpg …   labels/<split>/000001.txt …   data.yaml
-                          images.parquet    with the further column text: the number, read from left to right
+                          images.parquet    with the further column text: the number from left to right
                           objects.parquet   with source_id (the digit's id in the RAW set) and position (0 = leftmost)
                           manifest.json     written last; it says that the set is generated
 """
@@ -34,12 +35,12 @@ from cnn_core.files import sha256_files, whole_folder, write_json
 from cnn_core.synthetic.digits import INK, remove_specks
 from cnn_core.synthetic.picture import ComposedPicture, ComposeParams, draw_picture
 
-_SCENE, _COUNTS, _ORDER = range(3)  # what a random stream is for
+_SCENE, _COUNTS, _ORDER = range(3)  # the purposes of the random streams
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DigitInks:
-    """The digits of one split: ``inks`` float32 (N, h, w) in 0..1, ``labels`` int64 (N,) and their ``ids``."""
+    """The digits of one split: ``inks`` float32 (N, h, w) in 0..1, ``labels`` int64 (N,), and their ``ids``."""
 
     inks: np.ndarray
     labels: np.ndarray
@@ -47,7 +48,7 @@ class DigitInks:
 
 
 def read_digits(folder: str | Path, split: str) -> DigitInks:
-    """The digits of a RAW set's split, without specks beside the digit; an image without ink is left out.
+    """Read the digits of a RAW set's split. Specks are removed, and images without ink are left out.
 
     Raises:
         ValueError: the set is missing, or its split has no image with ink.
@@ -56,27 +57,27 @@ def read_digits(folder: str | Path, split: str) -> DigitInks:
     if not rows.ids:
         raise ValueError(f"{folder} has no images of the split {split}; raise {split}_fraction of the stage ingest")
     inks = decode_images(rows.images, "L")[:, 0].astype(np.float32) / 255
-    kept = np.flatnonzero(inks.max(axis=(1, 2)) >= INK)
-    if not len(kept):
+    inked = np.flatnonzero(inks.max(axis=(1, 2)) >= INK)
+    if not len(inked):
         raise ValueError(f"{folder}: no image of the split {split} has light ink on a dark ground")
     return DigitInks(
-        inks=np.stack([remove_specks(ink) for ink in inks[kept]]),
-        labels=rows.labels[kept],
-        ids=[rows.ids[number] for number in kept],
+        inks=np.stack([remove_specks(ink) for ink in inks[inked]]),
+        labels=rows.labels[inked],
+        ids=[rows.ids[number] for number in inked],
     )
 
 
 def chosen_digits(scene: int, total: int, params: ComposeParams, split: str) -> np.ndarray:
-    """Which of a split's ``total`` digits the picture number ``scene`` bears, left to right.
+    """Choose which of a split's ``total`` digits picture number ``scene`` bears, left to right.
 
-    A function of its arguments alone, and yet all digits are used equally often: the numbers of digits come in cycles,
-    so it is known how many all earlier pictures bear, and all digits are gone through in ever new orders.
+    The result depends on the arguments alone, and yet all digits are used equally often: the numbers of digits come in
+    cycles, so it is known how many all earlier pictures bear, and all digits are gone through in ever new orders.
     """
     part, counts = SPLITS.index(split), np.arange(params.digits_min, params.digits_max + 1)
-    cycle, place = divmod(scene, len(counts))
+    cycle, index = divmod(scene, len(counts))
     counts = np.random.default_rng([params.seed, part, _COUNTS, cycle]).permutation(counts)
-    start = cycle * int(counts.sum()) + int(counts[:place].sum())
-    slots = range(start, start + int(counts[place]))
+    start = cycle * int(counts.sum()) + int(counts[:index].sum())
+    slots = range(start, start + int(counts[index]))
     orders = [_order(params.seed, part, slot // total, total)[slot % total] for slot in slots]
     return np.array(orders, np.int64)
 
@@ -89,7 +90,7 @@ def _order(seed: int, part: int, turn: int, total: int) -> np.ndarray:
 def compose_picture(
     scene: int, digits: DigitInks, params: ComposeParams, split: str
 ) -> tuple[ComposedPicture, np.ndarray]:
-    """Picture number ``scene`` of a split, and which digits it bears, left to right."""
+    """Compose picture number ``scene`` of a split; also give the indices of its digits, left to right."""
     chosen = chosen_digits(scene, len(digits.ids), params, split)
     rng = np.random.default_rng([params.seed, SPLITS.index(split), _SCENE, scene])
     return draw_picture(rng, digits.inks[chosen], params), chosen
@@ -98,9 +99,9 @@ def compose_picture(
 def compose(
     params: ComposeParams, folder: str | Path, *, on_progress: Callable[[int], Any] = lambda _: None
 ) -> dict[str, Any]:
-    """Write the whole set to ``folder`` (this module's head shows it) and give its manifest.
+    """Write the set to ``folder`` (see the docstring of this module) and return its manifest.
 
-    The same parameters and digits give the same pictures, and asking for more of them changes none.
+    The same parameters and digits give the same pictures, and asking for more pictures changes none of them.
 
     Raises:
         ValueError: the RAW set is missing or has no digits of a split.
@@ -118,17 +119,17 @@ def compose(
                 images.append(image)
                 objects += rows
                 on_progress(1)
-        shown, found = images_table(images), objects_table(objects)
-        write_images(partial / "images.parquet", shown)
-        write_objects(partial / "objects.parquet", found)
-        write_yolo(partial, shown, found, classes, masks=True)
+        image_rows, object_rows = images_table(images), objects_table(objects)
+        write_images(partial / "images.parquet", image_rows)
+        write_objects(partial / "objects.parquet", object_rows)
+        write_yolo(partial, image_rows, object_rows, classes, masks=True)
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "set": "numbers",
             "generated": True,
             "classes": classes,
             "counts": {split: getattr(params, split) for split in SPLITS},
-            "objects": {split: int(found["image_id"].str.startswith(f"{split}/").sum()) for split in SPLITS},
+            "objects": {split: int(object_rows["image_id"].str.startswith(f"{split}/").sum()) for split in SPLITS},
             "source": {"folder": params.source, "content_sha256": source["content_sha256"]},
             "seed": params.seed,
             "content_sha256": sha256_files(partial, [f for image in images for f in _files(image)]),
@@ -140,7 +141,7 @@ def compose(
 def _scenes(
     split: str, digits: DigitInks, classes: Sequence[str], params: ComposeParams
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], np.ndarray]]:
-    """A row of the images' table, those of the objects' table and the pixels of each picture of a split."""
+    """Yield for each picture of a split its row of the images' table, those of the objects' table, and its pixels."""
     ending = "jpg" if params.jpeg_quality else "png"
     for number in range(getattr(params, split)):
         scene, chosen = compose_picture(number, digits, params, split)

@@ -1,6 +1,6 @@
-"""Things that stand in the generated scenes (scenes.py): walls, houses, people, cars, boats, and clutter.
+"""Objects of the generated scenes (`synthetic.scenes`): walls, houses, people, cars, boats, and clutter.
 
-A thing stands at (x, y), the middle of its foot, in units of the sheet's side; ``depth`` is for the haze.
+An object stands at (x, y), the middle of its foot, in units of the sheet's side. ``depth`` decides its haze.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LAMPLIGHT: tuple[Rgb, ...] = ((1.0, 0.85, 0.50), (1.0, 0.93, 0.75), (0.85, 0.92,
 
 
 def wall(c: Canvas, corners: np.ndarray, rows: int, columns: int, colour: Rgb, depth: float = 0.0) -> None:
-    """A house's wall with its windows.
+    """Draw a wall of a house, with its windows.
 
     Args:
-        corners: (4, 2) top left, top right, bottom right, bottom left; sides of different height are seen at an angle.
+        corners: (4, 2), top left, top right, bottom right, bottom left. Sides of different height are seen at an angle.
     """
     rng = c.rng
     top_left, top_right, bottom_right, bottom_left = corners
@@ -34,7 +34,7 @@ def wall(c: Canvas, corners: np.ndarray, rows: int, columns: int, colour: Rgb, d
     wide, tall = rng.uniform(0.35, 0.85), rng.uniform(0.4, 0.8)
     glass = pick(rng, ((0.18, 0.22, 0.28), (0.40, 0.52, 0.62), (0.10, 0.11, 0.13), (0.60, 0.70, 0.78)))
     along = (np.arange(columns)[:, None] + 0.5 + np.array([-0.5, 0.5]) * wide) / columns  # (columns, 2)
-    near = 1 / ((1 - along) / heights[0] + along / heights[1])  # a wall's height there, by perspective
+    near = 1 / ((1 - along) / heights[0] + along / heights[1])  # the wall's height there, in perspective
     ratio = heights[1] - heights[0]
     along = along if abs(ratio) < 1e-6 else (near - heights[0]) / ratio
     down = (np.arange(rows)[:, None] + 0.55 + np.array([-0.5, 0.5]) * tall) / (rows + 0.4)
@@ -57,12 +57,12 @@ def wall(c: Canvas, corners: np.ndarray, rows: int, columns: int, colour: Rgb, d
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """Its corners, (4, 2), as `wall` takes them."""
+    """The corners of a rectangle, (4, 2), as `wall` takes them."""
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
 def house(c: Canvas, x: float, y: float, height: float, depth: float = 0.0) -> None:
-    """A small house with a pitched roof, a door and few windows."""
+    """Draw a small house with a pitched roof, a door and a few windows."""
     rng = c.rng
     half, eaves = height * rng.uniform(0.45, 0.8), y - height * rng.uniform(0.5, 0.65)
     wall(
@@ -96,7 +96,7 @@ def person(c: Canvas, x: float, y: float, height: float, depth: float = 0.0) -> 
 
 
 def car(c: Canvas, x: float, y: float, wide: float, depth: float = 0.0) -> None:
-    """A car from behind, or at night from before with its lamps on."""
+    """Draw a car from behind, or with its headlamps on from the front."""
     rng, tall = c.rng, wide * c.rng.uniform(0.72, 0.95)
     paint, glass = c.ink(pick(rng, PAINTS), depth, 0.15), c.ink((0.16, 0.20, 0.25), depth)
     c.oval(x, y, wide * 0.56, wide * 0.06, c.ink((0.08,) * 3, depth))
@@ -118,7 +118,7 @@ def car(c: Canvas, x: float, y: float, wide: float, depth: float = 0.0) -> None:
 
 
 def boat(c: Canvas, x: float, y: float, length: float, depth: float = 0.0) -> None:
-    """A sailing boat or a ship, its hull at (x, y)."""
+    """Draw a sailing boat or a ship, its hull at (x, y)."""
     rng = c.rng
     hull = np.array([[-0.5, -0.14], [0.5, -0.16], [0.38, 0.03], [-0.4, 0.03]]) * length + (x, y)
     c.polygon(hull, c.ink(pick(rng, PAINTS), depth, 0.2))
@@ -155,7 +155,7 @@ def rock(c: Canvas, x: float, y: float, half: float, depth: float = 0.0) -> None
 
 
 def lamp_post(c: Canvas, x: float, y: float, height: float, reach: float, depth: float = 0.0) -> None:
-    """A street lamp that leans over the road by ``reach``; it shines when the windows do."""
+    """Draw a street lamp that leans over the road by ``reach``. It shines when the windows do."""
     c.line([(x, y), (x, y - height), (x + reach, y - height * 1.03)], c.ink((0.22, 0.23, 0.25), depth), height * 0.025)
     shines = c.light.lit > 0.3
     c.oval(
@@ -168,7 +168,7 @@ def lamp_post(c: Canvas, x: float, y: float, height: float, reach: float, depth:
 
 
 def clutter(c: Canvas, horizon: float) -> None:
-    """What may get into any picture: birds, a pole with wires, a branch before the lens, a person, a fence."""
+    """Draw what may be in any picture: birds, a pole with wires, a branch before the lens, a person, a fence."""
     rng, dark = c.rng, c.ink((0.12, 0.12, 0.12))
     if chance(rng, 0.2):
         for x, y in (rng.random((rng.integers(1, 7), 2)) * (1, horizon)).tolist():

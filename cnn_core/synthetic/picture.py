@@ -1,4 +1,4 @@
-"""One composed picture: a wall, clutter, a plate, the digits, light and a camera; and what it is drawn by."""
+"""One picture of a house number: a wall, clutter, a plate, the digits, light and a camera; and its parameters."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from cnn_core.synthetic.digits import (
 )
 from cnn_core.synthetic.walls import RowPlace, sign, wall
 
-_USED_AS = 160  # pixels of the side that ``blur`` is meant for
+_BLUR_SIDE = 160  # pixels of the side that ``blur`` refers to
 _DARKEST, _BRIGHTEST = 0.02, 0.98  # luma of digits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComposeParams(Params):
-    """The section ``compose``. Sizes are shares of the side of the square pictures where nothing else is said."""
+    """The section ``compose``. Sizes are shares of the side of the square pictures unless a comment says otherwise."""
 
-    source: str  # a RAW set of digits, as the stage ingest writes it
+    source: str  # a RAW set of digits, which the stage ingest writes
     train: int = bounded(1, 999_999)  # pictures
     val: int = bounded(1, 999_999)
     test: int = bounded(1, 999_999)
     side: int = bounded(64, 1280)  # pixels
-    digits_min: int = bounded(0, 12)  # digits in a picture; each number of them comes up equally often
+    digits_min: int = bounded(0, 12)  # digits in a picture; each number is equally frequent
     digits_max: int = bounded(1, 12)
     size_min: float = bounded(0.03, 0.9)  # height of a digit
     size_max: float = bounded(0.03, 0.9)
-    smallest: int = bounded(8, 640)  # pixels: no row is made smaller than this to fit in
-    rotation: float = bounded(0, 45)  # degrees, of each digit by itself, up to +- this
+    smallest: int = bounded(8, 640)  # pixels: no row is reduced below this to fit in
+    rotation: float = bounded(0, 45)  # degrees, of each digit, up to +- this
     tilt: float = bounded(0, 45)  # degrees, of the whole row
     jitter: float = bounded(0, 0.5)  # of a digit up or down, in heights
     spacing_min: float = bounded(0, 2)  # between neighbours, in heights
     spacing_max: float = bounded(0, 2)
     overlap: float = bounded(0, 0.4)  # of the narrower neighbour's width, at most
     overlap_rate: float = bounded(0, 1)  # share of neighbours that overlap
-    contrast_min: float = bounded(0.05, 0.3)  # luma (0..1) between a digit and its ground, before blur and noise
+    contrast_min: float = bounded(0.05, 0.3)  # luma (0..1) between a digit and its background, before blur and noise
     contrast_max: float = bounded(0.05, 0.9)
     light_on_dark: float = bounded(0, 1)  # share of the numbers
     signs: float = bounded(0, 1)  # share of the numbers that hang on a plate
@@ -87,37 +87,44 @@ class ComposeParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComposedPicture:
-    """A picture, uint8 (side, side, 3) RGB, and a bool mask (side, side) of what is visible of each digit."""
+    """A picture, uint8 (side, side, 3) RGB, and for each digit the mask of what is visible of it, bool (side, side)."""
 
     image: np.ndarray
     masks: list[np.ndarray]
 
 
 def draw_picture(rng: np.random.Generator, inks: Sequence[np.ndarray], params: ComposeParams) -> ComposedPicture:
-    """Wall, clutter, plate, digits, light and camera."""
+    """Draw a wall, clutter, a plate, digits, light and a camera.
+
+    Args:
+        inks: float32 (h, w) in 0..1 each, left to right; may be empty.
+    """
     side = params.side
     ground = (wall(rng, side) * 255).astype(np.uint8)
     if len(inks):
-        place, matrices = lay_row(rng, inks, side, params.style())
+        row, matrices = lay_row(rng, inks, side, params.style())
     else:
-        place, matrices = RowPlace(x=0.0, y=0.0, width=0.0, height=0.0, tilt=0.0), []
-    clutter(rng, ground, place, int(rng.integers(params.clutter + 1)))
+        row, matrices = RowPlace(x=0.0, y=0.0, width=0.0, height=0.0, tilt=0.0), []
+    clutter(rng, ground, row, int(rng.integers(params.clutter + 1)))
     if len(inks) and chance(rng, params.signs):
-        sign(rng, ground, place)
+        sign(rng, ground, row)
     stamps = stamp_row(inks, matrices, side)
     picture = ground.astype(np.float32) / 255
     lit = light(rng, side, params.shade) * np.float32(1 - rng.uniform(0, 0.2 * params.shade))
     if stamps:
         picture = paint(rng, picture, lit, stamps, params)
     image = photograph(rng, picture * lit[..., None], params)
-    return ComposedPicture(image=image, masks=[_whole(stamp, side) for stamp in stamps])
+    return ComposedPicture(image=image, masks=[_full_mask(stamp, side) for stamp in stamps])
 
 
 def paint(
     rng: np.random.Generator, picture: np.ndarray, lit: np.ndarray, stamps: Sequence[Stamp], params: ComposeParams
 ) -> np.ndarray:
-    """The picture, float32 (side, side, 3), with the digits on it, in colours that keep the contrast asked for once the
-    light falls on them; where no colour could, the whole wall is brightened or darkened first."""
+    """Paint the digits on the picture, float32 (side, side, 3).
+
+    Their colours keep the contrast of the parameters after the light has fallen on them. If no colour can, the wall is
+    first brightened or darkened.
+    """
     luma = picture @ LUMA
     grounds = np.array([_grounds(luma, stamp) for stamp in stamps])  # (n, 2) lowest, highest
     light_digits = chance(rng, params.light_on_dark)
@@ -143,14 +150,14 @@ def paint(
 
 
 def _grounds(luma: np.ndarray, stamp: Stamp) -> tuple[float, float]:
-    """The mean luma below a digit and of its surroundings, the lower first."""
+    """The mean luma behind a digit and of its surroundings, the lower one first."""
     spot = luma[stamp.area]
     below, around = float(spot[stamp.visible].mean()), float(spot.mean())
     return min(below, around), max(below, around)
 
 
 def _cast(picture: np.ndarray, stamps: Sequence[Stamp], shift: int) -> None:
-    """The shadow of raised digits, down to the right."""
+    """Cast the shadow of raised digits, down to the right."""
     side = len(picture)
     cover = np.zeros((side + shift, side + shift), np.float32)
     for stamp in stamps:
@@ -161,10 +168,10 @@ def _cast(picture: np.ndarray, stamps: Sequence[Stamp], shift: int) -> None:
 
 
 def photograph(rng: np.random.Generator, picture: np.ndarray, params: ComposeParams) -> np.ndarray:
-    """float32 (side, side, 3) in 0..1 as a camera takes it, uint8: colour cast, lens, grain."""
+    """Photograph a picture, float32 (side, side, 3) in 0..1, as uint8: colour cast, lens, grain."""
     cast = np.exp(0.05 * rng.standard_normal(3, np.float32))
-    picture = picture * (cast / (cast @ LUMA))  # grey keeps its luma
-    sigma = rng.uniform(0, params.blur) * params.side / _USED_AS
+    picture = picture * (cast / (cast @ LUMA))  # the luma of grey stays the same
+    sigma = rng.uniform(0, params.blur) * params.side / _BLUR_SIDE
     if sigma > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     grain = rng.uniform(0, params.noise)
@@ -173,7 +180,7 @@ def photograph(rng: np.random.Generator, picture: np.ndarray, params: ComposePar
     return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _whole(stamp: Stamp, side: int) -> np.ndarray:
+def _full_mask(stamp: Stamp, side: int) -> np.ndarray:
     mask = np.zeros((side, side), bool)
     mask[stamp.area] = stamp.visible
     return mask

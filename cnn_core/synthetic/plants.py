@@ -1,6 +1,6 @@
-"""Trees of the generated scenes (scenes.py).
+"""Trees of the generated scenes (`synthetic.scenes`).
 
-A tree stands at (x, y), the middle of its foot, in units of the sheet's side; ``depth`` is for the haze.
+A tree stands at (x, y), the middle of its foot, in units of the sheet's side. ``depth`` decides its haze.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BARK: tuple[Rgb, ...] = ((0.30, 0.21, 0.14), (0.40, 0.31, 0.23), (0.22, 0.17, 0.
 
 
 def conifer(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float = 0.0) -> None:
-    """Spruce or fir: tiers of branches, the side away from the sun darker."""
+    """Draw a spruce or fir: tiers of branches, darker on the side away from the sun."""
     rng, wide = c.rng, height * c.rng.uniform(0.16, 0.26)
     c.box(x - height * 0.02, y - height * 0.2, x + height * 0.02, y, c.ink(BARK[0], depth))
     bright, dark = c.ink(leaf, depth, 0.2), c.ink((leaf[0] * 0.62, leaf[1] * 0.62, leaf[2] * 0.7), depth, 0.2)
@@ -34,7 +34,7 @@ def conifer(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: floa
 
 
 def broadleaf(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float = 0.0) -> None:
-    """Trunk and a crown of many clumps, lit from the sun's side."""
+    """Draw a trunk and a crown of many clumps, lit from the sun's side."""
     rng = c.rng
     trunk = height * rng.uniform(0.02, 0.04)
     c.box(x - trunk, y - height * 0.6, x + trunk, y, c.ink(pick(rng, BARK), depth, 0.2))
@@ -47,7 +47,7 @@ def broadleaf(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: fl
 
 
 def birch(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float = 0.0) -> None:
-    """A pale trunk with dark scars and a light crown."""
+    """Draw a pale trunk with dark scars and a light crown."""
     rng, half = c.rng, height * c.rng.uniform(0.012, 0.022)
     broadleaf(c, x, y - height * 0.1, height * 0.9, leaf, depth)
     c.box(x - half, y - height * 0.75, x + half, y, c.ink((0.86, 0.85, 0.80), depth, 0.1))
@@ -56,18 +56,18 @@ def birch(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float 
 
 
 def bare(c: Canvas, x: float, y: float, height: float, _leaf: Rgb, depth: float = 0.0) -> None:
-    """A tree without leaves: a trunk that forks four times."""
+    """Draw a tree without leaves: a trunk that forks four times."""
     ink = c.ink(pick(c.rng, BARK), depth)
     ends = [(x, y, 0.0, height * 0.34)]
     for width in (0.05, 0.03, 0.018, 0.01):
-        grown = []
+        branches = []
         for left, low, lean, length in ends:
             tip = (left + np.sin(lean) * length, low - np.cos(lean) * length)
             c.line([(left, low), tip], ink, width * height)
-            grown += [
+            branches += [
                 (*tip, lean + c.rng.uniform(0.15, 0.6) * turn, length * c.rng.uniform(0.6, 0.85)) for turn in (-1, 1)
             ]
-        ends = grown
+        ends = branches
 
 
 def palm(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float = 0.0) -> None:
@@ -85,7 +85,7 @@ SPECIES = (conifer, broadleaf, birch, bare)
 
 
 def trunk(c: Canvas, x: float, foot: float, half: float, depth: float) -> None:
-    """A trunk seen from among the trees, out of the picture at its top, with bark and shadow."""
+    """Draw a trunk seen from among the trees, with bark and shadow; its top is outside the picture."""
     rng = c.rng
     pale = chance(rng, 0.15)
     bark = (0.84, 0.83, 0.78) if pale else pick(rng, BARK)
@@ -108,7 +108,7 @@ def trunk(c: Canvas, x: float, foot: float, half: float, depth: float) -> None:
 
 
 def grove(c: Canvas, foot: float, count: int, tall: float, back: float | None = None) -> None:
-    """Some trees in the foreground, or spread from ``foot`` back to the row ``back``."""
+    """Draw trees in the foreground, or spread from ``foot`` back to the row ``back``."""
     rng, leaves, kinds = c.rng, pick(c.rng, LEAVES), (pick(c.rng, SPECIES), pick(c.rng, SPECIES))
     for y in np.sort(rng.uniform(foot if back is None else back, foot, count)).tolist():
         size = tall * (1.0 if back is None else 0.4 + 0.6 * (y - back) / max(foot - back, 0.01))

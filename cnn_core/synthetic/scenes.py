@@ -1,8 +1,8 @@
 """Generated scenes: drawn pictures of the six classes of Intel Image Classification, a sample without a download.
 
-They are no photographs and stand for none: each shows what its class is told by (windows, trunks, crevasses, ridges,
-waves, a road that runs to a vanishing point) under light, weather, colours and clutter that all classes share, so that
-the mean colour or a linear model of the pixels does not tell them.
+They are no photographs and replace none. Each shows the marks of its class (windows, trunks, crevasses, ridges, waves,
+a road that runs to a vanishing point) under light, weather, colours and clutter that all classes share. So neither the
+mean colour nor a linear model of the pixels can tell the classes apart.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from cnn_core.synthetic.towns import buildings, street
 
 
 def draw_scene(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
-    """One generated picture of the class ``kind``, uint8 (side, side, 3).
+    """Draw one picture of the class ``kind``, uint8 (side, side, 3).
 
-    The same state of ``rng`` gives the same bytes with the same versions of numpy and Pillow. Drawn twice as large and
-    reduced, which smooths the edges.
+    The same state of ``rng`` gives the same bytes with the same versions of numpy and Pillow. The picture is drawn
+    twice as large and reduced, which smooths the edges.
 
     Raises:
         ValueError: there is no such class.
@@ -47,7 +47,7 @@ def draw_scene(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def forest(c: Canvas) -> float:
-    """Among the trunks, a path, the forest's edge, or its crowns from above."""
+    """Draw a forest: among its trunks, perhaps with a path, or its edge, or its crowns from above."""
     rng = c.rng
     horizon = rng.uniform(0.3, 0.75)
     sky(c, horizon)
@@ -94,7 +94,7 @@ def _forest_edge(c: Canvas, horizon: float, leaves: tuple[Rgb, ...]) -> None:
 
 
 def _crowns(c: Canvas, horizon: float, leaves: tuple[Rgb, ...]) -> None:
-    """From a hill or from the air: tree behind tree, smaller and paler with their distance."""
+    """From a hill or from the air: tree behind tree, smaller and paler with the distance."""
     rng = c.rng
     horizon *= rng.uniform(-0.2, 0.7)
     ground(c, horizon, tuple((0.55 * red, 0.55 * green, 0.55 * blue) for red, green, blue in leaves))
@@ -108,7 +108,7 @@ def _crowns(c: Canvas, horizon: float, leaves: tuple[Rgb, ...]) -> None:
 
 
 def glacier(c: Canvas) -> float:
-    """A tongue of ice between slopes, a field of crevasses, or a wall of ice over water."""
+    """Draw a glacier: a tongue of ice between slopes, a field of crevasses, or a wall of ice over water."""
     rng = c.rng
     horizon = rng.uniform(0.2, 0.55)
     sky(c, horizon)
@@ -129,7 +129,7 @@ def _ice_field(c: Canvas, horizon: float) -> None:
 
 
 def _tongue(c: Canvas, horizon: float) -> None:
-    """Flows down from the horizon in a curve; bands of moraine follow it, crevasses cross it."""
+    """A tongue that flows down from the horizon in a curve. Bands of moraine follow it, crevasses cross it."""
     rng, size = c.rng, c.size
     ground(c, horizon, ROCKS)
     near = np.clip((c.rows - horizon) / (1 - horizon), 0, 1)
@@ -147,7 +147,7 @@ def _tongue(c: Canvas, horizon: float) -> None:
 
 
 def _ice_wall(c: Canvas, _horizon: float) -> None:
-    """Where it breaks off into water: towers of ice, blue clefts, floes."""
+    """The wall where a glacier breaks off into water: towers of ice, blue clefts, floes."""
     rng, size = c.rng, c.size
     shore = rng.uniform(0.62, 0.9)
     top = rng.uniform(0.2, shore - 0.2) - 0.12 * ridge(rng, size, rough=0.7, peaks=6)
@@ -169,7 +169,7 @@ def _ice_wall(c: Canvas, _horizon: float) -> None:
 
 
 def mountain(c: Canvas) -> float:
-    """Ranges one behind the other; before them a meadow, a lake, trees, a hut, or nothing."""
+    """Draw ranges one behind the other; before them a meadow, a lake, trees, a hut, or nothing."""
     rng = c.rng
     horizon = rng.uniform(0.55, 1.0)
     sky(c, horizon)
@@ -195,7 +195,7 @@ def mountain(c: Canvas) -> float:
 
 
 def sea(c: Canvas) -> float:
-    """Water to the horizon, calm or rough, with a coast, a beach, rocks, boats, or only itself."""
+    """Draw water up to the horizon, calm or rough, perhaps with a coast, a beach, rocks, boats."""
     rng = c.rng
     horizon = rng.uniform(0.15, 0.7)
     sky(c, horizon)
@@ -235,7 +235,8 @@ def _beach(c: Canvas, horizon: float) -> None:
         person(c, rng.random(), rng.uniform(min(0.95, float(shore.min()) + 0.02), 1.0), rng.uniform(0.05, 0.12))
 
 
-SCENES: dict[str, Callable[[Canvas], float]] = {  # each draws its class and returns about where birds may fly down to
+# Each function draws its class, and returns the row down to which birds may fly.
+SCENES: dict[str, Callable[[Canvas], float]] = {
     "buildings": buildings,
     "forest": forest,
     "glacier": glacier,

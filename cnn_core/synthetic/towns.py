@@ -1,4 +1,4 @@
-"""Two classes of the generated scenes (scenes.py) that people built: buildings and street."""
+"""The two classes of generated scenes (`synthetic.scenes`) with houses: buildings and street."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnn_core.synthetic.plants import LEAVES, SPECIES, broadleaf, grove
 
 
 def buildings(c: Canvas) -> float:
-    """A skyline, a house seen from its corner, a facade that fills the picture, a row of houses, towers from below."""
+    """Draw a skyline, a house's corner, a facade that fills the picture, a row of houses, or towers from below."""
     rng = c.rng
     horizon = rng.uniform(0.6, 0.95)
     sky(c, horizon)
@@ -100,65 +100,69 @@ def _from_below(c: Canvas, _horizon: float) -> None:
         )
 
 
-Projection = Callable[[float, float, float], tuple[float, float]]
+Projection = Callable[[float, float, float], tuple[float, float]]  # right, up, away -> x, y on the sheet
 
 
 def street(c: Canvas) -> float:
-    """A road to its vanishing point, houses or trees along both sides, cars, lamps, people."""
+    """Draw a road to its vanishing point, with houses or trees along both sides, cars, lamps, people."""
     rng = c.rng
     horizon, middle = rng.uniform(0.35, 0.65), rng.uniform(0.3, 0.7)
     sky(c, horizon)
     if chance(rng, 0.25):
         mountain_range(c, horizon, rng.uniform(0.05, 0.25), 1.2)
     ground(c, horizon)
-    eye, lane = rng.uniform(0.25, 0.5), rng.uniform(0.3, 0.75)  # the eye's height over the road, half the road's width
+    eye, lane = (
+        rng.uniform(0.25, 0.5),
+        rng.uniform(0.3, 0.75),
+    )  # the height of the eye over the road, half of the road's width
 
-    def place(right: float, up: float, away: float) -> tuple[float, float]:
+    def project(right: float, up: float, away: float) -> tuple[float, float]:
         return middle + right / away, horizon + (eye - up) / away
 
     walk = lane + rng.uniform(0.08, 0.3)
-    _road(c, place, lane, walk)
+    _road(c, project, lane, walk)
     for side in (-1, 1):
-        _roadside(c, place, side, walk + rng.uniform(0, 0.25))
+        _roadside(c, project, side, walk + rng.uniform(0, 0.25))
     for away in np.sort(rng.uniform(1.0, 6, rng.integers(0, 6)))[::-1].tolist():
-        x, y = place(lane * pick(rng, (-0.8, -0.45, 0.45, 0.8)), 0, away)
+        x, y = project(lane * pick(rng, (-0.8, -0.45, 0.45, 0.8)), 0, away)
         car(c, x, y, 0.34 * lane / 0.5 / away, min(1, away / 8))
     for away in np.sort(rng.uniform(1.2, 5, rng.integers(0, 5)))[::-1].tolist():
-        person(c, *place(pick(rng, (-1, 1)) * (lane + walk) / 2, 0, away), 0.34 / away, away / 8)
+        person(c, *project(pick(rng, (-1, 1)) * (lane + walk) / 2, 0, away), 0.34 / away, away / 8)
     return horizon * 0.7
 
 
-def _road(c: Canvas, place: Projection, lane: float, walk: float) -> None:
+def _road(c: Canvas, project: Projection, lane: float, walk: float) -> None:
     rng = c.rng
     asphalt, pavement = rng.uniform(0.18, 0.5), rng.uniform(0.4, 0.7)
     tint = pick(rng, ((1, 1, 1), (1, 0.92, 0.82), (0.94, 0.97, 1.05)))
     for half, grey in ((walk, pavement), (lane + 0.02, 0.72), (lane, asphalt)):
         ink = c.ink((grey * tint[0], grey * tint[1], grey * tint[2]), 0.1)
-        c.polygon([place(-half, 0, 60), place(half, 0, 60), place(half, 0, 0.4), place(-half, 0, 0.4)], ink)
+        c.polygon([project(-half, 0, 60), project(half, 0, 60), project(half, 0, 0.4), project(-half, 0, 0.4)], ink)
     paint = c.ink(pick(rng, ((0.92, 0.92, 0.88), (0.9, 0.75, 0.25))), 0.1)
     if chance(rng, 0.75):
-        whole = chance(rng, 0.3)
+        unbroken = chance(rng, 0.3)
         for away in np.geomspace(0.5, 12, 14).tolist():
-            end = away * (1.27 if whole else 1.12)
+            end = away * (1.27 if unbroken else 1.12)
             c.polygon(
-                [place(-0.018, 0, away), place(0.018, 0, away), place(0.018, 0, end), place(-0.018, 0, end)], paint
+                [project(-0.018, 0, away), project(0.018, 0, away), project(0.018, 0, end), project(-0.018, 0, end)],
+                paint,
             )
     if chance(rng, 0.2):  # a crossing
         away = rng.uniform(0.7, 1.6)
         for x in np.arange(-lane, lane, lane / 4).tolist():
             c.polygon(
                 [
-                    place(x, 0, away),
-                    place(x + lane / 8, 0, away),
-                    place(x + lane / 8, 0, away * 1.25),
-                    place(x, 0, away * 1.25),
+                    project(x, 0, away),
+                    project(x + lane / 8, 0, away),
+                    project(x + lane / 8, 0, away * 1.25),
+                    project(x, 0, away * 1.25),
                 ],
                 paint,
             )
 
 
-def _roadside(c: Canvas, place: Projection, side: int, edge: float) -> None:
-    """From far to near: houses wall to wall or with gaps, or trees, or a mixture; lamps before them."""
+def _roadside(c: Canvas, project: Projection, side: int, edge: float) -> None:
+    """Draw from far to near: houses wall to wall or with gaps, or trees, or a mixture, with lamps before them."""
     rng = c.rng
     houses, gap = pick(rng, (0.95, 0.95, 0.6, 0.1)), rng.uniform(0, 0.4)
     tall, leaves = rng.uniform(0.5, 1.6), pick(rng, LEAVES)
@@ -171,24 +175,24 @@ def _roadside(c: Canvas, place: Projection, side: int, edge: float) -> None:
             gain = 1.0 if side == -c.light.side else 0.7
             tint = (colour[0] * gain, colour[1] * gain, colour[2] * gain)
             ends = [
-                place(side * edge, up, near_),
-                place(side * edge, up, far),
-                place(side * edge, 0, far),
-                place(side * edge, 0, near_),
+                project(side * edge, up, near_),
+                project(side * edge, up, far),
+                project(side * edge, 0, far),
+                project(side * edge, 0, near_),
             ]
             corners = np.array(ends if side < 0 else [ends[1], ends[0], ends[3], ends[2]])
             wall(c, corners, max(2, round(up * rng.uniform(4, 7))), int(rng.integers(2, 5)), tint, depth)
-            if gap > 0.05:  # the house's front towards us shows in the gap
-                (x, top), (_, foot) = place(side * edge, up, near_), place(side * edge, 0, near_)
+            if gap > 0.05:  # the front of the house is visible in the gap
+                (x, top), (_, foot) = project(side * edge, up, near_), project(side * edge, 0, near_)
                 c.box(
                     min(x, x + side * 0.5 / near_), top, max(x, x + side * 0.5 / near_), foot, c.ink(colour, depth, 0.1)
                 )
         else:
-            x, y = place(side * (edge + 0.15), 0, far)
+            x, y = project(side * (edge + 0.15), 0, far)
             pick(rng, (broadleaf, *SPECIES))(c, x, y, rng.uniform(0.6, 1.2) / far, pick(rng, leaves), depth)
         if chance(rng, tree_before):
-            x, y = place(side * edge * 0.97, 0, far)
+            x, y = project(side * edge * 0.97, 0, far)
             broadleaf(c, x, y, rng.uniform(0.4, 0.8) / far, pick(rng, leaves), depth)
         if lamps:
-            x, y = place(side * edge * 0.95, 0, far)
+            x, y = project(side * edge * 0.95, 0, far)
             lamp_post(c, x, y, 0.75 / far, -side * 0.15 / far, depth)

@@ -1,4 +1,4 @@
-"""What the house numbers of the composed scenes (compose.py) hang on: walls, wood, signs. RGB in 0..1, no light yet."""
+"""What the house numbers (`synthetic.house_numbers`) hang on: walls, wood, signs; RGB in 0..1, before any light."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ SIGNS: tuple[Rgb, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowPlace:
-    """Where a row of digits lies: a rectangle of this size about its middle, turned by ``tilt`` degrees clockwise;
-    all in pixels."""
+    """The rectangle of a row of digits: its centre and size in pixels, turned clockwise by ``tilt`` degrees."""
 
     x: float
     y: float
@@ -46,19 +45,23 @@ class RowPlace:
     tilt: float
 
     def corners(self, margin: float = 0.0) -> np.ndarray:
-        """float32 (4, 2), ``margin`` pixels outside the row."""
+        """The corners ``margin`` pixels outside the row, float32 (4, 2)."""
         size = (self.width + 2 * margin, self.height + 2 * margin)
         return cv2.boxPoints(((self.x, self.y), size, self.tilt))
 
 
 def wall(rng: np.random.Generator, side: int) -> np.ndarray:
-    """One of `WALLS`, float32 (side, side, 3)."""
+    """Draw one of `WALLS`, float32 (side, side, 3)."""
     return pick(rng, WALLS)(rng, side).clip(0, 1)
 
 
 def _blocks(rng: np.random.Generator, side: int, tall: float, long: float, joint: float) -> tuple[np.ndarray, ...]:
-    """Courses of blocks that are shifted by a half: each pixel's own block's number drawn from N(0, 1), (side, side),
-    and how far it belongs to a joint, 0..1."""
+    """Courses of blocks, each shifted by half a block.
+
+    Returns:
+        A number drawn from N(0, 1) for each block, at each of its pixels, (side, side); and how far each pixel belongs
+        to a joint, 0..1, (side, side).
+    """
     down, across = np.arange(side) + rng.uniform(0, tall), np.arange(side) + rng.uniform(0, long)
     course = (down // tall).astype(int)
     along = across[None] + (course % 2)[:, None] * (long / 2)
@@ -92,7 +95,7 @@ def plaster(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def boards(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Wooden boards, upright or level, with grain."""
+    """Wooden boards, upright or horizontal, with grain."""
     wide = side * rng.uniform(0.1, 0.5)
     tone, joint = _blocks(rng, side, wide, 40.0 * side, max(1.0, side * 0.01))
     grain = noise(rng, side, cells=14, octaves=2, stretch=1 / 40)
@@ -102,7 +105,7 @@ def boards(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def siding(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Overlapping painted boards, each darkest below its upper neighbour's edge."""
+    """Overlapping painted boards, each darkest below the edge of the one above."""
     tall = side * rng.uniform(0.07, 0.2)
     down = (np.arange(side) + rng.uniform(0, tall)) % tall / tall
     shape = (1 - rng.uniform(0.15, 0.4) * np.exp(-down * rng.uniform(5, 12))).astype(np.float32)[:, None, None]
@@ -111,37 +114,40 @@ def siding(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def door(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A painted door or gate, with a panel's edges."""
+    """A painted door or gate with the edges of a panel."""
     tone = 0.015 * noise(rng, side, cells=3, octaves=2)
-    made = rgb(pick(rng, PAINTS)) * (1 + tone[..., None])
+    painted = rgb(pick(rng, PAINTS)) * (1 + tone[..., None])
     left, top = rng.uniform(-0.2, 0.25, 2) * side
     right, below = side - rng.uniform(-0.2, 0.25, 2) * side
     edge = np.zeros((side, side), np.uint8)
     cv2.rectangle(edge, (int(left), int(top)), (int(right), int(below)), 255, max(1, round(side * 0.015)))
     light = cv2.GaussianBlur(edge, (0, 0), max(0.5, side * 0.004)).astype(np.float32) / 255
-    return made * (1 + np.float32(rng.uniform(-0.4, 0.4)) * light[..., None])
+    return painted * (1 + np.float32(rng.uniform(-0.4, 0.4)) * light[..., None])
 
 
 WALLS: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (bricks, stones, plaster, boards, siding, door)
 
 
-def sign(rng: np.random.Generator, ground: np.ndarray, place: RowPlace) -> None:
-    """Draw a plate behind the row, in place, on uint8 (side, side, 3): square, rounded or oval, rimmed, screwed on."""
-    margin = place.height * rng.uniform(0.15, 0.5)
+def sign(rng: np.random.Generator, ground: np.ndarray, row: RowPlace) -> None:
+    """Draw a plate behind the row on ``ground``, uint8 (side, side, 3), in place.
+
+    It is square, rounded or oval, has a rim, and often screws.
+    """
+    margin = row.height * rng.uniform(0.15, 0.5)
     paint = rgb(pick(rng, SIGNS)) * rng.uniform(0.85, 1.1)
     rim = rgb(pick(rng, SIGNS)) if chance(rng, 0.4) else paint * rng.uniform(0.5, 0.8)
-    thick = max(1.0, place.height * rng.uniform(0.03, 0.09))
+    thick = max(1.0, row.height * rng.uniform(0.03, 0.09))
     shape = pick(rng, (_square, _rounded, _oval))
-    fallen = place.height * rng.uniform(0.02, 0.08)
+    shift = row.height * rng.uniform(0.02, 0.08)
     under = np.zeros(ground.shape[:2], np.uint8)
-    shape(under, dataclasses.replace(place, x=place.x + fallen, y=place.y + fallen), margin + thick, 255)
-    shadow = 1 - 0.45 / 255 * cv2.GaussianBlur(under, (0, 0), fallen + 0.5).astype(np.float32)
+    shape(under, dataclasses.replace(row, x=row.x + shift, y=row.y + shift), margin + thick, 255)
+    shadow = 1 - 0.45 / 255 * cv2.GaussianBlur(under, (0, 0), shift + 0.5).astype(np.float32)
     np.multiply(ground, shadow[..., None], out=ground, casting="unsafe")
-    shape(ground, place, margin + thick, _ink(rim))
-    shape(ground, place, margin, _ink(paint))
+    shape(ground, row, margin + thick, _ink(rim))
+    shape(ground, row, margin, _ink(paint))
     if chance(rng, 0.5):
-        radius = max(1, round(place.height * 0.04))
-        for x, y in dataclasses.replace(place, height=0).corners(margin * 0.45)[[0, 2]]:
+        radius = max(1, round(row.height * 0.04))
+        for x, y in dataclasses.replace(row, height=0).corners(margin * 0.45)[[0, 2]]:
             cv2.circle(ground, (round(float(x)), round(float(y))), radius, _ink(paint * 0.6), -1, cv2.LINE_AA)
 
 
@@ -150,23 +156,26 @@ def _ink(colour: np.ndarray) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _square(image: np.ndarray, place: RowPlace, margin: float, colour: object) -> None:
-    cv2.fillConvexPoly(image, np.round(place.corners(margin) * 16).astype(np.int32), colour, cv2.LINE_AA, 4)
+Colour = int | tuple[int, int, int]  # of a mask, or of a picture
 
 
-def _rounded(image: np.ndarray, place: RowPlace, margin: float, colour: object) -> None:
-    radius = max(1.0, (place.height / 2 + margin) * 0.35)
-    inner = place.corners(margin - radius)
+def _square(image: np.ndarray, row: RowPlace, margin: float, colour: Colour) -> None:
+    cv2.fillConvexPoly(image, np.round(row.corners(margin) * 16).astype(np.int32), colour, cv2.LINE_AA, 4)
+
+
+def _rounded(image: np.ndarray, row: RowPlace, margin: float, colour: Colour) -> None:
+    radius = max(1.0, (row.height / 2 + margin) * 0.35)
+    inner = row.corners(margin - radius)
     arcs = [np.array([math.cos(a), math.sin(a)]) * radius for a in np.linspace(0, 2 * math.pi, 24, endpoint=False)]
     points = (inner[:, None] + np.stack(arcs)[None]).reshape(-1, 2)
     hull = cv2.convexHull(np.round(points * 16).astype(np.int32))
     cv2.fillConvexPoly(image, hull, colour, cv2.LINE_AA, 4)
 
 
-def _oval(image: np.ndarray, place: RowPlace, margin: float, colour: object) -> None:
-    axes = ((place.width / 2 + margin) * 1.25, (place.height / 2 + margin) * 1.15)
-    points = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 6) / 1000 * axes
-    turn = math.radians(place.tilt)
-    turned = points @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    outline = np.round((turned + np.array([place.x, place.y])) * 16).astype(np.int32)
+def _oval(image: np.ndarray, row: RowPlace, margin: float, colour: Colour) -> None:
+    axes = ((row.width / 2 + margin) * 1.25, (row.height / 2 + margin) * 1.15)
+    points = np.asarray(cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 6)) / 1000 * axes
+    turn = math.radians(row.tilt)
+    rotated = points @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    outline = np.round((rotated + np.array([row.x, row.y])) * 16).astype(np.int32)
     cv2.fillConvexPoly(image, outline, colour, cv2.LINE_AA, 4)

@@ -12,7 +12,7 @@ from torch import nn
 
 from cnn_core.images.clips import Clip, clip_parts
 from cnn_core.images.media import list_media
-from cnn_core.segmentation.sam.network import LoadedSam, _make_2_1
+from cnn_core.segmentation.sam.network import LoadedSam, make_sam_2_1
 from cnn_core.segmentation.video.params import VideoParams
 
 SIDE = 64  # of the small network's input
@@ -48,7 +48,7 @@ def small_sam2(seed: int = 0, *, version: str = "sam2.1") -> LoadedSam:
     finally:
         vars(build).update(former)
     if version == "sam2.1":
-        _make_2_1(network)
+        make_sam_2_1(network)
     _lively(network)
     return LoadedSam(network=network.eval(), name=f"{version}_t", family="sam2", sha256="0" * 64, imgsz=SIDE)
 

@@ -1,1 +1,1 @@
-"""Measure a segmenter: mask metrics, its answers to true and detected boxes, pictures."""
+"""Measure a segmenter: mask metrics, its masks for true and detected boxes, pictures."""

@@ -1,4 +1,4 @@
-"""Masks beside the truth: the best, those in the middle, and the worst."""
+"""Draw masks beside the truth: the best ones, those in the middle, and the worst."""
 
 from __future__ import annotations
 
@@ -22,30 +22,33 @@ _FILL = 0.6
 
 
 def draw_examples(
-    path: str | Path, images: pd.DataFrame, truth: pd.DataFrame, found: pd.DataFrame, ious: pd.Series, count: int
+    path: str | Path, images: pd.DataFrame, truth: pd.DataFrame, masks: pd.DataFrame, ious: pd.Series, count: int
 ) -> None:
-    """A PNG of objects in three parts each: image, truth (blue), mask (green right, red too much, orange missing).
+    """Write a PNG with three parts for each object: image, truth (blue), mask.
+
+    Of the mask, green is right, red too much, orange missing.
 
     Args:
-        found: `prompted_masks.segment_prompts` of one prompt an object. ious: by the object's position in ``truth``.
-        count: objects shown of the best, of the middling and of the worst.
+        masks: rows of `prompted_masks.segment_prompts`, one for each object.
+        ious: by the object's position in ``truth``.
+        count: how many objects are shown of the best, of the middling and of the worst.
     """
     order = np.argsort(-ious.to_numpy(), kind="stable")
     middle = max(0, (len(order) - count) // 2)
     groups = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
     by_id = images.set_index("image_id")
-    masks = found.set_index("object")["rle"]
-    scores = found.set_index("object")["score"]
+    rles = masks.set_index("object")["rle"]
+    scores = masks.set_index("object")["score"]
     rows, captions = [], []
-    for name, places in groups.items():
-        for start in range(0, len(places), ACROSS):
-            part = [int(place) for place in places[start : start + ACROSS]]
-            rows.append([_example(truth.iloc[place], by_id, masks.get(place)) for place in part])
+    for name, positions in groups.items():
+        for start in range(0, len(positions), ACROSS):
+            part = [int(position) for position in positions[start : start + ACROSS]]
+            rows.append([_example(truth.iloc[position], by_id, rles.get(position)) for position in part])
             captions.append(
                 [
-                    f"{name}: {truth['class_name'].iloc[place]}, IoU {ious.iloc[place]:.2f}, predicted "
-                    f"{scores.get(place, np.nan):.2f}"
-                    for place in part
+                    f"{name}: {truth['class_name'].iloc[position]}, IoU {ious.iloc[position]:.2f}, predicted "
+                    f"{scores.get(position, np.nan):.2f}"
+                    for position in part
                 ]
             )
     contact_sheet(
@@ -58,10 +61,10 @@ def draw_examples(
 
 
 def _example(row: pd.Series, images: pd.DataFrame, rle: str | None) -> np.ndarray:
-    """uint8 (3, SIDE, 3 * SIDE + 8)"""
-    about = images.loc[row["image_id"]]
-    image = read_image(row["image_id"], about["file"])[..., ::-1]
-    shape = int(about["height"]), int(about["width"])
+    """One object's three parts side by side, uint8 (3, SIDE, 3 * SIDE + 8)."""
+    image_row = images.loc[row["image_id"]]
+    image = read_image(row["image_id"], image_row["file"])[..., ::-1]
+    shape = int(image_row["height"]), int(image_row["width"])
     true = decode_mask(row["rle"], *shape)
     mask = decode_mask(rle, *shape) if isinstance(rle, str) else np.zeros(shape, bool)
     part = _part(row[BOX].to_numpy(float), shape)
@@ -73,7 +76,7 @@ def _example(row: pd.Series, images: pd.DataFrame, rle: str | None) -> np.ndarra
 
 
 def _part(box: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """A square about the object, as far as the image reaches."""
+    """The rows and columns of a square around the object, as far as the image reaches."""
     half = (0.5 + _MARGIN) * max(box[2] - box[0], box[3] - box[1])
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     rows = slice(max(0, int(y - half)), min(shape[0], int(np.ceil(y + half))))
@@ -81,7 +84,7 @@ def _part(box: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
-    """uint8 (SIDE, SIDE, 3), the rest of the square white."""
+    """Enlarge to uint8 (SIDE, SIDE, 3); the rest of the square is white."""
     scale = SIDE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     canvas = np.full((SIDE, SIDE, 3), 255, np.uint8)

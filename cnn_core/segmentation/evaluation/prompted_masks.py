@@ -1,4 +1,4 @@
-"""Boxes as prompts, from the truth and from a detector, and the masks that a segmenter and Ultralytics answer with."""
+"""Boxes as prompts, from the truth and from a detector, and the masks that a segmenter and Ultralytics give."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PROMPTS = ("image_id", "prompted_by", "object", *BOX)
 
 
 def read_masked_truth(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Images, objects and classes as `truth.read_truth` gives them, crowds left out.
+    """Read images, objects and classes as `annotations.truth.read_truth` does, and leave crowds out.
 
     Raises:
-        ValueError: as there; or the split holds no object, or one without a mask.
+        ValueError: as there; or the split holds no object, or an object without a mask.
     """
     images, truth, classes = read_truth(source, split)
     if "iscrowd" in truth:
@@ -44,45 +44,51 @@ def read_masked_truth(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.
 
 
 def true_prompts(truth: pd.DataFrame) -> pd.DataFrame:
-    """Each object's own box: rows of `PROMPTS`; ``object`` is the position in ``truth``."""
+    """The box of each object: rows of `PROMPTS`; ``object`` is the position in ``truth``."""
     return truth[["image_id", *BOX]].assign(prompted_by=TRUTH, object=np.arange(len(truth)))[list(PROMPTS)]
 
 
-def detected_prompts(truth: pd.DataFrame, found: pd.DataFrame, least_iou: float) -> pd.DataFrame:
-    """The detector's boxes of the objects that it found, whatever it took them for: rows of `PROMPTS`.
+def detected_prompts(truth: pd.DataFrame, detections: pd.DataFrame, min_iou: float) -> pd.DataFrame:
+    """The detector's boxes of the objects that it found, whatever class it gave them: rows of `PROMPTS`.
 
     Args:
-        found: objects in the truth's ids. least_iou: between a box and the object that it is of.
+        detections: with the truth's image ids.
+        min_iou: between a box and the object that it is matched with.
     """
-    of_found = found.groupby("image_id", sort=False).indices
-    boxes, true_boxes, scores = found[BOX].to_numpy(), truth[BOX].to_numpy(), found["score"].to_numpy()
+    by_image = detections.groupby("image_id", sort=False).indices
+    boxes, true_boxes, scores = detections[BOX].to_numpy(), truth[BOX].to_numpy(), detections["score"].to_numpy()
     rows = []
     for image_id, objects in truth.groupby("image_id", sort=False).indices.items():
-        own = of_found.get(image_id, np.empty(0, int))
-        for true, position in match(true_boxes[objects], boxes[own], scores[own], least_iou):
-            rows.append((image_id, DETECTOR, int(objects[true]), *boxes[own[position]]))
+        indices = by_image.get(image_id, np.empty(0, int))
+        for true, position in match(true_boxes[objects], boxes[indices], scores[indices], min_iou):
+            rows.append((image_id, DETECTOR, int(objects[true]), *boxes[indices[position]]))
     return pd.DataFrame(rows, columns=list(PROMPTS))
 
 
 def read_image(image_id: str, file: str) -> np.ndarray:
-    """uint8 (H, W, 3), BGR.
+    """Read an image as uint8 (H, W, 3), BGR.
 
     Raises:
-        ValueError: it cannot be read: figures without it would be of another set.
+        ValueError: it cannot be read. Metrics without it would be of another set.
     """
     try:
         entry = Entry(image_id=image_id, file=file, number=0, content=Path(file))
         return pixels(entry, lambda path: cv2.imread(path, cv2.IMREAD_COLOR))
     except BadImage as fault:
-        raise ValueError(f"{file} cannot be read ({fault}): mend it or take it out of the set") from None
+        raise ValueError(f"{file} cannot be read ({fault}): repair it or take it out of the set") from None
 
 
 def segment_prompts(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Of one image after the other the prompts with their masks: columns ``rle`` (None = no mask), ``score`` (the
-    predicted IoU, NaN without a mask), the mask's tight box, ``stability``. All of an image share one embedding."""
-    of = prompts.reset_index(drop=True).groupby("image_id", sort=False).indices
+    """Yield the prompts with their masks, one image after the other. All prompts of an image share one embedding.
+
+    Yields:
+        The prompts' rows with further columns: ``rle`` (None = no mask), ``score`` (the predicted IoU, NaN without a
+        mask), the mask's tight box, ``stability``.
+    """
+    by_image = prompts.reset_index(drop=True).groupby("image_id", sort=False).indices
+    row: Any  # of itertuples, whose fields have no types
     for row in images.itertuples():
-        rows = prompts.iloc[of.get(row.image_id, np.empty(0, int))]
+        rows = prompts.iloc[by_image.get(row.image_id, np.empty(0, int))]
         if rows.empty:
             yield rows
             continue
@@ -92,25 +98,28 @@ def segment_prompts(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.Data
                 f"{row.file} has {image.shape[1]} x {image.shape[0]} pixels, the set says {row.width} x {row.height}"
             )
         segments = segmenter.masks(segmenter.embed(image), boxes=rows[BOX].to_numpy())
-        yield _answered(rows, {int(found["prompt_id"]): found for found in segments.rows()})
+        yield _with_masks(rows, {int(mask["prompt_id"]): mask for mask in segments.rows()})
 
 
-def _answered(rows: pd.DataFrame, found: dict[int, dict[str, Any]]) -> pd.DataFrame:
-    none = {"rle": None, "score": np.nan, "stability": np.nan, **dict.fromkeys(BOX, np.nan)}
-    segment_prompts = [found.get(number, none) for number in range(len(rows))]
-    columns = {name: [answer[name] for answer in segment_prompts] for name in none}
-    texts = pd.Series(columns.pop("rle"), dtype=object, index=rows.index)  # or pandas makes NaN of None
+def _with_masks(rows: pd.DataFrame, masks: dict[int, dict[str, Any]]) -> pd.DataFrame:
+    no_mask = {"rle": None, "score": np.nan, "stability": np.nan, **dict.fromkeys(BOX, np.nan)}
+    values = [masks.get(number, no_mask) for number in range(len(rows))]
+    columns = {name: [value[name] for value in values] for name in no_mask}
+    texts = pd.Series(columns.pop("rle"), dtype=object, index=rows.index)  # else pandas makes NaN of None
     return rows.rename(columns={name: f"prompt_{name}" for name in BOX}).assign(rle=texts, **columns)
 
 
 def ultralytics_masks(
     loaded: LoadedSam, imgsz: int, images: Iterable[Any], prompts: pd.DataFrame
 ) -> Iterator[tuple[np.ndarray, list[str | None]]]:
-    """The same by Ultralytics' own predictor, of each image: the prompts' rows, and their masks.
+    """Segment the same prompts by Ultralytics' own predictor.
 
     Args:
-        loaded: not used by a `Segmenter`, which changes the network's decoder.
+        loaded: a network that no `Segmenter` uses, as that one changes the decoder.
         images: rows with image_id and file.
+
+    Yields:
+        For each image the positions of its prompts, and their masks.
     """
     predictor = reference_predictor(loaded, imgsz)
     for row in images:
@@ -127,5 +136,5 @@ def ultralytics_masks(
 
 
 def evenly_spaced(images: pd.DataFrame, count: int) -> pd.DataFrame:
-    """So many images, evenly over the table."""
+    """Choose ``count`` images, evenly spaced over the table."""
     return images.iloc[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]

@@ -1,6 +1,7 @@
-"""The inner part of SAM's mask decoder, of SAM and SAM 2 alike, written so that all prompts share the image's work.
+"""The inner part of the mask decoder of SAM and SAM 2, written so that all prompts share the work on the image.
 
-Ultralytics' decoder repeats the image for every prompt. Here what depends on the image alone is computed once.
+Ultralytics' decoder repeats the image for every prompt. Here everything that depends on the image alone is computed
+once.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BLOCK = 512  # places that are upscaled at a time: 1 MB in the official networks
-PIECE = 1 << 24  # numbers in two images of the prompts that are worked on at a time (64 MB): eight at 1024 pixels
+BLOCK = 512  # cells of the image that are upscaled at a time: 1 MB in the official networks
+PIECE = 1 << 24  # numbers in two images of all prompts that are decoded at a time (64 MB): eight at 1024 pixels
 
 
 def predict_masks(
@@ -27,38 +28,38 @@ def predict_masks(
     high_res_features: Sequence[Tensor] | None = None,
     single: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Ultralytics' method of this name of SAM's and SAM 2's mask decoders, for many prompts on one image: the same sums
-    in another order (logits differ by about 1e-5), in less than half of the time.
+    """Decode many prompts on one image, as the method of this name in Ultralytics' mask decoders of SAM and SAM 2.
 
-    Ultralytics copies the image for every prompt and multiplies each copy by the projections of every attention. But
-    of one prompt there are about 8 tokens and of the image 4096 places, and a product of products may be bracketed
-    anew: here the projections are multiplied into the tokens, q · (W k) = (Wᵀ q) · k. In the first layer the image is
-    still the same for all prompts and is not copied. Channels stay the last dimension, where an upsampling by strided
-    transposed convolution is a matrix product. On a CPU few prompts are worked on at a time, so that the next ones find
-    memory to reuse: new memory costs as much as the sums.
+    It computes the same sums in another order (logits differ by about 1e-5), in less than half of the time.
+    Ultralytics copies the image for every prompt and multiplies each copy by the projections of every attention. But a
+    prompt has about 8 tokens and the image 4096 cells, and a product of matrices may be bracketed in another way: here
+    the projections are multiplied into the tokens, q · (W k) = (Wᵀ q) · k. In the first layer the image is still the
+    same for all prompts and is not copied. Channels are the last dimension, so that an upsampling by strided transposed
+    convolution is a matrix product. On a CPU few prompts are decoded at a time, so that the next ones reuse their
+    memory: new memory costs as much as the sums.
 
     Args:
-        image_embeddings: (B, C, H, W), of B images that have as many prompts each.
-        image_pe: (1, C, H, W).
-        sparse_prompt_embeddings: (N, P, C), N a multiple of B: the first image's prompts, the second's …
-        dense_prompt_embeddings: (N, C, H, W), the same for all prompts: none of them is a mask.
+        image_embeddings: (B, C, H, W), of B images that have the same number of prompts.
+        image_pe: (1, C, H, W), the positional encoding.
+        sparse_prompt_embeddings: (N, P, C), N a multiple of B: the first image's prompts, then the second's …
+        dense_prompt_embeddings: (N, C, H, W), the same for all prompts, as no prompt is a mask.
         high_res_features: of SAM 2: (B, C / 8, 4H, 4W) and (B, C / 4, 2H, 2W).
-        single: the masks of an ambiguous prompt are not computed, only the first; of SAM alone, as SAM 2 may choose
-            among all.
+        single: compute only the first mask, not those of an ambiguous prompt. For SAM alone, as SAM 2 may choose among
+            all of them.
     """
     side = image_embeddings.shape[-1]
-    own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+    output_tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
     if sam_2 := repeat_image is not None:
-        own = [decoder.obj_score_token.weight, *own] if decoder.pred_obj_scores else own
+        output_tokens = [decoder.obj_score_token.weight, *output_tokens] if decoder.pred_obj_scores else output_tokens
     first = 1 if sam_2 and decoder.pred_obj_scores else 0
     count = len(sparse_prompt_embeddings)
-    tokens = torch.cat([torch.cat(own).expand(count, -1, -1), sparse_prompt_embeddings], 1)
+    tokens = torch.cat([torch.cat(output_tokens).expand(count, -1, -1), sparse_prompt_embeddings], 1)
     image = (image_embeddings + dense_prompt_embeddings[:1]).flatten(2).transpose(1, 2).contiguous()
-    places = image_pe.flatten(2).transpose(1, 2).contiguous()
-    seen = _Seen.once(decoder.transformer, image, places, tokens)
+    positions = image_pe.flatten(2).transpose(1, 2).contiguous()
+    shared = _SharedKeys.once(decoder.transformer, image, positions, tokens)
     parts = [
-        _decoded(decoder, image, places, some, side, first, high_res_features, seen, single)
-        for some in tokens.split(_piece(image, count))
+        _decoded(decoder, image, positions, part, side, first, high_res_features, shared, single)
+        for part in tokens.split(_piece(image, count))
     ]
     masks, outputs, tokens = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
     scores = decoder.iou_prediction_head(tokens[:, first])
@@ -69,7 +70,7 @@ def predict_masks(
 
 
 def _piece(image: Tensor, count: int) -> int:
-    """How many of ``count`` prompts are worked on at a time; all of them where gradients or a GPU want it so."""
+    """How many of ``count`` prompts are decoded at a time: all of them on a GPU or when gradients are needed."""
     if image.is_cuda or torch.is_grad_enabled() or len(image) > 1:
         return max(1, count)
     return max(1, PIECE // (2 * image.numel()))
@@ -78,27 +79,27 @@ def _piece(image: Tensor, count: int) -> int:
 def _decoded(
     decoder: Any,
     image: Tensor,
-    places: Tensor,
+    positions: Tensor,
     tokens: Tensor,
     side: int,
     first: int,
     finer: Sequence[Tensor] | None,
-    seen: _Seen | None,
+    shared: _SharedKeys | None,
     single: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all that is read of the tokens."""
+    """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all tokens that are read."""
     heads = decoder.output_hypernetworks_mlps[:1] if single else decoder.output_hypernetworks_mlps
-    tokens, image = _two_way(decoder.transformer, image, places, tokens, seen, first + 1 + len(heads))
+    tokens, image = _two_way(decoder.transformer, image, positions, tokens, shared, first + 1 + len(heads))
     outputs = tokens[:, first + 1 :]
     weights = torch.stack([head(outputs[:, place]) for place, head in enumerate(heads)], 2)  # (N, C / 8, masks)
-    logits = _logits(decoder, image, weights, _by_place(finer, side))
-    # Rows are places of the image, in each the quarters, in each their quarters: y x, y x, y x.
+    logits = _logits(decoder, image, weights, _by_cell(finer, side))
+    # Rows are the image's cells, within each its quarters, within each their quarters: y x, y x, y x.
     logits = logits.view(len(tokens), side, side, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)
     return logits.reshape(len(tokens), -1, 4 * side, 4 * side), outputs, tokens
 
 
-class _Seen:
-    """What the tokens see of the image in the first layer, which is the same for all prompts: its keys and values."""
+class _SharedKeys:
+    """The image's keys and values in the first layer, where they are the same for all prompts."""
 
     def __init__(self, attention: Any, key: Tensor, value: Tensor) -> None:
         self.attention = attention
@@ -108,67 +109,67 @@ class _Seen:
         )
 
     @classmethod
-    def once(cls, transformer: Any, image: Tensor, places: Tensor, tokens: Tensor) -> _Seen | None:
-        """None where there are so few tokens that it is less work to multiply the projections into them."""
+    def once(cls, transformer: Any, image: Tensor, positions: Tensor, tokens: Tensor) -> _SharedKeys | None:
+        """None if there are so few tokens that it is less work to multiply the projections into them."""
         attention = transformer.layers[0].cross_attn_token_to_image
         few = tokens.shape[0] * tokens.shape[1] * attention.num_heads < attention.k_proj.out_features
-        return None if few or len(image) > 1 else cls(attention, image + places, image)
+        return None if few or len(image) > 1 else cls(attention, image + positions, image)
 
     def __call__(self, query: Tensor) -> Tensor:
         """Tokens (N, T, C) attend to it."""
         rows = self.attention.q_proj(query).flatten(0, 1)[None].unflatten(-1, (self.attention.num_heads, -1))
-        seen = nn.functional.scaled_dot_product_attention(rows.transpose(1, 2), self.key, self.value)
-        return self.attention.out_proj(seen.transpose(1, 2).flatten(2)).view(query.shape)
+        attended = nn.functional.scaled_dot_product_attention(rows.transpose(1, 2), self.key, self.value)
+        return self.attention.out_proj(attended.transpose(1, 2).flatten(2)).view(query.shape)
 
 
 def _two_way(
-    transformer: Any, image: Tensor, places: Tensor, prompts: Tensor, seen: _Seen | None, read: int
+    transformer: Any, image: Tensor, positions: Tensor, prompts: Tensor, shared: _SharedKeys | None, read: int
 ) -> tuple[Tensor, Tensor]:
-    """SAM's two-way transformer: image and places (1, HW, C), prompts (N, T, C) -> (N, read, C) and (N, HW, C).
+    """SAM's two-way transformer: image and positions (1, HW, C), prompts (N, T, C) -> (N, read, C) and (N, HW, C).
 
-    Of the tokens only the first ``read`` are looked at afterwards, and so only these look at the image a last time.
+    Only the first ``read`` tokens are used afterwards, so only these attend to the image a last time.
     """
-    tokens, given = prompts, image
+    tokens, original = prompts, image
     plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(image.device.type)
     for layer in transformer.layers:
         if layer.skip_first_layer_pe:
             tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
         else:
-            placed = tokens + prompts
-            tokens = tokens + layer.self_attn(q=placed, k=placed, v=tokens)
+            located = tokens + prompts
+            tokens = tokens + layer.self_attn(q=located, k=located, v=tokens)
         tokens = layer.norm1(tokens)
-        key = image + places
-        if seen is not None:
-            tokens, seen = layer.norm2(tokens + seen(tokens + prompts)), None
+        key = image + positions
+        if shared is not None:
+            tokens, shared = layer.norm2(tokens + shared(tokens + prompts)), None
         else:
             tokens = layer.norm2(tokens + _to_image(layer.cross_attn_token_to_image, tokens + prompts, key, image))
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        taken = _from_tokens(
-            layer.cross_attn_image_to_token, key, tokens + prompts, tokens, image, spare=plain and image is not given
+        attended = _from_tokens(
+            layer.cross_attn_image_to_token, key, tokens + prompts, tokens, image, spare=plain and image is not original
         )
-        image = layer.norm4(taken)
+        image = layer.norm4(attended)
     tokens, prompts = tokens[:, :read], prompts[:, :read]
-    taken = _to_image(transformer.final_attn_token_to_image, tokens + prompts, image + places, image)
-    return transformer.norm_final_attn(tokens + taken), image
+    attended = _to_image(transformer.final_attn_token_to_image, tokens + prompts, image + positions, image)
+    return transformer.norm_final_attn(tokens + attended), image
 
 
 def _to_image(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Tokens (N, T, C) attend to the image, (1, HW, C) or (N, HW, C)."""
+    """Let tokens (N, T, C) attend to the image, (1, HW, C) or (N, HW, C)."""
     heads = attention.num_heads
     query = attention.q_proj(query).unflatten(-1, (heads, -1))
     count, number, _, width = query.shape
     into_key = attention.k_proj.weight.unflatten(0, (heads, -1))
-    query = torch.einsum("nthd,hdc->nhtc", query, into_key) / math.sqrt(width)  # k's bias is the same for all places
+    query = torch.einsum("nthd,hdc->nhtc", query, into_key) / math.sqrt(width)  # k's bias is the same for all cells
     query = query.reshape(len(key), -1, query.shape[-1])
-    seen = torch.softmax(query @ key.transpose(1, 2), -1) @ value
+    attended = torch.softmax(query @ key.transpose(1, 2), -1) @ value
     into_value = attention.v_proj.weight.unflatten(0, (heads, -1))
-    seen = torch.einsum("nhtc,hdc->nthd", seen.view(count, heads, number, -1), into_value)
-    return attention.out_proj(seen.flatten(2) + attention.v_proj.bias)
+    attended = torch.einsum("nhtc,hdc->nthd", attended.view(count, heads, number, -1), into_value)
+    return attention.out_proj(attended.flatten(2) + attention.v_proj.bias)
 
 
 def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, image: Tensor, *, spare: bool) -> Tensor:
-    """The image plus what its places (query) take from the tokens (N, T, C): (N, HW, C); in the place of the image
-    where that is ``spare``."""
+    """The image plus what its cells (query) take from the tokens (N, T, C): (N, HW, C). With ``spare`` it is written
+    over the image."""
     heads = attention.num_heads
     key, value = (x.unflatten(-1, (heads, -1)) for x in (attention.k_proj(key), attention.v_proj(value)))
     count, number, _, width = key.shape
@@ -180,7 +181,7 @@ def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, imag
         weights = (key.flatten(0, 1) @ query[0].T).view(count, number * heads, -1) + bias
     else:
         weights = torch.baddbmm(bias, key, _per_prompt(query.transpose(1, 2), count))
-    weights = torch.softmax(weights.view(count, number, -1), 1)  # places last: a softmax of 8 in a row is slow
+    weights = torch.softmax(weights.view(count, number, -1), 1)  # cells last: a softmax of 8 in a row is slow
     weights = weights.view(count, number * heads, -1).transpose(1, 2)
     into_image = attention.out_proj.weight.unflatten(1, (heads, -1))
     value = torch.einsum("nthd,chd->nthc", value, into_image).flatten(1, 2)
@@ -189,14 +190,14 @@ def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, imag
 
 
 def _per_prompt(image: Tensor, count: int) -> Tensor:
-    """What belongs to images (B, …), for each of their prompts (count, …)."""
+    """Repeat what belongs to images (B, …) for each of their prompts (count, …)."""
     if len(image) == 1:
         return image.expand(count, *image.shape[1:])
     return image.repeat_interleave(count // len(image), 0) if len(image) < count else image
 
 
-def _by_place(finer: Sequence[Tensor] | None, side: int) -> tuple[Tensor, Tensor] | None:
-    """SAM 2's finer features in the rows of `_upscaled`: (B, HW, 4, C / 4) and (B, HW, 4, 4, C / 8)."""
+def _by_cell(finer: Sequence[Tensor] | None, side: int) -> tuple[Tensor, Tensor] | None:
+    """SAM 2's finer features in the order of the rows of `_upscaled`: (B, HW, 4, C / 4) and (B, HW, 4, 4, C / 8)."""
     if finer is None:
         return None
     halves = finer[1].unflatten(3, (side, 2)).unflatten(2, (side, 2))  # (B, C, y, y, x, x)
@@ -208,30 +209,31 @@ def _by_place(finer: Sequence[Tensor] | None, side: int) -> tuple[Tensor, Tensor
 
 
 def _logits(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, Tensor] | None) -> Tensor:
-    """(N, HW, C) upscaled, by the masks' weights (N, C / 8, masks): (N, HW, 4, 4, masks).
+    """The upscaled image (N, HW, C) times the masks' weights (N, C / 8, masks): (N, HW, 4, 4, masks).
 
-    Each place is upscaled by itself. On a CPU some are at a time, so that what becomes of them stays in its cache.
+    Each cell is upscaled by itself. On a CPU a block of cells is upscaled at a time, so that the results stay in the
+    processor's cache.
     """
     kernels = [_kernel(decoder.output_upscaling[number]) for number in (0, 3)]
     if image.is_cuda or torch.is_grad_enabled():
         return _upscaled(decoder, image, fine, kernels) @ weights[:, None, None]
-    count, places, _ = image.shape
-    found = [
+    count, cells, _ = image.shape
+    blocks = [
         _upscaled(
             decoder,
             image[prompt : prompt + 1, rows],
-            fine and tuple(_of_prompt(part, prompt, count)[:, rows] for part in fine),
+            fine and (_of_prompt(fine[0], prompt, count)[:, rows], _of_prompt(fine[1], prompt, count)[:, rows]),
             kernels,
         )
         @ weights[prompt]
         for prompt in range(count)
-        for rows in (slice(start, start + BLOCK) for start in range(0, places, BLOCK))
+        for rows in (slice(start, start + BLOCK) for start in range(0, cells, BLOCK))
     ]
-    return torch.cat(found, 1).view(count, places, 4, 4, -1)
+    return torch.cat(blocks, 1).view(count, cells, 4, 4, -1)
 
 
 def _of_prompt(maps: Tensor, prompt: int, count: int) -> Tensor:
-    """What belongs to the image (one of B) of one of ``count`` prompts."""
+    """The maps of the image (one of B) that one of ``count`` prompts is for."""
     image = prompt * len(maps) // count
     return maps[image : image + 1]
 
@@ -239,7 +241,7 @@ def _of_prompt(maps: Tensor, prompt: int, count: int) -> Tensor:
 def _upscaled(
     decoder: Any, image: Tensor, fine: tuple[Tensor, Tensor] | None, kernels: list[tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """(N, P, C) -> (N, P, 4, 4, C / 8): of each of P places its quarters, and of each of them its quarters."""
+    """(N, P, C) -> (N, P, 4, 4, C / 8): the quarters of each of P cells, and the quarters of each of these."""
     _, norm, activation, _, last = decoder.output_upscaling
     image = _quartered(image, *kernels[0])
     if fine is not None:
@@ -252,10 +254,10 @@ def _upscaled(
 
 
 def _kernel(convolution: Any) -> tuple[Tensor, Tensor]:
-    """Of a transposed convolution of 2 x 2 with stride 2 the matrix (C, 2 * 2 * D) and the bias (2 * 2 * D,)."""
+    """A transposed convolution of 2 x 2 with stride 2, as a matrix (C, 2 * 2 * D) and a bias (2 * 2 * D,)."""
     return convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias.repeat(4)
 
 
 def _quartered(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """That convolution of rows (…, C) -> (…, 4, D)."""
+    """Apply that convolution to rows (…, C) -> (…, 4, D)."""
     return torch.addmm(bias, rows.flatten(0, -2), weight).view(*rows.shape[:-1], 4, -1)

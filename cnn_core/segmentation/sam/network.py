@@ -1,8 +1,12 @@
-"""Ultralytics' SAM and SAM 2 behind adapters: networks for checkpoints, its predictor's steps.
+"""Adapters for Ultralytics' SAM and SAM 2: the networks of checkpoints, and the steps of its predictor.
 
-The reference is `ultralytics.SAM(path)(image, bboxes=…)`; each step here is Ultralytics' own function with the
-arguments that its predictor gives it, but without the predictor's state between them. Only the inner part of the mask
-decoder is written anew, for speed (sam_decoder.py).
+The reference is `ultralytics.SAM(path)(image, bboxes=…)`. Each step here is Ultralytics' own function with the same
+arguments as in its predictor, but without the predictor's state between the steps. Only the inner part of the mask
+decoder is our own, for speed (`sam.decoder`).
+
+Private names of Ultralytics that are used here and in `video.memory`, because its predictor is not public in steps:
+`_prepare_prompts`, `_inference_features`, `_bb_feat_sizes` of the predictor, `_prepare_backbone_features`,
+`_track_step`, `_encode_new_memory` of SAM 2. Tests compare the results with Ultralytics' own predictors.
 
 Kirillov et al., "Segment Anything" (ICCV 2023); Zhang et al., "Faster Segment Anything" (MobileSAM, 2023); Ravi et al.,
 "SAM 2: Segment Anything in Images and Videos" (2024).
@@ -28,7 +32,7 @@ from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL, SamWeights, read_weights
 
 Features = Tensor | dict[str, Any]  # of one image, as Ultralytics' predictors hold them
-IMGSZ = 1024  # pixels of a side that the official networks were trained with
+IMGSZ = 1024  # pixels of the input's side that the official networks were trained with
 PIECE = 1 << 22  # logits that are scaled at a time (16 MB)
 
 
@@ -45,10 +49,10 @@ class LoadedSam:
 
 
 def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
-    """The network of a checkpoint; `cnn_core.detection.yolo.quiet` goes before.
+    """Load the network of a checkpoint or model folder. Call `cnn_core.detection.yolo.quiet` before.
 
     Raises:
-        ValueError: as `sam_weights.read_weights`; or a tensor is missing or does not fit.
+        ValueError: as `cnn_core.segmentation.sam.weights.read_weights`; or a tensor is missing or does not fit.
     """
     weights = read_weights(path, trusted=trusted)
     imgsz = int(weights.card.get("imgsz", IMGSZ))
@@ -69,16 +73,16 @@ def _sizes(weights: SamWeights, path: str | Path) -> dict[str, Any]:
     model = weights.card.get("model")
     if not isinstance(model, dict):
         raise ValueError(
-            f"{path} is a small SAM of train_segmenter, whose sizes stand in model.json beside it: name the folder"
+            f"{path} is a small SAM of train_segmenter, whose sizes are in the model.json beside it: name the folder"
         )
     return {name: value for name, value in model.items() if name != "architecture"}
 
 
 def build_sam(name: str) -> nn.Module:
-    """The network of this name with random weights, in evaluation mode: Ultralytics' builder of it.
+    """Build an official network with random weights, in evaluation mode, by Ultralytics' builder.
 
     Raises:
-        ValueError: there is no such network.
+        ValueError: there is no network of this name.
     """
     from ultralytics.models.sam.build import sam_model_map
 
@@ -86,32 +90,38 @@ def build_sam(name: str) -> nn.Module:
         raise ValueError(f"there is no SAM called {name!r}; there are {', '.join(key[:-3] for key in sam_model_map)}")
     network = sam_model_map[f"{name}.pt"]()
     if name.startswith("sam2.1"):
-        _make_2_1(network)
+        make_sam_2_1(network)
     return network.eval()
 
 
-def _make_2_1(network: Any) -> None:
-    """What SAM 2.1 has over SAM 2. Ultralytics' builder decides it by the checkpoint's path, which it then unpickles
-    without care; so without a path it builds SAM 2. A test holds this against Ultralytics' own network."""
+def make_sam_2_1(network: Any) -> None:
+    """Add what SAM 2.1 has over SAM 2.
+
+    Ultralytics' builder decides this by the checkpoint's path, which it then unpickles unsafely. Without a path it
+    builds SAM 2. A test compares the result with Ultralytics' own network.
+    """
     network.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, network.mem_dim))
     network.proj_tpos_enc_in_obj_ptrs = network.use_signed_tpos_enc_to_obj_ptrs = True
     network.obj_ptr_tpos_proj = nn.Linear(network.hidden_dim, network.mem_dim)
 
 
 def _fill(network: nn.Module, weights: SamWeights, path: str | Path) -> None:
-    own = network.state_dict()
+    expected = network.state_dict()
     for key, value in weights.state.items():
-        if key in own and own[key].shape != value.shape:
-            shapes = f"{tuple(value.shape)}, not {tuple(own[key].shape)}"
+        if key in expected and expected[key].shape != value.shape:
+            shapes = f"{tuple(value.shape)}, not {tuple(expected[key].shape)}"
             raise ValueError(f"{path} is not a {weights.name}, which it looks like: {key} has the shape {shapes}")
-    for what, keys in (("lacks", own.keys() - weights.state.keys()), ("also has", weights.state.keys() - own.keys())):
+    for verb, keys in (
+        ("lacks", expected.keys() - weights.state.keys()),
+        ("also has", weights.state.keys() - expected.keys()),
+    ):
         if keys:
-            raise ValueError(f"{path} is not a {weights.name}, which it looks like: it {what} {min(keys)}")
+            raise ValueError(f"{path} is not a {weights.name}, which it looks like: it {verb} {min(keys)}")
     network.load_state_dict(weights.state)
 
 
 def reference_predictor(loaded: LoadedSam, imgsz: int) -> Any:
-    """Ultralytics' own predictor with this network, on the CPU: what `SamSteps` is held against."""
+    """Ultralytics' own predictor with this network, on the CPU, to compare `SamSteps` with."""
     from ultralytics.models.sam.predict import Predictor, SAM2Predictor
 
     settings = {"imgsz": imgsz, "conf": 0.0, "device": "cpu", "save": False, "verbose": False}
@@ -123,36 +133,36 @@ def reference_predictor(loaded: LoadedSam, imgsz: int) -> Any:
 
 
 def _decode_as_sam_2(decoder: Any) -> None:
-    """Our small SAM's decoder takes fine features, which Ultralytics' decoder of SAM 2 does and its decoder of SAM does
-    not: the reference is its method for SAM 2."""
+    """Make the decoder of our small SAM use Ultralytics' method for SAM 2, which takes fine features; that for SAM does
+    not."""
     from ultralytics.models.sam.modules.decoders import SAM2MaskDecoder
 
     decoder.pred_obj_scores, decoder.use_high_res_features = False, True
-    decoder.predict_masks = lambda **given: SAM2MaskDecoder.predict_masks(decoder, repeat_image=True, **given)[:2]
+    decoder.predict_masks = lambda **inputs: SAM2MaskDecoder.predict_masks(decoder, repeat_image=True, **inputs)[:2]
 
 
 class SamSteps:
-    """A SAM's prediction in steps. None keeps anything, so they may be called for several images in turn.
+    """A SAM's prediction in steps. No step keeps any state, so they may be called for several images in turn.
 
     Args:
-        imgsz: side of the input; 0 = what the network was trained with. Made a multiple of `INPUT_STRIDE`.
-        half: float16 on a GPU; on a CPU bfloat16 where PyTorch's autocast has it.
+        imgsz: side of the input, made a multiple of `STRIDE`; 0 = what the network was trained with.
+        half: float16 on a GPU; on a CPU bfloat16 in the operations that PyTorch's autocast covers.
     """
 
     def __init__(self, loaded: LoadedSam, *, imgsz: int, device: torch.device, half: bool) -> None:
         from ultralytics.models.sam.predict import Predictor, SAM2Predictor
         from ultralytics.utils.checks import check_imgsz
 
-        kind = SAM2Predictor if loaded.family == "sam2" else Predictor
+        predictor_class = SAM2Predictor if loaded.family == "sam2" else Predictor
         settings = {
             "device": str(device),
             "save": False,
             "verbose": False,
             "quantize": 16 if half and device.type == "cuda" else None,
         }
-        cpu = half and device.type == "cpu"
-        self.autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=cpu)
-        predictor: Any = kind(overrides=settings)
+        on_cpu = half and device.type == "cpu"
+        self.autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=on_cpu)
+        predictor: Any = predictor_class(overrides=settings)
         predictor.setup_model(loaded.network, verbose=False)
         predictor.imgsz = check_imgsz(imgsz or loaded.imgsz, stride=INPUT_STRIDE, min_dim=2)
         predictor.model.set_imgsz(predictor.imgsz)
@@ -169,7 +179,7 @@ class SamSteps:
         return self.predictor.preprocess([image])
 
     def features(self, pixels: Tensor) -> Features:
-        """What the image encoder makes of `pixels`."""
+        """Encode the input that `pixels` gives."""
         with self.autocast():
             return self.predictor.get_im_features(pixels)
 
@@ -183,21 +193,25 @@ class SamSteps:
         labels: np.ndarray | None,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Prompts -> mask logits (N, M, side / 4, side / 4) and predicted IoUs (N, M); M is 3 with ``multimask``, or 1.
+        """Decode prompts: mask logits (N, M, side / 4, side / 4) and predicted IoUs (N, M); M is 3 with ``multimask``,
+        else 1.
 
         Args:
             shape: (height, width) of the image whose pixels the prompts are in.
-            boxes: (N, 4), xyxy. points: (N, P, 2). labels: (N, P), 1 = inside, 0 = outside.
+            boxes: (N, 4), xyxy.
+            points: (N, P, 2).
+            labels: (N, P), 1 = inside, 0 = outside.
         """
         prompts = self.predictor._prepare_prompts(self.predictor.imgsz, shape, boxes, points, labels)
-        with self.autocast(), self._own_decoder(single=not (multimask or self._may_choose)):
+        with self.autocast(), self._shared_decoder(single=not (multimask or self._may_choose)):
             logits, scores = self.predictor._inference_features(features, *prompts, multimask)
         count = 3 if multimask else 1
         return logits.unflatten(0, (-1, count)).float(), scores.unflatten(0, (-1, count)).float()
 
     @contextlib.contextmanager
-    def _own_decoder(self, *, single: bool) -> Iterator[None]:
-        """The network is Ultralytics' again after the block: others may hold it too."""
+    def _shared_decoder(self, *, single: bool) -> Iterator[None]:
+        """Use our mask decoder (`sam.decoder`) within the block. After it the network is as Ultralytics made it, since
+        others may hold it too."""
         self._decoder.predict_masks = functools.partial(predict_masks, self._decoder, single=single)
         try:
             yield
@@ -205,18 +219,28 @@ class SamSteps:
             del self._decoder.predict_masks
 
     def stability(self, logits: Tensor, offset: float) -> float:
-        """Of a mask's logits (H, W) the IoU of what is above and below the threshold by ``offset``: 0..1, NaN
-        of nothing (SAM paper, appendix B)."""
+        """How little a mask depends on the threshold: the IoU, 0..1, of the masks cut ``offset`` above and below it.
+        NaN for an empty mask (SAM paper, appendix B).
+
+        Args:
+            logits: of one mask, (H, W).
+        """
         from ultralytics.models.sam.amg import calculate_stability_score
 
         return float(calculate_stability_score(logits[None], self.threshold, offset)[0])
 
     def in_original(self, masks: Tensor, shape: tuple[int, int]) -> Iterator[Tensor]:
-        """Of masks or logits (N, h, w) of the whole input, the image's part in its own pixels: float32 (height, width)
-        one after the other, so that the masks of large images are not all in memory."""
+        """Scale masks to the image's own pixels.
+
+        Args:
+            masks: masks or logits of the network's input, (N, h, w).
+
+        Yields:
+            float32 (height, width), one after the other, so that the masks of large images are not all in memory.
+        """
         from ultralytics.utils import ops
 
         gain = min(self.side / side for side in shape)
-        ratio = tuple(round(o * gain) * m / self.side / o for o, m in zip(shape, masks.shape[1:], strict=True))
+        height, width = (round(o * gain) * m / self.side / o for o, m in zip(shape, masks.shape[1:], strict=True))
         for piece in masks.split(max(1, PIECE // (shape[0] * shape[1]))):
-            yield from ops.scale_masks(piece[None].float(), shape, (ratio, (0, 0)), padding=False)[0]
+            yield from ops.scale_masks(piece[None].float(), shape, ((height, width), (0, 0)), padding=False)[0]

@@ -1,8 +1,8 @@
-"""Checkpoints of SAM, MobileSAM, SAM 2, SAM 2.1 and our small SAM, read without executing what they hold.
+"""Checkpoints of SAM, MobileSAM, SAM 2, SAM 2.1 and our small SAM, read without executing code in them.
 
-Which network a file is for follows from the names and shapes of its tensors, so Meta's own file
-names, Ultralytics' and yours do alike. FastSAM and YOLO ``-seg`` are Ultralytics networks
-(`cnn_core.detection.yolo`): `family` tells them apart.
+The names and shapes of a file's tensors tell which network it is for, so the file may have Meta's name, Ultralytics'
+or any other. FastSAM and YOLO ``-seg`` are Ultralytics networks (`cnn_core.detection.yolo`); `family` tells which a
+file holds.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ TRUSTED = "GRIDFLOW_TRUSTED_WEIGHTS"  # in the environment: SHA-256 values, with
 _VIT = {768: "sam_b", 1024: "sam_l", 1280: "sam_h"}
 _VIT_KEY = "image_encoder.patch_embed.proj.weight"
 _TINY_VIT_KEY, _TINY_VIT_WIDTH = "image_encoder.patch_embed.seq.0.c.weight", 32
-# Only our small SAM has it (sam_small.py); its widths are free.
+# Only our small SAM (`sam.small`) has this tensor; its widths are free.
 _SMALL_KEY, SMALL = "image_encoder.fine.0.weight", "small_sam"
-# The width and the number of blocks of SAM 2's.
+# The width and the number of blocks of SAM 2's image encoder.
 _HIERA = {(96, 12): "t", (96, 16): "s", (112, 24): "b", (144, 48): "l"}
 _HIERA_KEY = "image_encoder.trunk.patch_embed.proj.weight"
 _ONLY_SAM_2_1 = "no_obj_embed_spatial"
 
 _PICKLE = b"\x80"  # what torch.save began with before torch 1.6; today it writes a zip
-_LOOKED_FOR = (
+_KNOWN = (
     "SAM (sam_b, sam_l, sam_h), MobileSAM (mobile_sam), SAM 2 and SAM 2.1 (sam2_t, _s, _b, _l, sam2.1_t, _s, _b, _l)"
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamWeights:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
         name: of the network, as Ultralytics calls its file: mobile_sam, sam2.1_t, …
-        state: its tensors by their official names, float32 mostly; memory-mapped where the format allows.
+        state: its tensors by their official names, mostly float32; memory-mapped if the format allows it.
         sha256: of the file.
-        card: the content of model.json where it lies in a model folder of ours, else empty.
+        card: the content of model.json if the file is in a model folder of ours, else empty.
     """
 
     name: str
@@ -73,14 +73,14 @@ def family(path: str | Path) -> Family:
 
 
 def read_weights(path: str | Path, *, trusted: Collection[str] = ()) -> SamWeights:
-    """The tensors of a checkpoint, and which network they are for.
+    """Read the tensors of a checkpoint, and tell which network they are for.
 
     A file that ``torch.load(weights_only=True)`` refuses is read only when its SHA-256 is in ``trusted`` or in the
-    environment's `TRUSTED`: reading it executes whatever its maker put there, with all rights of the user. Of a file
-    that `gridflow fetch` brought, the SHA-256 must be the one noted then.
+    environment's `TRUSTED`: reading it executes whatever its maker put there, with all rights of the user. The SHA-256
+    of a file that `gridflow fetch` brought must still be the one noted then.
 
     Raises:
-        ValueError: it is missing, damaged, changed since it was fetched, not to be trusted, or of another network.
+        ValueError: the file is missing, damaged, changed since it was fetched, not trusted, or of another network.
     """
     file = weights_file(path)
     if file.is_dir() or _is_ultralytics(file):
@@ -100,7 +100,7 @@ def identify(state: Mapping[str, Tensor], file: str | Path) -> str:
     """Ultralytics' name of the network that has tensors of these names and shapes.
 
     Raises:
-        ValueError: none has; ``file`` is named.
+        ValueError: no network has such tensors; the message names ``file``.
     """
     name = None
     if _SMALL_KEY in state:
@@ -113,20 +113,20 @@ def identify(state: Mapping[str, Tensor], file: str | Path) -> str:
         size = _HIERA.get((state[_HIERA_KEY].shape[0], _blocks(state)))
         name = size and f"sam2{'.1' if _ONLY_SAM_2_1 in state else ''}_{size}"
     if name is None:
-        raise ValueError(f"{file} holds none of the networks looked for: {_LOOKED_FOR}")
+        raise ValueError(f"{file} holds none of the known networks: {_KNOWN}")
     return name
 
 
 def _blocks(state: Mapping[str, Tensor]) -> int:
     numbers = (re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", key) for key in state)
-    return 1 + max((int(found[1]) for found in numbers if found), default=-1)
+    return 1 + max((int(match[1]) for match in numbers if match), default=-1)
 
 
 def _read(file: Path, trusted: Collection[str], sha256: str | None = None) -> Any:
     zipped = zipfile.is_zipfile(file)
     if not zipped and not (beginning := _beginning(file)).startswith(_PICKLE):
-        said = f"begins with {beginning!r}" if beginning else "is empty"
-        raise ValueError(f"{file} is no file of weights, or only the beginning of one: it {said}")
+        content = f"begins with {beginning!r}" if beginning else "is empty"
+        raise ValueError(f"{file} is no file of weights, or only the beginning of one: it {content}")
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
@@ -147,28 +147,28 @@ def _read(file: Path, trusted: Collection[str], sha256: str | None = None) -> An
 
 
 def _state(file: Path, content: Any) -> dict[str, Tensor]:
-    """Meta's SAM is the tensors themselves, its SAM 2 has them under ``model``."""
+    """The tensors of a checkpoint: Meta's SAM is a mapping of them, SAM 2 has this mapping under ``model``."""
     inner = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(inner, Mapping) or not inner or not all(isinstance(value, Tensor) for value in inner.values()):
-        raise ValueError(f"{file} holds no tensors by their names, at its top or under 'model': {_LOOKED_FOR} do")
+        raise ValueError(f"{file} holds no tensors by their names, at its top or under 'model': {_KNOWN} do")
     return dict(inner)
 
 
 def _is_ultralytics(file: Path) -> bool:
-    """Whether a checkpoint holds an object of Ultralytics' classes, told without making it."""
+    """Whether a file is an Ultralytics network. A checkpoint is searched for its classes, but none is instantiated."""
     if file.suffix in ENGINES and file.suffix != ".pt":
         return True
     if not zipfile.is_zipfile(file):
         return False
     try:
         names = _foreign_names(file)
-    except Exception:  # damaged, or no checkpoint: said when it is read
+    except Exception:  # damaged, or no checkpoint: reading it will say so
         return False
     return any(name.startswith("ultralytics.") for name in names)
 
 
 def _foreign_names(file: Path) -> list[str]:
-    """What a checkpoint needs to be imported, also what Ultralytics has declared safe since it read weights."""
+    """The names that a checkpoint imports when it is read, with those that Ultralytics has declared safe meanwhile."""
     declared = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     try:
@@ -178,15 +178,19 @@ def _foreign_names(file: Path) -> list[str]:
 
 
 def _check_origin(file: Path, sha256: str) -> None:
-    """Against what `gridflow fetch` noted beside it, if that is where it comes from."""
+    """Compare a file with the note that `gridflow fetch` left beside it, if it did.
+
+    Raises:
+        ValueError: the SHA-256 is another one.
+    """
     note = file.with_suffix(".json")
     try:
-        noted = json.loads(note.read_text())
+        origin = json.loads(note.read_text())
     except (OSError, ValueError):
         return
-    if isinstance(noted, dict) and noted.get("file") == file.name and noted.get("sha256", sha256) != sha256:
+    if isinstance(origin, dict) and origin.get("file") == file.name and origin.get("sha256", sha256) != sha256:
         raise ValueError(
-            f"{file} has the SHA-256 {sha256}, but {noted['sha256']} was fetched (noted in {note.name}): fetch it "
+            f"{file} has the SHA-256 {sha256}, but {origin['sha256']} was fetched (noted in {note.name}): fetch it "
             f"again (`gridflow fetch {file.name}`), or delete {note.name} if this file is yours"
         )
 

@@ -29,8 +29,8 @@ def test_the_publishers_test_copy_stays_and_train_loses_its_own():
 
 def test_conflicting_labels_refuse_every_copy():
     left_out, found = find(("x", 1, False), ("x", 7, False), ("x", 1, True), ("x", -1, False))
-    said = ("conflicting labels", "a says 1, b says 7, c says 1")
-    assert left_out == {"a": said, "b": said, "c": said}
+    fault = ("conflicting labels", "a says 1, b says 7, c says 1")
+    assert left_out == {"a": fault, "b": fault, "c": fault}
     assert found.counts["conflicting_labels"] == 3
 
 

@@ -100,7 +100,7 @@ def test_no_prompts_give_no_masks(mobile, embedding, empty):
 
 
 @pytest.mark.parametrize(
-    ("prompts", "said"),
+    ("prompts", "message"),
     [
         ({}, r"call everything\(\)"),
         ({"boxes": [[1, 2, 3]]}, "boxes must be finite numbers"),
@@ -113,8 +113,8 @@ def test_no_prompts_give_no_masks(mobile, embedding, empty):
         ({"boxes": BOXES, "points": [[1, 2]]}, "5 boxes and 1 points"),
     ],
 )
-def test_wrong_prompts_are_refused(mobile, embedding, prompts, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_prompts_are_refused(mobile, embedding, prompts, message):
+    with pytest.raises(ValueError, match=message):
         mobile.masks(embedding, **prompts)
 
 

@@ -47,8 +47,8 @@ def test_a_file_of_the_users_own(media, name):
         {"image_id": "a", **BOX, "class_name": "cat"},
         {"image_id": "b", "x1": 7.5, "y1": 8, "x2": 9, "y2": 10, "class_name": "cat"},
     ]
-    said, table = written(rows, media, name=name)
-    assert (said.images, said.prompts, said.elsewhere, said.classes) == (2, 3, 0, ["cat", "dog"])
+    summary, table = written(rows, media, name=name)
+    assert (summary.images, summary.prompts, summary.elsewhere, summary.classes) == (2, 3, 0, ["cat", "dog"])
     found = table(["a", "b", "c"])
     assert set(found) == {"a", "b"}
     ((about, arrays),) = found["b"].groups()
@@ -66,8 +66,8 @@ def test_what_detect_found_keeps_its_class_score_and_track(media):
     for number, rows in enumerate([[row, row | {"track_id": 8, "x2": 4}], [], [row | {"image_id": "c"}]]):
         write_objects(folder / f"part-{number:05d}.parquet", objects_table(rows))
     write_json(folder / "manifest.json", {"classes": list("0123")})
-    said = write_prompts(folder, "prompts.parquet", media, "boxes")
-    assert (said.images, said.prompts, said.classes) == (2, 3, list("0123"))
+    summary = write_prompts(folder, "prompts.parquet", media, "boxes")
+    assert (summary.images, summary.prompts, summary.classes) == (2, 3, list("0123"))
     ((about, arrays),) = PromptTable("prompts.parquet")(["a"])["a"].groups()
     assert [row["track_id"] for row in about] == [None, 8]
     assert [row["prompt_score"] for row in about] == [0.75, 0.75]
@@ -106,30 +106,30 @@ def test_a_box_and_points_may_be_of_the_same_object(media):
 
 @pytest.mark.parametrize("file", ["photos/day/x.jpg", "day/x.jpg"])
 def test_images_are_named_by_their_files_too(media, file):
-    said, table = written([{"file": file, **BOX}], media)
-    assert said.images == 1
+    summary, table = written([{"file": file, **BOX}], media)
+    assert summary.images == 1
     assert set(table(["day/x", "night/x"])) == {"day/x"}
 
 
 def test_an_image_without_prompts_is_fine(media):
     nothing = dict.fromkeys(BOX)
-    said, table = written([{"image_id": "a", **BOX}, {"image_id": "b", **nothing}], media)
-    assert (said.images, said.prompts, said.elsewhere) == (1, 1, 0)
+    summary, table = written([{"image_id": "a", **BOX}, {"image_id": "b", **nothing}], media)
+    assert (summary.images, summary.prompts, summary.elsewhere) == (1, 1, 0)
     assert set(table(["a", "b"])) == {"a"}
-    said, table = written([{"image_id": "b", **nothing}], media, name="own.parquet")
-    assert (said.images, said.prompts) == (0, 0)
+    summary, table = written([{"image_id": "b", **nothing}], media, name="own.parquet")
+    assert (summary.images, summary.prompts) == (0, 0)
     assert table(["b"]) == {}
 
 
 def test_images_that_are_elsewhere_are_counted(media):
-    said, _ = written([{"image_id": name, **BOX} for name in ("zoo", "a", "zoo", "far")], media)
-    assert (said.images, said.elsewhere, said.first_elsewhere) == (1, 2, "zoo")
+    summary, _ = written([{"image_id": name, **BOX} for name in ("zoo", "a", "zoo", "far")], media)
+    assert (summary.images, summary.elsewhere, summary.first_elsewhere) == (1, 2, "zoo")
     with pytest.raises(ValueError, match="names no image of the source: zoo is not there"):
         written([{"image_id": "zoo", **BOX}], media)
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind", "said"),
+    ("rows", "kind", "message"),
     [
         ([{"image": "a", **BOX}], "boxes", "has no column image_id or file; it has image, x1, y1, x2, y2"),
         ([{"image_id": "a"}], "boxes", "it needs x1, y1, x2, y2 and/or x, y; it has image_id"),
@@ -154,8 +154,8 @@ def test_images_that_are_elsewhere_are_counted(media):
         ([{"file": "x.jpg", **BOX}], "boxes", "x.jpg could be any of 2 images: name it with its folder"),
     ],
 )
-def test_wrong_tables_say_what_is_wrong(media, rows, kind, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_tables_say_what_is_wrong(media, rows, kind, message):
+    with pytest.raises(ValueError, match=message):
         written(rows, media, kind)
 
 
@@ -167,7 +167,7 @@ def test_files_that_are_no_tables(media):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("data/predictions/detect", "do not exist: run `dvc repro detect`, name a .parquet, .csv or .json"),
         ("data/weights/none", "stands for no prompts"),
@@ -175,8 +175,8 @@ def test_files_that_are_no_tables(media):
         ("photos/a.jpg", "must end in .parquet, .csv or .json"),
     ],
 )
-def test_what_holds_no_prompts_is_told(media, name, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_holds_no_prompts_is_told(media, name, message):
+    with pytest.raises(ValueError, match=message):
         check_prompts(name)
 
 
@@ -187,8 +187,8 @@ def test_frames_of_a_video_and_rows_of_a_table_have_names(tmp_path, media):
     for _ in range(3):
         writer.write(np.zeros((32, 32, 3), np.uint8))
     writer.release()
-    said, _ = written([{"image_id": "clip#000003", **BOX}, {"image_id": "clip#000004", **BOX}], list_media("photos"))
-    assert (said.images, said.first_elsewhere) == (1, "clip#000004")
+    summary, _ = written([{"image_id": "clip#000003", **BOX}, {"image_id": "clip#000004", **BOX}], list_media("photos"))
+    assert (summary.images, summary.first_elsewhere) == (1, "clip#000004")
     pd.DataFrame({"image": [b"x", b"y"]}).to_parquet("set.parquet")
-    said, _ = written([{"image_id": "set:1", **BOX}, {"image_id": "set:2", **BOX}], list_media("set.parquet"))
-    assert (said.images, said.first_elsewhere) == (1, "set:2")
+    summary, _ = written([{"image_id": "set:1", **BOX}, {"image_id": "set:2", **BOX}], list_media("set.parquet"))
+    assert (summary.images, summary.first_elsewhere) == (1, "set:2")

@@ -140,41 +140,41 @@ def test_a_model_folder_is_read(tmp_path, checkpoint):
 
 def test_damaged_files_are_refused(tmp_path, checkpoint):
     whole = checkpoint.read_bytes()
-    for name, content, said in (
+    for name, content, message in (
         ("empty.pt", b"", "no file of weights.* is empty"),
         ("page.pt", b"<!DOCTYPE html><html>log in</html>", "no file of weights.* begins with b'<!DOCTYP'"),
         ("cut.pt", whole[: len(whole) // 2], "only the beginning of one: it begins with b'PK"),
         ("old.pt", b"\x80\x02", "cut short or damaged"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             sam_weights.read_weights(tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        ({"a": torch.zeros(1)}, "none of the networks looked for"),
+        ({"a": torch.zeros(1)}, "none of the known networks"),
         ({"model": {"a": 1}}, "no tensors by their names"),
         ([torch.zeros(1)], "no tensors by their names"),
     ],
 )
-def test_other_tensors_are_refused(tmp_path, content, said):
+def test_other_tensors_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         sam_weights.read_weights(tmp_path / "x.pt")
 
 
 def test_a_network_that_only_looks_like_one_is_refused(tmp_path):
     state = sam_state("mobile_sam")
     key = "mask_decoder.iou_token.weight"
-    for changed, said in (
+    for changed, message in (
         ({name: value for name, value in state.items() if name != key}, f"lacks {key}"),
         (state | {key: torch.zeros(1, 7)}, r"has the shape \(1, 7\), not \(1, 256\)"),
         (state | {"more": torch.zeros(1)}, "also has more"),
     ):
         torch.save(changed, tmp_path / "x.pt")
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             sam.load_sam(tmp_path / "x.pt")
 
 

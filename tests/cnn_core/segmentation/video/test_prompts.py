@@ -33,21 +33,21 @@ def detected(folder, rows) -> None:
     (folder / "manifest.json").write_text(json.dumps({"classes": ["a", "b"]}))
 
 
-def said(prompts) -> list[tuple]:
+def summaries(prompts) -> list[tuple]:
     return [(p.frame, p.object_id, p.box and p.box[0], p.about["class_name"]) for p in prompts]
 
 
 def test_a_track_is_followed_from_its_first_frame(tmp_path, clip):
     rows = [("clip#000002", 5, 0, 4), ("clip#000003", 6, 0, 4), ("clip#000004", 1, 1, 9), ("other#000001", 1, 1, 1)]
     detected(tmp_path / "d", [*rows, ("clip#000002", 20, 1, None)])
-    assert said(video_prompts(tmp_path / "d", clip, "boxes", alone=True)) == [(1, 4, 5, "a"), (3, 9, 1, "b")]
+    assert summaries(video_prompts(tmp_path / "d", clip, "boxes", alone=True)) == [(1, 4, 5, "a"), (3, 9, 1, "b")]
     assert prompt_classes(tmp_path / "d") == ["a", "b"]
 
 
 def test_without_tracks_those_of_the_first_frame_with_any_are_followed(tmp_path, clip):
     detected(tmp_path / "d", [("clip#000003", 5, 0, None), ("clip#000003", 7, 1, None), ("clip#000004", 1, 1, None)])
     prompts = video_prompts(tmp_path / "d", clip, "boxes", alone=True)
-    assert said(prompts) == [(2, 1, 5, "a"), (2, 2, 7, "b")]
+    assert summaries(prompts) == [(2, 1, 5, "a"), (2, 2, 7, "b")]
     assert prompts[0].about["prompt_score"] == 0.5
     (point,) = {p.points for p in video_prompts(tmp_path / "d", clip, "points", alone=True) if p.object_id == 1}
     assert point == ((9.5, 5.0),)
@@ -85,7 +85,7 @@ def test_points_of_an_object_belong_together(tmp_path, clip):
 def test_frames_are_also_told_by_their_names(tmp_path, clip):
     table = pd.DataFrame({"file": ["clip.avi#000003"], "x1": 1, "y1": 1, "x2": 9, "y2": 9})
     table.to_csv(tmp_path / "p.csv", index=False)
-    assert said(video_prompts(tmp_path / "p.csv", clip, "boxes", alone=False)) == [(2, 1, 1, "object")]
+    assert summaries(video_prompts(tmp_path / "p.csv", clip, "boxes", alone=False)) == [(2, 1, 1, "object")]
 
 
 @pytest.mark.parametrize(

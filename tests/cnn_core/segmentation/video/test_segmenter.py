@@ -236,28 +236,28 @@ def test_an_object_that_stays_hidden_is_given_up(loaded, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("box", "said"),
+    ("box", "reason"),
     [
         ((70, 5, 90, 20), "outside the image"),
         ((5, 5, 5, 20), "box without an area"),
         ((-30, -30, -5, -5), "outside the image"),
     ],
 )
-def test_a_prompt_without_a_mask_says_why(segmenter, folder, box, said):
+def test_a_prompt_without_a_mask_says_why(segmenter, folder, box, reason):
     (clip,) = clips(folder)
     found = list(segmenter.track(clip, [VideoPrompt(frame=2, object_id=3, box=box), *boxes_of(9, objects=1)]))
-    assert found[2].segments.dropped == {3: said}
+    assert found[2].segments.dropped == {3: reason}
     assert [list(one.segments.prompts) for one in found] == [[7]] * 9
 
 
 def test_prompts_that_make_no_sense_are_refused(segmenter, folder):
     (clip,) = clips(folder)
-    for prompts, said in (
+    for prompts, reason in (
         ([VideoPrompt(frame=-1, object_id=1, box=(0, 0, 9, 9))], "numbered from 0"),
         ([VideoPrompt(frame=1, object_id=1, box=(0, 0, 9, 9))] * 2, "object 1 has two prompts in frame 1"),
         ([VideoPrompt(frame=0, object_id=1)], "neither|boxes, points or both"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=reason):
             list(segmenter.track(clip, prompts))
 
 

@@ -83,7 +83,7 @@ def lay_row(
         inks: float32 (h, w) in 0..1 each, with a pixel of at least `INK`; one at least.
 
     Returns:
-        The row's place, and for each digit a 2 x 3 matrix from its pixels to the picture's.
+        The row's rectangle, and for each digit a 2 x 3 matrix from its pixels to the picture's.
     """
     tall = max(style.smallest, math.exp(rng.uniform(*np.log(style.height))))
     turns = np.radians(rng.uniform(-style.rotation, style.rotation, len(inks)))

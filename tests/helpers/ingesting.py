@@ -1,4 +1,4 @@
-"""Shared by the tests of the stage ``ingest``: its parameters, a folder to run it in, what it makes of a source."""
+"""Helpers for the tests of the stage ``ingest``: its parameters, a folder to run it in, a run on a source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECTION = {
 
 
 def write_params(folder: Path) -> Path:
-    """The folder with params.yaml, as a stage finds it."""
+    """Write params.yaml into the folder, where a stage looks for it."""
     (folder / "params.yaml").write_text(yaml.safe_dump({"ingest": {"digits": SECTION}}))
     return folder
 

@@ -1,4 +1,4 @@
-"""Checkpoints in the official format, of random weights: what Meta and Ultralytics publish, but for the numbers."""
+"""Checkpoints in the official format of Meta and Ultralytics, but with random weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cnn_core.detection.yolo import quiet
 def sam_state(name: str, seed: int = 0) -> dict[str, Tensor]:
     """The tensors of ``sam_b``, ``mobile_sam``, ``sam2_t``, ``sam2.1_t`` … by their official names.
 
-    Made by Ultralytics' builders, in the spirit of what training would give: predicted IoUs around 0.9 and mask logits
-    of both signs.
+    Ultralytics' builders make them. They resemble trained weights in that predicted IoUs are around 0.9 and mask logits
+    have both signs.
     """
     from ultralytics.models.sam.build import sam_model_map
 
@@ -24,7 +24,7 @@ def sam_state(name: str, seed: int = 0) -> dict[str, Tensor]:
     with torch.no_grad():
         last = decoder.iou_prediction_head.layers[-1]
         last.bias.fill_(2.5 if name.startswith("sam2") else 0.9)
-        for key, value in network.named_parameters():  # zeros of the builders, which training would not leave
+        for key, value in network.named_parameters():  # zeros of the builders, which training would change
             if not value.any() and key.endswith(("pos_embed", "rel_pos_h", "rel_pos_w", "pos_embed_window")):
                 nn.init.normal_(value, std=0.02)
         for branch in decoder.output_hypernetworks_mlps:
@@ -38,7 +38,7 @@ def sam_state(name: str, seed: int = 0) -> dict[str, Tensor]:
 
 
 def write_sam(folder: Path, name: str, *, file: str = "", seed: int = 0) -> Path:
-    """A checkpoint, by default under its official name."""
+    """Write a checkpoint, by default under its official name."""
     quiet(folder)
     state = sam_state(name, seed)
     path = folder / (file or f"{name}.pt")

@@ -1,4 +1,4 @@
-"""Small made-up scenes and the folders they come in, for the tests of ingestion."""
+"""Small artificial scenes and their folders, for the tests of ingestion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 
 
 def scene(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """Soft random blotches: no two seeds are near-duplicates, and the same one stays itself when it is resized."""
+    """Soft random blotches. No two seeds are near-duplicates, and a resized scene is one of the original."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -31,19 +31,19 @@ def put(path: Path, data: bytes) -> Path:
 
 
 def intel(folder: Path, train: int = 12, test: int = 3, pred: int = 4, doubled: bool = True) -> Path:
-    """A good folder in Kaggle's layout, ``train`` and ``test`` images a class."""
+    """Write a valid folder in Kaggle's layout, with ``train`` and ``test`` images in each class."""
     seed = 0
     for part, count in (("seg_train", train), ("seg_test", test), ("seg_pred", pred)):
         inner = folder / part / part if doubled else folder / part
-        for place in [inner] if part == "seg_pred" else [inner / name for name in CLASSES]:
+        for parent in [inner] if part == "seg_pred" else [inner / name for name in CLASSES]:
             for number in range(count):
                 seed += 1
-                put(place / f"{number}.jpg", encoded(scene(seed), "JPEG", quality=90))
+                put(parent / f"{number}.jpg", encoded(scene(seed), "JPEG", quality=90))
     return folder
 
 
 def zipped(folder: Path, archive: Path, under: str = "") -> Path:
-    """The folder's files, with their folders, in a .zip below ``under``."""
+    """Pack the folder's files, with their folders, into a .zip, below ``under``."""
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(folder.rglob("*")):
             file.write(path, under + path.relative_to(folder).as_posix())

@@ -1,4 +1,4 @@
-"""Shared by the tests of segmentation: a small input, prompts, and Ultralytics' own results beside ours."""
+"""Helpers for the tests of segmentation: a small input, prompts, and Ultralytics' own results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def everything(**changes: Any) -> EverythingParams:
 def segmenter(
     weights: Path | LoadedSam, *, batch: int = 0, automatic: EverythingParams | None = None, **changes: Any
 ) -> Segmenter:
-    """Of a network that is loaded already, for speed, or a file."""
+    """A segmenter for a file, or for a network that is loaded already, which is faster."""
     values = {"imgsz": SIDE, "conf": 0.0, "multimask_output": False, "half": "auto"}
     params = SegmenterParams(**{**values, "everything": automatic or everything(), **changes})
     settings = weights.parent if isinstance(weights, Path) else tempfile.gettempdir()
@@ -39,7 +39,7 @@ def segmenter(
 
 @functools.cache
 def _ultralytics(path: Path) -> Any:
-    """Made once for a file: that takes seconds."""
+    """Ultralytics' model for a file, made once, as that takes seconds."""
     from ultralytics import SAM
 
     return SAM(str(path))
@@ -52,7 +52,7 @@ def reference(path: Path, image: np.ndarray, **options: Any) -> Any:
 
 
 def predicted(path: Path, image: np.ndarray, settings: Any = None, **options: Any) -> Any:
-    """As `reference`, with the options that only its predictors take."""
+    """As `reference`, with options that only Ultralytics' predictors take."""
     from ultralytics.models.sam.predict import Predictor, SAM2Predictor
 
     overrides = {"imgsz": SIDE, "conf": 0.0, "save": False, "verbose": False, **(settings or {})}
@@ -61,15 +61,19 @@ def predicted(path: Path, image: np.ndarray, settings: Any = None, **options: An
     return next(iter(predictor(image, stream=True, **options)))
 
 
-def masks(found: Segments) -> np.ndarray:
-    return np.stack([decode_mask(rle, found.height, found.width) for rle in found.masks])
+def masks(segments: Segments) -> np.ndarray:
+    return np.stack([decode_mask(rle, segments.height, segments.width) for rle in segments.masks])
 
 
-def agrees(found: Segments, result: Any) -> bool:
-    """The same masks with the same scores, to 1e-4, in the same order. Processors round differently, so a logit next to
-    the threshold may fall on its other side: one pixel in a hundred thousand may differ."""
-    theirs, scores = result.masks.data.bool().numpy(), result.boxes.conf.numpy()
-    if len(found) != len(theirs) or not np.allclose(found.scores, scores, atol=1e-4):
+def agrees(segments: Segments, result: Any) -> bool:
+    """Whether the masks, in this order, and their scores, to 1e-4, are those of Ultralytics' result.
+
+    Processors round differently, so a logit next to the threshold may fall on its other side: one pixel in a hundred
+    thousand may differ.
+    """
+    expected, scores = result.masks.data.bool().numpy(), result.boxes.conf.numpy()
+    if len(segments) != len(expected) or not np.allclose(segments.scores, scores, atol=1e-4):
         return False
-    ours = masks(found)
-    return np.count_nonzero(ours != theirs) <= theirs.size // 100_000 and np.array_equal(found.areas, ours.sum((1, 2)))
+    decoded = masks(segments)
+    different = np.count_nonzero(decoded != expected)
+    return different <= expected.size // 100_000 and np.array_equal(segments.areas, decoded.sum((1, 2)))

@@ -1,4 +1,4 @@
-"""Shared by the tests of videos: clips of bright shapes that move, and a SAM 2 so small that it takes milliseconds."""
+"""Helpers for the tests of videos: clips of bright shapes that move, and a SAM 2 that takes only milliseconds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ SIDE = 64  # of the small network's input
 
 
 def small_sam2(seed: int = 0, *, version: str = "sam2.1") -> LoadedSam:
-    """SAM 2's classes with few blocks and a trunk of 8 channels, of random weights, as `sam_files.sam_state`: an
-    object is said to be there, and its logits have both signs."""
+    """SAM 2's classes with few blocks, a trunk of 8 channels and random weights.
+
+    As in `sam_files.sam_state`, the object is present according to the network, and its logits have both signs.
+    """
     from ultralytics.models.sam import build
     from ultralytics.models.sam.modules.encoders import FpnNeck, Hiera, ImageEncoder, MemoryEncoder
     from ultralytics.models.sam.modules.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -35,10 +37,10 @@ def small_sam2(seed: int = 0, *, version: str = "sam2.1") -> LoadedSam:
             window_pos_embed_bkg_spatial_size=(7, 7),
             window_spec=(4, 4, 4, 2),
         ),
-        "FpnNeck": lambda **given: FpnNeck(**given | {"backbone_channel_list": [64, 32, 16, 8]}),
+        "FpnNeck": lambda **options: FpnNeck(**options | {"backbone_channel_list": [64, 32, 16, 8]}),
         "ImageEncoder": ImageEncoder,
         "MemoryEncoder": MemoryEncoder,
-        "MemoryAttention": lambda **given: MemoryAttention(**given | {"num_layers": 1}),
+        "MemoryAttention": lambda **options: MemoryAttention(**options | {"num_layers": 1}),
         "MemoryAttentionLayer": lambda: MemoryAttentionLayer(dim_feedforward=64),
     }
     former = {name: getattr(build, name) for name in small}
@@ -63,7 +65,7 @@ def _lively(network: Any) -> None:
                 nn.init.normal_(value, std=0.02)
         for branch in decoder.output_hypernetworks_mlps:
             branch.layers[-1].weight.mul_(20)
-        network.memory_encoder.out_proj.weight.mul_(6)  # so that what is remembered matters
+        network.memory_encoder.out_proj.weight.mul_(6)  # so that the memory matters
         for layer in network.memory_attention.layers:
             layer.cross_attn_image.out_proj.weight.mul_(4)
 
@@ -85,23 +87,23 @@ def video_params(**changes: Any) -> VideoParams:
 
 
 def frames(count: int, height: int = 48, width: int = 64, objects: int = 2) -> tuple[list[np.ndarray], np.ndarray]:
-    """Discs that move to the right on noise: BGR frames, and their boxes (frame, object, 4)."""
+    """Discs that move to the right over noise: BGR frames, and the boxes of the discs (frame, object, 4)."""
     draws = np.random.default_rng(0)
     ground = draws.integers(0, 70, (height, width, 3), dtype=np.uint8)
     images, boxes = [], np.zeros((count, objects, 4))
     for number in range(count):
         image = ground.copy()
-        for place in range(objects):
+        for index in range(objects):
             x = 8 + number * (width - 16) // max(1, count)
-            y = (place + 1) * height // (objects + 1)
-            cv2.circle(image, (x, y), 5, ((40, 220, 220), (230, 90, 60), (90, 240, 90))[place % 3], -1)
-            boxes[number, place] = (x - 5, y - 5, x + 6, y + 6)
+            y = (index + 1) * height // (objects + 1)
+            cv2.circle(image, (x, y), 5, ((40, 220, 220), (230, 90, 60), (90, 240, 90))[index % 3], -1)
+            boxes[number, index] = (x - 5, y - 5, x + 6, y + 6)
         images.append(image)
     return images, boxes
 
 
 def write_video(path: Path, images: list[np.ndarray], fps: float = 10.0) -> Path:
-    """Motion JPEG: every frame by itself."""
+    """Write a video as Motion JPEG, in which every frame is encoded by itself."""
     height, width = images[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (width, height))
     assert writer.isOpened()
@@ -112,7 +114,7 @@ def write_video(path: Path, images: list[np.ndarray], fps: float = 10.0) -> Path
 
 
 def write_folder(folder: Path, images: list[np.ndarray]) -> Path:
-    """frame0.png … frame10.png, which must not be sorted as texts."""
+    """Write frame0.png … frame10.png, which must not be sorted as texts."""
     folder.mkdir(parents=True)
     for number, image in enumerate(images):
         cv2.imwrite(str(folder / f"frame{number}.png"), image)

@@ -59,7 +59,7 @@ class Segmenter:
         >>> params = load_section(SegmentParams, "segment")  # of params.yaml
         >>> segmenter = Segmenter("mobile_sam.pt", params, device=torch.device("cpu"), settings="settings")
         >>> embedding = segmenter.embed(cv2.imread("photo.jpg"))
-        >>> segments = segmenter.masks(embedding, boxes=[[10, 20, 110, 90]])  # one mask a box
+        >>> segments = segmenter.masks(embedding, boxes=[[10, 20, 110, 90]])  # one mask for each box
         >>> len(segments.masks) + len(segments.dropped)
         1
         >>> (segments.height, segments.width)

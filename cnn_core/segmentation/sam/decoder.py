@@ -91,7 +91,7 @@ def _decoded(
     heads = decoder.output_hypernetworks_mlps[:1] if single else decoder.output_hypernetworks_mlps
     tokens, image = _two_way(decoder.transformer, image, positions, tokens, shared, first + 1 + len(heads))
     outputs = tokens[:, first + 1 :]
-    weights = torch.stack([head(outputs[:, place]) for place, head in enumerate(heads)], 2)  # (N, C / 8, masks)
+    weights = torch.stack([head(outputs[:, index]) for index, head in enumerate(heads)], 2)  # (N, C / 8, masks)
     logits = _logits(decoder, image, weights, _by_cell(finer, side))
     # Rows are the image's cells, within each its quarters, within each their quarters: y x, y x, y x.
     logits = logits.view(len(tokens), side, side, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)

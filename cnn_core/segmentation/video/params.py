@@ -63,10 +63,10 @@ def group_by_frame(prompts: Iterable[VideoPrompt]) -> PromptsByFrame:
 
 def first_prompts(table: PromptsByFrame) -> PromptsByFrame:
     """Keep the first prompt of each object."""
-    seen: set[int] = set()
+    prompted: set[int] = set()
     first: PromptsByFrame = {}
     for frame, objects in table.items():
-        if new := {object_id: prompt for object_id, prompt in objects.items() if object_id not in seen}:
+        if new := {object_id: prompt for object_id, prompt in objects.items() if object_id not in prompted}:
             first[frame] = new
-            seen |= new.keys()
+            prompted |= new.keys()
     return first

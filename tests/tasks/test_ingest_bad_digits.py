@@ -104,7 +104,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "column twice": (header(lambda names: [*names, "pixel0"]), ["header of 786 columns", "some twice"]),
     "no header": (
         spoil("train.csv", lambda data: data.split(b"\n", 1)[1], kaggle),
-        ["header of 785 columns", "mend the header"],
+        ["header of 785 columns", "correct the header"],
     ),
     "semicolons": (spoil("train.csv", lambda data: data.replace(b",", b";"), kaggle), ["header of 1 columns"]),
     "utf-16": (spoil("train.csv", lambda data: data.decode().encode("utf-16"), kaggle), ["header of 785 columns"]),

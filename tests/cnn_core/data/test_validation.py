@@ -59,7 +59,7 @@ def test_too_many_gives_counts_examples_and_what_to_do():
         refuse_too_many(refused, 1000, 0.012, "here")
     for words in ("1.3%", "1.2%", "label outside 0-9: 12 (train/0: label is 0", ", …)", "pixel missing: 1 (train/99"):
         assert words in str(caught.value)
-    assert "Mend the source, or raise max_bad_fraction" in str(caught.value)
+    assert "Repair the source, or raise max_bad_fraction" in str(caught.value)
     assert "nothing was written" in str(caught.value)
     refuse_too_many(refused, 1000, 0.013, "here")
 

@@ -19,7 +19,7 @@ FAULTS = pytest.StashKey[list[list[Any]]]()
 
 @pytest.fixture(scope="session")
 def faults(request: pytest.FixtureRequest) -> Callable[[str, str, int], None]:
-    """``faults(what was injected, how the run recovered, results lost)``: told in a table when all tests have ended."""
+    """``faults(what was injected, how the run recovered, results lost)``: shown in a table after the last test."""
     return lambda *row: request.config.stash[FAULTS].append(list(row))
 
 
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """One of several processes tells the first what it noted."""
+    """Send the noted faults from one of several processes to the first."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["faults"] = session.config.stash[FAULTS]
 

@@ -1,4 +1,4 @@
-"""A small real DVC repository whose stages are one-liners, to try the flow in seconds."""
+"""A small real DVC repository with stages of one line, to try the flow in seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from flows import deploy
 APPEND = (
     "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
 )
-MADE = ("dvc.lock", "study/dvc.yaml", "study/dvc.lock")  # by `make run` and `make study` in this checkout, not for git
+WRITTEN_BY_RUNS = (
+    "dvc.lock",
+    "study/dvc.yaml",
+    "study/dvc.lock",
+)  # by `make run` and `make study`; not for git
 DVC_YAML = """
 stages:
   first:
@@ -43,8 +47,10 @@ stages:
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:
-    """Heard by what the tests start: a shell's background jobs, this run of the tests perhaps, ignore it, and so would
-    their children."""
+    """Let the processes that tests start hear Ctrl-C.
+
+    A shell's background jobs ignore it, and so would the children of tests that run in the background.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -57,7 +63,7 @@ def small(tmp_path: Path, make_small: Callable[[Path], Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def make_small(run: Callable, repository: Path) -> Callable[[Path], Path]:
-    """Makes such a repository."""
+    """Make such a repository."""
 
     def make(root: Path) -> Path:
         root.mkdir(exist_ok=True)
@@ -82,12 +88,12 @@ def make_small(run: Callable, repository: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def make_tiny(run: Callable, repository: Path) -> Callable[[Path], Path]:
-    """Makes a copy of this checkout as it is, with the tiny recipe, committed in a repository of its own."""
+    """Make a copy of this checkout as it is, with the tiny recipe, committed in a repository of its own."""
 
     def make(root: Path) -> Path:
         files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=repository).stdout
         for name in filter(None, files.split("\0")):
-            if (repository / name).is_file() and name not in MADE:
+            if (repository / name).is_file() and name not in WRITTEN_BY_RUNS:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repository / name, root / name)
         run("git", "init", "-q", cwd=root)
@@ -103,9 +109,9 @@ def make_tiny(run: Callable, repository: Path) -> Callable[[Path], Path]:
 def checkout(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run: Callable, make_tiny: Callable
 ) -> Path:
-    """Such a copy, run by ``dvc repro``.
+    """Such a copy, after a ``dvc repro``.
 
-    The slow tests, called alone, let DVC take from its cache what the tests before them made of the same code and data.
+    The slow tests, called alone, let DVC take from its cache the results of the tests before them.
     """
     root = make_tiny(tmp_path_factory.mktemp("two") / "doors")
     cache = request.config.cache.mkdir("tiny-recipe")

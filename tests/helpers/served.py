@@ -1,4 +1,4 @@
-"""The deployments served as ``make ui`` does it, and questions to their server."""
+"""Serve the deployments as ``gridflow ui`` does, and ask their server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 class Served:
-    """A server of the deployments of a repository, asked through its API."""
+    """The server of a repository's deployments, which is asked through its API."""
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.ui, self.api = root, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}/api"
 
     def start_serving(self, environment: dict[str, str], repository: Path) -> None:
-        """Until the deployments can be run."""
+        """Start serving, and wait until the deployments can be run."""
         env = {**environment, "PYTHONPATH": str(repository), "PREFECT_API_URL": self.api}
         port = self.ui.rpartition(":")[2]
         command = ["gridflow", "ui", "--port", port]
@@ -33,27 +33,28 @@ class Served:
         assert self.process.poll() is None
 
     def _ready(self, since: float) -> bool:
-        """Whether the three deployments have been told to the server since then."""
-        told = [datetime.datetime.fromisoformat(one["updated"]) for one in self.deployments().values()]
-        return len(told) == 3 and min(told).timestamp() >= since
+        """Whether the three deployments have been registered since then."""
+        updated = [datetime.datetime.fromisoformat(entry["updated"]) for entry in self.deployments().values()]
+        return len(updated) == 3 and min(updated).timestamp() >= since
 
     def deployments(self) -> dict[str, dict]:
-        """By name."""
+        """The deployments by name."""
         try:
-            return {found["name"]: found for found in self.ask("deployments/filter", {})}
+            return {entry["name"]: entry for entry in self.ask("deployments/filter", {})}
         except OSError:
             return {}
 
     def start(self, name: str, parameters: dict) -> str:
-        """A run of a deployment; its id."""
+        """Start a run of a deployment; the id of the flow run."""
         deployment = self.deployments()[name]["id"]
         return self.ask(f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
 
     def state(self, flow_run: str) -> dict:
+        """The present state of a flow run."""
         return self.ask(f"flow_runs/{flow_run}")["state"]
 
     def end(self, flow_run: str, seconds: float = 500) -> dict:
-        """The state in which it ended."""
+        """Wait for the end of a flow run; its last state."""
         wait_until(lambda: self.state(flow_run)["type"] in ENDED, seconds)
         return self.state(flow_run)
 
@@ -61,9 +62,9 @@ class Served:
         self.ask(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
 
     def artifacts(self, flow_run: str) -> dict[str, dict]:
-        """By key."""
-        wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
-        return {found["key"]: found for found in self.ask("artifacts/filter", wanted)}
+        """The artifacts of a flow run by key."""
+        query = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
+        return {entry["key"]: entry for entry in self.ask("artifacts/filter", query)}
 
     def ask(self, path: str, body: dict | None = None, method: str | None = None) -> list | dict:
         data = None if body is None else json.dumps(body).encode()
@@ -83,7 +84,7 @@ class Served:
 
 @contextlib.contextmanager
 def serve(root: Path, environment: dict[str, str], repository: Path, port: int) -> Iterator[Served]:
-    """``make ui`` in a repository; ended by Ctrl-C, as a person does."""
+    """Run ``gridflow ui`` in a repository, and end it as a person does, by Ctrl-C."""
     served = Served(root, port)
     served.start_serving(environment, repository)
     try:

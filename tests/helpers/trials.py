@@ -17,7 +17,7 @@ import os, pathlib
 pathlib.Path("first.txt").write_text("1")
 open(os.environ["FAULT_LOG"], "a").write("first\\n")
 """
-# Five epochs, gone on with from a state of its own; with the file `hold` there it waits after the second.
+# Trains five epochs, and resumes from a state of its own. It waits after the second while the file `hold` exists.
 TRAIN = """
 import os, pathlib, time
 from tasks.engine import events
@@ -60,17 +60,18 @@ class Trial:
         }
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        """A flow whose training is held after its second epoch."""
+        """Start a flow, whose training is held after its second epoch."""
         self.hold.touch()
         process = self.flow(*arguments)
         self.wait_until_held()
         return process
 
     def wait_until_held(self) -> None:
-        """Until the training stands after its second epoch."""
+        """Wait until the training is held after its second epoch."""
         wait_until(lambda: self.state.exists() and self.state.read_text() == "2" and bool(self.working("train.py")))
 
     def flow(self, *arguments: str) -> subprocess.Popen:
+        """Start ``gridflow run``."""
         command = ["gridflow", "run", *arguments]
         return subprocess.Popen(command, cwd=self.root, env=self.env, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)  # fmt: skip

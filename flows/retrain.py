@@ -116,15 +116,15 @@ def retrain(
     try:
         check_sharing(root)
         challenge, sentences = prepare_challenge(root, settings)
-        current = fingerprint(root, settings.model.source, challenge.commit, challenge.source, challenge.settings)
-        if not force and (former := former_outcome(root, model, current)):
+        state_hash = fingerprint(root, settings.model.source, challenge.commit, challenge.source, challenge.settings)
+        if not force and (former := former_outcome(root, model, state_hash)):
             return Completed(message="; ".join(["nothing new", *sentences, f"the last time: {former}"]))
         outcome = run_challenge(root, challenge)
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
     get_run_logger().info(outcome.decision.reason)
     publish_outcome(settings.model, outcome)
-    return conclude(root, settings, outcome, current)
+    return conclude(root, settings, outcome, state_hash)
 
 
 def prepare_challenge(root: Path, settings: RetrainSettings) -> tuple[Challenge, list[str]]:
@@ -156,15 +156,15 @@ def prepare_challenge(root: Path, settings: RetrainSettings) -> tuple[Challenge,
     return challenge, sentences
 
 
-def conclude(root: Path, settings: RetrainSettings, outcome: ChallengeOutcome, current: str) -> State[str]:
+def conclude(root: Path, settings: RetrainSettings, outcome: ChallengeOutcome, state_hash: str) -> State[str]:
     """Promote the challenger or keep the champion.
 
-    The outcome is remembered for the fingerprint ``current``.
+    The outcome is remembered for the fingerprint ``state_hash``.
     Where nobody answers in time, nothing is remembered, so the next retraining asks again.
     """
     name, reason = settings.model.name, outcome.decision.reason
     if not outcome.decision.promoted:
-        return keep(root, name, current, reason)
+        return keep(root, name, state_hash, reason)
     approved = ""
     if settings.approval_hours is not None and champion(root, name):
         approval = ask(outcome, settings.approval_hours)
@@ -172,18 +172,18 @@ def conclude(root: Path, settings: RetrainSettings, outcome: ChallengeOutcome, c
             message = f"kept: nobody approved within {settings.approval_hours:g} hours. {reason}"
             return Completed(message=message, data="")
         if not approval.promote:
-            return keep(root, name, current, f"a person declined ({approval.reason or 'no reason given'}). {reason}")
+            return keep(root, name, state_hash, f"a person declined ({approval.reason or 'no reason given'}). {reason}")
         approved = f" Approved by a person{f': {approval.reason}' if approval.reason else ''}."
     version = promote(root, name, outcome.commit, reason=reason + approved, metrics=outcome.metrics)
-    remember(root, name, current, f"{version.name} was promoted")
+    remember(root, name, state_hash, f"{version.name} was promoted")
     announce(version, reason)
     notify.promoted(name, version.name, version.commit, reason + approved)
     return Completed(message=f"promoted: {name} {version.name}. {reason}{approved}", data=version.name)
 
 
-def keep(root: Path, name: str, current: str, reason: str) -> State[str]:
+def keep(root: Path, name: str, state_hash: str, reason: str) -> State[str]:
     """Keep the champion and remember why."""
-    remember(root, name, current, f"kept. {reason}")
+    remember(root, name, state_hash, f"kept. {reason}")
     return Completed(message=f"kept: {reason}", data="")
 
 

@@ -33,16 +33,16 @@ def fingerprint(root: Path, model: str, commit: str, source: str, settings: Sequ
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def former_outcome(root: Path, model: str, current: str) -> str | None:
+def former_outcome(root: Path, model: str, state_hash: str) -> str | None:
     """Say how the last retraining from the same fingerprint ended; None where there was none."""
-    return next((entry["verdict"] for entry in _read(root, model) if entry["fingerprint"] == current), None)
+    return next((entry["verdict"] for entry in _read(root, model) if entry["fingerprint"] == state_hash), None)
 
 
-def remember(root: Path, model: str, current: str, outcome: str) -> None:
+def remember(root: Path, model: str, state_hash: str, outcome: str) -> None:
     """Note how a retraining from this fingerprint ended."""
     path = _file(root, model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    entries = [{"fingerprint": current, "verdict": outcome, "time": time.time()}, *_read(root, model)][:REMEMBERED]
+    entries = [{"fingerprint": state_hash, "verdict": outcome, "time": time.time()}, *_read(root, model)][:REMEMBERED]
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(entries, indent=2))
     partial.replace(path)

@@ -122,19 +122,19 @@ def test_the_champion(root: Path) -> None:
 
 
 def test_the_command_line(root: Path, run: Callable, repository: Path) -> None:
-    def call(*words: str, code: int = 0, module: str = "compare"):
-        return run("python", "-m", f"flows.{module}", *words, cwd=root, code=code, PYTHONPATH=str(repository))
+    def call(*words: str, code: int = 0):
+        return run("gridflow", *words, cwd=root, code=code, PYTHONPATH=str(repository))
 
-    output = call("HEAD", "better").stdout
+    output = call("compare", "HEAD", "better").stdout
     assert output.startswith("better against HEAD, by more than luck: better in digits recognised.\n")
     assert "train.digits.learning_rate  0.8" in output
-    assert json.loads(call("HEAD", "better", "--json").stdout)["metrics"][0]["meaning"] == "better"
-    call("better", "workspace", "--html", "out/page.html")
+    assert json.loads(call("compare", "HEAD", "better", "--json").stdout)["metrics"][0]["meaning"] == "better"
+    call("compare", "better", "workspace", "--html", "out/page.html")
     page = (root / "out/page.html").read_text()
     assert "<h1>A report</h1>" in page
     assert "workspace against better, by more than luck: worse in digits recognised." in page
-    assert "error: 'best' is no commit" in call("best", code=1).stderr
-    summary = call("--against", "HEAD", "better", module="summary").stdout
+    assert "error: 'best' is no commit" in call("compare", "best", code=1).stderr
+    summary = call("summary", "--against", "HEAD", "better").stdout
     assert summary.startswith("## ")
     assert "### Against HEAD" in summary
     assert "| digits recognised |" in summary

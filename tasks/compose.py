@@ -1,6 +1,4 @@
-"""Stage ``compose``: lay ingested digits on generated scenes: data/raw/digits ->
-data/composed/numbers.
-"""
+"""Stage ``compose``: lay digits on generated scenes -> data/composed/numbers."""
 
 from __future__ import annotations
 

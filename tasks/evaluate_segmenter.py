@@ -122,9 +122,7 @@ def make_prompts(params: EvaluateSegmenterParams, images: pd.DataFrame, truth: p
 
 
 def make_segmenter(params: EvaluateSegmenterParams) -> Segmenter:
-    """Build the segmenter in plain torch and float32: the figures are the weights', not an
-    engine's.
-    """
+    """Build the segmenter in plain torch and float32, as the weights are measured, no engine."""
     runtime = load_runtime()
     torch.set_num_threads(runtime.cpus_per_worker or available_cores())
     settings = SegmenterParams(

@@ -99,9 +99,7 @@ def _raw_blocks(path: str, split: str, shape: tuple[int, int, int]) -> Iterator[
 
 
 def refused_images(path: str, split: str) -> list[Refusal]:
-    """List the quarantine's entries of the unlabelled part; a test part, cut from another, has
-    none.
-    """
+    """List the quarantine's entries of the unlabelled part; a test part has none."""
     if split != "unlabelled":
         return []
     parts = {id_.partition("/")[0] for id_ in read_raw(path, split).ids}

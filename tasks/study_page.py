@@ -1,6 +1,4 @@
-"""Stage ``study_page``: write the page of the study's tables and figures ->
-data/reports/study.html.
-"""
+"""Stage ``study_page``: write the study's tables and figures as data/reports/study.html."""
 
 from __future__ import annotations
 

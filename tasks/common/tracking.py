@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def track_objects(
     media: Media, parts: Sequence[Part], folders: Sequence[Path], params: DetectParams, settings: Path
 ) -> None:
-    """Write the objects of every video's parts with their ``track_id`` and the boxes of its
-    tracker.
+    """Write the objects of every video's parts with their ``track_id`` and its tracker's boxes.
 
     They go to ``tracked.parquet`` beside the objects, which stay, so that a run killed here starts
     here again.

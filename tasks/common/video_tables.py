@@ -1,6 +1,4 @@
-"""The tables of one video of `segment`, written in pieces, so that a long video takes no more
-memory.
-"""
+"""The tables of one video of `segment`, written in pieces to save memory."""
 
 from __future__ import annotations
 

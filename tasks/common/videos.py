@@ -107,9 +107,7 @@ def video_settings(params: SegmentParams) -> VideoParams:
 
 
 class VideoWorker:
-    """A `tasks.engine.workers.Worker` that loads the network once and segments one video after the
-    other.
-    """
+    """A `tasks.engine.workers.Worker` that loads SAM 2 once and segments video after video."""
 
     def __init__(self, params: SegmentParams, classes: list[str], state: str, resources: Resources) -> None:
         import torch
@@ -170,9 +168,7 @@ class VideoWorker:
 
 
 def _rows(tracked: TrackedFrame, about: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a frame's objects as rows of the stage's tables, without the columns that are equal in
-    all.
-    """
+    """Yield a frame's objects as rows, without the columns that are equal in all."""
     if tracked.segments is None:
         return
     columns = {number: values | {"track_id": number, "prompt_id": number} for number, values in about.items()}

@@ -1,6 +1,4 @@
-"""Settings that change no result: ``runtime.yaml``, where ``GRIDFLOW_<NAME>`` of the environment
-overrides a key.
-"""
+"""Settings that change no result: ``runtime.yaml``, overridden by ``GRIDFLOW_<NAME>``."""
 
 from __future__ import annotations
 
@@ -67,9 +65,7 @@ class Runtime(Params):
         return self.cpus_per_worker or max(1, min(nodes) // math.ceil(self.num_workers[1] / len(nodes)))
 
     def streams(self, image_bytes: int) -> bool:
-        """Whether Ray Data reads training images of this many bytes, rather than mapping them into
-        memory.
-        """
+        """Whether Ray Data reads training images of this size, rather than mapping them."""
         if self.feed == "auto":
             return image_bytes > MAPPED_SHARE * machine_memory()
         return self.feed == "streamed"
@@ -109,9 +105,7 @@ def _range(value: Any, name: str) -> tuple[int, int]:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this process may use: the machine's, but not more than a
-    container's limit.
-    """
+    """Return the bytes of memory of the machine, but not more than a container's limit."""
     total = psutil.virtual_memory().total
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
@@ -121,9 +115,7 @@ def machine_memory() -> int:
 
 
 def available_cores() -> int:
-    """Return the cores that this process may use: its affinity, but not more than a container's
-    quota.
-    """
+    """Return the cores of the process's affinity, but not more than a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -133,8 +125,7 @@ def available_cores() -> int:
 
 
 def main_checkout(root: Path | None = None) -> Path:
-    """Find the checkout that owns the git folder of ``root``: for a worktree, the one that it was
-    made from.
+    """Find the checkout that owns the git folder of ``root``: for a worktree, its origin.
 
     Args:
         root: a checkout or a worktree; None takes the one that holds this file.
@@ -160,9 +151,7 @@ def git_commit() -> str:
 
 
 def state_folder(runtime: Runtime) -> str:
-    """Return where the state of unfinished runs lives: an absolute path, or the fsspec URI of
-    runtime.yaml.
-    """
+    """Return where unfinished runs live: an absolute path, or the fsspec URI of runtime.yaml."""
     if "://" in runtime.state:
         return runtime.state.rstrip("/")
     return str((main_checkout() / (runtime.state or ".gridflow/state")).absolute())

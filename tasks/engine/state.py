@@ -28,9 +28,7 @@ KEEP_DAYS = 14  # a run that was interrupted longer ago is deleted
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnfinishedRun:
-    """A run in progress with the folder ``storage/name``; ``storage`` is an absolute path or an
-    fsspec URI.
-    """
+    """A run in progress in ``storage/name``; ``storage`` is an absolute path or an fsspec URI."""
 
     name: str
     storage: str
@@ -48,9 +46,7 @@ class UnfinishedRun:
 
 
 def key_of(stage: str, **parts: Any) -> str:
-    """Return a short hash of a stage's parameters and inputs (plain values) and of the code that it
-    depends on.
-    """
+    """Hash a stage's parameters and inputs (plain values) and the code that it depends on."""
     parts["code"] = sha256_files(ROOT, code_files(stage))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -79,8 +75,9 @@ def input_sha256(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
-    """Hold the run ``name``, or ``name-2`` and so on while others hold it; delete it when the block
-    ends without an error.
+    """Hold the run ``name``, or ``name-2`` and so on while others hold it; delete it at the end.
+
+    A block that ends with an error leaves the run, to be gone on with.
     """
     storage = state_folder(runtime)
     _delete_old(storage)
@@ -101,9 +98,7 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
 
 
 def _locks(storage: str) -> Path:
-    """Return the folder of the locks: beside a local state folder, or in the main checkout for a
-    remote one.
-    """
+    """Return the locks' folder: beside a local state folder, else in the main checkout."""
     return (main_checkout() / ".gridflow" if "://" in storage else Path(storage).parent) / "locks"
 
 

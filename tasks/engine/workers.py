@@ -23,9 +23,7 @@ class Worker(Protocol):
     """Loads when it is built, then does one part after the other."""
 
     def __call__(self, part: Any, folder: Path) -> dict[str, int]:
-        """Write the results of ``part`` into the empty ``folder``; return counts, ``images`` at
-        least.
-        """
+        """Write the results of ``part`` into the empty ``folder``; count its ``images``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

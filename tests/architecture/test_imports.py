@@ -99,6 +99,14 @@ def test_flows_reach_no_torch_through_what_they_import() -> None:
             assert top & {"torch", "torchvision", "ultralytics", "ray"} == set(), f"{path} reaches {reached}"
 
 
+def test_modules_of_parameters_load_no_torch() -> None:
+    """A process that only reads parameters (`tasks.check`, the driver of a stage) must not wait for torch."""
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES if path.name == "params.py"]
+    code = f"import {', '.join(names)}, sys; print(*sorted({{'torch', 'ray', 'ultralytics'}} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
+
+
 def test_no_folder_holds_more_modules_than_a_reader_takes_in() -> None:
     folders = {path.parent for path in FILES} - {ROOT / "tasks"}  # a module a stage
     counts = {name_of(folder): len([*folder.glob("*.py")]) - 1 for folder in folders}  # without __init__.py

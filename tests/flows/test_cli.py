@@ -57,6 +57,29 @@ def test_wrong_use_is_one_message_and_2(words: list[str], message: str) -> None:
     assert message in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "module", "arguments"),
+    [
+        (
+            ["predict", "--out", "o", "--top", "2", "--", "m", "a.png", "-b.png"],
+            "cnn_core.predict",
+            ["--top=2", "--tta=1", "--csv=o/predictions.csv", "--", "m", "a.png", "-b.png"],
+        ),
+        (["export", "m", "m.pt2"], "cnn_core.export", ["--", "m", "m.pt2"]),
+    ],
+    ids=["predict", "export"],
+)
+def test_a_models_module_takes_the_commands_place(
+    words: list[str], module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flows import no torch."""
+    started: list[list[str]] = []
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(os, "execv", lambda _file, command: started.append(command))
+    CliRunner().invoke(app, words)
+    assert started == [[sys.executable, "-m", module, *arguments]]
+
+
 def test_the_command_runs_the_code_of_the_checkout_around_it(run: Callable, repository: Path, tmp_path: Path) -> None:
     """In any folder of a checkout its own code; elsewhere that of PYTHONPATH, else the environment's checkout."""
     (tmp_path / "other" / "flows").mkdir(parents=True)

@@ -67,7 +67,9 @@ def show(path: Path) -> None:
 
 def boxed(file: str, image_id: str, annotations: Annotations) -> np.ndarray:
     """Return a picture with the boxes of its objects, uint8 (3, SHOWN, SHOWN)."""
-    picture = cv2.imread(file)[..., ::-1]
+    pixels = cv2.imread(file)
+    assert pixels is not None, f"{file} was just written"
+    picture = pixels[..., ::-1]
     scale = SHOWN / len(picture)
     picture = cv2.resize(picture, (SHOWN, SHOWN), interpolation=cv2.INTER_LINEAR)
     objects = annotations[1]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from cnn_core.detection.params import DetectParams
 from cnn_core.detection.yolo import weights_file
 from cnn_core.files import whole_folder, write_json
 from cnn_core.images.decoding import BadImage
-from cnn_core.images.media import Media, Part, list_media
+from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.images.reader import Reader, pixels, sizes_together
 from cnn_core.params import load_section
 from tasks.common.prediction_parts import gather, local, log_left_out, write_part
@@ -110,16 +110,21 @@ class DetectWorker:
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
         from cnn_core.detection.inference.steps import write_labels, write_picture
 
-        info, entries = self.detector.info, self.reader(part)
+        info = self.detector.info
+        entries: Iterable[Entry] = self.reader(part)
         if part.kind == "files":  # a network of free input sizes is slower when the size changes from image to image
             entries = sizes_together(entries)
-        objects, images, bad, order = [], [], [], {}
+        objects: list[dict[str, Any]] = []
+        images: list[dict[str, Any]] = []
+        bad: list[dict[str, Any]] = []
+        order: dict[str, int] = {}
         for entry, image, detections in self.detector.stream(entries):
             named = {"image_id": entry.image_id, "file": entry.file}
             order[entry.image_id] = entry.number
             if isinstance(detections, BadImage):
                 bad.append({**named, "reason": detections.reason, "detail": detections.detail})
                 continue
+            assert image is not None, "only a bad image has none"
             images.append({**named, "width": detections.width, "height": detections.height})
             objects += [{**named, **row, "model_sha256": info.sha256} for row in rows(detections, info.names)]
             tracked = self.params.tracker != "none" and part.kind == "video"  # drawn after tracking

@@ -8,7 +8,9 @@ scenes: generated pictures (cnn_core/synthetic/scenes.py), no photographs; each 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,7 +44,7 @@ class SceneSampleParams(Params):
     seed: int = bounded(low=0)
 
 
-PARAMS = {"digits": SampleParams, "scenes": SceneSampleParams}
+PARAMS: dict[str, type[Params]] = {"digits": SampleParams, "scenes": SceneSampleParams}
 SCENE_PARTS = ("seg_train", "seg_test", "seg_pred")
 
 
@@ -97,7 +99,7 @@ def write_scenes(params: SceneSampleParams, folder: Path) -> None:
             bar.update()
 
 
-SAMPLES = {"digits": write_digits, "scenes": write_scenes}
+SAMPLES: dict[str, Callable[[Any, Path], None]] = {"digits": write_digits, "scenes": write_scenes}  # each its params
 
 if __name__ == "__main__":
     events.run_stage(main)

@@ -132,7 +132,7 @@ def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict:
     Args:
         strict: every prompt must belong to one of these images, as there are no videos.
     """
-    if not has_prompts(params) or not media.spans:
+    if params.prompt == "everything" or not media.spans:
         return []
     written = write_prompts(params.prompts, state / "prompts.parquet", media, params.prompt, strict=strict)
     if strict and written.elsewhere:
@@ -185,7 +185,6 @@ class SegmentWorker:
         )
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
-
         sha256 = self.predictor.sha256
         entries = list(self.reader(part)) if part.kind == "parquet" else self.reader(part)
         prompts = self._prompts(part, entries)
@@ -226,7 +225,6 @@ class SegmentWorker:
         rows: Sequence[Mapping[str, Any]],
         prompts: ImagePrompts | None,
     ) -> None:
-
         if self.params.pictures < 0 or entry.number < self.params.pictures:
             by_class = self.by_class or len({row["class_id"] for row in rows}) > 1
             picture = overlay(image, rows, by_class=by_class, prompts=None if prompts is None else prompts.rows)

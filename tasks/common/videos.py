@@ -13,7 +13,7 @@ import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.drawing.video import VideoPicture
@@ -86,7 +86,7 @@ def segment_videos(media: Media, params: SegmentParams, folders: Sequence[Path],
 
 def _prompts(part: Part, params: SegmentParams, *, alone: bool) -> list[VideoPrompt]:
     clip = Clip(part, vid_stride=params.vid_stride)
-    kind = "points" if params.prompt == "points" else "boxes"
+    kind: Literal["boxes", "points"] = "points" if params.prompt == "points" else "boxes"
     return video_prompts(params.prompts, clip, kind, alone=alone)
 
 
@@ -146,8 +146,8 @@ class VideoWorker:
         return self._finish(job, clip, tables, folder)
 
     def _draw(self, folder: Path, number: int, tracked: TrackedFrame, rows: list[dict[str, Any]]) -> None:
-
         image, name = tracked.frame.image, tracked.frame.image_id
+        assert not isinstance(image, BadImage)
         if self.params.pictures < 0 or number < self.params.pictures:
             write_overlay(folder / "pictures" / f"{name}.jpg", overlay(image, rows, by_class=False))
         if self.params.cutouts < 0 or number < self.params.cutouts:

@@ -22,7 +22,7 @@ MAX_ATTEMPTS = 3  # at a part: a worker may die of something else, but not so of
 class Worker(Protocol):
     """Loads when it is built, then does one part after the other."""
 
-    def __call__(self, part: Any, folder: Path) -> dict[str, int]:
+    def __call__(self, part: Any, folder: Path, /) -> dict[str, int]:
         """Write the results of ``part`` into the empty ``folder``; count its ``images``."""
 
 

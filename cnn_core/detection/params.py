@@ -8,6 +8,8 @@ from typing import Literal
 from cnn_core.images.media import check_source
 from cnn_core.params import Params, bounded
 
+Backend = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectorParams(Params):
@@ -33,7 +35,7 @@ class DetectParams(DetectorParams):
     weights: str  # a model folder, an Ultralytics .pt, or an exported engine
     source: str
     match: str  # which of its files
-    backend: Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
+    backend: Backend
     vid_stride: int = bounded(1)
     tracker: Literal["none", "bytetrack", "botsort"]
     save_txt: bool

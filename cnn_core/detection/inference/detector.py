@@ -6,41 +6,52 @@ its scaling back are used. Only images whose letterboxed shapes are equal share 
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cnn_core.annotations.masks import encode_mask
-from cnn_core.detection.inference.engines import UNKNOWN_SIDE, Backend, open_engine
+from cnn_core.detection.inference.engines import UNKNOWN_SIDE, open_engine
 from cnn_core.detection.inference.exports import Calibration
+from cnn_core.detection.inference.ordered import Decoded, Result, in_order
 from cnn_core.detection.inference.results import Detections
-from cnn_core.detection.params import DetectorParams
+from cnn_core.detection.params import Backend, DetectorParams
 from cnn_core.detection.yolo import quiet
-from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import pixels
 
-_READ_AHEAD = 2  # batches
-
 
 class Detector:
-    """``Detector(weights, params, ...)(images)``. Loads, and exports where need be, when it is made.
+    """A detector that is loaded once, and exported where its backend needs that, and then called many times.
 
     Args:
-        device, threads: what it may use; on a CPU the threads are shared by decoding and the network.
-        cache: folder of exported engines (`cnn_core.detection.inference.engines`).
+        weights: a model folder, an Ultralytics ``.pt``, or an exported engine.
+        device: where the network runs.
+        threads: on a CPU, decoding and the network share them.
+        cache: folder of exported engines (`cnn_core.detection.inference.exports`).
         settings: folder for Ultralytics' own settings.
         batch: images of a forward pass; 0 = what suits the engine.
-        calibration: for int8, gives images (BGR).
+        calibration: gives the images (BGR) that int8 is calibrated with.
 
     Raises:
-        ValueError: as `engines.open_engine`; or a class asked for is not one of the network's.
+        ValueError: as `engines.open_engine`; or ``params.classes`` has a class that the network does not know.
+
+    Examples:
+        >>> import cv2
+        >>> params = DetectorParams(
+        ...     imgsz=0, conf=0.25, iou=0.7, max_det=300, classes=(), agnostic_nms=False, half="auto", int8=False
+        ... )
+        >>> options = {"device": torch.device("cpu"), "threads": 2, "cache": "engines", "settings": "settings"}
+        >>> detector = Detector("data/models/detector", params, backend="torch", **options)
+        >>> [detections] = detector([cv2.imread("photo.jpg")])
+        >>> (detections.height, detections.width)
+        (480, 640)
+        >>> detections.boxes.shape == (len(detections.scores), 4)
+        True
+        >>> names = [detector.info.names[number] for number in detections.classes]
     """
 
     def __init__(
@@ -57,146 +68,69 @@ class Detector:
         calibration: Callable[[], Iterable[np.ndarray]] | None = None,
     ) -> None:
         quiet(settings)
-        from cnn_core.detection.inference import steps
+        from cnn_core.detection.inference import steps  # imports Ultralytics: only after `quiet`
 
-        self.steps = steps
+        self._steps = steps
         self.params, self.threads = params, max(1, threads)
-        wanted = params.half is True or (params.half == "auto" and device.type == "cuda")
+        half = params.half is True or (params.half == "auto" and device.type == "cuda")
         self.engine = open_engine(
             weights,
             backend=backend,
-            precision="int8" if params.int8 else "half" if wanted else "float32",
+            precision="int8" if params.int8 else "half" if half else "float32",
             device=device,
             threads=self.threads,
             cache=cache,
             imgsz=params.imgsz,
             calibration=self._calibration(calibration),
         )
-        info = self.info = self.engine.info
+        self.info = self.engine.info
         self.batch = batch or self.engine.batch
-        if unknown := [number for number in params.classes if number not in info.names]:
-            raise ValueError(f"classes has {unknown[0]}, but {weights} knows 0 to {len(info.names) - 1}")
-        self.letterbox = steps.letterbox(info, params.imgsz or info.imgsz or UNKNOWN_SIDE)
-        self.imread = steps.reader(info.channels)
+        if unknown := [number for number in params.classes if number not in self.info.names]:
+            raise ValueError(f"classes has {unknown[0]}, but {weights} knows 0 to {len(self.info.names) - 1}")
+        self._letterbox = steps.letterbox(self.info, params.imgsz or self.info.imgsz or UNKNOWN_SIDE)
+        self._imread = steps.reader(self.info.channels)
         if self.engine.streams > 1:
             torch.set_num_threads(1)  # each stream suppresses its own boxes; a core is all that it has
 
     def _calibration(self, images: Callable[[], Iterable[np.ndarray]] | None) -> Calibration | None:
-        return None if images is None else lambda side: self.steps.squares(list(images()), side)
+        return None if images is None else lambda side: self._steps.squares(list(images()), side)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """uint8 (H, W, C) BGR each, of any sizes."""
+        """Detect in images of any sizes, uint8 (H, W, C) BGR each."""
         entries = (
             Entry(image_id=str(number), file="", number=number, content=image) for number, image in enumerate(images)
         )
-        return [found for _, _, found in self.stream(entries) if isinstance(found, Detections)]
+        return [detections for _, _, detections in self.stream(entries) if isinstance(detections, Detections)]
 
-    def stream(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, np.ndarray | None, Detections | BadImage]]:
-        """Entries in order, each with its pixels and what was found, or why not. Few are in memory at a time.
+    def stream(self, entries: Iterable[Entry]) -> Iterator[Result]:
+        """Yield the entries in order, each with its pixels and its detections, or with None and why it is bad.
 
-        Decoding runs beside the network, and ahead of it; a batch starts as soon as it is full, so the entries wait
-        for each other only in order to be given in order.
+        Decoding runs beside the network and ahead of it; few images are in memory at a time.
         """
-        ahead = _READ_AHEAD * self.batch * self.engine.streams + self.threads
-        waiting: deque[_Slot] = deque()  # all that is decoded or being detected, in order
-        groups: Groups = {}
-        with (
-            ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as decoders,
-            ThreadPoolExecutor(self.engine.streams, thread_name_prefix="detect") as runners,
-        ):
-            source = iter(entries)
-            decoding: deque[_Slot] = deque()
-            while True:
-                for entry in itertools.islice(source, ahead - len(decoding)):
-                    decoding.append(_Slot(entry, decoders.submit(self._decode, entry)))
-                if not decoding:
-                    break
-                slot = decoding.popleft()
-                waiting.append(slot)
-                self._place(slot, groups, runners)
-                while waiting and waiting[0].ready(len(waiting) > 4 * ahead, groups, self, runners):
-                    yield waiting.popleft().taken()
-            for group in groups.values():
-                self._start(group, runners)
-            while waiting:
-                yield waiting.popleft().taken()
+        return in_order(
+            entries, self._decode, self._run, batch=self.batch, threads=self.threads, streams=self.engine.streams
+        )
 
-    def _decode(self, entry: Entry) -> tuple[np.ndarray, np.ndarray]:
-        image = pixels(entry, self.imread)
-        return image, self.letterbox(image)
-
-    def _place(self, slot: _Slot, groups: Groups, runners: ThreadPoolExecutor) -> None:
-        if not slot.decode():
-            return
-        assert slot.boxed is not None
-        group = groups.setdefault(slot.boxed.shape, [])
-        group.append(slot)
-        if len(group) == self.batch:
-            self._start(groups.pop(slot.boxed.shape), runners)
-
-    def _start(self, group: list[_Slot], runners: ThreadPoolExecutor) -> None:
-        assert all(slot.boxed is not None and slot.image is not None for slot in group)
-        result = runners.submit(self._run, [slot.boxed for slot in group], [slot.image for slot in group])
-        for number, slot in enumerate(group):
-            slot.result, slot.place, slot.boxed = result, number, None
+    def _decode(self, entry: Entry) -> Decoded:
+        image = pixels(entry, self._imread)
+        return Decoded(image, self._letterbox(image))
 
     @torch.inference_mode()
-    def _run(self, boxed: list[np.ndarray], images: list[np.ndarray]) -> list[Detections]:
-        raw, protos = self.engine(np.stack(boxed) if len(boxed) > 1 else boxed[0][None])
-        kept = self.steps.suppress(raw, self.params, self.info)
-        each = protos if protos is not None else [None] * len(kept)
-        return [self._found(*one, boxed[0].shape[:2]) for one in zip(kept, each, images, strict=True)]
+    def _run(self, batch: list[Decoded]) -> list[Detections]:
+        inputs = [letterboxed for _, letterboxed in batch]
+        raw, protos = self.engine(np.stack(inputs) if len(inputs) > 1 else inputs[0][None])
+        rows = self._steps.suppress(raw, self.params, self.info)
+        masks = protos if protos is not None else [None] * len(rows)
+        return [self._detections(*each) for each in zip(rows, masks, batch, strict=True)]
 
-    def _found(self, rows: torch.Tensor, protos: Any, image: np.ndarray, shape: tuple[int, int]) -> Detections:
-        table, masks = self.steps.in_original(rows, protos, shape, image.shape)
+    def _detections(self, rows: Tensor, protos: Tensor | None, decoded: Decoded) -> Detections:
+        height, width = decoded.letterboxed.shape[:2]
+        table, masks = self._steps.in_original(rows, protos, (height, width), decoded.image.shape)
         return Detections(
-            height=image.shape[0],
-            width=image.shape[1],
+            height=decoded.image.shape[0],
+            width=decoded.image.shape[1],
             boxes=table[:, :4],
             scores=table[:, 4],
             classes=table[:, 5].astype(np.int64),
             masks=None if masks is None else [encode_mask(mask) for mask in masks],
         )
-
-
-class _Slot:
-    """One entry on its way: decoded, in a group that waits to be full, in a batch that runs."""
-
-    def __init__(self, entry: Entry, decoded: Future[tuple[np.ndarray, np.ndarray]]) -> None:
-        self.entry, self.decoded = entry, decoded
-        self.image: np.ndarray | None = None
-        self.boxed: np.ndarray | None = None
-        self.fault: BadImage | None = None
-        self.result: Future[list[Detections]] | None = None
-        self.place = 0
-
-    def decode(self) -> bool:
-        """Wait for the pixels; False when the image is a bad one."""
-        try:
-            self.image, self.boxed = self.decoded.result()
-        except BadImage as fault:
-            self.fault = fault
-        return self.fault is None
-
-    def ready(
-        self, pressed: bool, groups: dict[tuple[int, ...], list[_Slot]], detector: Detector, runners: Any
-    ) -> bool:
-        """Whether it can be given now. When too many wait for the first, whose shape is rare, its batch starts."""
-        if self.fault is not None:
-            return True
-        if self.result is None:
-            if not pressed:
-                return False
-            assert self.boxed is not None
-            detector._start(groups.pop(self.boxed.shape), runners)
-        assert self.result is not None
-        return self.result.done() or pressed
-
-    def taken(self) -> tuple[Entry, np.ndarray | None, Detections | BadImage]:
-        if self.fault is not None:
-            return self.entry, None, self.fault
-        assert self.result is not None
-        return self.entry, self.image, self.result.result()[self.place]
-
-
-Groups = dict[tuple[int, ...], list[_Slot]]  # by letterboxed shape, each less than a batch

@@ -9,27 +9,31 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
-import threading
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnn_core.detection.inference.exports import PACKAGES, Calibration, exported
-from cnn_core.detection.yolo import LoadedYolo, NetworkInfo, load_network, weights_file
+from cnn_core.detection.inference.openvino_engine import OpenVinoEngine, Precision
+from cnn_core.detection.params import Backend
+from cnn_core.detection.yolo import TASKS, LoadedYolo, NetworkInfo, load_network, weights_file
 from cnn_core.files import file_sha256
-
-Backend = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
-Precision = Literal["float32", "half", "int8"]
 
 UNKNOWN_SIDE = 640  # of weights that do not say what they were trained with
 _X86 = ("x86_64", "AMD64")
 
 
 class Engine(Protocol):
-    """``streams`` calls may run at the same time, and pay; ``batch`` images at a time are best."""
+    """What runs a network.
+
+    Attributes:
+        streams: so many calls at the same time are fastest.
+        batch: so many images a call are fastest.
+        name: of the backend.
+    """
 
     info: NetworkInfo
     streams: int
@@ -51,12 +55,12 @@ def open_engine(
     imgsz: int,
     calibration: Calibration | None = None,
 ) -> Engine:
-    """The network at ``weights``, ready to run. `cnn_core.detection.yolo.quiet` has been called before.
+    """Make the network at ``weights`` ready to run. Call `cnn_core.detection.yolo.quiet` first.
 
     Args:
         weights: a model folder or Ultralytics' .pt; or an exported engine, which runs as what it is.
         threads: of the CPU, in all.
-        cache: where exports are kept; several processes may share it.
+        cache: folder of exports; several processes may share it.
         imgsz: the longest side of an input (0 = what the weights were trained with), for exports that plan for it.
         calibration: the images that int8 is calibrated with.
 
@@ -65,22 +69,23 @@ def open_engine(
     """
     file = weights_file(weights)
     if file.suffix != ".pt":
-        return _foreign(file, device, threads, precision)
+        return _own_export(file, device, threads, precision)
     loaded = load_network(weights)
+    info, half = _info(loaded), precision == "half"
     chosen = pick_backend(backend, device)
-    check(chosen, precision, device)
+    check_backend(chosen, precision, device)
     if chosen == "torch":
-        return Ultralytics(loaded.network, _info(loaded), device=device, half=precision == "half")
+        return UltralyticsEngine(loaded.network, info, device=device, half=half)
     side = -(-(imgsz or loaded.imgsz or UNKNOWN_SIDE) // 32) * 32
     folder = exported(loaded, chosen, precision, cache=Path(cache), max_side=side, calibration=calibration)
     if chosen == "openvino":
-        return OpenVino(folder, _info(loaded), threads=threads, precision=precision)
+        return OpenVinoEngine(folder, info, threads=threads, precision=precision)
     model = next(folder.glob("*.onnx" if chosen == "onnx" else "*.engine"))
-    return Ultralytics(str(model), _info(loaded), device=device, half=precision == "half")
+    return UltralyticsEngine(str(model), info, device=device, half=half)
 
 
 def pick_backend(backend: Backend, device: torch.device) -> Backend:
-    """``auto``: the fastest that is installed for this device."""
+    """Resolve ``auto`` to the fastest backend that is installed for this device."""
     if backend != "auto":
         return backend
     if device.type == "cuda":
@@ -88,8 +93,9 @@ def pick_backend(backend: Backend, device: torch.device) -> Backend:
     return "openvino" if platform.machine() in _X86 and _installed("openvino") else "torch"
 
 
-def check(backend: Backend, precision: Precision, device: torch.device) -> None:
-    """
+def check_backend(backend: Backend, precision: Precision, device: torch.device) -> None:
+    """Refuse what cannot run here.
+
     Raises:
         ValueError: this backend cannot run here, or not in this precision.
     """
@@ -121,37 +127,45 @@ def _info(loaded: LoadedYolo) -> NetworkInfo:
     )
 
 
-def _foreign(file: Path, device: torch.device, threads: int, precision: Precision) -> Engine:
-    """Somebody's own export, in the precision that it was exported in."""
+def _own_export(file: Path, device: torch.device, threads: int, precision: Precision) -> Engine:
+    """Open somebody's own export, in the precision in which it was exported."""
     from ultralytics.nn.backends.base import BaseBackend
 
+    class Metadata(BaseBackend):
+        """Ultralytics' reader of an export's metadata, without the network."""
+
+        def load_model(self, weight: str | Path | nn.Module) -> None: ...
+
+        def forward(self, im: Tensor) -> Any:
+            raise NotImplementedError
+
     file = file.parent if file.suffix == ".xml" else file
-    data = BaseBackend.read_metadata(file)
-    if not data:
+    values = BaseBackend.read_metadata(file)
+    if not values:
         raise ValueError(f"{file} does not say what it is (Ultralytics' metadata): export it anew with `yolo export`")
-    holder = type("Holder", (BaseBackend,), {"load_model": lambda *_: None, "forward": lambda *_: None})("", "cpu")
-    holder.apply_metadata(data)
-    if holder.task not in ("detect", "segment"):
-        raise ValueError(f"{file} is a model for the task {holder.task!r}; detectors are for detect or segment")
-    height, width = (holder.imgsz * 2)[:2] if len(holder.imgsz) == 1 else holder.imgsz
-    dynamic = bool(holder.metadata.get("dynamic"))
+    export = Metadata("", torch.device("cpu"))
+    export.apply_metadata(values)
+    if export.task not in TASKS:
+        raise ValueError(f"{file} is a model for the task {export.task!r}; detectors are for {' or '.join(TASKS)}")
+    height, width = (export.imgsz * 2)[:2] if len(export.imgsz) == 1 else export.imgsz
+    dynamic = bool(export.metadata.get("dynamic"))
     binary = next(file.glob("*.bin")) if file.is_dir() else file
     info = NetworkInfo(
-        names={int(number): str(name) for number, name in holder.names.items()},
-        stride=max(holder.stride, 32),
-        task=holder.task,
+        names={int(number): str(name) for number, name in export.names.items()},
+        stride=max(export.stride, 32),
+        task=export.task,
         sha256=file_sha256(binary),
         imgsz=max(height, width),
         fixed=None if dynamic else (height, width),
-        channels=holder.channels,
-        end2end=bool(holder.end2end),
+        channels=export.channels,
+        end2end=bool(export.end2end),
     )
-    if file.is_dir() and not holder.metadata.get("args", {}).get("nms"):
-        return OpenVino(file, info, threads=threads, precision=precision, batch=None if dynamic else holder.batch)
-    return Ultralytics(str(file), info, device=device, half=False)
+    if file.is_dir() and not export.metadata.get("args", {}).get("nms"):
+        return OpenVinoEngine(file, info, threads=threads, precision=precision, batch=None if dynamic else export.batch)
+    return UltralyticsEngine(str(file), info, device=device, half=False)
 
 
-class Ultralytics:
+class UltralyticsEngine:
     """PyTorch, ONNX Runtime and TensorRT, run by Ultralytics' own AutoBackend."""
 
     streams = 1
@@ -178,99 +192,3 @@ def _split(predictions: Any, task: str) -> tuple[Tensor, Tensor | None]:
     if task != "segment":
         return first, None
     return first if isinstance(first, tuple) else (first, predictions[1])
-
-
-class OpenVino:
-    """OpenVINO on the CPU: one image in each stream, a stream a core.
-
-    Two streams of one thread each made 1.3 times the images of two threads that share one (docs/benchmarks.md). The
-    division by 255 and the change of layout are part of the network, where they cost next to nothing. Called from
-    several threads; not by `AsyncInferQueue`, which can hang (Ultralytics issue 25923).
-    """
-
-    name = "openvino"
-
-    def __init__(
-        self, folder: Path, info: NetworkInfo, *, threads: int, precision: Precision, batch: int | None = None
-    ) -> None:
-        import openvino as ov
-
-        self.info, self.streams, self.batch = info, max(1, threads), batch or 1
-        model = _with_input_of_bytes(next(folder.glob("*.xml")))
-        quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
-        settings: dict[str, Any] = {
-            "NUM_STREAMS": self.streams,
-            "INFERENCE_NUM_THREADS": self.streams,
-            "ENABLE_CPU_PINNING": False,  # decoding takes turns with it on the same cores
-            # Its own default on a processor with bfloat16 is bfloat16.
-            "INFERENCE_PRECISION_HINT": ov.Type.bf16 if precision == "half" and _has_bfloat16() else ov.Type.f32,
-        }
-        self._compile = lambda made: ov.Core().compile_model(made, "CPU", settings)
-        self._model, self._shapes = model, {}
-        # int8 networks with free sizes crash on processors with AMX (openvino issue 37577): one of each size there.
-        self._static = quantised and info.fixed is None
-        self._free = None if self._static else self._compile(model)
-        self._lock, self._local = threading.Lock(), threading.local()
-        self._first, self._tried = threading.Lock(), False
-
-    def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """See `Engine`. The very first call is made alone: OpenVINO's binding sets up statics in it, and a second
-        thread that waits for these with Python's lock held would wait for ever, as would the first one for the lock."""
-        if self._tried:
-            return self._infer(images)
-        with self._first:
-            found = self._infer(images)
-            self._tried = True
-            return found
-
-    def _infer(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        request = self._request(images.shape)
-        found = request.infer([np.ascontiguousarray(images)], share_inputs=True)
-        outputs = [torch.from_numpy(np.array(value)) for value in found.values()]
-        return (outputs[0], outputs[1]) if self.info.task == "segment" else (outputs[0], None)
-
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        """A thread's own, of the network for these sizes."""
-        key = shape if self._static else None
-        requests = self._local.__dict__.setdefault("requests", {})
-        if key not in requests:
-            requests[key] = self._compiled(shape).create_infer_request()
-        return requests[key]
-
-    def _compiled(self, shape: tuple[int, ...]) -> Any:
-        if self._free is not None:
-            return self._free
-        with self._lock:
-            if shape not in self._shapes:
-                model = self._model.clone()
-                model.reshape(list(shape))
-                self._shapes[shape] = self._compile(model)
-            return self._shapes[shape]
-
-
-def _with_input_of_bytes(xml: Path) -> Any:
-    """The network, taking uint8 (N, H, W, C) BGR instead of float32 (N, C, H, W) RGB in 0..1."""
-    import openvino as ov
-    from openvino.preprocess import ColorFormat, PrePostProcessor
-
-    model = ov.Core().read_model(xml)
-    colour = model.input().get_partial_shape()[1] == 3
-    steps = PrePostProcessor(model)
-    tensor, input_ = steps.input().tensor(), steps.input()
-    tensor.set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    if colour:
-        tensor.set_color_format(ColorFormat.BGR)
-    input_.model().set_layout(ov.Layout("NCHW"))
-    todo = input_.preprocess().convert_element_type(ov.Type.f32)
-    if colour:
-        todo = todo.convert_color(ColorFormat.RGB)
-    todo.scale(255.0)
-    return steps.build()
-
-
-def _has_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_core.detection.inference import engines, exports
-from cnn_core.detection.inference.engines import check, open_engine, pick_backend
+from cnn_core.detection.inference import engines, exports, openvino_engine
+from cnn_core.detection.inference.engines import check_backend, open_engine, pick_backend
 from tests.helpers.detector_files import photograph, write_detector
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -41,7 +41,7 @@ def test_auto_is_the_fastest_that_is_installed(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_what_cannot_be_had_is_said(backend: str, precision: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        check(backend, precision, CPU)
+        check_backend(backend, precision, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_float32_is_float32_and_half_is_not(weights: Path) -> None:
     single, _ = open_engine(weights, backend="openvino", cache=cache, **FREE)(image)
     assert (truth - single)[:, 4:].abs().max() < 2e-3
     half, _ = open_engine(weights, backend="openvino", cache=cache, **{**FREE, "precision": "half"})(image)
-    if engines._has_bfloat16():
+    if openvino_engine._has_bfloat16():
         assert (truth - half)[:, 4:].abs().max() > 10 * (truth - single)[:, 4:].abs().max()
 
 
@@ -117,7 +117,7 @@ def test_the_first_call_is_made_alone_and_the_later_ones_together(
     device = torch.device("cpu")
     options = {"precision": "float32", "device": device, "threads": 2, "cache": weights.parent / "alone", "imgsz": 64}
     engine = open_engine(weights, backend="openvino", **options)
-    assert isinstance(engine, engines.OpenVino)
+    assert isinstance(engine, openvino_engine.OpenVinoEngine)
     inside, most = 0, [0]
     infer, count = engine._infer, threading.Lock()
 

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cnn_core.annotations.tables import write_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
+from cnn_core.detection.evaluation.detections import class_numbers, detect_images, one_table
 from cnn_core.detection.evaluation.grid import grid_record, look_at
 from cnn_core.detection.evaluation.grid_picture import draw_grid
 from cnn_core.detection.evaluation.metrics import (
@@ -32,7 +32,7 @@ from cnn_core.detection.evaluation.metrics import (
     rates,
     relative_areas,
 )
-from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
+from cnn_core.detection.evaluation.pictures import example_images, mistakes_by_image, write_examples
 from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
@@ -134,10 +134,10 @@ def detect(detector: Detector, images: pd.DataFrame, classes: list[str]) -> pd.D
     numbers = class_numbers(detector.info.names, classes)
     parts = []
     with events.progress("detect", len(images), "images") as bar:
-        for _, rows in detections(detector, images, numbers, classes):
+        for _, rows in detect_images(detector, images, numbers, classes):
             parts.append(rows)
             bar.update()
-    return joined(parts)
+    return one_table(parts)
 
 
 def measure(
@@ -200,8 +200,10 @@ def show(
 ) -> None:
     """Draw examples, and the grid of the image with the most objects and fewest mistakes."""
     files = dict(zip(images["image_id"], images["file"], strict=True))
-    names = shown_images(images, table, first=FIRST, worst=params.worst)
-    examples(plots / "evaluate_detector-examples.png", {n: pixels(files[n]) for n in names}, truth, detected, table)
+    names = example_images(images, table, first=FIRST, worst=params.worst)
+    write_examples(
+        plots / "evaluate_detector-examples.png", {n: pixels(files[n]) for n in names}, truth, detected, table
+    )
     mistakes = mistakes_by_image(images, table)
     objects = truth.groupby("image_id").size().reindex(mistakes.index, fill_value=0)
     best = (objects - 100 * mistakes).idxmax()

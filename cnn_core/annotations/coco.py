@@ -1,7 +1,7 @@
-"""The shared tables (annotations.py) as COCO JSON and back. https://cocodataset.org/#format-data
+"""The shared tables (`tables`) as COCO JSON and back. https://cocodataset.org/#format-data
 
-COCO numbers: images 1, 2, … in the order of the images' table, categories 1, 2, … = class_id + 1, annotations from 1
-(pycocotools takes an annotation 0 for "not matched").
+In the JSON, images are numbered 1, 2, … in the order of their table, categories class_id + 1, and
+annotations from 1, because pycocotools takes an annotation 0 for "not matched".
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations.tables import Annotations, image_ids, images_table, objects_table
+from cnn_core.annotations.tables import Annotations, image_ids, image_rows, images_table, objects_table
 from cnn_core.files import read_json
 
 _FIRST = 1  # number of the first image, category and annotation
 
 
 def to_coco(images: pd.DataFrame, objects: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Truth as COCO's instances; ``area`` is the mask's, or the box's where there is no mask."""
+    """Write truth as COCO's instances; ``area`` is the mask's, or the box's where there is no
+    mask."""
     shapes = _shapes(images)
     annotations = []
-    for number, row in enumerate(objects.to_dict("records"), start=_FIRST):
+    for number, row in enumerate(_records(objects), start=_FIRST):
         entry = _entry(row, shapes)
         area = float(coco_mask.area(entry["segmentation"])) if "segmentation" in entry else _area(entry["bbox"])
         annotations.append({"id": number, **entry, "area": area, "iscrowd": int(row.get("iscrowd", 0))})
     return {
         "info": {},
         "images": [
-            {"id": number, "file_name": row.file, "width": int(row.width), "height": int(row.height)}
-            for number, row in enumerate(images.itertuples(), start=_FIRST)
+            {"id": number, "file_name": row.file, "width": row.width, "height": row.height}
+            for number, row in enumerate(image_rows(images), start=_FIRST)
         ],
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=_FIRST)],
@@ -40,18 +41,23 @@ def to_coco(images: pd.DataFrame, objects: pd.DataFrame, classes: Sequence[str])
 
 
 def coco_results(images: pd.DataFrame, objects: pd.DataFrame) -> list[dict[str, Any]]:
-    """Results in COCO's format (``image_id``, ``category_id``, ``bbox``, ``score``), each with its ``file_name``."""
+    """Write results in COCO's format: image_id, category_id, bbox and score, each with its
+    ``file_name``."""
     shapes, files = _shapes(images), dict(zip(images["image_id"], images["file"], strict=True))
     return [
         {**_entry(row, shapes), "score": float(row["score"]), "file_name": files[row["image_id"]]}
-        for row in objects.to_dict("records")
+        for row in _records(objects)
     ]
+
+
+def _records(objects: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(column): value for column, value in row.items()} for row in objects.to_dict("records")]
 
 
 def _shapes(images: pd.DataFrame) -> dict[str, tuple[int, int, int]]:
     """image_id -> COCO's number, height, width"""
-    rows = enumerate(images.itertuples(), start=_FIRST)
-    return {row.image_id: (number, int(row.height), int(row.width)) for number, row in rows}
+    rows = enumerate(image_rows(images), start=_FIRST)
+    return {row.image_id: (number, row.height, row.width) for number, row in rows}
 
 
 def _entry(row: dict[str, Any], shapes: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
@@ -68,16 +74,20 @@ def _area(bbox: Sequence[float]) -> float:
 
 
 def from_coco(path: str | Path, *, split: str | None = None) -> Annotations:
-    """The tables of a COCO instances file. Classes are its categories in the order of their ids, numbered from 0.
+    """Read the tables of a COCO instances file.
+
+    The classes are its categories in the order of their ids, numbered from 0. Polygons become
+    masks. Crowds are kept, with 1 in the further column ``iscrowd``. The images' files are looked
+    for where COCO sets keep them (`_image_path`); a file that is nowhere keeps the name that the
+    JSON gives it.
 
     Args:
-        split: what the images' split is called; None = train, val or test by the file's name, train where it says none.
-
-    ``file`` is looked for where COCO sets keep their images (`_found`); one that is nowhere stays as the JSON names it.
-    Crowds are kept, with 1 in the further column ``iscrowd``; polygons become masks.
+        split: the split of all images; None = train, val or test by the file's name, train where
+            the name has none.
 
     Raises:
-        ValueError: no such file, no JSON, or no COCO instances; or a category or image that is not listed.
+        ValueError: no such file, no JSON, or no COCO instances; or a category or image that is not
+            listed.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,9 +100,10 @@ def from_coco(path: str | Path, *, split: str | None = None) -> Annotations:
     categories = sorted(content["categories"], key=lambda category: category["id"])
     numbers = {category["id"]: number for number, category in enumerate(categories)}
     classes = [str(category["name"]) for category in categories]
-    listed = content["images"]
-    ids = dict(zip((image["id"] for image in listed), image_ids([i["file_name"] for i in listed]), strict=True))
-    sizes = {image["id"]: (image["height"], image["width"]) for image in listed}
+    entries = content["images"]
+    names = image_ids([image["file_name"] for image in entries])
+    ids = dict(zip((image["id"] for image in entries), names, strict=True))
+    sizes = {image["id"]: (image["height"], image["width"]) for image in entries}
     rows = []
     for entry in content["annotations"]:
         if entry["image_id"] not in ids or entry["category_id"] not in numbers:
@@ -102,12 +113,12 @@ def from_coco(path: str | Path, *, split: str | None = None) -> Annotations:
     images = images_table(
         {
             "image_id": ids[image["id"]],
-            "file": _found(path, image["file_name"]),
+            "file": _image_path(path, image["file_name"]),
             "width": image["width"],
             "height": image["height"],
             "split": split,
         }
-        for image in listed
+        for image in entries
     )
     objects = objects_table(rows)
     return images, objects if len(objects) else objects.assign(iscrowd=0), classes
@@ -130,18 +141,20 @@ def _object(entry: dict[str, Any], image_id: str, number: int, name: str, size: 
 
 
 def _rle(segmentation: Any, height: int, width: int) -> str | None:
-    """COCO's polygons (lists of x, y, x, y, …), run lengths or compressed run lengths, as the latter."""
+    """Turn COCO's polygons (lists of x, y, x, y, …) or run lengths into compressed run lengths."""
     if not segmentation:
         return None
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
         return segmentation["counts"]
-    found = coco_mask.frPyObjects(segmentation, height, width)
-    return (coco_mask.merge(found) if isinstance(found, list) else found)["counts"].decode("ascii")
+    runs = coco_mask.frPyObjects(segmentation, height, width)
+    return (coco_mask.merge(runs) if isinstance(runs, list) else runs)["counts"].decode("ascii")
 
 
-def _found(path: Path, name: str) -> str:
-    """Where an image of the JSON file lies: beside it, in ``images``, in a folder named as the file is, or one up."""
+def _image_path(path: Path, name: str) -> str:
+    """Find an image of the JSON file: beside it, in ``images``, in a folder named like the file, or
+    one folder up."""
     part = path.stem.removeprefix("instances_")
-    places = [root / below for root in (path.parent, path.parent.parent) for below in ("", "images", part)]
-    places += [root / "images" / part for root in (path.parent, path.parent.parent)]
-    return next((str(place / name) for place in places if (place / name).is_file()), name)
+    roots = (path.parent, path.parent.parent)
+    folders = [root / below for root in roots for below in ("", "images", part)]
+    folders += [root / "images" / part for root in roots]
+    return next((str(folder / name) for folder in folders if (folder / name).is_file()), name)

@@ -7,12 +7,12 @@ from pycocotools import mask as coco_mask
 
 
 def encode_mask(mask: np.ndarray) -> str:
-    """bool (H, W) -> COCO's compressed run lengths as text."""
+    """Encode a mask, bool (H, W), as COCO's compressed run lengths, in text."""
     return coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
 
 
 def decode_mask(rle: str, height: int, width: int) -> np.ndarray:
-    """COCO's compressed run lengths -> bool (height, width)."""
+    """Decode COCO's compressed run lengths: bool (height, width)."""
     return coco_mask.decode({"size": [height, width], "counts": rle.encode("ascii")}).astype(bool)
 
 

@@ -1,19 +1,21 @@
-"""Objects in images, truth and results alike: boxes, classes and masks as tables with one schema, kept as Parquet.
+"""Objects in images as tables of boxes, classes and masks, in one schema for truth and results,
+kept as Parquet.
 
     <folder>/images.parquet    one row an image: `IMAGES`
              objects.parquet   one row an object: `OBJECTS`
-             manifest.json     schema version, classes, counts, where it comes from; written last
+             manifest.json     schema version, classes, counts, source; written last
 
-Boxes are xyxy in pixels of the original image, in continuous coordinates: pixel 0 reaches from 0.0 to 1.0, so the box
-of a mask that covers columns 3 to 5 has x1 = 3.0 and x2 = 6.0. Masks are COCO's run lengths as text. COCO JSON is read
-and written by coco.py, Ultralytics' text labels by yolo_labels.py.
+Boxes are xyxy in pixels of the original image, in continuous coordinates: pixel 0 reaches from 0.0
+to 1.0, so the box of a mask that covers columns 3 to 5 has x1 = 3.0 and x2 = 6.0. Masks are COCO's
+run lengths as text. `coco` reads and writes COCO JSON, `yolo_labels` Ultralytics' text labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -22,7 +24,7 @@ import pyarrow.parquet as pq
 from cnn_core.files import read_json
 
 SCHEMA_VERSION = 1
-# name -> (pandas dtype, Arrow type). A table may have further columns of its own behind these.
+# Column -> (pandas dtype, Arrow type). A table may have further columns behind these.
 IMAGES = {
     "image_id": ("str", pa.string()),
     "file": ("str", pa.string()),
@@ -49,7 +51,8 @@ Annotations = tuple[pd.DataFrame, pd.DataFrame, list[str]]  # images, objects, c
 
 
 def objects_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
-    """Rows as a table with the columns and dtypes of `OBJECTS`; ``score``, ``rle`` and ``track_id`` may be left out.
+    """Make a table with the columns and dtypes of `OBJECTS`; ``score``, ``rle`` and ``track_id``
+    may be left out.
 
     Raises:
         ValueError: another column is missing.
@@ -58,15 +61,30 @@ def objects_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFr
 
 
 def images_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
-    """Rows as a table with the columns and dtypes of `IMAGES`; ``split`` may be left out.
+    """Make a table with the columns and dtypes of `IMAGES`; ``split`` may be left out.
 
     Raises:
-        ValueError: another column is missing, or an image_id stands there twice.
+        ValueError: another column is missing, or two rows have one image_id.
     """
     table = _table(rows, IMAGES)
     if (again := table["image_id"].duplicated()).any():
         raise ValueError(f"the image_id {table['image_id'][again].iloc[0]!r} stands in the images' table twice")
     return table
+
+
+class ImageRow(NamedTuple):
+    """A row of a table of images: its columns of `IMAGES`."""
+
+    image_id: str
+    file: str
+    width: int
+    height: int
+    split: str
+
+
+def image_rows(images: pd.DataFrame) -> Iterator[ImageRow]:
+    """The rows of a table of images, in order."""
+    return itertools.starmap(ImageRow, images[[*ImageRow._fields]].itertuples(index=False, name=None))
 
 
 def _table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -77,7 +95,7 @@ def _table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, columns: Mapping[st
             if len(frame) and name not in _ABSENT:
                 raise ValueError(f"the table has no column {name!r}; it needs {', '.join(columns)}")
             frame[name] = pd.Series([_ABSENT.get(name)] * len(frame), dtype=dtype, index=frame.index)
-        elif dtype == "object":  # Parquet and pandas may have made NaN of None
+        elif dtype == "object":  # Parquet and pandas may have turned None into NaN
             texts = [value if isinstance(value, str) else None for value in frame[name]]
             frame[name] = pd.Series(texts, dtype=object, index=frame.index)
         else:
@@ -86,46 +104,50 @@ def _table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, columns: Mapping[st
 
 
 def write_objects(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write a table of objects to a Parquet file."""
     _write(path, objects_table(frame), OBJECTS)
 
 
 def read_objects(path: str | Path) -> pd.DataFrame:
-    """What `write_objects` wrote, with its dtypes."""
+    """Read a file of `write_objects`, with its dtypes."""
     return objects_table(pd.read_parquet(path))
 
 
 def write_images(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write a table of images to a Parquet file."""
     _write(path, images_table(frame), IMAGES)
 
 
 def read_images(path: str | Path) -> pd.DataFrame:
-    """What `write_images` wrote, with its dtypes."""
+    """Read a file of `write_images`, with its dtypes."""
     return images_table(pd.read_parquet(path))
 
 
 def _write(path: str | Path, frame: pd.DataFrame, columns: Mapping[str, Any]) -> None:
-    """With one Arrow schema, whatever the rows: a part without a mask has the column's type too."""
-    fixed = pa.schema([(name, kind) for name, (_, kind) in columns.items()])
+    """Write with one Arrow schema, whatever the rows: the column of masks has its type also where
+    there is no mask."""
+    schema = pa.schema([(name, kind) for name, (_, kind) in columns.items()])
     others = [name for name in frame if name not in columns]
-    inferred = pa.Schema.from_pandas(frame[others], preserve_index=False)
-    schema = pa.schema([*fixed, *inferred])
+    schema = pa.schema([*schema, *pa.Schema.from_pandas(frame[others], preserve_index=False)])
     pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(), path)
 
 
 def read_annotations(folder: str | Path, split: str | None = None) -> Annotations:
-    """Images, objects and class names of one split, or of all, of a folder as this module's head shows it.
+    """Read one split, or all, of a folder as this module's head shows it: images, objects and class
+    names.
 
-    ``file`` becomes a path below ``folder`` as it was named here; in the folder it is relative to it, so the folder
-    may lie anywhere.
+    The column ``file`` is relative to the folder, so that the folder may lie anywhere; here it
+    becomes a path below ``folder``.
 
     Raises:
-        ValueError: the folder is missing or not whole, another version wrote it, or it has no such split.
+        ValueError: the folder is missing or not whole, another version wrote it, or it has no such
+            split.
     """
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json", made_by="compose")
     if manifest.get("schema_version") != SCHEMA_VERSION:
-        found = manifest.get("schema_version")
-        raise ValueError(f"{folder} has schema version {found}, not {SCHEMA_VERSION}: run the stage compose again")
+        version = manifest.get("schema_version")
+        raise ValueError(f"{folder} has schema version {version}, not {SCHEMA_VERSION}: run the stage compose again")
     images, objects = read_images(folder / "images.parquet"), read_objects(folder / "objects.parquet")
     if split is not None:
         if split not in set(images["split"]):
@@ -137,7 +159,7 @@ def read_annotations(folder: str | Path, split: str | None = None) -> Annotation
 
 
 def class_name(class_id: int, classes: Sequence[str]) -> str:
-    """The name that belongs to a class's number.
+    """The name of a class by its number.
 
     Raises:
         ValueError: there is no such class.
@@ -148,7 +170,8 @@ def class_name(class_id: int, classes: Sequence[str]) -> str:
 
 
 def image_ids(files: Sequence[str]) -> list[str]:
-    """One name for each file: its path behind the last folder called ``images`` (or all of it), without its ending.
+    """Name each file: its path behind the last folder called ``images`` (or all of it), without its
+    ending.
 
     Where two files would share a name (a.jpg beside a.png), all keep their endings.
     """

@@ -1,4 +1,4 @@
-"""The truth that detectors and segmenters are measured on, whatever it is written in."""
+"""The truth that detectors and segmenters are measured on, in any format that we read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from cnn_core.annotations.yolo_labels import read_yolo
 
 
 def read_truth(source: str | Path, split: str) -> Annotations:
-    """Images, objects and classes of a set of ours, of a folder with a data.yaml, of a data.yaml (their ``split``), or
-    of a COCO JSON (all of it).
+    """Read images, objects and classes.
+
+    Args:
+        source: a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON, which has no
+            splits and is read whole.
 
     Raises:
         ValueError: nothing is there, it is none of these, or it has no such split.

@@ -1,8 +1,10 @@
-"""The shared tables (annotations.py) as Ultralytics' data set on disk (``data.yaml``, text labels) and back.
+"""The shared tables (`tables`) as a data set of Ultralytics on disk (``data.yaml``, text labels)
+and back.
 
-A line of a label file is ``class x y width height`` (the box's middle) or ``class x y x y x y …`` (a polygon), all as
-shares of the image's width and height. Ultralytics takes a polygon's extent for its box, so polygons serve detection
-and segmentation alike. Formats and the finding of files follow its loaders (ultralytics/data/utils.py, base.py).
+A line of a label file is ``class x y width height`` (the box's middle) or ``class x y x y x y …``
+(a polygon), all as shares of the image's width and height. Ultralytics takes a polygon's extent for
+its box, so polygons serve detection and segmentation alike. Formats and the search for files follow
+its loaders (ultralytics/data/utils.py, base.py).
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import (
     BOX,
     Annotations,
+    ImageRow,
     class_name,
     image_ids,
+    image_rows,
     images_table,
     objects_table,
 )
@@ -34,7 +38,7 @@ ENDINGS = frozenset(["avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg",
 SPLITS = ("train", "val", "test")
 _SWAPPED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112
-_SLACK = 0.01  # beyond the image's edge; Ultralytics allows as much
+_SLACK = 0.01  # how far beyond the image's edge a label may reach; Ultralytics allows as much
 
 
 def write_yolo(
@@ -46,48 +50,51 @@ def write_yolo(
     masks: bool,
     link: bool = False,
 ) -> None:
-    """``labels/<split>/<name>.txt`` of each image, and ``data.yaml`` last; <name> is the image_id without its split.
+    """Write ``labels/<split>/<name>.txt`` of each image, its name without the split, and
+    ``data.yaml`` last.
 
-    ``data.yaml`` has no ``path``: Ultralytics then starts from the folder that it lies in, so the set may lie anywhere
-    and be used from anywhere. (A relative one, "." too, it takes from the working directory or its own settings.)
+    ``data.yaml`` has no ``path``: Ultralytics then starts from the folder of ``data.yaml``, so the
+    set may lie anywhere and be used from anywhere. (It would resolve a relative ``path``, "." too,
+    against the working directory or its own settings.)
 
     Args:
-        masks: objects that have a mask are written as polygons (`polygon`), if every object of their image has one.
-        link: put symbolic links to the images into ``images/<split>/``, where Ultralytics looks for them; else they are
-            there already.
+        masks: write objects as polygons (`polygon`) if every object of their image has a mask.
+        link: put symbolic links to the images into ``images/<split>/``, where Ultralytics looks for
+            them; otherwise they are there already.
+
+    Raises:
+        ValueError: the image_ids of two images differ in the ending only.
     """
     folder = Path(folder)
-    names = dict(zip(images["image_id"], _names(images), strict=True))
+    names = {image.image_id: _name(image) for image in image_rows(images)}
     if len(set(names.values())) < len(names):
         raise ValueError("two images would share one label file: their image_ids differ in the ending only")
     rows = dict(list(objects.groupby("image_id", sort=False)))
-    for image in images.itertuples():
-        found = rows.get(image.image_id)
-        lines = [] if found is None else _lines(found, int(image.width), int(image.height), masks)
+    for image in image_rows(images):
+        of_image = rows.get(image.image_id)
+        lines = [] if of_image is None else _lines(of_image, image.width, image.height, masks)
         path = folder / "labels" / f"{names[image.image_id]}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(line + "\n" for line in lines))
         if link:
-            there = folder / "images" / f"{names[image.image_id]}{Path(image.file).suffix}"
-            there.parent.mkdir(parents=True, exist_ok=True)
-            there.symlink_to(Path(image.file).resolve())
+            linked = folder / "images" / f"{names[image.image_id]}{Path(image.file).suffix}"
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            linked.symlink_to(Path(image.file).resolve())
     parts = [split for split in SPLITS if split in set(images["split"])]
     content = {**{split: f"images/{split}" for split in parts}, "names": dict(enumerate(classes))}
     (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def _names(images: pd.DataFrame) -> Iterator[str]:
-    """``<split>/<name>`` of each image."""
-    for image in images.itertuples():
-        name = Path(image.image_id)
-        name = name.relative_to(name.anchor)
-        yield f"{image.split}/{name.with_suffix('') if name.suffix[1:].lower() in ENDINGS else name}".replace(
-            f"{image.split}/{image.split}/", f"{image.split}/", 1
-        )
+def _name(image: ImageRow) -> str:
+    """``<split>/<name>`` of an image; an image_id may begin with its split already."""
+    name = Path(image.image_id)
+    name = name.relative_to(name.anchor)
+    name = name.with_suffix("") if _ending(name) in ENDINGS else name
+    return f"{image.split}/{name}".replace(f"{image.split}/{image.split}/", f"{image.split}/", 1)
 
 
 def _lines(objects: pd.DataFrame, width: int, height: int, masks: bool) -> list[str]:
-    if "iscrowd" in objects:  # a crowd is nothing to learn one object from
+    if "iscrowd" in objects:  # one object cannot be learnt from a crowd
         objects = objects[objects["iscrowd"] == 0]
     size = np.array([width, height], np.float64)
     if masks and objects["rle"].notna().all():  # Ultralytics refuses files with both kinds of lines
@@ -96,33 +103,37 @@ def _lines(objects: pd.DataFrame, width: int, height: int, masks: bool) -> list[
         corners = objects[BOX].to_numpy().reshape(-1, 2, 2) / size
         points = [np.stack([pair.mean(axis=0), pair[1] - pair[0]]) for pair in corners]
     return [
-        " ".join([str(number), *(f"{value:.9g}" for value in found.ravel())])
-        for number, found in zip(objects["class_id"], points, strict=True)
+        " ".join([str(number), *(f"{value:.9g}" for value in values.ravel())])
+        for number, values in zip(objects["class_id"], points, strict=True)
     ]
 
 
 def polygon(mask: np.ndarray) -> np.ndarray:
-    """A mask, bool (H, W), as one closed polygon, float64 (points, 2) of x, y, that runs along the pixels' edges.
+    """Outline a mask, bool (H, W), by one closed polygon along the pixels' edges: float64 (points,
+    2) of x, y.
 
-    It is exact: filled by the even-odd rule it gives the mask again, and its extent is the mask's box. Parts and holes
-    are joined to the first part by lines that are walked there and back, which enclose nothing.
+    It is exact: filled by the even-odd rule it gives the mask again, and its extent is the mask's
+    box. Lines that run there and back, and so enclose nothing, join parts and holes to the first
+    part.
     """
     doubled = cv2.resize(np.pad(mask.astype(np.uint8), 1), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    found, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    rings = [_corners(ring[:, 0]) for ring in found]
-    first = rings[0]
+    contours, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings = [_corners(ring[:, 0]) for ring in contours]
+    outline = rings[0]
     for ring in rings[1:]:
-        distances = np.abs(first[:, None] - ring[None]).sum(axis=2)
+        distances = np.abs(outline[:, None] - ring[None]).sum(axis=2)
         here, there = np.unravel_index(distances.argmin(), distances.shape)
-        first = np.concatenate([first[: here + 1], ring[there:], ring[: there + 1], first[here:]])
-    return first.astype(np.float64)
+        outline = np.concatenate([outline[: here + 1], ring[there:], ring[: there + 1], outline[here:]])
+    return outline.astype(np.float64)
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
-    """Pixels of a contour in the doubled, padded mask -> the corners of the original's pixels that it turns at.
+    """Turn the pixels of a contour in the doubled, padded mask into the corners of original pixels
+    at which it turns.
 
-    An original pixel is two of the doubled ones wide, so the contour's pixel 2i lies inside the edge i and 2i + 1
-    inside the edge i + 1; an edge's hole lies just beyond it, on the other side of the same edge.
+    An original pixel is two doubled ones wide, so the contour's pixel 2i lies inside the edge i,
+    and 2i + 1 inside the edge i + 1. The contour of a hole lies just beyond it, on the other side
+    of the same edge.
     """
     points = (ring + 1) // 2 - 1
     points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
@@ -131,10 +142,12 @@ def _corners(ring: np.ndarray) -> np.ndarray:
 
 
 def read_yolo(data_yaml: str | Path, split: str) -> Annotations:
-    """Images, objects and class names of one split of any data set of Ultralytics; polygon labels become masks.
+    """Read one split of any data set of Ultralytics: images, objects and class names. Polygon
+    labels become masks.
 
     Raises:
-        ValueError: there is no such file, split or image, or a label file has a line that is no label.
+        ValueError: there is no such file, split or image, or a label file has a line that is no
+            label.
     """
     path, content = Path(data_yaml), read_data_yaml(data_yaml)
     classes = class_names(path, content)
@@ -151,11 +164,17 @@ def read_yolo(data_yaml: str | Path, split: str) -> Annotations:
 
 
 def label_file(image_file: str) -> Path:
-    """Where Ultralytics looks for an image's labels: the last ``/images/`` of its path becomes ``/labels/``."""
+    """The file in which Ultralytics looks for an image's labels: the last ``/images/`` becomes
+    ``/labels/``."""
     return Path("/labels/".join(Path(image_file).as_posix().rsplit("/images/", 1))).with_suffix(".txt")
 
 
 def read_data_yaml(data_yaml: str | Path) -> dict[str, Any]:
+    """Read a ``data.yaml``.
+
+    Raises:
+        ValueError: there is none, or it is not a YAML mapping.
+    """
     try:
         content = yaml.safe_load(Path(data_yaml).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
@@ -168,6 +187,11 @@ def read_data_yaml(data_yaml: str | Path) -> dict[str, Any]:
 
 
 def class_names(path: Path, content: dict[str, Any]) -> list[str]:
+    """The class names of a ``data.yaml``, in the order of their numbers.
+
+    Raises:
+        ValueError: there are none, or their numbers have a gap.
+    """
     names = content.get("names")
     if names is None and content.get("nc"):
         names = [f"class_{number}" for number in range(int(content["nc"]))]
@@ -180,29 +204,33 @@ def class_names(path: Path, content: dict[str, Any]) -> list[str]:
 
 
 def image_files(path: Path, content: dict[str, Any], split: str) -> Iterator[str]:
-    """The image files of a split, which is a folder, a .txt that lists files, an image, or a list of such."""
+    """The image files of a split, which names a folder, a .txt that lists files, an image, or a
+    list of such."""
     value = content.get(split) or (content.get("validation") if split == "val" else None)
     if not value:
-        there = [name for name in SPLITS if content.get(name)]
-        raise ValueError(f"{path} has no split {split}; it has {', '.join(there) or 'none'}")
+        splits = [name for name in SPLITS if content.get(name)]
+        raise ValueError(f"{path} has no split {split}; it has {', '.join(splits) or 'none'}")
     for entry in [value] if isinstance(value, str) else value:
-        place = _place(path, content.get("path"), str(entry))
-        if place.is_dir():
-            yield from (str(file) for file in place.rglob("*") if _is_image(file))
-        elif place.suffix.lower() == ".txt":
-            yield from _listed(place)
+        named = _resolve(path, content.get("path"), str(entry))
+        if named.is_dir():
+            yield from (str(file) for file in named.rglob("*") if _ending(file) in ENDINGS and file.is_file())
+        elif named.suffix.lower() == ".txt":
+            yield from _listed(named)
         else:
-            yield str(place)
+            yield str(named)
 
 
-def _place(path: Path, root: str | None, entry: str) -> Path:
-    """Where an entry of data.yaml lies: below its ``path`` (from the working directory or from where data.yaml lies),
-    else beside data.yaml; a leading ``../`` that leads nowhere is taken off, as Roboflow's exports need it."""
+def _resolve(path: Path, root: str | None, entry: str) -> Path:
+    """Find what an entry of data.yaml names: below its ``path``, or else beside data.yaml.
+
+    ``path`` is relative to the working directory or to the folder of data.yaml. A leading ``../``
+    that leads nowhere is dropped, as Roboflow's exports need it.
+    """
     roots = [Path(root), path.parent / root] if root else []
     tried = [start / name for start in [*roots, path.parent] for name in (entry, entry.removeprefix("../"))]
-    for place in tried:
-        if place.exists():
-            return place
+    for candidate in tried:
+        if candidate.exists():
+            return candidate
     raise ValueError(f"{path}: {entry} does not exist; looked for {', '.join(map(str, dict.fromkeys(tried)))}")
 
 
@@ -216,12 +244,12 @@ def _listed(text: Path) -> Iterator[str]:
         yield os.path.normpath(file)
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix[1:].lower() in ENDINGS and file.is_file()
+def _ending(file: Path) -> str:
+    return file.suffix[1:].lower()
 
 
 def _size(file: str) -> tuple[int, int]:
-    """Width and height of the upright image, from its header."""
+    """Read width and height of the upright image from its header."""
     try:
         with Image.open(file) as image:
             width, height = image.size
@@ -232,7 +260,8 @@ def _size(file: str) -> tuple[int, int]:
 
 
 def _read_labels(path: Path, width: int, height: int, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The objects of a label file; none where there is no file. A line that stands there twice is one object."""
+    """Read the objects of a label file; a line that stands there twice is one object. Without a
+    file there are none."""
     if not path.is_file():
         return
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -251,11 +280,11 @@ def _read_labels(path: Path, width: int, height: int, classes: Sequence[str]) ->
 
 
 def _shape(points: np.ndarray, width: int, height: int) -> dict[str, Any]:
-    """The box, and the mask where there is one, of a label's points in pixels."""
+    """The box of a label's points in pixels, and a polygon's mask."""
     if len(points) == 2:  # middle, width and height
         corners = itertools.chain(points[0] - points[1] / 2, points[0] + points[1] / 2)
         return dict(zip(BOX, map(float, corners), strict=True))
     points = points.clip(0, (width, height))
-    found = coco_mask.frPyObjects([points.ravel().tolist()], height, width)[0]
+    runs = coco_mask.frPyObjects([points.ravel().tolist()], height, width)[0]
     box = (*points.min(axis=0), *points.max(axis=0))
-    return {**dict(zip(BOX, map(float, box), strict=True)), "rle": found["counts"].decode("ascii")}
+    return {**dict(zip(BOX, map(float, box), strict=True)), "rle": runs["counts"].decode("ascii")}

@@ -1,18 +1,20 @@
-"""Non-maximum suppression, written out: of the many boxes that a detector puts on one object, keep the best.
+"""Non-maximum suppression, written out: of the many boxes that a detector puts on one object, keep
+the best.
 
-A detector scores every cell of its grid, so neighbouring cells find the same object, each with a box of its own. The
-greedy rule that nearly all detectors use (Felzenszwalb et al., "Object Detection with Discriminatively Trained
-Part-Based Models", 2010, section 6.2; for a network's boxes class by class: Girshick et al., R-CNN, 2014, section 2.2;
-YOLO: Redmon et al., 2016, section 2.3):
+A detector scores every cell of its grid, so neighbouring cells find the same object, each with a
+box of its own. The greedy rule that nearly all detectors use (Felzenszwalb et al., "Object
+Detection with Discriminatively Trained Part-Based Models", 2010, section 6.2; for a network's boxes
+class by class: Girshick et al., R-CNN, 2014, section 2.2; YOLO: Redmon et al., 2016, section 2.3):
 
     1. Take the box with the highest score of those left, and keep it.
     2. Drop every box left that overlaps it by more than a threshold: it shows the same object.
     3. Again from 1, until none is left.
 
-How much two boxes overlap is their intersection over union, IoU(A, B) = |A ∩ B| / |A ∪ B|, from 0 (apart) to 1 (the
-same box).
+How much two boxes overlap is their intersection over union, IoU(A, B) = |A ∩ B| / |A ∪ B|, from 0
+(apart) to 1 (the same box).
 
-This is for reading and for the report; batches use the compiled one of torchvision, which a test holds it against.
+This is for reading and for the report; batches use the compiled one of torchvision, which a test
+holds it against.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Which boxes to keep, whatever their class.
 
     Args:
-        boxes: float (N, 4), xyxy. scores: float (N,); of equal scores the earlier box counts as the better.
+        boxes: float (N, 4), xyxy. scores: float (N,); of equal scores the earlier box counts as the
+            better.
         threshold: 0..1; a box whose IoU with a kept one is greater goes.
 
     Returns:

@@ -15,7 +15,8 @@ Backend = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
 class DetectorParams(Params):
     """What a `Detector` needs to know, by Ultralytics' names.
 
-    `yolo predict` itself uses imgsz 0, conf 0.25, iou 0.7, max_det 300, no classes and no agnostic_nms.
+    `yolo predict` itself uses imgsz 0, conf 0.25, iou 0.7, max_det 300, no classes and no
+    agnostic_nms.
     """
 
     imgsz: int = bounded(0, 8192)  # 0 = what the weights were trained with

@@ -1,7 +1,8 @@
-"""Ultralytics behind a few adapters: its settings kept away from the user's, weights read, predictions before NMS.
+"""Ultralytics behind an adapter: its settings kept apart from the user's, and its weights read.
 
-Ultralytics is AGPL-3.0. It is imported only here, in the ``yolo_*`` modules beside and in ``engines``, and only after
-`quiet`.
+Ultralytics is AGPL-3.0. It is imported by `cnn_core.detection`, `cnn_core.segmentation` and
+`cnn_core.downloads` only, and only after `quiet`. Importing this module loads neither torch nor
+Ultralytics.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadedYolo:
-    """A detector in float32, in evaluation mode, on the CPU, its normalisations not fused into the convolutions."""
+    """A detector in float32, in evaluation mode, on the CPU, its normalisations not fused into the
+    convolutions."""
 
     network: nn.Module
     names: dict[int, str]
@@ -68,37 +70,41 @@ class NetworkInfo:
 
 
 def quiet(folder: str | Path) -> None:
-    """Make Ultralytics keep its settings in ``folder``, install nothing, ask no network, tell nobody and print nothing.
+    """Make Ultralytics keep its settings in ``folder``, install nothing, use no network, send no
+    report, print nothing.
 
-    To be called before anything imports Ultralytics; again in the same process it changes nothing. Weights are read
-    without executing what they hold, unless ``ULTRALYTICS_SAFE_LOAD=false`` is in the environment.
+    Call it before anything imports Ultralytics; a second call in the same process changes nothing.
+    Weights are then read without executing what they hold, unless ``ULTRALYTICS_SAFE_LOAD=false``
+    is in the environment.
     """
     first = "ultralytics" not in sys.modules
     if first:
-        own = Path(folder).absolute() / f"ultralytics-{os.getpid()}"  # its file of settings is not safe to share
-        own.mkdir(parents=True, exist_ok=True)
-        os.environ.update(_ENVIRONMENT, YOLO_CONFIG_DIR=str(own))
+        config = Path(folder).absolute() / f"ultralytics-{os.getpid()}"  # processes cannot safely share its settings
+        config.mkdir(parents=True, exist_ok=True)
+        os.environ.update(_ENVIRONMENT, YOLO_CONFIG_DIR=str(config))
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
     threads = os.environ.get("OMP_NUM_THREADS")
     import ultralytics
     from PIL import Image
     from ultralytics.utils import patches
 
-    # Its Image.open, put in everywhere, turns "this is no image" into a search for a package that reads HEIC.
+    # Ultralytics replaces PIL's Image.open by one that answers "this is no image" with a search for
+    # a package that reads HEIC. Put the original back.
     Image.open = patches._image_open
-    if first and not threads:  # its import says 1, which every process started from here would take over
+    if first and not threads:  # the import sets it to 1, which every process started from here would inherit
         os.environ.pop("OMP_NUM_THREADS", None)
     logging.getLogger("ultralytics").setLevel(logging.ERROR)
-    wanted = {"sync": False, "vscode_msg": False, "openvino_msg": False, **dict.fromkeys(TRACKERS, False)}
-    if any(ultralytics.settings[key] != value for key, value in wanted.items()):
+    settings = {"sync": False, "vscode_msg": False, "openvino_msg": False, **dict.fromkeys(TRACKERS, False)}
+    if any(ultralytics.settings[key] != value for key, value in settings.items()):
         if first:
-            ultralytics.settings.update(wanted)  # in the file too, for processes that Ultralytics itself starts
+            ultralytics.settings.update(settings)  # in the file too, for processes that Ultralytics starts itself
         else:
-            dict.update(ultralytics.settings, wanted)
+            dict.update(ultralytics.settings, settings)
 
 
 def weights_file(path: str | Path) -> Path:
-    """Find the file that a weights parameter names, as `cnn_core.files.weights_file`, and check its ending.
+    """Find the file that a weights parameter names, as `cnn_core.files.weights_file`, and check its
+    ending.
 
     Raises:
         ValueError: nothing is there, or the file's name has another ending than one of `ENGINES`.
@@ -110,10 +116,11 @@ def weights_file(path: str | Path) -> Path:
 
 
 def load_network(path: str | Path) -> LoadedYolo:
-    """The network of a model folder or a ``.pt`` file of Ultralytics.
+    """Load the network of a model folder or of a ``.pt`` file of Ultralytics.
 
     Raises:
-        ValueError: there is none, it cannot be read, it holds foreign code, or it neither detects nor segments.
+        ValueError: there is no such file, it cannot be read, it holds foreign code, or it neither
+            detects nor segments.
     """
     file = weights_file(path)
     if file.suffix != ".pt":
@@ -125,7 +132,7 @@ def load_network(path: str | Path) -> LoadedYolo:
     side = network.args.get("imgsz") if isinstance(getattr(network, "args", None), dict) else None
     return LoadedYolo(
         network=network,
-        names={int(number): str(name) for number, name in _named(network.names).items()},
+        names=_numbered(network.names),
         stride=int(network.stride.max()),
         task=cast(Literal["detect", "segment"], task),
         sha256=file_sha256(file),
@@ -134,7 +141,10 @@ def load_network(path: str | Path) -> LoadedYolo:
 
 
 def _read(file: Path) -> Any:
-    """Under a name of its own: Ultralytics takes a ``yolov5s.pt`` for a typing error and drops quotes from paths."""
+    """Read weights through a link of a plain name.
+
+    Ultralytics takes a ``yolov5s.pt`` for a typing error, and drops quotes from paths.
+    """
     from ultralytics.nn.tasks import load_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
@@ -159,8 +169,10 @@ def _unreadable(file: Path, error: Exception) -> str:
     return f"{file} cannot be read as weights of Ultralytics ({type(error).__name__}): cut short, or of another kind"
 
 
-def _named(names: Any) -> dict[int, str]:
-    return dict(enumerate(names)) if isinstance(names, list | tuple) else names
+def _numbered(names: Any) -> dict[int, str]:
+    """Class names by number, of a network that has them in a list or a dict."""
+    pairs = names.items() if isinstance(names, dict) else enumerate(names)
+    return {int(number): str(name) for number, name in pairs}
 
 
 def _card_side(path: str | Path) -> int | None:

@@ -13,7 +13,8 @@ RIGHT, WRONG, MISSED, TRUTH = (22, 163, 74), (220, 38, 38), (234, 140, 0), (37, 
 
 
 def enlarged(image: np.ndarray, side: int) -> tuple[Image.Image, float]:
-    """uint8 (H, W, 3) with its longer side ``side``, and the factor that boxes on it are scaled by."""
+    """Scale an image, uint8 (H, W, 3), to the longer side ``side``; also give the factor by which
+    boxes on it scale."""
     scale = side / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), scale
@@ -22,13 +23,14 @@ def enlarged(image: np.ndarray, side: int) -> tuple[Image.Image, float]:
 def draw_box(
     draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour, *, text: str = "", width: int = 2
 ) -> None:
-    """One xyxy box in the picture's own pixels, its text on a tab above it (inside it at the upper edge)."""
+    """Draw one xyxy box in the picture's pixels, with its text on a tab above it (inside it at the
+    upper edge)."""
     left, top, right, bottom = box
     draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
     if not text:
         return
     font = ImageFont.load_default(13)
-    long, high = font.getlength(text) + 6, 17
-    at = max(0.0, min(left, draw.im.size[0] - long)), top - high if top >= high else top
-    draw.rectangle((*at, at[0] + long, at[1] + high - 1), fill=colour)
-    draw.text((at[0] + 3, at[1] + high / 2), text, ink_on(colour), font, anchor="lm")
+    tab_width, tab_height = font.getlength(text) + 6, 17
+    left, top = max(0.0, min(left, draw.im.size[0] - tab_width)), top - tab_height if top >= tab_height else top
+    draw.rectangle((left, top, left + tab_width, top + tab_height - 1), fill=colour)
+    draw.text((left + 3, top + tab_height / 2), text, ink_on(colour), font, anchor="lm")

@@ -7,12 +7,12 @@ import colorsys
 import numpy as np
 
 Colour = tuple[int, int, int]
-# Ten colours that are told apart best; more are made around the circle of hues.
+# Ten colours that are easy to tell apart; more come from around the circle of hues.
 _TEN = ("1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "5b6470", "bcbd22", "17becf")
 
 
 def class_colour(number: int) -> Colour:
-    """The same class, the same colour, in every picture."""
+    """The colour of a class, the same in every picture."""
     if number < len(_TEN):
         red, green, blue = bytes.fromhex(_TEN[number])
         return red, green, blue
@@ -22,5 +22,5 @@ def class_colour(number: int) -> Colour:
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever is read more easily on it."""
+    """Black or white, whichever is easier to read on this colour."""
     return (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 150 else (255, 255, 255)

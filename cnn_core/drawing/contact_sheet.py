@@ -1,4 +1,4 @@
-"""Pictures made of the data set's own images: contact sheets. Drawn with Pillow, so the stage starts fast."""
+"""Contact sheets: many images in one picture, drawn with Pillow, so that a stage starts fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GAP, _TEXT = 8, 15
 
 def contact_sheet(
     path: str | Path,
-    rows: Sequence[np.ndarray],
+    rows: Sequence[Sequence[np.ndarray] | np.ndarray],
     *,
     title: str,
     captions: Sequence[Sequence[str]] | None = None,
@@ -25,8 +25,9 @@ def contact_sheet(
     """Write a PNG of images in a grid.
 
     Args:
-        rows: one uint8 array (n, C, H, W) a row of the grid, C = 1 or 3.
-        captions: a text under each image, of one line or more; columns are as wide as the widest asks for.
+        rows: the images of each row of the grid, uint8 (C, H, W), C = 1 or 3.
+        captions: a text of one or more lines under each image; columns are as wide as the widest
+            text.
         headings: a text above each column.
         side: pixels that an image's longer side is drawn at.
     """
@@ -59,7 +60,8 @@ def contact_sheet(
 
 
 def _enlarged(image: np.ndarray, side: int) -> Image.Image:
-    """uint8 (C, H, W) as RGB, its longer side ``side``; small images in whole pixels, so that they stay sharp."""
+    """Scale an image, uint8 (C, H, W), to the longer side ``side``, as RGB. Small images keep sharp
+    pixels."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     picture = Image.fromarray(pixels).convert("RGB")
     scale = side / max(picture.size)

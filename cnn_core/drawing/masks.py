@@ -15,12 +15,13 @@ from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
 from cnn_core.drawing.colours import Colour, class_colour, ink_on
 
-LEAST, MOST = 640, 1600  # pixels of a picture's longer side; small images are enlarged in whole steps
+LEAST, MOST = 640, 1600  # pixels of a picture's longer side; small images are enlarged by a whole factor
 MOST_NAMED = 40  # objects in an image; the texts of more would hide it
 _TEXT = 15
 _QUALITY = 92
-_DIM, _FILL = 0.55, 0.45  # how bright the ground stays, and how much of its colour a mask has
-_INSIDE, _OUTSIDE = (22, 163, 74), (220, 38, 38)  # points
+_DIM, _FILL = 0.55, 0.45  # brightness of the ground, and strength of a mask's colour
+_INSIDE: Colour = (22, 163, 74)  # of points
+_OUTSIDE: Colour = (220, 38, 38)
 
 
 def overlay(
@@ -30,13 +31,16 @@ def overlay(
     by_class: bool,
     prompts: pd.DataFrame | None = None,
 ) -> Image.Image:
-    """The image, its ground dimmed, with every mask in its colour and outlined, and the prompts that were given.
+    """Draw masks on an image: its ground dimmed, each mask outlined and in its colour, and the
+    prompts on top.
 
     Args:
         image: uint8 (H, W, 3) BGR.
-        rows: as `cnn_core.segmentation.inference.predictors.ImageMasks`'s; smaller masks are drawn on top.
-        by_class: a colour a class, else a colour an object.
-        prompts: rows of `prompts.table.PROMPTS`; boxes are drawn dashed, points as dots (green inside, red outside).
+        rows: those of `cnn_core.segmentation.inference.predictors.ImageMasks`; smaller masks are drawn
+            on top.
+        by_class: one colour for each class, otherwise one for each object.
+        prompts: rows of `prompts.table.PROMPTS`; boxes are drawn dashed, points as dots (green
+            inside, red outside).
     """
     size, scale = _size(image)
     height, width = image.shape[:2]
@@ -49,12 +53,12 @@ def overlay(
         colour = class_colour(int(row["class_id"] if by_class else row["prompt_id"]))
         mask = cv2.resize(decode_mask(row["rle"], height, width).astype(np.float32), size) > 0.5
         drawn[mask] = (1 - _FILL) * bright[mask] + _FILL * np.array(colour, np.float32)
-        found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        outlines.append((found, colour))
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        outlines.append((contours, colour))
     canvas = np.ascontiguousarray(drawn.clip(0, 255).astype(np.uint8))
-    for found, colour in outlines:  # light between dark and colour, so that it stands out from any ground
-        cv2.drawContours(canvas, found, -1, (255, 255, 255), 4, cv2.LINE_AA)
-        cv2.drawContours(canvas, found, -1, colour, 2, cv2.LINE_AA)
+    for contours, colour in outlines:  # a white line around the coloured one, so that it stands out from any ground
+        cv2.drawContours(canvas, contours, -1, (255, 255, 255), 4, cv2.LINE_AA)
+        cv2.drawContours(canvas, contours, -1, colour, 2, cv2.LINE_AA)
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     if prompts is not None:
@@ -66,13 +70,14 @@ def overlay(
 
 
 def write_overlay(path: Path, picture: Image.Image) -> None:
-    """As a JPEG."""
+    """Write a picture as a JPEG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="JPEG", quality=_QUALITY, subsampling=0)
 
 
 def write_cutouts(folder: Path, image_id: str, image: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
-    """``<image_id>-<prompt_id>.png`` of each object: RGBA, cropped to its box, transparent (and black) around it.
+    """Write ``<image_id>-<prompt_id>.png`` of each object: RGBA, cropped to its box, transparent
+    and black around it.
 
     Args:
         image: uint8 (H, W, 3) BGR.
@@ -89,7 +94,7 @@ def write_cutouts(folder: Path, image_id: str, image: np.ndarray, rows: Sequence
 
 
 def _size(image: np.ndarray) -> tuple[tuple[int, int], float]:
-    """(width, height) of the picture of an image, and the factor."""
+    """(width, height) of an image's picture, and the factor by which it is scaled."""
     height, width = image.shape[:2]
     longer = max(height, width)
     scale = float(-(-LEAST // longer)) if longer < LEAST else min(1.0, MOST / longer)
@@ -99,7 +104,8 @@ def _size(image: np.ndarray) -> tuple[tuple[int, int], float]:
 def _label(
     draw: ImageDraw.ImageDraw, row: Mapping[str, Any], scale: float, size: tuple[int, int], by_class: bool
 ) -> None:
-    """Class (else the prompt's number) and score on a tab above the mask, or inside it at the upper edge."""
+    """Write class (or the prompt's number) and score on a tab above the mask, or inside it at the
+    upper edge."""
     font = ImageFont.load_default(_TEXT)
     name = row["class_name"] if by_class else str(row["prompt_id"])
     text = f"{name} · {row['score']:.0%}"
@@ -118,15 +124,15 @@ def _draw_prompts(draw: ImageDraw.ImageDraw, prompts: pd.DataFrame, scale: float
             box[[[0, 1], [2, 1], [2, 3], [0, 3]]], box[[[2, 1], [2, 3], [0, 3], [0, 1]]], strict=True
         ):
             _dashed(draw, (x1, y1), (x2, y2))
-    for row in prompts[prompts["x"].notna()].itertuples():
-        x, y, radius = row.x * scale, row.y * scale, 6
-        colour: Colour = _INSIDE if row.label == 1 else _OUTSIDE
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=(255, 255, 255), width=2)
+    points = prompts.loc[prompts["x"].notna(), ["x", "y", "label"]].astype(float)
+    for x, y, label in points.to_numpy() * (scale, scale, 1):
+        colour = _INSIDE if label == 1 else _OUTSIDE
+        draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=colour, outline=(255, 255, 255), width=2)
 
 
 def _dashed(draw: ImageDraw.ImageDraw, start: Sequence[float], end: Sequence[float]) -> None:
-    begin, way = np.array(start), np.array(end) - start
-    length = float(np.hypot(*way))
-    for at in np.arange(0, length, 9):
-        points = [tuple(begin + way * share / length) for share in (at, min(at + 5, length))]
+    origin, direction = np.array(start), np.array(end) - start
+    length = float(np.hypot(*direction))
+    for offset in np.arange(0, length, 9):
+        points = [tuple(origin + direction * share / length) for share in (offset, min(offset + 5, length))]
         draw.line(points, fill=(255, 255, 255), width=1)

@@ -16,11 +16,12 @@ from cnn_core.drawing.colours import class_colour, ink_on
 
 CODEC = "mp4v"  # MPEG-4 part 2: what OpenCV's wheels can write everywhere
 LONGEST = 1280  # pixels of the longer side; larger videos are scaled down
-_FILL = 0.45  # how much of its colour a mask has
+_FILL = 0.45  # strength of a mask's colour
 
 
 class VideoPicture:
-    """``with VideoPicture(path, fps) as video: video.add(image, rows)``; the first frame's size is the video's.
+    """Writes a video: ``with VideoPicture(path, fps) as video: video.add(image, rows)``. Its size
+    is the first frame's.
 
     Raises:
         ValueError: no video can be written there.
@@ -39,7 +40,8 @@ class VideoPicture:
             self._writer.release()
 
     def add(self, image: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A frame, uint8 (H, W, 3) BGR, and what was found in it: rows of `annotations.OBJECTS` with a track_id."""
+        """Add a frame, uint8 (H, W, 3) BGR, with its objects: rows of `tables.OBJECTS` with a
+        track_id."""
         if self.size is None:
             self.size = _size(*image.shape[:2])
         drawn = image.copy()
@@ -62,24 +64,25 @@ class VideoPicture:
 
 
 def _size(height: int, width: int) -> tuple[int, int]:
-    """(width, height), both even, which the codec asks for."""
+    """(width, height) of the video, both even, as the codec needs them."""
     scale = min(1.0, LONGEST / max(height, width))
     return max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)
 
 
 def _fill(image: np.ndarray, row: Mapping[str, Any]) -> None:
-    """The mask in its object's colour, with an outline; only its box is touched."""
+    """Draw the mask in its object's colour, with an outline; pixels outside its box stay as they
+    are."""
     x1, y1, x2, y2 = (int(row[name]) for name in BOX)
     mask = decode_mask(row["rle"], *image.shape[:2])[y1:y2, x1:x2]
     colour = class_colour(int(row["track_id"]))[::-1]
     part = image[y1:y2, x1:x2]
     part[mask] = ((1 - _FILL) * part[mask] + _FILL * np.array(colour, np.float32)).astype(np.uint8)
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x1, y1))
-    cv2.drawContours(image, found, -1, colour, max(1, max(image.shape[:2]) // 400), cv2.LINE_AA)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x1, y1))
+    cv2.drawContours(image, contours, -1, colour, max(1, max(image.shape[:2]) // 400), cv2.LINE_AA)
 
 
 def _label(image: np.ndarray, row: Mapping[str, Any], scale: tuple[float, float]) -> None:
-    """The object's number on a tab above its mask, or inside it at the upper edge."""
+    """Write the object's number on a tab above its mask, or inside it at the upper edge."""
     colour = class_colour(int(row["track_id"]))
     name = "" if row["class_name"] == "object" else f" {row['class_name']}"
     text, font = f"{row['track_id']}{name}", cv2.FONT_HERSHEY_SIMPLEX

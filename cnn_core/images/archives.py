@@ -1,4 +1,4 @@
-"""The files of a source, whether it is a folder or a .zip, read safely."""
+"""The files of a folder or a .zip, read safely."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-# What reading an archive can raise when it is cut short or damaged (BadGzipFile is an OSError without an errno).
+# The errors of reading an archive that is cut short or damaged (BadGzipFile is an OSError without
+# an errno).
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 class SourceFiles:
-    """The files below a folder or in a .zip, by their relative names with ``/``; hidden ones are left out.
+    """The files below a folder or in a .zip, by their relative names with ``/``; hidden ones are
+    left out.
 
-    ``folders`` are the names of the folders, the empty ones too (as far as a .zip lists them).
+    Attributes:
+        folders: the names of the folders, empty ones too (as far as a .zip lists them).
     """
 
     def __init__(
@@ -29,22 +32,23 @@ class SourceFiles:
         self.folders = sorted(folders)
 
     def size(self, name: str) -> int:
-        """Bytes of the file, unpacked."""
+        """The bytes of the unpacked file."""
         return self._sizes[name]
 
     def at(self, name: str) -> str:
-        """How a message calls the file."""
+        """The file's name in a message."""
         return f"{self.path}/{name}"
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """The file's bytes, unpacked while they are read; damage met inside the block becomes one ValueError."""
+        """Open the file, unpacked while it is read; damage met inside the block becomes one
+        ValueError."""
         with self.reading(name), self._opener(name) as file:
             yield file
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[None]:
-        """Damage met inside the block is this file's: for where two are open at a time."""
+        """Blame damage met inside the block on this file, for a block that has two files open."""
         try:
             yield
         except DAMAGE as error:
@@ -57,15 +61,17 @@ class SourceFiles:
 
 @contextlib.contextmanager
 def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[SourceFiles]:
-    """The files of the folder or .zip at ``path``.
+    """Open the folder or .zip at ``path``.
 
     Args:
-        advice: what to put there or run, the end of the sentence when there is nothing.
-        max_bytes: refuse a .zip whose files are larger than this in all, unpacked (what they say is also the most
-            that zipfile reads of them, so a bomb that lies is met as damage).
+        advice: what to put there or run: the end of the message when there is nothing.
+        max_bytes: refuse a .zip whose files, unpacked, are larger than this in all. zipfile reads
+            no more of a file than the size that the .zip states, so a bomb that states too little
+            is met as damage.
 
     Raises:
-        ValueError: there is nothing, it is no folder and no whole .zip, or an entry of the .zip leads out of it.
+        ValueError: there is nothing, it is no folder and no whole .zip, or an entry of the .zip
+            leads out of it.
     """
     path = Path(path)
     if not path.exists():
@@ -87,15 +93,15 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
 
 def _folder(path: Path) -> SourceFiles:
     sizes: dict[str, int] = {}
-    found: list[str] = []
+    below: list[str] = []
     for folder, folders, files in os.walk(path, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]
-        found += [Path(folder, name).relative_to(path).as_posix() for name in folders]
+        below += [Path(folder, name).relative_to(path).as_posix() for name in folders]
         for name in files:
             file = Path(folder, name)
             if not _hidden(name) and file.is_file():
                 sizes[file.relative_to(path).as_posix()] = file.stat().st_size
-    return SourceFiles(path, sizes, found, lambda name: (path / name).open("rb"))
+    return SourceFiles(path, sizes, below, lambda name: (path / name).open("rb"))
 
 
 def _unreadable(error: OSError) -> None:
@@ -124,7 +130,7 @@ def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
 
     def opener(name: str) -> BinaryIO:
         try:
-            return archive.open(entries[name])  # type: ignore[return-value]
+            return archive.open(entries[name])  # type: ignore[return-value]  # typed as IO[bytes], and has all that a BinaryIO has
         except (NotImplementedError, RuntimeError) as error:  # a method that zipfile lacks; a password
             raise ValueError(f"{path}/{name} cannot be unpacked ({error}): unpack the .zip yourself") from None
 
@@ -132,7 +138,8 @@ def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
 
 
 def escapes(name: str) -> bool:
-    """Whether an archive's entry would land outside the folder that it is unpacked into, on any system."""
+    """Whether an archive's entry would land outside the folder that it is unpacked into, on any
+    system."""
     parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name) is not None
 

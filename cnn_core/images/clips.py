@@ -1,4 +1,5 @@
-"""Clips: a video, or the frames in a folder, read forwards as often as need be, and backwards, never all at once."""
+"""Clips: a video, or the frames in a folder, read forwards and backwards, as often as needed, never
+all at once."""
 
 from __future__ import annotations
 
@@ -16,14 +17,15 @@ from cnn_core.images.media import Media, Part
 from cnn_core.images.reader import Imread, Reader, pixels
 
 T = TypeVar("T")
-CHUNK = 32  # frames that are held when a clip is read backwards
-FPS = 25.0  # of a folder's frames, and of a video that does not say
+CHUNK = 32  # frames in memory when a clip is read backwards
+FPS = 25.0  # of a folder's frames, and of a video whose header has none
 CUT_SHORT = "ends early"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A frame: its number in the clip from 0, and uint8 (H, W, 3) BGR or why there is nothing."""
+    """A frame: its number in the clip, from 0, and its image, uint8 (H, W, 3) BGR, or why it has
+    none."""
 
     number: int
     image_id: str
@@ -35,8 +37,8 @@ class Clip:
     """Frames in order.
 
     Args:
-        part: a whole video, or files; those are taken in the order that they are in.
-        imread: reads an image file; None of a video.
+        part: a whole video, or files in the order of the frames.
+        imread: reads an image file; None for a video.
     """
 
     def __init__(self, part: Part, *, vid_stride: int = 1, imread: Imread | None = None) -> None:
@@ -44,38 +46,38 @@ class Clip:
         self.vid_stride, self._imread = vid_stride, imread or (lambda _: None)
 
     def __len__(self) -> int:
-        """What there should be: a video may end before its header says."""
+        """How many frames there should be; a video may end earlier than its header says."""
         return len(self.part)
 
     @property
     def name(self) -> str:
-        """What the ids of its frames have in common: of a video its own, of files the folder."""
+        """What the ids of its frames have in common: a video's id, or the folder of files."""
         if self.part.kind == "video":
             return self.part.ids[0]
         return str(PurePosixPath(self.part.ids[0]).parent) if "/" in self.part.ids[0] else Path(self.part.path).name
 
     @property
     def fps(self) -> float:
-        """Frames in a second, of those that are read."""
+        """Frames in a second, counting those that are read."""
         if self.part.kind != "video":
             return FPS
         capture = cv2.VideoCapture(self.part.path)
         try:
-            said = capture.get(cv2.CAP_PROP_FPS)
+            fps = capture.get(cv2.CAP_PROP_FPS)
         finally:
             capture.release()
-        return (said if 0 < said < 1000 else FPS) / self.vid_stride
+        return (fps if 0 < fps < 1000 else FPS) / self.vid_stride
 
     @property
     def image_ids(self) -> list[str]:
-        """Of its frames, in order."""
+        """The ids of its frames, in order."""
         if self.part.kind == "video":
             return [f"{self.part.ids[0]}#{number:06d}" for number in range(1, len(self) + 1)]
         return list(self.part.ids)
 
     @property
     def names(self) -> set[str]:
-        """What a person may call it."""
+        """The names by which a person may call it."""
         path = Path(self.part.path)
         if self.part.kind == "files":
             path /= PurePosixPath(self.part.names[0]).parent
@@ -85,10 +87,11 @@ class Clip:
         return self._frames(self.part, Reader(vid_stride=self.vid_stride))
 
     def backwards(self, last: int, keep: Callable[[Frame], T]) -> Iterator[T]:
-        """``keep(frame)`` of frame ``last`` down to frame 0, `CHUNK` of them in memory at a time.
+        """Yield ``keep(frame)`` from frame ``last`` down to frame 0, with `CHUNK` of them in memory
+        at a time.
 
-        A video is decoded from its beginning for every chunk: finding a place in it is not exact in all formats, and
-        decoding is quick beside what is done with the frames.
+        A video is decoded from its beginning for every chunk: seeking is not exact in all formats,
+        and decoding is quick beside what is done with the frames.
         """
         parts = Media(spans=(self.part,), left_out={}, signature="").parts(CHUNK)
         for part in reversed(parts[: last // CHUNK + 1]):
@@ -100,8 +103,8 @@ class Clip:
             image: np.ndarray | BadImage
             try:
                 image = _coloured(pixels(entry, self._imread))
-            except BadImage as fault:
-                image = fault
+            except BadImage as error:
+                image = error
             yield Frame(number=entry.number, image_id=entry.image_id, file=entry.file, image=image)
 
 
@@ -112,8 +115,9 @@ def _coloured(image: np.ndarray) -> np.ndarray:
 
 
 def clip_parts(media: Media, *, folders: bool) -> list[Part]:
-    """A part for every video; with ``folders`` also one for every folder that images are in, its files sorted as
-    people number them (frame2 before frame10).
+    """One part for every video; with ``folders`` also one for every folder of images.
+
+    The files of a folder are sorted as people number them (frame2 before frame10).
 
     Raises:
         ValueError: ``folders``, and images are in a .zip or Parquet file.
@@ -132,11 +136,11 @@ def clip_parts(media: Media, *, folders: bool) -> list[Part]:
 
 
 def _by_folder(span: Part) -> list[Part]:
-    named: dict[str, list[tuple[str, str]]] = {}
+    folders: dict[str, list[tuple[str, str]]] = {}
     for name, image_id in zip(span.names, span.ids, strict=True):
-        named.setdefault(str(PurePosixPath(name).parent), []).append((name, image_id))
+        folders.setdefault(str(PurePosixPath(name).parent), []).append((name, image_id))
     parts, first = [], span.first
-    for files in named.values():
+    for files in folders.values():
         names, ids = zip(*sorted(files, key=lambda file: natural(file[0])), strict=True)
         parts.append(dataclasses.replace(span, start=0, stop=len(names), first=first, names=names, ids=ids))
         first += len(names)
@@ -144,13 +148,16 @@ def _by_folder(span: Part) -> list[Part]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A key for sorting: digits by their value, so that 2 comes before 10."""
+    """A key that sorts digits by their value, so that 2 comes before 10."""
     pieces = re.split(r"(\d+)", name)
-    return [(int(piece), "") if place % 2 else (-1, piece) for place, piece in enumerate(pieces)]
+    return [(int(piece), "") if index % 2 else (-1, piece) for index, piece in enumerate(pieces)]
 
 
 def shortfall(clip: Clip, read: int) -> BadImage | None:
-    """Why a video is not whole; headers are often wrong by a frame or two, or by a hundredth."""
+    """Say why a video is not whole.
+
+    Headers are often wrong by a frame or two, or by a hundredth; that is no shortfall.
+    """
     missing = len(clip) - read
     if clip.part.kind != "video" or read == 0 or missing <= max(2, len(clip) // 100):
         return None

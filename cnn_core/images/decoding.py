@@ -1,4 +1,5 @@
-"""Any image file as RGB, or why not: what a camera, a scanner or an attacker may have put into a folder of pictures."""
+"""Decode any image file to RGB, or say why not: it may come from a camera, a scanner or an
+attacker."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ MAX_PIXELS = 50_000_000  # 0.15 GB as RGB; read from the header, so a decompress
 MIN_SIDE = 8  # pixels
 MAX_ASPECT = 20  # longer side : shorter side
 BACKGROUND = (255, 255, 255)  # behind whatever is transparent
-THUMBNAIL = (17, 16)  # width, height: 16 differences between neighbours in each of 16 rows
+THUMBNAIL = (17, 16)  # width, height: each of 16 rows has 16 differences between neighbours
 
 EMPTY = "empty file"
 NOT_AN_IMAGE = "not an image"
@@ -24,14 +25,16 @@ TOO_SMALL = "too small"
 TOO_NARROW = "too long and narrow"
 UNKNOWN_RANGE = "pixel values of unknown range"
 
-# Formats that are known by their first bytes and decoded by Pillow itself: EPS would start Ghostscript.
+# Formats that Pillow recognises by their first bytes and decodes itself. EPS is none: it would
+# start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 _ORIENTATION = 0x0112  # EXIF; 1 is upright, 2-8 are turned or mirrored
 _PNG_RGB8 = bytes([8, 2])  # bit depth and colour type in a PNG's header, bytes 24 and 25
 
 
 class BadImage(Exception):  # noqa: N818
-    """Why an image is refused: ``reason`` is one of a few, to be counted, ``detail`` what was found."""
+    """An image is refused: ``reason`` is one of a few texts, so that it can be counted; ``detail``
+    says more."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -40,12 +43,12 @@ class BadImage(Exception):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """An image as it will be stored.
+    """An image as it is stored.
 
     Attributes:
         image: PNG or JPEG bytes that decode to 8-bit RGB, upright.
         sha256: that of the decoded pixels (`pixels_sha256`).
-        thumbnail: uint8 (16, 17), grey: what near-duplicates are found by.
+        thumbnail: uint8 (16, 17), grey, by which near-duplicates are found.
     """
 
     image: bytes
@@ -56,10 +59,12 @@ class Picture:
 
 
 def read_picture(data: bytes) -> Picture:
-    """Check, decode, hash. Plain 8-bit RGB JPEG and PNG files keep their bytes; all else becomes a PNG.
+    """Check, decode and hash an image file. Plain 8-bit RGB JPEG and PNG files keep their bytes;
+    others become PNG.
 
     Raises:
-        BadImage: empty, no image, damaged or cut short, too large, too small, too narrow, or not to be scaled.
+        BadImage: the file is empty, no image, damaged, cut short, too large, too small or too
+            narrow, or the range of its values is unknown.
     """
     rgb, plain = _decode(data)
     pixels = np.asarray(rgb)
@@ -74,12 +79,13 @@ def read_picture(data: bytes) -> Picture:
 
 
 def thumbnails(pictures: Sequence[Picture]) -> list[np.ndarray]:
-    """Their thumbnails, uint8 (16, 17) each."""
+    """The thumbnails of pictures, uint8 (16, 17) each."""
     return [picture.thumbnail for picture in pictures]
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """Any image file -> uint8 ``(H, W, 3)``: upright by its EXIF, 16 bits scaled to 8, transparency on `BACKGROUND`.
+    """Decode any image file to uint8 (H, W, 3): upright by its EXIF, 16 bits scaled to 8,
+    transparency on `BACKGROUND`.
 
     Raises:
         BadImage: as `read_picture`.
@@ -88,7 +94,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
 
 
 def _decode(data: bytes) -> tuple[Image.Image, bool]:
-    """The image in mode RGB, and whether ``data`` already says just that."""
+    """Decode to mode RGB, and tell whether ``data`` is already plain RGB that needs no change."""
     if not data:
         raise BadImage(EMPTY, "0 bytes")
     try:
@@ -102,19 +108,19 @@ def _decode(data: bytes) -> tuple[Image.Image, bool]:
         raise BadImage(TOO_MANY_PIXELS, str(error)) from None
     except Image.UnidentifiedImageError:
         raise BadImage(NOT_AN_IMAGE, f"{len(data):,} bytes that begin with {data[:8]!r}") from None
-    except Exception as error:  # on damaged bytes Pillow's decoders raise anything: OSError, SyntaxError, struct.error
+    except Exception as error:  # on damaged bytes, Pillow raises anything: OSError, SyntaxError, struct.error
         raise BadImage(DAMAGED, f"{type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 def _check_size(size: tuple[int, int]) -> None:
     width, height = size
-    said = f"{width}x{height} pixels"
+    pixels = f"{width}x{height} pixels"
     if width * height > MAX_PIXELS:
-        raise BadImage(TOO_MANY_PIXELS, f"{said}, more than {MAX_PIXELS:,} in all")
+        raise BadImage(TOO_MANY_PIXELS, f"{pixels}, more than {MAX_PIXELS:,} in all")
     if min(size) < MIN_SIDE:
-        raise BadImage(TOO_SMALL, f"{said}, less than {MIN_SIDE} on a side")
+        raise BadImage(TOO_SMALL, f"{pixels}, less than {MIN_SIDE} on a side")
     if max(size) > MAX_ASPECT * min(size):
-        raise BadImage(TOO_NARROW, f"{said}, more than {MAX_ASPECT}:1")
+        raise BadImage(TOO_NARROW, f"{pixels}, more than {MAX_ASPECT}:1")
 
 
 def _to_rgb(image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
@@ -138,12 +144,13 @@ def _to_rgb(image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
 def _is_turned(image: Image.Image) -> bool:
     try:
         return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except Exception:  # EXIF that cannot be read turns nothing; the pixels are good
+    except Exception:  # the pixels are good even if the EXIF cannot be read; it then turns nothing
         return False
 
 
 def _scale(values: np.ndarray, mode: str) -> np.ndarray:
-    """Grey of 16 bits, or floats in 0..1 or 0..255, as uint8; no range is guessed from one image's own extremes."""
+    """Scale grey of 16 bits, or floats in 0..1 or 0..255, to uint8; no range is guessed from an
+    image's extremes."""
     low, high = values.min(), values.max()
     if mode == "F":
         if not (low >= 0 and high <= 255):  # a NaN included
@@ -155,7 +162,8 @@ def _scale(values: np.ndarray, mode: str) -> np.ndarray:
 
 
 def square(picture: Image.Image, side: int) -> Image.Image:
-    """The middle square of a picture, as large as fits, resized to ``side`` (area-aware when it shrinks)."""
+    """Crop the largest middle square of a picture and resize it to ``side`` (area-aware when it
+    shrinks)."""
     if picture.size == (side, side):
         return picture
     width, height = picture.size
@@ -167,20 +175,21 @@ def square(picture: Image.Image, side: int) -> Image.Image:
 
 
 def decode_pixels(image: bytes, mode: str | None = None) -> np.ndarray:
-    """One encoded image -> uint8 ``(H, W)`` or ``(H, W, 3)``, in ``mode`` or its own."""
+    """Decode an image file to uint8 (H, W) or (H, W, 3), in ``mode`` or in its own mode."""
     with Image.open(io.BytesIO(image)) as opened:
         return np.asarray(opened if mode in (None, opened.mode) else opened.convert(mode))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 ``(H, W)`` or ``(H, W, 3)`` -> PNG bytes, the same for the same pixels."""
+    """Encode uint8 (H, W) or (H, W, 3) as PNG; the same pixels give the same bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
-    """SHA-256 of an image's shape and bytes: equal for equal pixels, however they were encoded."""
+    """Hash an image's shape and pixels by SHA-256: equal pixels give equal hashes, however they
+    were encoded."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Which images of a source a table is about: told by their ids, or by their files."""
+"""Which images of a source a table is about, by their ids or by their files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ class SourceImages:
     """The images of a source by their names.
 
     Attributes:
-        met: whether one was asked for that is there. elsewhere: those that are not there, in order.
+        matched: whether a table had a row of one of these images.
+        unknown: the names in tables that are none of these images, in order.
     """
 
     def __init__(self, media: Media) -> None:
         self.ids: set[str] = set()
         self.by_file: dict[str, str] = {}
-        self.met, self.elsewhere = False, dict[str, None]()
+        self.matched, self.unknown = False, dict[str, None]()
         for span in media.spans:
             if span.kind == "parquet":
                 self.ids.update(_parquet_ids(span.path))
@@ -38,20 +39,25 @@ class SourceImages:
         self._by_name: dict[str, set[str]] | None = None
 
     def resolved(self, frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-        """The rows whose image is there, with its ``image_id``.
+        """Keep the rows of images of this source, with the ``image_id`` of each.
+
+        Args:
+            frame: rows with a column ``image_id`` or ``file``.
+            path: where the rows come from, for messages.
 
         Raises:
-            ValueError: there is neither an image_id nor a file, or a file's name is that of several images.
+            ValueError: the rows have neither an image_id nor a file, or a file's name is that of
+                several images.
         """
         by_id = "image_id" in frame and not ("file" in frame and not frame["image_id"].astype(str).isin(self.ids).any())
         if not by_id and "file" not in frame:
             raise ValueError(f"{path} has no column image_id or file; it has {listed(frame)}")
         names = frame["image_id" if by_id else "file"].astype(str)
-        found = {name: self._id(name, path, by_id) for name in names.unique()}
-        self.elsewhere.update((name, None) for name, image_id in found.items() if image_id is None)
-        frame = frame.assign(image_id=[found[name] for name in names])
+        ids = {name: self._id(name, path, by_id) for name in names.unique()}
+        self.unknown.update((name, None) for name, image_id in ids.items() if image_id is None)
+        frame = frame.assign(image_id=pd.Series([ids[name] for name in names], index=frame.index))
         frame = frame[frame["image_id"].notna()].reset_index(drop=True)
-        self.met = self.met or bool(len(frame))
+        self.matched = self.matched or bool(len(frame))
         return frame
 
     def _id(self, name: str, path: Path, by_id: bool) -> str | None:
@@ -84,5 +90,5 @@ def _parquet_ids(path: str) -> Iterator[str]:
 
 
 def listed(frame: pd.DataFrame) -> str:
-    """Its columns, for a person."""
+    """The columns of a table, for a message."""
     return ", ".join(map(str, frame.columns)) or "no column"

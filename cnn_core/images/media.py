@@ -1,7 +1,8 @@
-"""What a person calls "these images", part by part: a folder, a .zip, Parquet with image bytes, videos, a file.
+"""A source of images, listed part by part: a folder, a .zip, Parquet with image bytes, videos, a
+file.
 
-A `Media` lists names and numbers only; pixels are read by whoever works on a `Part` (media_reading.py). Parts follow
-from the listing and their size alone, so an interrupted run finds them again.
+A `Media` lists names and numbers only; `reader` reads the pixels of a `Part`. Parts follow from the
+listing and their size alone, so an interrupted run finds them again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import hashlib
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -23,7 +24,8 @@ from cnn_core.annotations.tables import image_ids
 from cnn_core.images.archives import open_files
 from cnn_core.images.decoding import BadImage
 
-# Ultralytics' own formats, and what else Pillow or OpenCV read; a .gif counts as a video, as it does there.
+# Ultralytics' own formats, and what else Pillow or OpenCV read; a .gif counts as a video, as it
+# does there.
 IMAGES = frozenset(
     "avif bmp dng heic heif jp2 jpeg jpg mpo png tif tiff webp jfif jpe j2k pbm pgm pnm ppm".split()  # noqa: SIM905
 )
@@ -41,11 +43,14 @@ class Part:
     """Some consecutive images of a source.
 
     Attributes:
-        path: of kind files, the folder that ``names`` are below; else the file that holds the images.
-        names: of kinds files and zip.
-        ids: the images' ids; of a video, the one id that its frames' ids begin with; of Parquet, none.
-        start, stop: of kinds parquet and video: rows, or frames as they are read (with their stride).
-        first: how many images of the source come before it.
+        path: for the kind files, the folder of ``names``; for the others, the file that holds the
+            images.
+        names: for the kinds files and zip.
+        ids: the images' ids; for a video, the one id that its frames' ids begin with; for Parquet,
+            none.
+        start, stop: for Parquet, rows; for a video, frames counted as they are read (with their
+            stride).
+        first: how many images of the source come before this part.
     """
 
     kind: Kind
@@ -60,7 +65,7 @@ class Part:
         return self.stop - self.start
 
     def __str__(self) -> str:
-        """For people: which images they are."""
+        """Which images they are, for a message."""
         if self.names:
             which = self.names[0] if len(self) == 1 else f"{self.names[0]} to {self.names[-1]} ({len(self):,} images)"
             return f"{self.path}/{which}"
@@ -70,9 +75,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One image to be decoded: a path, its encoded bytes, a video's frame (BGR), or why there is nothing.
+    """One image to be decoded.
 
-    ``number`` counts from 0 in the source; ``file`` is for people: where it was read, ``clip.mp4#000012`` of a frame.
+    Attributes:
+        file: where it was read, for messages; ``clip.mp4#000012`` for a frame.
+        number: in the source, from 0.
+        content: a path, encoded bytes, a video's frame (BGR), or why there is nothing.
     """
 
     image_id: str
@@ -83,23 +91,25 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Media:
-    """A source's listing. ``count`` is what it should hold: a video may end before its header says."""
+    """The listing of a source."""
 
     spans: tuple[Part, ...]
     left_out: dict[str, int]  # files that are neither images nor videos, by their ending
     signature: str  # changes with names, sizes and times of change
-    vid_stride: int = 1  # every so manieth frame of the videos counts: for who reads them
+    vid_stride: int = 1  # keep every n-th video frame; readers must use the same stride
 
     @property
     def count(self) -> int:
+        """How many images there should be; a video may end earlier than its header says."""
         return sum(map(len, self.spans))
 
     @property
     def videos(self) -> list[Part]:
+        """The parts that are videos, each whole."""
         return [span for span in self.spans if span.kind == "video"]
 
     def parts(self, size: int) -> list[Part]:
-        """The source in order, in parts of at most ``size`` images."""
+        """Cut the source, in order, into parts of at most ``size`` images."""
         return [
             _cut(span, start, min(start + size, span.stop))
             for span in self.spans
@@ -108,25 +118,25 @@ class Media:
 
 
 def _cut(span: Part, start: int, stop: int) -> Part:
-    listed = span.kind in ("files", "zip")
+    by_name = span.kind in ("files", "zip")
     return dataclasses.replace(
         span,
         start=start,
         stop=stop,
         first=span.first + start - span.start,
-        names=span.names[start:stop] if listed else (),
-        ids=span.ids[start:stop] if listed else span.ids,
+        names=span.names[start:stop] if by_name else (),
+        ids=span.ids[start:stop] if by_name else span.ids,
     )
 
 
 def check_source(source: str | Path) -> None:
-    """Whether it is a place, which DVC can depend on.
+    """Refuse a pattern: a source must be a file or a folder, on which DVC can depend.
 
     Raises:
-        ValueError: it is a pattern; the sentence says what to name instead.
+        ValueError: the source is a pattern; the message says what to name instead.
     """
     parts = Path(source).parts
-    first = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), None)
+    first = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), None)
     if first is None or Path(source).exists():
         return
     folder, pattern = Path(*parts[:first]), PurePosixPath(*[part for part in parts[first:] if part != "**"])
@@ -140,11 +150,13 @@ def list_media(source: str | Path, *, match: str = "*", vid_stride: int = 1) -> 
     """List the images below ``source``, at any depth, without reading one.
 
     Args:
-        match: which of the files in a folder or .zip count, as `PurePath.match` has it: ``*.jpg``, ``2024-*/*.png``.
-        vid_stride: of a video every so manieth frame counts.
+        match: which files in a folder or .zip count, as for `PurePath.match`: ``*.jpg``,
+            ``2024-*/*.png``.
+        vid_stride: keep every n-th video frame.
 
     Raises:
-        ValueError: nothing is there, or nothing in it is an image; it says what can be named.
+        ValueError: nothing is there, or nothing in it is an image; the message says what can be
+            named.
     """
     path = Path(source)
     check_source(source)
@@ -167,10 +179,10 @@ def list_media(source: str | Path, *, match: str = "*", vid_stride: int = 1) -> 
 
 
 def _matching(names: Sequence[str], match: str, source: object) -> list[str]:
-    found = [name for name in names if PurePosixPath(name).match(match)]
-    if names and not found:
+    matching = [name for name in names if PurePosixPath(name).match(match)]
+    if names and not matching:
         raise ValueError(f"no file in {source} matches {match!r}")
-    return found
+    return matching
 
 
 def _suffix(name: str) -> str:
@@ -178,25 +190,23 @@ def _suffix(name: str) -> str:
 
 
 def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int, *, strict: bool = True) -> Media:
-    known = [name for name in names if not strict or _suffix(name) in IMAGES | VIDEOS]
+    usable = [name for name in names if not strict or _suffix(name) in IMAGES | VIDEOS]
     left_out = Counter(f".{_suffix(name)}" for name in names if strict and _suffix(name) not in IMAGES | VIDEOS)
-    if not known:
-        found = ", ".join(sorted(left_out)) or "nothing"
-        raise ValueError(f"{source} holds no images (found: {found}): {ADVICE}")
-    ids = dict(zip(known, image_ids(known), strict=True))
-    pictures = [name for name in known if _suffix(name) not in VIDEOS]
+    if not usable:
+        raise ValueError(_no_images(source, left_out))
+    ids = dict(zip(usable, image_ids(usable), strict=True))
+    pictures = [name for name in usable if _suffix(name) not in VIDEOS]
     digest = hashlib.sha256(repr((str(base), vid_stride)).encode())
-    for name in known:
+    for name in usable:
         stat = Path(base, name).stat()
         digest.update(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     spans, first = [], 0
     if pictures:
-        own = tuple(ids[name] for name in pictures)
+        first, listed = len(pictures), tuple(ids[name] for name in pictures)
         spans.append(
-            Part(kind="files", path=str(base), start=0, stop=len(pictures), first=0, names=tuple(pictures), ids=own)
+            Part(kind="files", path=str(base), start=0, stop=first, first=0, names=tuple(pictures), ids=listed)
         )
-        first = len(pictures)
-    for name in known:
+    for name in usable:
         if _suffix(name) in VIDEOS:
             frames = count_frames(Path(base, name), vid_stride)
             path = str(Path(base, name))
@@ -206,18 +216,25 @@ def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int,
 
 
 def count_frames(path: Path, vid_stride: int) -> int:
-    """Frames of a video that are read at this stride: what its header says, counted where it says nothing; at least 1,
-    so that a video which cannot be opened comes up as a bad one."""
+    """How many frames of a video are read at this stride, by its header, or by counting where the
+    header has no number.
+
+    It is at least 1, so that a video which cannot be opened comes up as a bad one.
+    """
     capture = cv2.VideoCapture(str(path))
     try:
-        said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
-        if said <= 0:
-            said = 0
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
+        if count <= 0:
+            count = 0
             while capture.grab():
-                said += 1
-        return max(1, said // vid_stride)
+                count += 1
+        return max(1, count // vid_stride)
     finally:
         capture.release()
+
+
+def _no_images(source: object, left_out: Iterable[str]) -> str:
+    return f"{source} holds no images (found: {', '.join(sorted(left_out)) or 'nothing'}): {ADVICE}"
 
 
 def _of_zip(path: Path, match: str) -> Media:
@@ -226,7 +243,7 @@ def _of_zip(path: Path, match: str) -> Media:
     names = [name for name in matching if _suffix(name) in IMAGES]
     left_out = Counter(f".{_suffix(name)}" for name in matching if _suffix(name) not in IMAGES)
     if not names:
-        raise ValueError(f"{path} holds no images (found: {', '.join(sorted(left_out)) or 'nothing'}): {ADVICE}")
+        raise ValueError(_no_images(path, left_out))
     span = Part(
         kind="zip", path=str(path), start=0, stop=len(names), first=0, names=tuple(names), ids=tuple(image_ids(names))
     )
@@ -249,8 +266,8 @@ def _of_parquet(paths: Sequence[Path], source: Path) -> Media:
         first += count
     if not first:
         raise ValueError(f"{source} holds no images: {ADVICE}")
-    named = [chunk for column in ids for chunk in column.chunks]
-    if named and len(pa.chunked_array(named).unique()) < sum(map(len, named)):
+    chunks = [chunk for column in ids for chunk in column.chunks]
+    if chunks and len(pa.chunked_array(chunks).unique()) < sum(map(len, chunks)):
         raise ValueError(f"{source} has an id twice: the ids of images must differ, or leave the column out")
     return Media(spans=tuple(spans), left_out={}, signature=_signature(paths))
 
@@ -261,6 +278,7 @@ def _signature(paths: Sequence[Path]) -> str:
 
 
 def id_column(schema: pa.Schema) -> str | None:
+    """The column with the images' ids, if there is one."""
     return next((name for name in ID_COLUMNS if name in schema.names), None)
 
 

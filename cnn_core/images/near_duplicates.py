@@ -1,10 +1,11 @@
-"""Images that show the same photograph, though not with the same bytes: saved again, resized, trimmed, made brighter.
+"""Images of one photograph with different bytes: saved again, resized, trimmed, made brighter.
 
-Two tests on a grey thumbnail, and both must agree. The difference hash (is each pixel brighter than its left neighbour?
-http://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html) knows structure but is noise in a flat
-sky; the detail (the thumbnail less its 4x4 blocks' means, and less what a whole row has in common) correlates only
-where the same things stand in the same places. The plain correlation is no use here: at 0.96 most pairs are two skies
-over two hills, and the same goes, at 0.85, for a detail that keeps the horizon.
+Two tests on a grey thumbnail, and both must agree. The difference hash (is each pixel brighter than
+its left neighbour? http://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html)
+sees structure but is noise in a flat sky. The detail (the thumbnail less its 4x4 blocks' means, and
+less the mean of each row) correlates only where the same things stand in the same positions. The
+plain correlation is of no use: at 0.96 most pairs are two skies over two hills. So is, at 0.85, the
+correlation of a detail that keeps the horizon.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# Chosen on 7,200 real scenes by looking at the pairs: all 25 found are one photograph, or frames of one burst. The
-# nearest two different photographs have a distance of 45 with 0.78 (white frames), then 55 with 0.76 (a bright sky).
-# Of 200 scenes all were found again after JPEG at quality 30, resizing to 64, a turn to grey, another brightness or
-# contrast, and a trim of 1 % on each side; after a trim of 2 % nearly all, of 3 % four in five, of 5 % one in five.
+# Chosen on 7,200 real scenes by looking at the pairs: all 25 found are one photograph, or frames of
+# one burst. The nearest two different photographs have a distance of 45 with 0.78 (white frames),
+# then 55 with 0.76 (a bright sky). Of 200 scenes all were found again after JPEG at quality 30,
+# resizing to 64, a turn to grey, another brightness or contrast, and a trim of 1 % on each side;
+# after a trim of 2 % nearly all, of 3 % four in five, of 5 % one in five.
 MAX_DISTANCE = 64  # of 256 bits
 MIN_CORRELATION = 0.80  # of the detail
 
@@ -27,10 +29,10 @@ _UNIT = 2_000  # norm of a detail in whole numbers: products stay below 2**24, s
 
 
 def near_keys(hashes: Sequence[str], thumbnails: Sequence[np.ndarray]) -> list[str]:
-    """One text for each image, the same for near-duplicates: the smallest SHA-256 of those that hang together.
+    """Give each image a key, the same for near-duplicates: the smallest SHA-256 of their group.
 
-    An image without a near-duplicate has its own hash, so adding images moves it to another split only when one of
-    them is its near-duplicate (or ties it to others in a chain).
+    An image without a near-duplicate has its own hash, so adding images moves it to another split
+    only when one of them is its near-duplicate (or ties it to others in a chain).
     """
     groups = near_groups(thumbnails)
     smallest: dict[int, str] = {}
@@ -40,7 +42,8 @@ def near_keys(hashes: Sequence[str], thumbnails: Sequence[np.ndarray]) -> list[s
 
 
 def near_groups(thumbnails: Sequence[np.ndarray]) -> list[int]:
-    """A number for each image, the same for those joined by pairs of near-duplicates; uint8 thumbnails (H, W + 1)."""
+    """Give each image a number, the same for those joined by pairs of near-duplicates; uint8
+    thumbnails (16, 17)."""
     if not thumbnails:
         return []
     grey = np.stack(thumbnails)
@@ -58,12 +61,16 @@ def near_groups(thumbnails: Sequence[np.ndarray]) -> list[int]:
 
 
 def difference_hashes(grey: np.ndarray) -> np.ndarray:
-    """uint8 (N, 16, 17) -> uint8 (N, 32): a bit for every pixel that is brighter than its left neighbour."""
+    """Hash uint8 (N, 16, 17) to uint8 (N, 32): a bit for every pixel that is brighter than its left
+    neighbour."""
     return np.packbits(grey[:, :, 1:] > grey[:, :, :-1], axis=None).reshape(len(grey), -1)
 
 
 def details(grey: np.ndarray) -> np.ndarray:
-    """uint8 (N, 16, 17) -> float32 (N, 256), whole numbers of the norm `_UNIT`: without light, slopes and horizons."""
+    """Turn uint8 (N, 16, 17) into float32 (N, 256), free of light, slopes and horizons.
+
+    The values are whole numbers, each row of the norm `_UNIT`.
+    """
     blocks = grey[:, :, :-1].astype(np.float64).reshape(len(grey), 4, 4, 4, 4)
     rest = (blocks - blocks.mean(axis=(2, 4), keepdims=True)).reshape(len(grey), 16, 16)
     rest = (rest - rest.mean(axis=2, keepdims=True)).reshape(len(grey), -1)
@@ -72,6 +79,6 @@ def details(grey: np.ndarray) -> np.ndarray:
 
 
 def _join(groups: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The groups after joining the pairs; no pair has to be remembered."""
+    """Join the groups of the pairs; afterwards no pair has to be remembered."""
     edges = coo_array((np.ones(len(left), bool), (groups[left], groups[right])), shape=(len(groups), len(groups)))
     return connected_components(edges, directed=False)[1][groups]

@@ -1,7 +1,7 @@
-"""The images of a `cnn_core.images.media.Part`, one after the other, and their pixels.
+"""Read the images of a `cnn_core.images.media.Part`, one after the other, and decode them.
 
-Images are decoded by the reader that is passed in (Ultralytics' own, for detection), and what it cannot read by
-`cnn_core.images.decoding.decode_rgb`.
+The caller passes the function that decodes an image file (for detection, that of Ultralytics). What
+it cannot read, `cnn_core.images.decoding.decode_rgb` decodes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ _MEMORY = Path("/dev/shm")
 
 
 class Reader:
-    """Gives the entries of parts. A video or a Parquet file is kept open, so that parts in order are read in one go."""
+    """Reads parts. It keeps a video or a Parquet file open, so that parts in order are read in one
+    go."""
 
     def __init__(self, *, vid_stride: int = 1) -> None:
         self.vid_stride = vid_stride
-        self._open: tuple[str, int, Iterator[Any]] | None = None  # path, position, what follows
+        self._open: tuple[str, int, Iterator[Any]] | None = None  # path, position, rest of the file
 
     def __call__(self, part: Part) -> Iterator[Entry]:
-        """In order. What cannot be read at all comes as a `BadImage` in its entry's place."""
+        """Yield the entries of a part in order. What cannot be read has a `BadImage` as its
+        content."""
         if part.kind == "files":
             for number, (name, image_id) in enumerate(zip(part.names, part.ids, strict=True), part.first):
                 path = Path(part.path, name)
@@ -62,7 +64,7 @@ class Reader:
                 yield Entry(image_id=image_id, file=f"{part.path}/{name}", number=number, content=content)
 
     def _video(self, part: Part) -> Iterator[Entry]:
-        """Frames are numbered from 1 as they are read, like Ultralytics does."""
+        """Yield the frames, numbered from 1 as they are read, as Ultralytics numbers them."""
         read = -1
         for read, frame in enumerate(self._sequence(part)):
             if read == len(part):
@@ -77,37 +79,40 @@ class Reader:
             yield Entry(image_id=part.ids[0] + "#000001", file=part.path, number=part.first, content=fault)
 
     def _sequence(self, part: Part) -> Iterator[Any]:
-        """What follows from ``part.start`` on in its file; read on from where the last part ended, where it fits."""
+        """Yield the items of the part's file, going on from where the last part ended if that was
+        not further."""
         if self._open is None or self._open[0] != part.path or self._open[1] > part.start:
-            follow = frames(part.path, self.vid_stride) if part.kind == "video" else rows(part.path)
-            self._open = (part.path, 0, follow)
-        path, position, follow = self._open
+            rest = frames(part.path, self.vid_stride) if part.kind == "video" else rows(part.path)
+            self._open = (part.path, 0, rest)
+        path, position, rest = self._open
         for _ in range(part.start - position):
-            next(follow, None)
+            next(rest, None)
         position = part.start
-        while position < part.stop and (found := next(follow, None)) is not None:
+        while position < part.stop and (item := next(rest, None)) is not None:
             position += 1
-            self._open = (path, position, follow)
-            yield found
+            self._open = (path, position, rest)
+            yield item
 
 
 def sizes_together(entries: Iterable[Entry]) -> list[Entry]:
-    """Files of one size one after the other, by what their heads say; what is no file, or no image, first."""
-    return sorted(entries, key=_size_told)
+    """Sort entries so that images of one size follow each other, by the files' headers; what has
+    none comes first."""
+    return sorted(entries, key=_header_size)
 
 
-def _size_told(entry: Entry) -> tuple[int, int]:
+def _header_size(entry: Entry) -> tuple[int, int]:
     if not isinstance(entry.content, Path):
         return 0, 0
     try:
         with Image.open(entry.content) as image:
             return image.size
-    except Exception:  # whoever decodes it says what is wrong with it
+    except Exception:  # decoding it later says what is wrong
         return 0, 0
 
 
 def frames(path: str, vid_stride: int) -> Iterator[np.ndarray]:
-    """A video's frames, uint8 (H, W, 3) BGR: those that Ultralytics' loader gives at this stride."""
+    """A video's frames, uint8 (H, W, 3) BGR: those that Ultralytics' loader yields at this
+    stride."""
     capture = cv2.VideoCapture(path)
     try:
         while all(capture.grab() for _ in range(vid_stride)):
@@ -119,7 +124,8 @@ def frames(path: str, vid_stride: int) -> Iterator[np.ndarray]:
 
 
 def rows(path: str) -> Iterator[tuple[str, str, bytes | None]]:
-    """(id, name, bytes) of each row of a Parquet file, in pieces: a row group may be larger than the memory."""
+    """(id, name, bytes) of each row of a Parquet file, read in pieces: a row group may be larger
+    than the memory."""
     opened = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
     image, ids = image_column(opened.schema_arrow, path), id_column(opened.schema_arrow)
     row, stem = 0, Path(path).stem
@@ -137,10 +143,10 @@ def rows(path: str) -> Iterator[tuple[str, str, bytes | None]]:
 
 
 def pixels(entry: Entry, imread: Imread) -> np.ndarray:
-    """The entry decoded: uint8 (H, W, C) in OpenCV's order (BGR).
+    """Decode an entry: uint8 (H, W, C) in OpenCV's order (BGR).
 
-    ``imread`` reads whatever it can, so that the result is its own; only what is cut short is refused all the same:
-    decoders fill up with grey what is missing.
+    ``imread`` decodes whatever it can, so that the result is the same as its own. A file that is
+    cut short is refused all the same, because decoders fill with grey what is missing.
 
     Raises:
         BadImage: empty, no image, damaged or cut short.
@@ -154,9 +160,9 @@ def pixels(entry: Entry, imread: Imread) -> np.ndarray:
         return _read(content, imread)
     if not content:
         raise BadImage(EMPTY, "0 bytes")
-    # Through a file in memory: readers choose their way by a file's ending.
-    where = _MEMORY if _MEMORY.is_dir() else None
-    with tempfile.NamedTemporaryFile(suffix=_ending(entry.file, content), dir=where) as file:
+    # Through a file in memory, because readers choose their way by a file's ending.
+    folder = _MEMORY if _MEMORY.is_dir() else None
+    with tempfile.NamedTemporaryFile(suffix=_ending(entry.file, content), dir=folder) as file:
         file.write(content)
         file.flush()
         return _read(Path(file.name), imread)
@@ -197,7 +203,8 @@ def _read(path: Path, imread: Imread) -> np.ndarray:
 
 
 def _seems_cut(head: bytes, tail: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end mark; some good files do, or carry more behind it."""
+    """Whether a JPEG or PNG lacks its end mark; so do some good files, or they carry more behind
+    it."""
     if head[:2] == b"\xff\xd8":
         return not tail.rstrip(b"\0").endswith(b"\xff\xd9")
     return head[:4] == b"\x89PNG" and b"IEND" not in tail
@@ -206,15 +213,15 @@ def _seems_cut(head: bytes, tail: bytes) -> bool:
 def _refuse_damaged(path: Path) -> None:
     try:
         _decoded(path)
-    except BadImage as fault:
-        if fault.reason in (DAMAGED, NOT_AN_IMAGE):
+    except BadImage as error:
+        if error.reason in (DAMAGED, NOT_AN_IMAGE):
             raise
 
 
 def _decoded(path: Path) -> np.ndarray:
     try:
         return decode_rgb(path.read_bytes())
-    except BadImage as fault:
-        if "pi_heif" in fault.detail:  # Ultralytics' Image.open wants to install that when it meets what is no image
+    except BadImage as error:
+        if "pi_heif" in error.detail:  # which Ultralytics' Image.open would install to read what is no image
             raise BadImage(NOT_AN_IMAGE, "not in a format that can be read") from None
         raise

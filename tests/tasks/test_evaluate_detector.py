@@ -17,9 +17,9 @@ from cnn_core.annotations.coco import to_coco
 from cnn_core.annotations.tables import images_table, objects_table, read_objects
 from cnn_core.annotations.truth import read_truth
 from cnn_core.annotations.yolo_labels import write_yolo
-from cnn_core.detection.evaluation.detections import class_numbers, detections, joined
+from cnn_core.detection.evaluation.detections import class_numbers, detect_images, one_table
 from cnn_core.detection.evaluation.metrics import outcomes
-from cnn_core.detection.evaluation.pictures import examples, mistakes_by_image, shown_images
+from cnn_core.detection.evaluation.pictures import example_images, mistakes_by_image, write_examples
 from cnn_core.detection.inference.results import Detections
 from cnn_core.drawing.colours import class_colour
 from cnn_core.images.decoding import BadImage
@@ -92,7 +92,7 @@ def test_classes_are_compared_by_name_and_those_unknown_to_the_data_left_out(dat
     numbers = class_numbers({0: "car", 3: "1", 7: "0"}, CLASSES)
     assert numbers == {3: 1, 7: 0}
     detector = Fake({0: "car", 3: "1", 7: "0"}, [[0, 0, 9, 9], [1, 1, 9, 9], [2, 2, 9, 9]], [7, 0, 3])
-    found = joined([rows for _, rows in detections(detector, images, numbers, CLASSES)])
+    found = one_table([rows for _, rows in detect_images(detector, images, numbers, CLASSES)])
     assert found["class_name"].tolist() == ["0", "1"] * 8
     assert found["x1"].tolist() == [0.0, 2.0] * 8
     with pytest.raises(ValueError, match="none in common"):
@@ -103,12 +103,12 @@ def test_an_image_that_cannot_be_read_stops_it(data) -> None:
     _, images, _ = data
     Path(images["file"][2]).unlink()
     with pytest.raises(ValueError, match=r"2\.png cannot be read"):
-        list(detections(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES))
+        list(detect_images(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES))
 
 
 def test_nothing_found_is_an_empty_table(data) -> None:
     _, images, _ = data
-    found = joined([rows for _, rows in detections(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES)])
+    found = one_table([rows for _, rows in detect_images(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES)])
     assert len(found) == 0
     assert "score" in found
 
@@ -117,13 +117,13 @@ def test_the_examples_are_the_first_and_then_the_worst(data, tmp_path: Path) -> 
     _, images, truth = data
     numbers = {0: 0, 1: 1}
     detector = Fake({0: "0", 1: "1"}, [[8, 8, 40, 48], [50, 50, 60, 60]], [0, 1])
-    found = joined([rows for _, rows in detections(detector, images, numbers, CLASSES)])
+    found = one_table([rows for _, rows in detect_images(detector, images, numbers, CLASSES)])
     table = outcomes(images, truth, found, confidence=0.25, least_iou=0.45)
     # every image has a false 1; where the object is a 1 it is confused too
     assert mistakes_by_image(images, table).tolist() == [1, 2] * 4
-    names = shown_images(images, table, first=2, worst=3)
+    names = example_images(images, table, first=2, worst=3)
     assert names == ["test/0", "test/1", "test/3", "test/5", "test/7"]
-    examples(tmp_path / "e.png", {name: photograph(64, 64, 0) for name in names}, truth, found, table)
+    write_examples(tmp_path / "e.png", {name: photograph(64, 64, 0) for name in names}, truth, found, table)
     assert Image.open(tmp_path / "e.png").height > 400
 
 

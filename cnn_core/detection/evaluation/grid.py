@@ -1,8 +1,10 @@
-"""A detector's grid made visible: what each cell says, all boxes before non-maximum suppression, and what is left.
+"""A detector's grid made visible: what each cell predicts, all boxes before non-maximum
+suppression, and those kept.
 
-YOLO (Redmon et al., "You Only Look Once", 2016, figure 2) cuts the image into S x S cells; each predicts boxes, and
-which class an object has whose middle lies in it: one pass, no search. Today's YOLOs do so on several grids at once,
-fine ones for small objects and coarse ones for large, with one box a cell and the class's probability as its score.
+YOLO (Redmon et al., "You Only Look Once", 2016, figure 2) cuts the image into S x S cells. Each
+cell predicts boxes, and the class of an object whose middle lies in it: one pass, no search.
+Today's YOLOs do so on several grids at once, fine ones for small objects and coarse ones for large,
+with one box a cell and the class's probability as its score.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,8 +25,12 @@ from cnn_core.detection.yolo import LoadedYolo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Level:
-    """One grid: of every cell the class that it holds most probable, int (rows, columns), and how probable, float
-    (rows, columns) in 0..1."""
+    """One grid.
+
+    Attributes:
+        classes: int (rows, columns): the most probable class of each cell.
+        scores: float (rows, columns), 0..1: its probability.
+    """
 
     classes: np.ndarray
     scores: np.ndarray
@@ -32,15 +38,15 @@ class Level:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridView:
-    """All that happens to one image.
+    """All predictions for one image.
 
     Attributes:
-        image: uint8 (H, W, 3) RGB, letterboxed: what the network is given.
+        image: uint8 (H, W, 3) RGB, letterboxed: the network's input.
         levels: its grids, the finest first.
-        boxes, scores, classes: float (n, 4) xyxy in pixels of ``image``, float (n,), int (n,): what the cells say with
-            a score of at least ``conf``.
-        cells: int (n, 3): level, row and column of the cell that says it.
-        kept: positions of the boxes that `nms.class_nms` keeps at ``iou``, the best first.
+        boxes, scores, classes: float (n, 4) xyxy in pixels of ``image``, float (n,), int (n,): the
+            cells' predictions with a score of at least ``conf``.
+        cells: int (n, 3): level, row and column of the cell that predicts the box.
+        kept: indices of the boxes that `nms.class_nms` keeps at ``iou``, the best first.
     """
 
     image: np.ndarray
@@ -56,16 +62,18 @@ class GridView:
 
 
 def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, iou: float) -> GridView:
-    """
+    """Predict one image and keep all that happens.
+
     Args:
         image: uint8 (H, W, 3) RGB of any size.
-        imgsz: the longer side of what the network is given.
-        conf, iou: Ultralytics' names: the least score of a box; the IoU beyond which two boxes are of one object.
+        imgsz: the longer side of the network's input.
+        conf: the least score of a box.
+        iou: two boxes with a greater IoU are of one object.
     """
     from ultralytics.data.augment import LetterBox
 
     letterbox = LetterBox((imgsz, imgsz), auto=True, stride=loaded.stride)
-    boxed = np.ascontiguousarray(letterbox(image=image))
+    boxed = np.ascontiguousarray(cast(np.ndarray, letterbox(image=image)))
     height, width = boxed.shape[:2]
     device = next(loaded.network.parameters()).device
     values = torch.from_numpy(boxed).permute(2, 0, 1)[None].float().div(255).to(device)
@@ -77,7 +85,7 @@ def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, i
         Level(classes=classes[start:end].reshape(size), scores=scores[start:end].reshape(size))
         for start, end, size in zip(parts, parts[1:], sizes, strict=False)
     ]
-    cells = np.array([(n, *place) for n, size in enumerate(sizes) for place in np.ndindex(size)])
+    cells = np.array([(level, *cell) for level, size in enumerate(sizes) for cell in np.ndindex(size)])
     sure = np.flatnonzero(scores >= conf)
     return GridView(
         image=boxed,
@@ -95,18 +103,18 @@ def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, i
 
 @torch.no_grad()
 def raw_predictions(loaded: LoadedYolo, images: Tensor) -> Tensor:
-    """All that the network predicts, before non-maximum suppression.
+    """Predict, without non-maximum suppression.
 
     Args:
         images: float32 (N, 3, H, W) in 0..1, RGB; H and W multiples of ``loaded.stride``.
 
     Returns:
-        (N, anchors, 4 + classes): boxes xyxy in pixels of the input, and a probability a class; the anchors row by row
-        of one grid after the other, as `grid_sizes` gives them.
+        (N, anchors, 4 + classes): boxes xyxy in pixels of the input, and a probability a class; the
+        anchors row by row of one grid after the other, as `grid_sizes` gives them.
     """
-    head: Any = loaded.network.model[-1]  # type: ignore[index]
+    head = _head(loaded)
     decoded, predictions = loaded.network(images)
-    if head.end2end:  # it gives its chosen boxes only; what they are chosen from stands beside
+    if head.end2end:  # it returns the boxes that it chooses, and beside them those from which it chooses
         decoded = head._inference(predictions["one2one"])
     elif isinstance(decoded, tuple):  # of a segmenter: with the prototypes of its masks
         decoded = decoded[0]
@@ -119,13 +127,22 @@ def raw_predictions(loaded: LoadedYolo, images: Tensor) -> Tensor:
 
 def grid_sizes(loaded: LoadedYolo, height: int, width: int) -> list[tuple[int, int]]:
     """(rows, columns) of each grid that an input of this size is predicted on, the finest first."""
-    strides = [int(stride) for stride in loaded.network.model[-1].stride]  # type: ignore[index]
+    strides = [int(stride) for stride in _head(loaded).stride]
     return [(height // stride, width // stride) for stride in strides]
 
 
+def _head(loaded: LoadedYolo) -> Any:
+    network: Any = loaded.network
+    return network.model[-1]
+
+
 def grid_record(view: GridView) -> dict[str, Any]:
-    """The same as JSON, for a page on which the least score is chosen: of a ``view`` with a low ``conf``. Suppression
-    goes from the best box down, so the boxes kept at a higher ``conf`` are those of ``kept`` that reach it."""
+    """The same as JSON, for a page on which a reader chooses the least score; ``view`` has a low
+    ``conf``.
+
+    Suppression goes from the best box down, so the boxes kept at a higher ``conf`` are those of
+    ``kept`` that reach it.
+    """
     buffer = io.BytesIO()
     Image.fromarray(view.image).save(buffer, "PNG")
     kept = set(view.kept.tolist())

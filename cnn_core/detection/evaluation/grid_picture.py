@@ -1,4 +1,4 @@
-"""The panels of `yolo_grid.GridView`, for somebody who learns how such a detector works."""
+"""The panels of a `grid.GridView`, for somebody who learns how such a detector works."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from cnn_core.drawing.colours import class_colour, ink_on
 _PANEL, _GAP, _ACROSS = 400, 24, 3  # pixels, pixels, panels in a row
 _INK, _FAINT, _LINE = (30, 30, 30), (100, 100, 100), (255, 255, 255)
 _TEXT = 15
-_LINED = 8  # pixels; lines between smaller cells would hide them
-_NAMED = 17  # pixels; a smaller cell has no room for its class's name
+_LEAST_LINED = 8  # pixels; lines between smaller cells would hide them
+_LEAST_NAMED = 17  # pixels; a smaller cell has no room for its class's name
 
 
 def draw_grid(path: str | Path, view: GridView) -> None:
-    """Write one PNG: the input under its grid, a class map for each grid, all boxes, the boxes kept."""
+    """Write one PNG: the input under its grid, a class map for each grid, all boxes, the boxes
+    kept."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    picture(view).save(path)
+    _sheet(view).save(path)
 
 
-def picture(view: GridView) -> Image.Image:
-    """The whole sheet."""
+def _sheet(view: GridView) -> Image.Image:
     maps = [_class_map(view, level) for level in range(len(view.levels))]
     panels = [_input(view), *maps, _before(view), _after(view)]
     texts = _captions(view)
@@ -52,7 +52,7 @@ def picture(view: GridView) -> Image.Image:
 
 def _captions(view: GridView) -> list[str]:
     sizes = [f"{level.scores.shape[0]} x {level.scores.shape[1]}" for level in view.levels]
-    shown = _main_level(view)
+    main = _main_level(view)
     height, width = view.image.shape[:2]
     maps = []
     for number, (level, size) in enumerate(zip(view.levels, sizes, strict=True)):
@@ -62,17 +62,17 @@ def _captions(view: GridView) -> list[str]:
         maps.append(f"{text}. Colour: the likeliest class; the stronger, the surer.")
     first = (
         f"1. The input, {width} x {height} pixels, under a grid. The network answers for every cell of "
-        f"{_listed(sizes)} at once; shown: {sizes[shown]}. A dot: a cell there whose box is kept in the end."
+        f"{_listed(sizes)} at once; shown: {sizes[main]}. A dot: a cell there whose box is kept in the end."
     )
     after = len(sizes) + 2
-    gone = len(view.boxes) - len(view.kept)
+    dropped = len(view.boxes) - len(view.kept)
     return [
         first,
         *maps,
         f"{after}. Every box with a score of at least {view.conf:g}: {len(view.boxes)}, the thicker the surer. "
         "Neighbouring cells find the same object.",
         f"{after + 1}. After non-maximum suppression: of boxes of one class that overlap by an IoU above {view.iou:g} "
-        f"only the best stays. {gone} gone, {len(view.kept)} kept.",
+        f"only the best stays. {dropped} gone, {len(view.kept)} kept.",
     ]
 
 
@@ -82,11 +82,11 @@ def _input(view: GridView) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     shape = view.levels[number].scores.shape
     _lines(draw, canvas.size, shape)
-    for position in view.kept:
-        level, row, column = view.cells[position]
+    for index in view.kept:
+        level, row, column = view.cells[index]
         if level == number:
             cell = _cell(canvas.size, shape, row, column)
-            colour = class_colour(int(view.classes[position]))
+            colour = class_colour(int(view.classes[index]))
             draw.rectangle(cell, outline=colour, width=3)
             x, y = (cell[0] + cell[2]) / 2, (cell[1] + cell[3]) / 2
             draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour, outline=_LINE)
@@ -110,10 +110,10 @@ def _class_map(view: GridView, number: int) -> Image.Image:
 
 
 def _names(draw: ImageDraw.ImageDraw, size: tuple[int, int], view: GridView, level: Level) -> None:
-    """The class in every cell that is sure of it, where there is room."""
+    """Write the class into every cell that is sure of it, where there is room."""
     rows, columns = level.scores.shape
     side = min(size[0] / columns, size[1] / rows)
-    if side < _NAMED:
+    if side < _LEAST_NAMED:
         return
     font = ImageFont.load_default(min(22, side * 0.55))
     for row, column in zip(*np.nonzero(level.scores >= view.conf), strict=True):
@@ -129,31 +129,31 @@ def _names(draw: ImageDraw.ImageDraw, size: tuple[int, int], view: GridView, lev
 def _before(view: GridView) -> Image.Image:
     canvas, scale = enlarged(_pale(view.image), _PANEL)
     draw = ImageDraw.Draw(canvas)
-    for position in np.argsort(view.scores, kind="stable"):  # the surest on top
-        width = 1 + round(3 * float(view.scores[position]))
-        draw_box(draw, scale * view.boxes[position], class_colour(int(view.classes[position])), width=width)
+    for index in np.argsort(view.scores, kind="stable"):  # the surest on top
+        width = 1 + round(3 * float(view.scores[index]))
+        draw_box(draw, scale * view.boxes[index], class_colour(int(view.classes[index])), width=width)
     return canvas
 
 
 def _after(view: GridView) -> Image.Image:
     canvas, scale = enlarged(view.image, _PANEL)
     draw = ImageDraw.Draw(canvas)
-    for position in view.kept[::-1]:
-        number = int(view.classes[position])
-        text = f"{view.names[number]} {view.scores[position]:.0%}"
-        draw_box(draw, scale * view.boxes[position], class_colour(number), text=text, width=3)
+    for index in view.kept[::-1]:
+        number = int(view.classes[index])
+        text = f"{view.names[number]} {view.scores[index]:.0%}"
+        draw_box(draw, scale * view.boxes[index], class_colour(number), text=text, width=3)
     return canvas
 
 
 def _main_level(view: GridView) -> int:
-    """The grid that most of the kept boxes come from; without any, the one in the middle."""
+    """The grid that most of the kept boxes come from; without any box, the middle one."""
     if not len(view.kept):
         return len(view.levels) // 2
     return int(np.bincount(view.cells[view.kept, 0], minlength=len(view.levels)).argmax())
 
 
 def _legend(draw: ImageDraw.ImageDraw, view: GridView, top: int) -> None:
-    """The classes that any sure cell names, in their colours."""
+    """Draw the legend: the classes that any sure cell predicts, in their colours."""
     font, x = ImageFont.load_default(_TEXT), float(_GAP)
     for number in np.unique(view.classes):
         name = view.names[int(number)]
@@ -166,7 +166,7 @@ def _legend(draw: ImageDraw.ImageDraw, view: GridView, top: int) -> None:
 
 
 def _lines(draw: ImageDraw.ImageDraw, size: tuple[int, int], shape: Sequence[int]) -> None:
-    if min(size[0] / shape[1], size[1] / shape[0]) < _LINED:
+    if min(size[0] / shape[1], size[1] / shape[0]) < _LEAST_LINED:
         return
     for row in range(1, shape[0]):
         y = round(size[1] * row / shape[0])
@@ -182,7 +182,7 @@ def _cell(size: tuple[int, int], shape: Sequence[int], row: int, column: int) ->
 
 
 def _pale(image: np.ndarray) -> np.ndarray:
-    """Grey and light, so that the colours on it are read."""
+    """The image in light grey, so that colours on it stand out."""
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)
     return np.repeat((135 + grey * 0.4).astype(np.uint8)[..., None], 3, axis=2)
 

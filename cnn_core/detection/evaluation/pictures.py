@@ -1,18 +1,20 @@
-"""Boxes drawn on images: what is there and what was found. Drawn with Pillow, so the stage starts fast."""
+"""Pictures of images with their true boxes and the detected ones, drawn with Pillow, so that the
+stage starts fast."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import ImageDraw
 
 from cnn_core.annotations.tables import BOX
-from cnn_core.detection.evaluation.metrics import BACKGROUND
+from cnn_core.detection.evaluation.metrics import BACKGROUND, outcome_rows
 from cnn_core.drawing.boxes import MISSED, RIGHT, TRUTH, WRONG, draw_box, enlarged
+from cnn_core.drawing.colours import Colour
 from cnn_core.drawing.contact_sheet import contact_sheet
 
 ACROSS = 6
@@ -20,48 +22,65 @@ MOST_NAMED = 15  # boxes in an image; the texts of more would hide it
 _SIDE = 224  # pixels that an example's longer side is drawn at
 
 
-def drawn(image: np.ndarray, boxes: Iterable[Mapping[str, Any]], *, side: int = _SIDE) -> np.ndarray:
-    """uint8 (3, h, w): the image with its longer side ``side`` and on it boxes: dicts of box, colour, text."""
+class LabelledBox(NamedTuple):
+    """A box to be drawn, xyxy in the image's pixels."""
+
+    box: Sequence[float]
+    colour: Colour
+    text: str
+
+
+def draw_boxes(image: np.ndarray, boxes: Iterable[LabelledBox], *, side: int = _SIDE) -> np.ndarray:
+    """Draw boxes on an image whose longer side becomes ``side``: uint8 (3, h, w)."""
     picture, scale = enlarged(image, side)
     draw = ImageDraw.Draw(picture)
-    for entry in boxes:
-        draw_box(draw, [scale * value for value in entry["box"]], entry["colour"], text=entry["text"])
+    for box, colour, text in boxes:
+        draw_box(draw, [scale * value for value in box], colour, text=text)
     return np.asarray(picture).transpose(2, 0, 1)
 
 
 def mistakes_by_image(images: pd.DataFrame, table: pd.DataFrame) -> pd.Series:
-    """How many objects were missed or confused and how many boxes lie on nothing, for each image_id in order."""
+    """Count the missed and confused objects and the boxes on nothing of each image, in the order of
+    ``images``."""
     wrong = table[table["actual"] != table["predicted"]]
     return wrong.groupby("image_id").size().reindex(images["image_id"], fill_value=0)
 
 
-def shown_images(images: pd.DataFrame, table: pd.DataFrame, *, first: int, worst: int) -> list[str]:
-    """The image_ids of the first ones as they come, and then of those with the most mistakes."""
+def example_images(images: pd.DataFrame, table: pd.DataFrame, *, first: int, worst: int) -> list[str]:
+    """Choose image_ids: those of the first images, then those of the images with the most
+    mistakes."""
     counts = mistakes_by_image(images, table)
     bad = counts[counts > 0].sort_values(ascending=False, kind="stable").index
     beginning = list(images["image_id"][:first])
     return beginning + [name for name in bad if name not in beginning][:worst]
 
 
-def examples(
-    path: str | Path, pictures: Mapping[str, np.ndarray], truth: pd.DataFrame, found: pd.DataFrame, table: pd.DataFrame
+def write_examples(
+    path: str | Path,
+    pictures: Mapping[str, np.ndarray],
+    truth: pd.DataFrame,
+    detections: pd.DataFrame,
+    table: pd.DataFrame,
 ) -> None:
-    """A PNG with the truth above what was found.
+    """Write a PNG that shows each image with its truth, and below it with its detections.
 
     Args:
-        pictures: uint8 (H, W, 3) RGB by image_id, in the order they are shown.
-        table: `detection_metrics.outcomes` of ``truth`` and ``found``.
+        pictures: uint8 (H, W, 3) RGB by image_id, in the order in which they are shown.
+        table: `metrics.outcomes` of ``truth`` and ``detections``.
     """
-    names, rows, captions = list(pictures), [], []
-    for start in range(0, len(names), ACROSS):
-        part = names[start : start + ACROSS]
-        sides = [_sides(table[table["image_id"] == name], truth, found) for name in part]
-        for number in (0, 1):
-            rows.append([drawn(pictures[name], side[number]) for name, side in zip(part, sides, strict=True)])
-        captions += [["truth"] * len(part), [_verdict(table[table["image_id"] == name]) for name in part]]
+    image_ids = list(pictures)
+    rows: list[list[np.ndarray]] = []
+    captions: list[list[str]] = []
+    for start in range(0, len(image_ids), ACROSS):
+        part = image_ids[start : start + ACROSS]
+        tables = [table[table["image_id"] == image_id] for image_id in part]
+        pairs = [_boxes(of_image, truth, detections) for of_image in tables]
+        for side in (0, 1):
+            rows.append([draw_boxes(pictures[name], pair[side]) for name, pair in zip(part, pairs, strict=True)])
+        captions += [["truth"] * len(part), [_verdict(of_image) for of_image in tables]]
     contact_sheet(
         path,
-        rows,  # type: ignore[arg-type]
+        rows,
         title="Above what is there, below what was found: green right, red wrong, orange missed. "
         "First the images as they come, then those with the most mistakes.",
         captions=captions,
@@ -69,24 +88,28 @@ def examples(
     )
 
 
-def _sides(table: pd.DataFrame, truth: pd.DataFrame, found: pd.DataFrame) -> tuple[list[dict], list[dict]]:
-    """The boxes of one image: the truth's, and the found ones on top of those that were missed."""
+def _boxes(
+    table: pd.DataFrame, truth: pd.DataFrame, detections: pd.DataFrame
+) -> tuple[list[LabelledBox], list[LabelledBox]]:
+    """The boxes of one image: the true ones, and the detected ones on top of those that were
+    missed."""
     above, missed, below = [], [], []
-    few = int((table["found"] >= 0).sum()) <= MOST_NAMED
-    for row in table.itertuples():
+    few = int((table["detection"] >= 0).sum()) <= MOST_NAMED
+    for row in outcome_rows(table):
         if row.truth >= 0:
             box = truth[BOX].iloc[row.truth].tolist()
-            above.append({"box": box, "colour": TRUTH, "text": row.actual})
+            above.append(LabelledBox(box, TRUTH, row.actual))
             if row.predicted == BACKGROUND:
-                missed.append({"box": box, "colour": MISSED, "text": row.actual})
-        if row.found >= 0:
+                missed.append(LabelledBox(box, MISSED, row.actual))
+        if row.detection >= 0:
             colour = RIGHT if row.actual == row.predicted else WRONG
             text = f"{row.predicted} {row.score:.0%}" if few else ""
-            below.append({"box": found[BOX].iloc[row.found].tolist(), "colour": colour, "text": text})
+            below.append(LabelledBox(detections[BOX].iloc[row.detection].tolist(), colour, text))
     return above, missed + below
 
 
 def _verdict(table: pd.DataFrame) -> str:
+    """How many of an image's boxes are right, confused, missed and false, in words."""
     missed, false = table["predicted"] == BACKGROUND, table["actual"] == BACKGROUND
     right = table["actual"] == table["predicted"]
     counts = {"right": right, "confused": ~(right | missed | false), "missed": missed, "false": false}

@@ -1,7 +1,9 @@
-"""Images -> boxes, classes, scores and masks, as Ultralytics gives them for one image at a time, but in batches.
+"""Images -> boxes, classes, scores and masks, as Ultralytics gives them for one image at a time,
+but in batches.
 
-The reference is `YOLO(weights).predict(file)`: its reader, its rectangular letterbox, its non-maximum suppression and
-its scaling back are used. Only images whose letterboxed shapes are equal share a batch, so a batch changes nothing.
+The reference is `YOLO(weights).predict(file)`: its reader, its rectangular letterbox, its
+non-maximum suppression and its scaling back are used. Only images whose letterboxed shapes are
+equal share a batch, so a batch changes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from cnn_core.images.reader import pixels
 
 
 class Detector:
-    """A detector that is loaded once, and exported where its backend needs that, and then called many times.
+    """A detector that is loaded once and called many times.
+
+    If its backend needs an export of the weights, it is made when the detector is.
 
     Args:
         weights: a model folder, an Ultralytics ``.pt``, or an exported engine.
@@ -37,10 +41,14 @@ class Detector:
         calibration: gives the images (BGR) that int8 is calibrated with.
 
     Raises:
-        ValueError: as `engines.open_engine`; or ``params.classes`` has a class that the network does not know.
+        ValueError: as `engines.open_engine`; or ``params.classes`` has a class that the network
+            does not know.
 
     Examples:
         >>> import cv2
+        >>> import torch
+        >>> from cnn_core.detection.inference.detector import Detector
+        >>> from cnn_core.detection.params import DetectorParams
         >>> params = DetectorParams(
         ...     imgsz=0, conf=0.25, iou=0.7, max_det=300, classes=(), agnostic_nms=False, half="auto", int8=False
         ... )
@@ -103,7 +111,8 @@ class Detector:
         return [detections for _, _, detections in self.stream(entries) if isinstance(detections, Detections)]
 
     def stream(self, entries: Iterable[Entry]) -> Iterator[Result]:
-        """Yield the entries in order, each with its pixels and its detections, or with None and why it is bad.
+        """Yield the entries in order, each with its pixels and its detections, or with None and why
+        it is bad.
 
         Decoding runs beside the network and ahead of it; few images are in memory at a time.
         """

@@ -1,7 +1,8 @@
 """What runs a YOLO network: PyTorch, OpenVINO, ONNX Runtime or TensorRT.
 
-An engine takes letterboxed images as they are decoded (uint8, BGR) and gives Ultralytics' raw predictions. All follow
-PyTorch in float32: same letterbox, same layout. Exports have free input sizes, so that rectangles stay rectangles.
+An engine takes letterboxed images as they are decoded (uint8, BGR) and gives Ultralytics' raw
+predictions. All follow PyTorch in float32: same letterbox, same layout. Exports have free input
+sizes, so that rectangles stay rectangles.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """uint8 (N, H, W, C) BGR -> raw predictions (N, 4 + classes + …, anchors), and a segmenter's prototypes."""
+        """uint8 (N, H, W, C) BGR -> raw predictions (N, 4 + classes + …, anchors), and a
+        segmenter's prototypes."""
 
 
 def open_engine(
@@ -58,14 +60,17 @@ def open_engine(
     """Make the network at ``weights`` ready to run. Call `cnn_core.detection.yolo.quiet` first.
 
     Args:
-        weights: a model folder or Ultralytics' .pt; or an exported engine, which runs as what it is.
+        weights: a model folder or Ultralytics' .pt; or an exported engine, which runs as what it
+            is.
         threads: of the CPU, in all.
         cache: folder of exports; several processes may share it.
-        imgsz: the longest side of an input (0 = what the weights were trained with), for exports that plan for it.
+        imgsz: the longest side of an input (0 = what the weights were trained with), for exports
+            that plan for it.
         calibration: the images that int8 is calibrated with.
 
     Raises:
-        ValueError: the weights are missing or no detector, or the backend or precision cannot be had here.
+        ValueError: the weights are missing or no detector, or the backend or precision cannot be
+            had here.
     """
     file = weights_file(weights)
     if file.suffix != ".pt":
@@ -143,7 +148,7 @@ def _own_export(file: Path, device: torch.device, threads: int, precision: Preci
     values = BaseBackend.read_metadata(file)
     if not values:
         raise ValueError(f"{file} does not say what it is (Ultralytics' metadata): export it anew with `yolo export`")
-    export = Metadata("", torch.device("cpu"))
+    export: Any = Metadata("", torch.device("cpu"))
     export.apply_metadata(values)
     if export.task not in TASKS:
         raise ValueError(f"{file} is a model for the task {export.task!r}; detectors are for {' or '.join(TASKS)}")

@@ -1,4 +1,5 @@
-"""Exports of YOLO networks, made once by Ultralytics' exporter and kept: OpenVINO, ONNX, TensorRT.
+"""Exports of YOLO networks to OpenVINO, ONNX and TensorRT, made once by Ultralytics' exporter and
+then kept.
 
 <cache>/<sha of the weights>-<library and version>-<precision>/   the export, with Ultralytics' metadata
 """
@@ -26,7 +27,7 @@ Calibration = Callable[[int], Sequence[np.ndarray]]  # a side -> letterboxed ima
 
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "tensorrt": "tensorrt"}
 _FORMATS = {"openvino": "openvino", "onnx": "onnx", "tensorrt": "engine"}  # Ultralytics' names
-_TENSORRT_BATCH = 32  # the most images of a forward pass, which TensorRT wants to know
+_TENSORRT_BATCH = 32  # the most images of a forward pass, for which TensorRT plans
 
 
 def exported(
@@ -38,7 +39,12 @@ def exported(
     max_side: int,
     calibration: Calibration | None = None,
 ) -> Path:
-    """The folder with the export, made if it is not there: by one process, while others that want it wait."""
+    """Give the folder with the export. If it is not there, one process makes it while others that
+    need it wait.
+
+    Raises:
+        ValueError: int8 has no images to be calibrated with.
+    """
     images = list(calibration(max_side)) if precision == "int8" and calibration else []
     if precision == "int8" and not images:
         raise ValueError("int8 needs images to be calibrated with, and there is none that can be read")
@@ -50,7 +56,7 @@ def exported(
     if backend == "tensorrt":  # planned for one kind of GPU and for sizes up to this
         parts += [str(max_side), torch.cuda.get_device_name().replace(" ", "")]
     folder = cache / "-".join(parts)
-    with _held(cache / f"{folder.name}.lock"):
+    with _locked(cache / f"{folder.name}.lock"):
         if not folder.is_dir():
             with whole_folder(folder) as partial:
                 _export(loaded, backend, precision, partial, max_side, images)
@@ -58,7 +64,7 @@ def exported(
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:  # let go with the file, so also when this process is killed
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,11 +77,11 @@ def _export(
     from ultralytics.engine.exporter import Exporter
 
     class Calibrated(Exporter):
-        """Takes the images that it is given, not a data set of Ultralytics'."""
+        """Calibrates with our images, not with a data set of Ultralytics'."""
 
         def get_int8_calibration_dataloader(self, prefix: str = "") -> list[Tensor]:  # noqa: ARG002
-            turned = (np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)) for image in images)
-            return [torch.from_numpy(image) for image in turned]
+            rgb = (np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)) for image in images)
+            return [torch.from_numpy(image) for image in rgb]
 
     settings: dict[str, Any] = {"format": _FORMATS[backend], "dynamic": True, "imgsz": max_side, "verbose": False}
     if precision == "int8":
@@ -83,8 +89,8 @@ def _export(
     if backend == "tensorrt":
         settings |= {"batch": _TENSORRT_BATCH, "quantize": 16 if precision == "half" else 32, "device": 0}
     network: Any = loaded.network
-    network.pt_path = str(folder / "model.pt")  # it exports beside that
-    with warnings.catch_warnings(), _quiet_telemetry():
+    network.pt_path = str(folder / "model.pt")  # the exporter writes beside this path
+    with warnings.catch_warnings(), _no_telemetry():
         warnings.simplefilter("ignore")
         Calibrated(overrides=settings)(model=network)
     for inner in [path for path in folder.iterdir() if path.is_dir()]:
@@ -94,17 +100,19 @@ def _export(
 
 
 @contextmanager
-def _quiet_telemetry() -> Iterator[None]:
-    """OpenVINO's converter and NNCF tell Intel of each use, through this one class."""
+def _no_telemetry() -> Iterator[None]:
+    """Silence OpenVINO's converter and NNCF, which report each use to Intel through this one
+    class."""
     try:
-        import openvino_telemetry as told
+        from openvino_telemetry import Telemetry
     except ImportError:
         yield
         return
-    sent = told.Telemetry.send_event, told.Telemetry.start_session, told.Telemetry.end_session
-    silent = lambda *_, **__: None  # noqa: E731
-    told.Telemetry.send_event = told.Telemetry.start_session = told.Telemetry.end_session = silent
+    methods = {name: getattr(Telemetry, name) for name in ("send_event", "start_session", "end_session")}
+    for name in methods:
+        setattr(Telemetry, name, lambda *_, **__: None)
     try:
         yield
     finally:
-        told.Telemetry.send_event, told.Telemetry.start_session, told.Telemetry.end_session = sent
+        for name, method in methods.items():
+            setattr(Telemetry, name, method)

@@ -19,9 +19,9 @@ class OpenVinoEngine:
     """OpenVINO on the CPU: a stream for each core, one image in each stream.
 
     Two streams of one thread each process 1.3 times the images of two threads that share one stream
-    (docs/benchmarks.md). The division by 255 and the change of layout are part of the network, where they cost next
-    to nothing. The engine is called from several threads; `AsyncInferQueue` would do that too, but it can hang
-    (Ultralytics issue 25923).
+    (docs/benchmarks.md). The division by 255 and the change of layout are part of the network,
+    where they cost next to nothing. The engine is called from several threads; `AsyncInferQueue`
+    would do that too, but it can hang (Ultralytics issue 25923).
     """
 
     name = "openvino"
@@ -43,16 +43,18 @@ class OpenVinoEngine:
         }
         self._compile = lambda network: ov.Core().compile_model(network, "CPU", settings)
         self._model = model
-        # An int8 network with free input sizes crashes on processors with AMX (openvino issue 37577), so it is
-        # compiled once for each size; any other network is compiled here, for all sizes.
+        # An int8 network with free input sizes crashes on processors with AMX (openvino issue
+        # 37577), so it is compiled once for each size; any other network is compiled here, for all
+        # sizes.
         self._static = quantised and info.fixed is None
         self._compiled: dict[tuple[int, ...] | None, Any] = {} if self._static else {None: self._compile(model)}
         self._compiling, self._requests = threading.Lock(), threading.local()
         self._first_call, self._called = threading.Lock(), False
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """As `Engine`. The very first call runs alone: OpenVINO's binding sets up statics in it. A second thread would
-        wait for these and hold Python's lock, for which the first one waits: both for ever."""
+        """As `Engine`. The very first call runs alone: OpenVINO's binding sets up statics in it. A
+        second thread would wait for these and hold Python's lock, for which the first one waits:
+        both for ever."""
         if self._called:
             return self._infer(images)
         with self._first_call:
@@ -69,7 +71,7 @@ class OpenVinoEngine:
     def _request(self, shape: tuple[int, ...]) -> Any:
         """The calling thread's own request to the network for this input shape."""
         key = shape if self._static else None
-        requests = self._requests.__dict__
+        requests: dict[tuple[int, ...] | None, Any] = self._requests.__dict__.setdefault("by_shape", {})
         if key not in requests:
             with self._compiling:
                 if key not in self._compiled:
@@ -81,7 +83,8 @@ class OpenVinoEngine:
 
 
 def _with_byte_input(xml: Path) -> Any:
-    """Read a network and make it take uint8 (N, H, W, C) BGR instead of float32 (N, C, H, W) RGB in 0..1."""
+    """Read a network and make it take uint8 (N, H, W, C) BGR instead of float32 (N, C, H, W) RGB in
+    0..1."""
     import openvino as ov
     from openvino.preprocess import ColorFormat, PrePostProcessor
 

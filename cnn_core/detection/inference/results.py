@@ -15,7 +15,8 @@ class Detections:
         boxes: float32 (n, 4), xyxy in the image's pixels.
         scores: float32 (n,)
         classes: int64 (n,)
-        masks: n texts (`cnn_core.annotations.masks.encode_mask`); None for a detector, which predicts boxes only.
+        masks: n texts (`cnn_core.annotations.masks.encode_mask`); None for a detector, which
+            predicts boxes only.
         tracks: int64 (n,); None where no tracker ran.
     """
 

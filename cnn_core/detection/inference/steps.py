@@ -1,7 +1,9 @@
-"""The steps of Ultralytics' own prediction that ours consists of: reading, letterbox, suppression, scaling, drawing.
+"""The steps of Ultralytics' own prediction, called one by one: reading, letterbox, suppression,
+scaling, drawing.
 
-Each is Ultralytics' function with Ultralytics' arguments, as its `DetectionPredictor`, `SegmentationPredictor` and
-`trackers.track` call them. Imported after `cnn_core.detection.yolo.quiet`.
+Each is Ultralytics' function with Ultralytics' arguments, as its `DetectionPredictor`,
+`SegmentationPredictor` and `trackers.track` call them. Import this module after
+`cnn_core.detection.yolo.quiet` only.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -26,31 +28,38 @@ from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import NetworkInfo
 
-_NO_LIMIT_S = 3600.0  # an image; Ultralytics' own limit silently drops boxes when the machine is busy
+_NO_LIMIT_S = 3600.0  # for an image; Ultralytics' own limit silently drops boxes when the machine is busy
 
 
 def reader(channels: int) -> Callable[[str], np.ndarray | None]:
-    """What Ultralytics reads an image file with: path -> uint8 (H, W, channels), BGR, or None."""
+    """Make the function that Ultralytics reads image files with: path -> uint8 (H, W, channels),
+    BGR, or None."""
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
     return functools.partial(imread, flags=flags)
 
 
 def letterbox(info: NetworkInfo, imgsz: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Image -> the smallest rectangle of whole strides whose longer side is ``imgsz``; a static export's one shape."""
+    """Make the function that fits an image into the smallest rectangle of whole strides whose
+    longer side is ``imgsz``, or into a static export's one shape."""
     if info.fixed:
         box = LetterBox(info.fixed, auto=False, stride=info.stride)
     else:
         box = LetterBox(check_imgsz(imgsz, stride=info.stride, min_dim=2), auto=True, stride=info.stride)
-    return lambda image: box(image=image)
+    return lambda image: cast(np.ndarray, box(image=image))
 
 
 def squares(images: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
-    """Letterboxed to (side, side)."""
-    return [LetterBox((side, side), auto=False)(image=image) for image in images]
+    """Letterbox images to (side, side)."""
+    box = LetterBox((side, side), auto=False)
+    return [cast(np.ndarray, box(image=image)) for image in images]
 
 
 def suppress(raw: Tensor, params: DetectorParams, info: NetworkInfo) -> list[Tensor]:
-    """Raw predictions -> of each image the rows kept: xyxy in pixels of the input, score, class, mask coefficients."""
+    """Suppress all but the best boxes.
+
+    Returns:
+        The rows kept of each image: xyxy in pixels of the input, score, class, mask coefficients.
+    """
     return nms.non_max_suppression(
         raw,
         params.conf,
@@ -67,13 +76,15 @@ def suppress(raw: Tensor, params: DetectorParams, info: NetworkInfo) -> list[Ten
 def in_original(
     rows: Tensor, protos: Tensor | None, shape: tuple[int, int], original: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows of `suppress` as float32 (n, 6) in the original image's pixels, and its masks uint8 (n, H, W).
+    """Scale rows of `suppress` to the original image: float32 (n, 6), and a segmenter's masks,
+    uint8 (n, H, W).
 
     Args:
         shape: of the letterboxed image, (height, width).
+        original: shape of the image as it was read.
     """
     rows = rows.float()
-    rows[:, :4] = ops.scale_boxes(shape, rows[:, :4], original)
+    rows[:, :4] = cast(Tensor, ops.scale_boxes(shape, rows[:, :4], (original[0], original[1])))
     if protos is None:
         return rows[:, :6].cpu().numpy(), None
     masks = ops.process_mask_native(protos, rows[:, 6:], rows[:, :4], original[:2])
@@ -83,56 +94,65 @@ def in_original(
     return rows[:, :6].cpu().numpy(), masks.cpu().numpy()
 
 
-def write_picture(path: Path, image: np.ndarray, found: Detections, names: dict[int, str]) -> None:
-    """A JPEG of the image (BGR) with its boxes and masks, drawn by Ultralytics."""
+def write_picture(path: Path, image: np.ndarray, detections: Detections, names: dict[int, str]) -> None:
+    """Write a JPEG of the image (BGR) with its boxes and masks, drawn by Ultralytics."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = np.ascontiguousarray(_results(image, found, names).plot())
+    drawn = np.ascontiguousarray(_results(image, detections, names).plot())
     good, data = cv2.imencode(".jpg", drawn)
     assert good
     path.write_bytes(data.tobytes())  # not by OpenCV, which cannot write to every name
 
 
-def write_labels(path: Path, image: np.ndarray, found: Detections, names: dict[int, str]) -> None:
-    """Ultralytics' text: class, centre and size as shares of the image (a segmenter: the outline), score, track."""
+def write_labels(path: Path, image: np.ndarray, detections: Detections, names: dict[int, str]) -> None:
+    """Write Ultralytics' text labels: class, centre and size as shares of the image, score and
+    track.
+
+    Where there are masks, a line has the outline instead of centre and size.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    _results(image, found, names).save_txt(path, save_conf=True)
+    _results(image, detections, names).save_txt(path, save_conf=True)
 
 
-def _results(image: np.ndarray, found: Detections, names: dict[int, str]) -> Results:
-    columns = [found.boxes, found.scores[:, None], found.classes[:, None]]
-    if found.tracks is not None and len(found.boxes):
-        columns.insert(1, found.tracks[:, None])
+def _results(image: np.ndarray, detections: Detections, names: dict[int, str]) -> Results:
+    columns = [detections.boxes, detections.scores[:, None], detections.classes[:, None]]
+    if detections.tracks is not None and len(detections.boxes):
+        columns.insert(1, detections.tracks[:, None])
     boxes = torch.from_numpy(np.concatenate(columns, 1).astype(np.float32))
     masks = None
-    if found.masks:
-        masks = torch.from_numpy(np.stack([decode_mask(rle, found.height, found.width) for rle in found.masks]))
+    if detections.masks:
+        masks = torch.from_numpy(
+            np.stack([decode_mask(rle, detections.height, detections.width) for rle in detections.masks])
+        )
     return Results(image, path="", names=names, boxes=boxes, masks=masks)
 
 
 class Tracker:
-    """Follows objects through one video's frames, in order: Ultralytics' tracker of this name with its own settings."""
+    """Ultralytics' tracker of this name with its own settings. It follows objects through a video's
+    frames in order."""
 
     def __init__(self, name: str) -> None:
         from ultralytics.trackers.track import TRACKER_MAP
 
         settings = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
         settings.device = torch.device("cpu")
-        self.tracker: Any = TRACKER_MAP[name](args=settings)
+        make_tracker: Any = TRACKER_MAP[name]
+        self.tracker = make_tracker(args=settings)
         self.tracker.reset()
 
     def __call__(self, table: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """What `trackers.track.on_predict_postprocess_end` does of a frame.
+        """Do what `trackers.track.on_predict_postprocess_end` does with a frame.
 
         Args:
             table: float32 (n, 6): xyxy, score, class.
             frame: uint8 (H, W, 3), BGR.
 
         Returns:
-            Which rows stay, and float32 (m, 7) in their place: xyxy, track, score, class; None = as they were.
+            The indices of the rows that stay, and float32 (m, 7) in their place: xyxy, track,
+            score, class; None means that the rows stay as they were.
         """
-        boxes = Results(frame, path="", names={}, boxes=torch.from_numpy(table)).boxes.cpu().numpy()
-        tracks = self.tracker.update(boxes, frame, feats=None)
+        boxes: Any = Results(frame, path="", names={}, boxes=torch.from_numpy(table)).boxes
+        tracks = self.tracker.update(boxes.cpu().numpy(), frame, feats=None)
         if len(tracks) == 0:
             hidden = any(not track.is_activated for track in self.tracker.tracked_stracks)  # until it is confirmed
             return np.arange(0 if hidden else len(table)), None

@@ -15,9 +15,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from cnn_core.detection.inference.detector import Detector
-from cnn_core.detection.inference.engines import Backend
 from cnn_core.detection.inference.results import Detections
-from cnn_core.detection.params import DetectorParams
+from cnn_core.detection.params import Backend, DetectorParams
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import Imread, pixels

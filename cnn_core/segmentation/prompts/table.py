@@ -165,12 +165,12 @@ def write_prompts(
             prompts += len(rows.drop_duplicates(["image_id", "prompt_id"]))
             if len(rows):
                 writer.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), _GROUP)
-    if strict and source_images.elsewhere and not source_images.met:
+    if strict and source_images.unknown and not source_images.matched:
         raise ValueError(
-            f"{path} names no image of the source: {next(iter(source_images.elsewhere))} is not there, as are its "
-            f"{len(source_images.elsewhere):,} images; the source has {source_images.example}"
+            f"{path} names no image of the source: {next(iter(source_images.unknown))} is not there, as are its "
+            f"{len(source_images.unknown):,} images; the source has {source_images.example}"
         )
-    first = next(iter(source_images.elsewhere), "")
+    first = next(iter(source_images.unknown), "")
     return WrittenPrompts(
-        images=images, prompts=prompts, elsewhere=len(source_images.elsewhere), first_elsewhere=first, classes=classes
+        images=images, prompts=prompts, elsewhere=len(source_images.unknown), first_elsewhere=first, classes=classes
     )

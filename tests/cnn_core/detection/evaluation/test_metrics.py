@@ -158,7 +158,7 @@ def test_the_confusion_is_ultralytics() -> None:
     assert counts.to_numpy().tolist() == matrix.matrix.astype(int).tolist()
     # every object once, every sure box once
     assert sorted(ours.loc[ours["truth"] >= 0, "truth"]) == list(range(len(truth)))
-    assert sorted(ours.loc[ours["found"] >= 0, "found"]) == np.flatnonzero(found["score"] >= 0.25).tolist()
+    assert sorted(ours.loc[ours["detection"] >= 0, "detection"]) == np.flatnonzero(found["score"] >= 0.25).tolist()
 
 
 def test_a_found_box_takes_one_object_and_the_surer_box_comes_first() -> None:

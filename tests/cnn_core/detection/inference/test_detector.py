@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import list_media
 from cnn_core.images.reader import Reader
 from tests.helpers.detector_files import agree, photograph, write_detector
+from tests.helpers.examples import run_examples
 
 SIDE = 96
 SHAPES = [(72, 96), (96, 72), (96, 96), (144, 192), (54, 96), (200, 120), (24, 240), (32, 48)]
@@ -143,6 +145,15 @@ def test_few_images_are_in_memory_at_a_time(weights: Path) -> None:
     small = detector(weights, imgsz=64, batch=4)
     ahead = max(given - entry.number for entry, _, _ in small.stream(entries()))
     assert ahead < 100
+
+
+def test_the_examples_of_the_docstring_run(weights: Path, tmp_path: Path) -> None:
+    model = tmp_path / "data/models/detector"
+    model.mkdir(parents=True)
+    shutil.copy(weights, model / "model.pt")
+    (model / "model.json").write_text("{}")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), photograph(480, 640))
+    run_examples(Detector, tmp_path)
 
 
 def test_a_class_that_is_not_there_is_named(weights: Path) -> None:

@@ -21,8 +21,7 @@ _FIRST = 1  # number of the first image, category and annotation
 
 
 def to_coco(images: pd.DataFrame, objects: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Write truth as COCO's instances; ``area`` is the mask's, or the box's where there is no
-    mask."""
+    """Write truth as COCO's instances; ``area`` is that of the mask, or else of the box."""
     shapes = _shapes(images)
     annotations = []
     for number, row in enumerate(_records(objects), start=_FIRST):
@@ -41,8 +40,10 @@ def to_coco(images: pd.DataFrame, objects: pd.DataFrame, classes: Sequence[str])
 
 
 def coco_results(images: pd.DataFrame, objects: pd.DataFrame) -> list[dict[str, Any]]:
-    """Write results in COCO's format: image_id, category_id, bbox and score, each with its
-    ``file_name``."""
+    """Write results in COCO's format, each with its ``file_name``.
+
+    The other keys are image_id, category_id, bbox and score.
+    """
     shapes, files = _shapes(images), dict(zip(images["image_id"], images["file"], strict=True))
     return [
         {**_entry(row, shapes), "score": float(row["score"]), "file_name": files[row["image_id"]]}
@@ -151,8 +152,10 @@ def _rle(segmentation: Any, height: int, width: int) -> str | None:
 
 
 def _image_path(path: Path, name: str) -> str:
-    """Find an image of the JSON file: beside it, in ``images``, in a folder named like the file, or
-    one folder up."""
+    """Find an image of the JSON file.
+
+    It may lie beside the file, in ``images``, in a folder named like the file, or one folder up.
+    """
     part = path.stem.removeprefix("instances_")
     roots = (path.parent, path.parent.parent)
     folders = [root / below for root in roots for below in ("", "images", part)]

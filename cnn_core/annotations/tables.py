@@ -1,5 +1,4 @@
-"""Objects in images as tables of boxes, classes and masks, in one schema for truth and results,
-kept as Parquet.
+"""Objects in images as tables of boxes, classes and masks: one schema for truth and results.
 
     <folder>/images.parquet    one row an image: `IMAGES`
              objects.parquet   one row an object: `OBJECTS`
@@ -51,8 +50,9 @@ Annotations = tuple[pd.DataFrame, pd.DataFrame, list[str]]  # images, objects, c
 
 
 def objects_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
-    """Make a table with the columns and dtypes of `OBJECTS`; ``score``, ``rle`` and ``track_id``
-    may be left out.
+    """Make a table with the columns and dtypes of `OBJECTS`.
+
+    The columns ``score``, ``rle`` and ``track_id`` may be left out.
 
     Raises:
         ValueError: another column is missing.
@@ -124,8 +124,7 @@ def read_images(path: str | Path) -> pd.DataFrame:
 
 
 def _write(path: str | Path, frame: pd.DataFrame, columns: Mapping[str, Any]) -> None:
-    """Write with one Arrow schema, whatever the rows: the column of masks has its type also where
-    there is no mask."""
+    """Write with one Arrow schema: the column of masks has its type also where there is no mask."""
     schema = pa.schema([(name, kind) for name, (_, kind) in columns.items()])
     others = [name for name in frame if name not in columns]
     schema = pa.schema([*schema, *pa.Schema.from_pandas(frame[others], preserve_index=False)])
@@ -133,8 +132,7 @@ def _write(path: str | Path, frame: pd.DataFrame, columns: Mapping[str, Any]) ->
 
 
 def read_annotations(folder: str | Path, split: str | None = None) -> Annotations:
-    """Read one split, or all, of a folder as this module's head shows it: images, objects and class
-    names.
+    """Read one split, or all, of a folder as the head of this module shows it.
 
     The column ``file`` is relative to the folder, so that the folder may lie anywhere; here it
     becomes a path below ``folder``.
@@ -170,8 +168,9 @@ def class_name(class_id: int, classes: Sequence[str]) -> str:
 
 
 def image_ids(files: Sequence[str]) -> list[str]:
-    """Name each file: its path behind the last folder called ``images`` (or all of it), without its
-    ending.
+    """Name each file by its path behind the last folder called ``images``, without its ending.
+
+    A file below no such folder is named by its whole path.
 
     Where two files would share a name (a.jpg beside a.png), all keep their endings.
     """

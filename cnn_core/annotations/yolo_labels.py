@@ -1,5 +1,4 @@
-"""The shared tables (`tables`) as a data set of Ultralytics on disk (``data.yaml``, text labels)
-and back.
+"""The shared tables as a data set of Ultralytics (``data.yaml``, text labels), and back.
 
 A line of a label file is ``class x y width height`` (the box's middle) or ``class x y x y x y …``
 (a polygon), all as shares of the image's width and height. Ultralytics takes a polygon's extent for
@@ -50,8 +49,9 @@ def write_yolo(
     masks: bool,
     link: bool = False,
 ) -> None:
-    """Write ``labels/<split>/<name>.txt`` of each image, its name without the split, and
-    ``data.yaml`` last.
+    """Write ``labels/<split>/<name>.txt`` of each image, and then ``data.yaml``.
+
+    <name> is the image_id without its split.
 
     ``data.yaml`` has no ``path``: Ultralytics then starts from the folder of ``data.yaml``, so the
     set may lie anywhere and be used from anywhere. (It would resolve a relative ``path``, "." too,
@@ -109,8 +109,9 @@ def _lines(objects: pd.DataFrame, width: int, height: int, masks: bool) -> list[
 
 
 def polygon(mask: np.ndarray) -> np.ndarray:
-    """Outline a mask, bool (H, W), by one closed polygon along the pixels' edges: float64 (points,
-    2) of x, y.
+    """Outline a mask, bool (H, W), by one closed polygon along the pixels' edges.
+
+    The polygon is float64 (points, 2) of x, y.
 
     It is exact: filled by the even-odd rule it gives the mask again, and its extent is the mask's
     box. Lines that run there and back, and so enclose nothing, join parts and holes to the first
@@ -128,8 +129,7 @@ def polygon(mask: np.ndarray) -> np.ndarray:
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
-    """Turn the pixels of a contour in the doubled, padded mask into the corners of original pixels
-    at which it turns.
+    """Turn a contour in the doubled, padded mask into the corners of original pixels.
 
     An original pixel is two doubled ones wide, so the contour's pixel 2i lies inside the edge i,
     and 2i + 1 inside the edge i + 1. The contour of a hole lies just beyond it, on the other side
@@ -142,8 +142,7 @@ def _corners(ring: np.ndarray) -> np.ndarray:
 
 
 def read_yolo(data_yaml: str | Path, split: str) -> Annotations:
-    """Read one split of any data set of Ultralytics: images, objects and class names. Polygon
-    labels become masks.
+    """Read one split of any data set of Ultralytics; polygon labels become masks.
 
     Raises:
         ValueError: there is no such file, split or image, or a label file has a line that is no
@@ -164,8 +163,7 @@ def read_yolo(data_yaml: str | Path, split: str) -> Annotations:
 
 
 def label_file(image_file: str) -> Path:
-    """The file in which Ultralytics looks for an image's labels: the last ``/images/`` becomes
-    ``/labels/``."""
+    """The label file of an image, as Ultralytics finds it: ``/images/`` becomes ``/labels/``."""
     return Path("/labels/".join(Path(image_file).as_posix().rsplit("/images/", 1))).with_suffix(".txt")
 
 
@@ -204,8 +202,7 @@ def class_names(path: Path, content: dict[str, Any]) -> list[str]:
 
 
 def image_files(path: Path, content: dict[str, Any], split: str) -> Iterator[str]:
-    """The image files of a split, which names a folder, a .txt that lists files, an image, or a
-    list of such."""
+    """The image files of a split: folders, .txt files that list files, or images."""
     value = content.get(split) or (content.get("validation") if split == "val" else None)
     if not value:
         splits = [name for name in SPLITS if content.get(name)]
@@ -260,8 +257,7 @@ def _size(file: str) -> tuple[int, int]:
 
 
 def _read_labels(path: Path, width: int, height: int, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Read the objects of a label file; a line that stands there twice is one object. Without a
-    file there are none."""
+    """Read the objects of a label file, if there is one; a repeated line is one object."""
     if not path.is_file():
         return
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]

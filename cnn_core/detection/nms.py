@@ -1,20 +1,19 @@
-"""Non-maximum suppression, written out: of the many boxes that a detector puts on one object, keep
-the best.
+"""Non-maximum suppression, written out: keep the best of the many boxes on one object.
 
-A detector scores every cell of its grid, so neighbouring cells find the same object, each with a
-box of its own. The greedy rule that nearly all detectors use (Felzenszwalb et al., "Object
-Detection with Discriminatively Trained Part-Based Models", 2010, section 6.2; for a network's boxes
-class by class: Girshick et al., R-CNN, 2014, section 2.2; YOLO: Redmon et al., 2016, section 2.3):
+A detector scores every cell of its grid, so neighbouring cells find the same object, each with a box
+of its own. Nearly all detectors use this greedy rule (Felzenszwalb et al., "Object Detection with
+Discriminatively Trained Part-Based Models", 2010, section 6.2; for a network's boxes class by class:
+Girshick et al., R-CNN, 2014, section 2.2; YOLO: Redmon et al., 2016, section 2.3):
 
-    1. Take the box with the highest score of those left, and keep it.
-    2. Drop every box left that overlaps it by more than a threshold: it shows the same object.
-    3. Again from 1, until none is left.
+    1. Take the remaining box with the highest score, and keep it.
+    2. Drop every remaining box that overlaps it by more than a threshold: it shows the same object.
+    3. Repeat from 1 until no box remains.
 
 How much two boxes overlap is their intersection over union, IoU(A, B) = |A ∩ B| / |A ∪ B|, from 0
 (apart) to 1 (the same box).
 
-This is for reading and for the report; batches use the compiled one of torchvision, which a test
-holds it against.
+This code is for reading and for the report. Batches use the compiled suppression of torchvision; a
+test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import numpy as np
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
-    """Of boxes (N, 4), xyxy: (N,), width times height; 0 where a box has no extent."""
+    """The areas (N,) of boxes (N, 4), xyxy; 0 where a box has no extent."""
     return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
 
 
@@ -45,38 +44,38 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Which boxes to keep, whatever their class.
+    """Choose the boxes to keep, whatever their class.
 
     Args:
         boxes: float (N, 4), xyxy. scores: float (N,); of equal scores the earlier box counts as the
             better.
-        threshold: 0..1; a box whose IoU with a kept one is greater goes.
+        threshold: 0..1; a box whose IoU with a kept one is greater is dropped.
 
     Returns:
-        int (K,): their positions, the best first.
+        int (K,): their indices, the best first.
     """
-    left = np.argsort(-scores, kind="stable")
+    remaining = np.argsort(-scores, kind="stable")
     kept = []
-    while len(left):
-        best, rest = left[0], left[1:]
+    while len(remaining):
+        best, rest = remaining[0], remaining[1:]
         kept.append(best)
         overlap = iou(boxes[best : best + 1], boxes[rest])[0]
-        left = rest[overlap <= threshold]
+        remaining = rest[overlap <= threshold]
     return np.array(kept, dtype=np.int64)
 
 
 def class_nms(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, threshold: float) -> np.ndarray:
-    """`nms` among the boxes of each class on its own: a 3 in front of an 8 is two objects.
+    """Apply `nms` to the boxes of each class separately: a 3 in front of an 8 is two objects.
 
     Args:
         classes: int (N,).
 
     Returns:
-        int (K,): the positions of the boxes kept, of all classes, the best first.
+        int (K,): the indices of the boxes to keep, of all classes, the best first.
     """
     kept = np.zeros(len(boxes), dtype=bool)
     for number in np.unique(classes):
         members = np.flatnonzero(classes == number)
         kept[members[nms(boxes[members], scores[members], threshold)]] = True
-    positions = np.flatnonzero(kept)
-    return positions[np.argsort(-scores[positions], kind="stable")]
+    indices = np.flatnonzero(kept)
+    return indices[np.argsort(-scores[indices], kind="stable")]

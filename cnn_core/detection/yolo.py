@@ -36,8 +36,7 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadedYolo:
-    """A detector in float32, in evaluation mode, on the CPU, its normalisations not fused into the
-    convolutions."""
+    """A detector in float32, in evaluation mode, on the CPU, its normalisations not fused."""
 
     network: nn.Module
     names: dict[int, str]
@@ -70,8 +69,9 @@ class NetworkInfo:
 
 
 def quiet(folder: str | Path) -> None:
-    """Make Ultralytics keep its settings in ``folder``, install nothing, use no network, send no
-    report, print nothing.
+    """Keep Ultralytics' settings in ``folder``; let it install, report and print nothing.
+
+    It uses no network either.
 
     Call it before anything imports Ultralytics; a second call in the same process changes nothing.
     Weights are then read without executing what they hold, unless ``ULTRALYTICS_SAFE_LOAD=false``
@@ -103,8 +103,7 @@ def quiet(folder: str | Path) -> None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """Find the file that a weights parameter names, as `cnn_core.files.weights_file`, and check its
-    ending.
+    """Find the file that a weights parameter names (`cnn_core.files`), and check its ending.
 
     Raises:
         ValueError: nothing is there, or the file's name has another ending than one of `ENGINES`.

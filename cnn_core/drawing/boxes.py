@@ -13,8 +13,7 @@ RIGHT, WRONG, MISSED, TRUTH = (22, 163, 74), (220, 38, 38), (234, 140, 0), (37, 
 
 
 def enlarged(image: np.ndarray, side: int) -> tuple[Image.Image, float]:
-    """Scale an image, uint8 (H, W, 3), to the longer side ``side``; also give the factor by which
-    boxes on it scale."""
+    """Scale an image, uint8 (H, W, 3), to the longer side ``side``; also give the factor."""
     scale = side / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), scale
@@ -23,8 +22,10 @@ def enlarged(image: np.ndarray, side: int) -> tuple[Image.Image, float]:
 def draw_box(
     draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour, *, text: str = "", width: int = 2
 ) -> None:
-    """Draw one xyxy box in the picture's pixels, with its text on a tab above it (inside it at the
-    upper edge)."""
+    """Draw one xyxy box in the picture's pixels, with its text on a tab.
+
+    The tab is above the box, or inside it at the upper edge of the picture.
+    """
     left, top, right, bottom = box
     draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
     if not text:

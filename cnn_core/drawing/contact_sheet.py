@@ -60,8 +60,7 @@ def contact_sheet(
 
 
 def _enlarged(image: np.ndarray, side: int) -> Image.Image:
-    """Scale an image, uint8 (C, H, W), to the longer side ``side``, as RGB. Small images keep sharp
-    pixels."""
+    """Scale uint8 (C, H, W) to the longer side ``side``, as RGB; small images keep sharp pixels."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     picture = Image.fromarray(pixels).convert("RGB")
     scale = side / max(picture.size)

@@ -31,8 +31,7 @@ def overlay(
     by_class: bool,
     prompts: pd.DataFrame | None = None,
 ) -> Image.Image:
-    """Draw masks on an image: its ground dimmed, each mask outlined and in its colour, and the
-    prompts on top.
+    """Draw masks on a dimmed image, each outlined and in its colour, and the prompts on top.
 
     Args:
         image: uint8 (H, W, 3) BGR.
@@ -76,8 +75,9 @@ def write_overlay(path: Path, picture: Image.Image) -> None:
 
 
 def write_cutouts(folder: Path, image_id: str, image: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``<image_id>-<prompt_id>.png`` of each object: RGBA, cropped to its box, transparent
-    and black around it.
+    """Write ``<image_id>-<prompt_id>.png`` of each object.
+
+    It is RGBA, cropped to the object's box, transparent and black around the object.
 
     Args:
         image: uint8 (H, W, 3) BGR.
@@ -104,8 +104,7 @@ def _size(image: np.ndarray) -> tuple[tuple[int, int], float]:
 def _label(
     draw: ImageDraw.ImageDraw, row: Mapping[str, Any], scale: float, size: tuple[int, int], by_class: bool
 ) -> None:
-    """Write class (or the prompt's number) and score on a tab above the mask, or inside it at the
-    upper edge."""
+    """Write class (or the prompt's number) and score on a tab above the mask, or inside it."""
     font = ImageFont.load_default(_TEXT)
     name = row["class_name"] if by_class else str(row["prompt_id"])
     text = f"{name} · {row['score']:.0%}"

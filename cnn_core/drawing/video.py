@@ -20,8 +20,9 @@ _FILL = 0.45  # strength of a mask's colour
 
 
 class VideoPicture:
-    """Writes a video: ``with VideoPicture(path, fps) as video: video.add(image, rows)``. Its size
-    is the first frame's.
+    """Writes a video: ``with VideoPicture(path, fps) as video: video.add(image, rows)``.
+
+    The first frame's size is the video's.
 
     Raises:
         ValueError: no video can be written there.
@@ -40,8 +41,7 @@ class VideoPicture:
             self._writer.release()
 
     def add(self, image: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add a frame, uint8 (H, W, 3) BGR, with its objects: rows of `tables.OBJECTS` with a
-        track_id."""
+        """Add a frame, uint8 (H, W, 3) BGR, and its objects, rows of `tables.OBJECTS`."""
         if self.size is None:
             self.size = _size(*image.shape[:2])
         drawn = image.copy()
@@ -70,8 +70,7 @@ def _size(height: int, width: int) -> tuple[int, int]:
 
 
 def _fill(image: np.ndarray, row: Mapping[str, Any]) -> None:
-    """Draw the mask in its object's colour, with an outline; pixels outside its box stay as they
-    are."""
+    """Draw the mask in its object's colour, with an outline; only its box is touched."""
     x1, y1, x2, y2 = (int(row[name]) for name in BOX)
     mask = decode_mask(row["rle"], *image.shape[:2])[y1:y2, x1:x2]
     colour = class_colour(int(row["track_id"]))[::-1]

@@ -18,8 +18,9 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 class SourceFiles:
-    """The files below a folder or in a .zip, by their relative names with ``/``; hidden ones are
-    left out.
+    """The files below a folder or in a .zip, by their relative names with ``/``.
+
+    Hidden files are left out.
 
     Attributes:
         folders: the names of the folders, empty ones too (as far as a .zip lists them).
@@ -41,8 +42,7 @@ class SourceFiles:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open the file, unpacked while it is read; damage met inside the block becomes one
-        ValueError."""
+        """Open the file, unpacked while it is read; damage met in the block is one ValueError."""
         with self.reading(name), self._opener(name) as file:
             yield file
 
@@ -138,8 +138,7 @@ def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
 
 
 def escapes(name: str) -> bool:
-    """Whether an archive's entry would land outside the folder that it is unpacked into, on any
-    system."""
+    """Whether an archive's entry would land outside of where it is unpacked, on any system."""
     parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name) is not None
 

@@ -1,5 +1,4 @@
-"""Clips: a video, or the frames in a folder, read forwards and backwards, as often as needed, never
-all at once."""
+"""Clips: videos and folders of frames, read forwards and backwards, never all at once."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ CUT_SHORT = "ends early"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A frame: its number in the clip, from 0, and its image, uint8 (H, W, 3) BGR, or why it has
-    none."""
+    """A frame: its number from 0, and its image, uint8 (H, W, 3) BGR, or why it has none."""
 
     number: int
     image_id: str
@@ -87,8 +85,7 @@ class Clip:
         return self._frames(self.part, Reader(vid_stride=self.vid_stride))
 
     def backwards(self, last: int, keep: Callable[[Frame], T]) -> Iterator[T]:
-        """Yield ``keep(frame)`` from frame ``last`` down to frame 0, with `CHUNK` of them in memory
-        at a time.
+        """Yield ``keep(frame)`` from frame ``last`` down to frame 0; `CHUNK` are in memory.
 
         A video is decoded from its beginning for every chunk: seeking is not exact in all formats,
         and decoding is quick beside what is done with the frames.

@@ -1,5 +1,4 @@
-"""Decode any image file to RGB, or say why not: it may come from a camera, a scanner or an
-attacker."""
+"""Decode any image file to RGB, or say why not. It may come from a camera or an attacker."""
 
 from __future__ import annotations
 
@@ -33,8 +32,7 @@ _PNG_RGB8 = bytes([8, 2])  # bit depth and colour type in a PNG's header, bytes 
 
 
 class BadImage(Exception):  # noqa: N818
-    """An image is refused: ``reason`` is one of a few texts, so that it can be counted; ``detail``
-    says more."""
+    """An image is refused: ``reason`` is one of a few texts, ``detail`` says more."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -59,8 +57,9 @@ class Picture:
 
 
 def read_picture(data: bytes) -> Picture:
-    """Check, decode and hash an image file. Plain 8-bit RGB JPEG and PNG files keep their bytes;
-    others become PNG.
+    """Check, decode and hash an image file.
+
+    Plain 8-bit RGB JPEG and PNG files keep their bytes; others become PNG.
 
     Raises:
         BadImage: the file is empty, no image, damaged, cut short, too large, too small or too
@@ -84,8 +83,10 @@ def thumbnails(pictures: Sequence[Picture]) -> list[np.ndarray]:
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """Decode any image file to uint8 (H, W, 3): upright by its EXIF, 16 bits scaled to 8,
-    transparency on `BACKGROUND`.
+    """Decode any image file to uint8 (H, W, 3).
+
+    The result is upright by the EXIF, 16 bits are scaled to 8, and transparency lies on
+    `BACKGROUND`.
 
     Raises:
         BadImage: as `read_picture`.
@@ -149,8 +150,10 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def _scale(values: np.ndarray, mode: str) -> np.ndarray:
-    """Scale grey of 16 bits, or floats in 0..1 or 0..255, to uint8; no range is guessed from an
-    image's extremes."""
+    """Scale grey of 16 bits, or floats in 0..1 or 0..255, to uint8.
+
+    No range is guessed from an image's extremes.
+    """
     low, high = values.min(), values.max()
     if mode == "F":
         if not (low >= 0 and high <= 255):  # a NaN included
@@ -162,8 +165,7 @@ def _scale(values: np.ndarray, mode: str) -> np.ndarray:
 
 
 def square(picture: Image.Image, side: int) -> Image.Image:
-    """Crop the largest middle square of a picture and resize it to ``side`` (area-aware when it
-    shrinks)."""
+    """Crop the largest middle square and resize it to ``side`` (area-aware when it shrinks)."""
     if picture.size == (side, side):
         return picture
     width, height = picture.size
@@ -188,8 +190,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
-    """Hash an image's shape and pixels by SHA-256: equal pixels give equal hashes, however they
-    were encoded."""
+    """Hash an image's shape and pixels: equal pixels, equal hashes, whatever their encoding."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return digest.hexdigest()

@@ -1,5 +1,4 @@
-"""A source of images, listed part by part: a folder, a .zip, Parquet with image bytes, videos, a
-file.
+"""A source of images, listed in parts: a folder, a .zip, Parquet, videos, a file.
 
 A `Media` lists names and numbers only; `reader` reads the pixels of a `Part`. Parts follow from the
 listing and their size alone, so an interrupted run finds them again.
@@ -216,8 +215,7 @@ def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int,
 
 
 def count_frames(path: Path, vid_stride: int) -> int:
-    """How many frames of a video are read at this stride, by its header, or by counting where the
-    header has no number.
+    """Count the frames of a video at this stride, by its header or else one by one.
 
     It is at least 1, so that a video which cannot be opened comes up as a bad one.
     """

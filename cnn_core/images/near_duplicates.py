@@ -42,8 +42,10 @@ def near_keys(hashes: Sequence[str], thumbnails: Sequence[np.ndarray]) -> list[s
 
 
 def near_groups(thumbnails: Sequence[np.ndarray]) -> list[int]:
-    """Give each image a number, the same for those joined by pairs of near-duplicates; uint8
-    thumbnails (16, 17)."""
+    """Give each image a number, the same for images joined by pairs of near-duplicates.
+
+    The thumbnails are uint8 (16, 17).
+    """
     if not thumbnails:
         return []
     grey = np.stack(thumbnails)
@@ -61,8 +63,7 @@ def near_groups(thumbnails: Sequence[np.ndarray]) -> list[int]:
 
 
 def difference_hashes(grey: np.ndarray) -> np.ndarray:
-    """Hash uint8 (N, 16, 17) to uint8 (N, 32): a bit for every pixel that is brighter than its left
-    neighbour."""
+    """Hash uint8 (N, 16, 17) to uint8 (N, 32): a bit for each pixel brighter than its left one."""
     return np.packbits(grey[:, :, 1:] > grey[:, :, :-1], axis=None).reshape(len(grey), -1)
 
 

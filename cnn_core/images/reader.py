@@ -29,16 +29,14 @@ _MEMORY = Path("/dev/shm")
 
 
 class Reader:
-    """Reads parts. It keeps a video or a Parquet file open, so that parts in order are read in one
-    go."""
+    """Reads parts. A video or Parquet file stays open, to read parts in order in one go."""
 
     def __init__(self, *, vid_stride: int = 1) -> None:
         self.vid_stride = vid_stride
         self._open: tuple[str, int, Iterator[Any]] | None = None  # path, position, rest of the file
 
     def __call__(self, part: Part) -> Iterator[Entry]:
-        """Yield the entries of a part in order. What cannot be read has a `BadImage` as its
-        content."""
+        """Yield the entries of a part in order; the content of a bad one is a `BadImage`."""
         if part.kind == "files":
             for number, (name, image_id) in enumerate(zip(part.names, part.ids, strict=True), part.first):
                 path = Path(part.path, name)
@@ -79,8 +77,7 @@ class Reader:
             yield Entry(image_id=part.ids[0] + "#000001", file=part.path, number=part.first, content=fault)
 
     def _sequence(self, part: Part) -> Iterator[Any]:
-        """Yield the items of the part's file, going on from where the last part ended if that was
-        not further."""
+        """Yield the items of the part's file, going on where the last part ended if that fits."""
         if self._open is None or self._open[0] != part.path or self._open[1] > part.start:
             rest = frames(part.path, self.vid_stride) if part.kind == "video" else rows(part.path)
             self._open = (part.path, 0, rest)
@@ -95,8 +92,7 @@ class Reader:
 
 
 def sizes_together(entries: Iterable[Entry]) -> list[Entry]:
-    """Sort entries so that images of one size follow each other, by the files' headers; what has
-    none comes first."""
+    """Sort entries by the sizes in the files' headers; entries without a size come first."""
     return sorted(entries, key=_header_size)
 
 
@@ -111,8 +107,7 @@ def _header_size(entry: Entry) -> tuple[int, int]:
 
 
 def frames(path: str, vid_stride: int) -> Iterator[np.ndarray]:
-    """A video's frames, uint8 (H, W, 3) BGR: those that Ultralytics' loader yields at this
-    stride."""
+    """A video's frames, uint8 (H, W, 3) BGR, as Ultralytics' loader yields them at this stride."""
     capture = cv2.VideoCapture(path)
     try:
         while all(capture.grab() for _ in range(vid_stride)):
@@ -124,8 +119,10 @@ def frames(path: str, vid_stride: int) -> Iterator[np.ndarray]:
 
 
 def rows(path: str) -> Iterator[tuple[str, str, bytes | None]]:
-    """(id, name, bytes) of each row of a Parquet file, read in pieces: a row group may be larger
-    than the memory."""
+    """(id, name, bytes) of each row of a Parquet file.
+
+    The file is read in pieces: a row group may be larger than the memory.
+    """
     opened = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
     image, ids = image_column(opened.schema_arrow, path), id_column(opened.schema_arrow)
     row, stem = 0, Path(path).stem
@@ -203,8 +200,7 @@ def _read(path: Path, imread: Imread) -> np.ndarray:
 
 
 def _seems_cut(head: bytes, tail: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end mark; so do some good files, or they carry more behind
-    it."""
+    """Whether a JPEG or PNG lacks its end mark. Some good files do, or carry more behind it."""
     if head[:2] == b"\xff\xd8":
         return not tail.rstrip(b"\0").endswith(b"\xff\xd9")
     return head[:4] == b"\x89PNG" and b"IEND" not in tail

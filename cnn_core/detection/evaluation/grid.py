@@ -1,5 +1,4 @@
-"""A detector's grid made visible: what each cell predicts, all boxes before non-maximum
-suppression, and those kept.
+"""A detector's grid made visible: what each cell predicts, all boxes, and those that NMS keeps.
 
 YOLO (Redmon et al., "You Only Look Once", 2016, figure 2) cuts the image into S x S cells. Each
 cell predicts boxes, and the class of an object whose middle lies in it: one pass, no search.
@@ -137,8 +136,9 @@ def _head(loaded: LoadedYolo) -> Any:
 
 
 def grid_record(view: GridView) -> dict[str, Any]:
-    """The same as JSON, for a page on which a reader chooses the least score; ``view`` has a low
-    ``conf``.
+    """The same as JSON, for a page on which a reader chooses the least score.
+
+    The ``view`` has a low ``conf``.
 
     Suppression goes from the best box down, so the boxes kept at a higher ``conf`` are those of
     ``kept`` that reach it.

@@ -20,8 +20,7 @@ _LEAST_NAMED = 17  # pixels; a smaller cell has no room for its class's name
 
 
 def draw_grid(path: str | Path, view: GridView) -> None:
-    """Write one PNG: the input under its grid, a class map for each grid, all boxes, the boxes
-    kept."""
+    """Write one PNG: the input under its grid, a class map of each grid, all boxes, those kept."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     _sheet(view).save(path)
 

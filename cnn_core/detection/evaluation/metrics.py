@@ -1,5 +1,4 @@
-"""How good a detector is: average precision by pycocotools, what is confused with what, and how
-sure the figure is.
+"""How good a detector is: average precision, what is confused with what, and how sure that is.
 
 A detected box is right when its class is right and it overlaps a true box, which no better box has
 taken, by at least an IoU. From the best score to the worst, precision over recall is a curve; AP is
@@ -97,8 +96,10 @@ def mean(values: np.ndarray) -> float | None:
 
 
 def precision_recall(evaluation: COCOeval, classes: Sequence[str]) -> pd.DataFrame:
-    """The envelope at IoU 0.5: recall, precision, class in 101 rows for each class that occurs and
-    for their mean."""
+    """The envelope at IoU 0.5, as a table with the columns recall, precision and class.
+
+    It has 101 rows for each class that occurs, and for their mean.
+    """
     curves = evaluation.eval["precision"][0, :, :, 0, -1]  # (101, K)
     occurs = [number for number in range(len(classes)) if curves[0, number] >= 0]
     by_name = {f"mean of {len(occurs)} classes": curves[:, occurs].mean(1)} if occurs else {}
@@ -111,8 +112,7 @@ def precision_recall(evaluation: COCOeval, classes: Sequence[str]) -> pd.DataFra
 
 
 def map50_interval(evaluation: COCOeval, *, resamples: int, seed: int) -> tuple[float, float] | None:
-    """The 95 % percentile interval of mAP50 when the images are drawn anew, with replacement
-    (Efron, 1979).
+    """The 95 % percentile interval of mAP50 over images drawn with replacement (Efron, 1979).
 
     A detected box is matched with a true one of its own image, so a draw changes no match, only how
     often an image counts. The interval is None without resamples or objects.
@@ -132,8 +132,9 @@ def map50_interval(evaluation: COCOeval, *, resamples: int, seed: int) -> tuple[
 
 
 def weighted_ap50(evaluation: COCOeval, number: int, weights: np.ndarray) -> np.ndarray:
-    """AP at IoU 0.5 of one class when image i counts ``weights[r, i]`` times: int (R, images) ->
-    float (R,).
+    """AP at IoU 0.5 of one class when image i counts ``weights[r, i]`` times.
+
+    The weights are int (R, images), the result is float (R,).
 
     It does what ``COCOeval.accumulate`` does, which counts every image once. The result is NaN
     where no counted image holds the class.
@@ -162,8 +163,7 @@ def weighted_ap50(evaluation: COCOeval, number: int, weights: np.ndarray) -> np.
 
 
 def match(truth: np.ndarray, detections: np.ndarray, scores: np.ndarray, least_iou: float) -> list[tuple[int, int]]:
-    """Match detected boxes with true ones, whatever their classes, so that mix-ups of classes are
-    seen.
+    """Match detected boxes with true ones. Classes do not count, so that mix-ups of classes show.
 
     Each detected box, from the best score to the worst, takes the free true box that it overlaps
     most, if their IoU is greater than ``least_iou``.
@@ -210,8 +210,9 @@ def outcome_rows(table: pd.DataFrame) -> Iterator[OutcomeRow]:
 def outcomes(
     images: pd.DataFrame, truth: pd.DataFrame, detections: pd.DataFrame, *, confidence: float, least_iou: float
 ) -> pd.DataFrame:
-    """Tell what became of every object and of every detected box with a score of at least
-    ``confidence``.
+    """Tell what became of every object and of every detected box.
+
+    Only boxes with a score of at least ``confidence`` count.
 
     Returns:
         A table with the columns of `OutcomeRow`.
@@ -235,8 +236,7 @@ def outcomes(
 
 
 def rates(table: pd.DataFrame) -> dict[str, float]:
-    """Precision, recall and their harmonic mean F1 of a table of `outcomes`; 0 where there is
-    nothing to divide by."""
+    """Precision, recall and their harmonic mean F1 of `outcomes`; 0 where the divisor is 0."""
     right = int((table["actual"] == table["predicted"]).sum())
     detected, objects = int((table["predicted"] != BACKGROUND).sum()), int((table["actual"] != BACKGROUND).sum())
     return {

@@ -1,5 +1,4 @@
-"""Pictures of images with their true boxes and the detected ones, drawn with Pillow, so that the
-stage starts fast."""
+"""Images with their true and their detected boxes, drawn with Pillow: the stage starts fast."""
 
 from __future__ import annotations
 
@@ -40,15 +39,13 @@ def draw_boxes(image: np.ndarray, boxes: Iterable[LabelledBox], *, side: int = _
 
 
 def mistakes_by_image(images: pd.DataFrame, table: pd.DataFrame) -> pd.Series:
-    """Count the missed and confused objects and the boxes on nothing of each image, in the order of
-    ``images``."""
+    """Count each image's missed and confused objects and boxes on nothing, in the images' order."""
     wrong = table[table["actual"] != table["predicted"]]
     return wrong.groupby("image_id").size().reindex(images["image_id"], fill_value=0)
 
 
 def example_images(images: pd.DataFrame, table: pd.DataFrame, *, first: int, worst: int) -> list[str]:
-    """Choose image_ids: those of the first images, then those of the images with the most
-    mistakes."""
+    """Choose image_ids: those of the first images, then those with the most mistakes."""
     counts = mistakes_by_image(images, table)
     bad = counts[counts > 0].sort_values(ascending=False, kind="stable").index
     beginning = list(images["image_id"][:first])
@@ -91,8 +88,7 @@ def write_examples(
 def _boxes(
     table: pd.DataFrame, truth: pd.DataFrame, detections: pd.DataFrame
 ) -> tuple[list[LabelledBox], list[LabelledBox]]:
-    """The boxes of one image: the true ones, and the detected ones on top of those that were
-    missed."""
+    """The true boxes of one image, and its detected boxes on top of the missed ones."""
     above, missed, below = [], [], []
     few = int((table["detection"] >= 0).sum()) <= MOST_NAMED
     for row in outcome_rows(table):

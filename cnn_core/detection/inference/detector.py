@@ -1,5 +1,4 @@
-"""Images -> boxes, classes, scores and masks, as Ultralytics gives them for one image at a time,
-but in batches.
+"""Detect as Ultralytics does for one image at a time, but in batches.
 
 The reference is `YOLO(weights).predict(file)`: its reader, its rectangular letterbox, its
 non-maximum suppression and its scaling back are used. Only images whose letterboxed shapes are
@@ -111,8 +110,7 @@ class Detector:
         return [detections for _, _, detections in self.stream(entries) if isinstance(detections, Detections)]
 
     def stream(self, entries: Iterable[Entry]) -> Iterator[Result]:
-        """Yield the entries in order, each with its pixels and its detections, or with None and why
-        it is bad.
+        """Yield the entries in order, each with pixels and detections, or None and why it is bad.
 
         Decoding runs beside the network and ahead of it; few images are in memory at a time.
         """

@@ -42,8 +42,11 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """uint8 (N, H, W, C) BGR -> raw predictions (N, 4 + classes + …, anchors), and a
-        segmenter's prototypes."""
+        """Run the network on uint8 (N, H, W, C), BGR.
+
+        Returns:
+            Raw predictions (N, 4 + classes + …, anchors), and a segmenter's prototypes.
+        """
 
 
 def open_engine(

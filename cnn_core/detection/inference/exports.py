@@ -1,5 +1,4 @@
-"""Exports of YOLO networks to OpenVINO, ONNX and TensorRT, made once by Ultralytics' exporter and
-then kept.
+"""Exports of YOLO networks to OpenVINO, ONNX and TensorRT, made once by Ultralytics' exporter.
 
 <cache>/<sha of the weights>-<library and version>-<precision>/   the export, with Ultralytics' metadata
 """
@@ -39,8 +38,9 @@ def exported(
     max_side: int,
     calibration: Calibration | None = None,
 ) -> Path:
-    """Give the folder with the export. If it is not there, one process makes it while others that
-    need it wait.
+    """Give the folder with the export.
+
+    If it is not there, one process makes it while others that need it wait.
 
     Raises:
         ValueError: int8 has no images to be calibrated with.
@@ -101,8 +101,7 @@ def _export(
 
 @contextmanager
 def _no_telemetry() -> Iterator[None]:
-    """Silence OpenVINO's converter and NNCF, which report each use to Intel through this one
-    class."""
+    """Silence OpenVINO's converter and NNCF, which report each use to Intel through one class."""
     try:
         from openvino_telemetry import Telemetry
     except ImportError:

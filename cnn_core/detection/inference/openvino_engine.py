@@ -52,9 +52,11 @@ class OpenVinoEngine:
         self._first_call, self._called = threading.Lock(), False
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """As `Engine`. The very first call runs alone: OpenVINO's binding sets up statics in it. A
-        second thread would wait for these and hold Python's lock, for which the first one waits:
-        both for ever."""
+        """As `Engine`, but the very first call runs alone.
+
+        OpenVINO's binding sets up statics in its first call. A second thread would wait for these
+        and hold Python's lock, for which the first one waits: both for ever.
+        """
         if self._called:
             return self._infer(images)
         with self._first_call:
@@ -83,8 +85,10 @@ class OpenVinoEngine:
 
 
 def _with_byte_input(xml: Path) -> Any:
-    """Read a network and make it take uint8 (N, H, W, C) BGR instead of float32 (N, C, H, W) RGB in
-    0..1."""
+    """Read a network, and let it take uint8 (N, H, W, C) BGR.
+
+    Its own input is float32 (N, C, H, W) RGB in 0..1.
+    """
     import openvino as ov
     from openvino.preprocess import ColorFormat, PrePostProcessor
 

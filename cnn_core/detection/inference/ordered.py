@@ -36,8 +36,7 @@ def in_order(
     threads: int,
     streams: int,
 ) -> Iterator[Result]:
-    """Detect in batches of one letterboxed shape, and yield the entries in the order in which they
-    came.
+    """Detect in batches of one letterboxed shape, and yield the entries in their order.
 
     A batch starts as soon as it is full. An entry waits for earlier ones only so that the order is
     kept, and few entries are in memory at a time.
@@ -71,8 +70,7 @@ def in_order(
 def _decoded(
     entries: Iterable[Entry], decode: Callable[[Entry], Decoded], decoders: Executor, ahead: int
 ) -> Iterator[tuple[Entry, Decoded | BadImage]]:
-    """Each entry with its pixels or why there are none; ``ahead`` entries are being decoded at a
-    time."""
+    """Each entry with its pixels or why it has none; ``ahead`` entries are decoded at a time."""
     source = iter(entries)
     decoding: deque[tuple[Entry, Future[Decoded]]] = deque()
     while True:
@@ -122,8 +120,7 @@ class _Batches:
             self._start(slot.shape)
 
     def is_ready(self, slot: _Slot, *, pressed: bool) -> bool:
-        """Whether the slot's result is there; when too many wait for it, start its batch and say
-        yes."""
+        """Whether to take the slot's result now: it is there, or too many slots wait behind it."""
         if slot.error is not None:
             return True
         if slot.running is None:

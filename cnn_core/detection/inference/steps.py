@@ -1,5 +1,4 @@
-"""The steps of Ultralytics' own prediction, called one by one: reading, letterbox, suppression,
-scaling, drawing.
+"""The steps of Ultralytics' own prediction, one by one: read, letterbox, suppress, scale, draw.
 
 Each is Ultralytics' function with Ultralytics' arguments, as its `DetectionPredictor`,
 `SegmentationPredictor` and `trackers.track` call them. Import this module after
@@ -32,15 +31,20 @@ _NO_LIMIT_S = 3600.0  # for an image; Ultralytics' own limit silently drops boxe
 
 
 def reader(channels: int) -> Callable[[str], np.ndarray | None]:
-    """Make the function that Ultralytics reads image files with: path -> uint8 (H, W, channels),
-    BGR, or None."""
+    """Make the function with which Ultralytics reads an image file.
+
+    It takes a path and returns uint8 (H, W, channels), BGR, or None.
+    """
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
     return functools.partial(imread, flags=flags)
 
 
 def letterbox(info: NetworkInfo, imgsz: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Make the function that fits an image into the smallest rectangle of whole strides whose
-    longer side is ``imgsz``, or into a static export's one shape."""
+    """Make the function that letterboxes an image.
+
+    Its result is the smallest rectangle of whole strides whose longer side is ``imgsz``, or the one
+    shape that a static export takes.
+    """
     if info.fixed:
         box = LetterBox(info.fixed, auto=False, stride=info.stride)
     else:
@@ -76,12 +80,14 @@ def suppress(raw: Tensor, params: DetectorParams, info: NetworkInfo) -> list[Ten
 def in_original(
     rows: Tensor, protos: Tensor | None, shape: tuple[int, int], original: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scale rows of `suppress` to the original image: float32 (n, 6), and a segmenter's masks,
-    uint8 (n, H, W).
+    """Scale rows of `suppress` to the original image.
 
     Args:
         shape: of the letterboxed image, (height, width).
         original: shape of the image as it was read.
+
+    Returns:
+        float32 (n, 6), and a segmenter's masks, uint8 (n, H, W).
     """
     rows = rows.float()
     rows[:, :4] = cast(Tensor, ops.scale_boxes(shape, rows[:, :4], (original[0], original[1])))
@@ -104,10 +110,9 @@ def write_picture(path: Path, image: np.ndarray, detections: Detections, names: 
 
 
 def write_labels(path: Path, image: np.ndarray, detections: Detections, names: dict[int, str]) -> None:
-    """Write Ultralytics' text labels: class, centre and size as shares of the image, score and
-    track.
+    """Write Ultralytics' text labels: class, box as shares of the image, score and track.
 
-    Where there are masks, a line has the outline instead of centre and size.
+    Where there are masks, a line has the outline in the place of the box's centre and size.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -128,8 +133,10 @@ def _results(image: np.ndarray, detections: Detections, names: dict[int, str]) -
 
 
 class Tracker:
-    """Ultralytics' tracker of this name with its own settings. It follows objects through a video's
-    frames in order."""
+    """Ultralytics' tracker of this name with its own settings.
+
+    It follows objects through one video's frames, in order.
+    """
 
     def __init__(self, name: str) -> None:
         from ultralytics.trackers.track import TRACKER_MAP

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cnn_core.files import write_json
-from cnn_core.model_card.card import CARD, finder_card, is_composed
+from cnn_core.model_card.card import CARD, Kind, finder_card, is_composed
 from cnn_core.params import Params
 from tasks.engine import distributed
 from tasks.engine.cluster import check_shared, ray_cluster
@@ -110,7 +110,7 @@ def training_figures(history: Sequence[Record], network: nn.Module, resumed_at: 
 
 def write_card(
     folder: Path,
-    kind: str,
+    kind: Kind,
     params: Params,
     described: Mapping[str, Any],
     *,

@@ -1,11 +1,4 @@
-"""Training checkpoints (to go on from) and model folders (to use): written whole or not at all, read without pickle.
-
-data/models/<set>/model.safetensors       the weights to use
-                  evaluated.safetensors   only after a refit: those trained without val and test, which `evaluate`
-                                          measures
-                  README.md               the model card (model_card.py)
-                  model.json              what they are; written last
-"""
+"""Checkpoints, from which an interrupted training continues: written whole or not at all, read without pickle."""
 
 from __future__ import annotations
 
@@ -28,10 +21,10 @@ def save_checkpoint(folder: str | Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU; nothing in the file is executed.
+    """Read what `save_checkpoint` wrote, onto the CPU; nothing in the file is executed.
 
     Raises:
-        ValueError: there is none, or it is no checkpoint of ours.
+        ValueError: there is none, or it is no checkpoint that `save_checkpoint` wrote.
     """
     path = Path(folder) / _CHECKPOINT
     try:

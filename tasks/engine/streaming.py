@@ -1,13 +1,14 @@
-"""Training images that never stand in memory together: Ray Data reads them by blocks of rows, ahead of the training.
+"""Training images that do not fit into memory: Ray Data reads them by blocks of rows, ahead of the training.
 
-Which rows a rank gets in an epoch follows from seed, epoch, rank and world alone, so the ranks need not ask each other,
-an interrupted run goes on with the right ones, and in an epoch that draws each image once, each comes exactly once.
+Which rows a rank gets in an epoch follows from the seed, the epoch, the rank and the world size alone. So the ranks
+need not ask each other, an interrupted run continues with the right rows, and an epoch that draws each image once
+has each exactly once.
 
     driver    datasets(folder)         -> TorchTrainer(datasets=...)
     worker    Stream.of(name, folder)  -> a `Feed` for the training loop, from ray.train.get_dataset_shard
 
-Ray Data plans an epoch anew each time it is iterated over, and calls `Rows.get_read_tasks` for it: the rows wanted go
-there through the data set's own `DataContext`. Imported where it is needed only: it imports Ray.
+Ray Data plans an epoch anew each time it is iterated over, and calls `Rows.get_read_tasks` for it. The requested rows
+go there through the data set's own `DataContext`. The module imports Ray, so it is imported where it is needed only.
 """
 
 from __future__ import annotations
@@ -35,30 +36,32 @@ if TYPE_CHECKING:
 
 Span = tuple[str, int, int]  # split, first row, row after the last
 
-BLOCK_BYTES = 4 * 2**20  # read at a time ...
-FEWEST_BLOCKS = 64  # ... or less: the order of the blocks is half of the shuffling,
-SHUFFLED_BYTES = 64 * 2**20  # drawing at random from as much as this, on each rank, the other half
-READERS = 2  # tasks of each rank that read at the same time
+BLOCK_BYTES = 4 * 2**20  # read at a time, at most
+# The order of the blocks is half of the shuffling, so there are at least so many. The other half is a random draw from
+# a buffer of so many bytes on each rank.
+FEWEST_BLOCKS = 64
+SHUFFLED_BYTES = 64 * 2**20
+READERS = 2  # reading tasks of each rank at the same time
 READER_CPUS = 0.05
-WANTED = "gridflow_wanted"  # of an epoch: seed, first and last position
-TRAIN, EVERYTHING = ("train",), SPLITS
+POSITIONS = "gridflow_positions"  # key of an epoch's (seed, first position, position after the last)
+TRAIN, ALL_SPLITS = ("train",), SPLITS
 
 
 def datasets(folder: str | Path, *, refit: bool) -> dict[str, ray.data.Dataset]:
-    """For the trainer: ``train``, and ``refit`` (every labelled image) where there is a second fit. Nothing is read."""
+    """Return the trainer's data sets without reading them: ``train``, and for a second fit ``refit``, all images."""
     ray.data.DataContext.get_current().enable_progress_bars = False
-    wanted = {"train": TRAIN, **({"refit": EVERYTHING} if refit else {})}
+    splits_of = {"train": TRAIN, **({"refit": ALL_SPLITS} if refit else {})}
     return {
         name: ray.data.read_datasource(Rows(folder, splits), num_cpus=READER_CPUS, concurrency=READERS)
-        for name, splits in wanted.items()
+        for name, splits in splits_of.items()
     }
 
 
 class Rows(Datasource):
-    """Splits of the AUGMENTED set at ``folder``, by blocks of rows: ``image`` uint8 (C, H, W), ``label`` int64.
+    """The rows of some splits of an AUGMENTED set, read by blocks: ``image`` uint8 (C, H, W), ``label`` int64.
 
-    Read are the positions `WANTED` of an endless row of passes, each of which has every block once, in an order of its
-    own; without `WANTED`, every row once, in the order of the files.
+    It reads the positions at the key `POSITIONS` of an endless sequence of passes, each of which has every block once,
+    in an order of its own. Without that key it reads every row once, in the order of the files.
     """
 
     def __init__(self, folder: str | Path, splits: Iterable[str]) -> None:
@@ -83,8 +86,8 @@ class Rows(Datasource):
         per_task_row_limit: int | None = None,  # noqa: ARG002
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
-        wanted = data_context.get_config(WANTED) if data_context else None
-        spans = endless(self.blocks, *wanted) if wanted else self.blocks
+        positions = data_context.get_config(POSITIONS) if data_context else None
+        spans = endless(self.blocks, *positions) if positions else self.blocks
         return [self._task(span) for span in spans]
 
     def _task(self, span: Span) -> ReadTask:
@@ -95,12 +98,12 @@ class Rows(Datasource):
 
 
 def endless(blocks: list[Span], seed: int, first: int, last: int) -> Iterator[Span]:
-    """What stands at the positions ``first`` to ``last`` of an endless row of passes over the blocks' rows."""
+    """Yield the spans at the positions ``first`` to ``last`` of an endless sequence of passes over the blocks."""
     count = sum(stop - start for _, start, stop in blocks)
     for number in range(first // count, math.ceil(last / count)):
         position = number * count
         order = torch.randperm(len(blocks), generator=generator(torch.device("cpu"), seed, "blocks", number))
-        for split, start, stop in (blocks[which] for which in order):
+        for split, start, stop in (blocks[index] for index in order):
             low, high = max(first - position, 0), min(last - position, stop - start)
             if low < high:
                 yield split, start + low, start + high
@@ -108,7 +111,7 @@ def endless(blocks: list[Span], seed: int, first: int, last: int) -> Iterator[Sp
 
 
 def _read(folder: str, span: Span) -> list[Block]:
-    """Runs in a task of Ray Data."""
+    """Read the rows of a span, in a task of Ray Data."""
     split, start, stop = span
     batch = {}
     for column in ("image", "label"):
@@ -118,7 +121,7 @@ def _read(folder: str, span: Span) -> list[Block]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream:
-    """A `Feed` of the ``count`` rows that ``shard``, got from `ray.train.get_dataset_shard`, can read."""
+    """A `Feed` of the ``count`` rows that ``shard`` reads, which comes from `ray.train.get_dataset_shard`."""
 
     shard: DataIterator
     count: int
@@ -126,11 +129,11 @@ class Stream:
 
     @classmethod
     def of(cls, name: str, folder: str | Path) -> Stream:
-        """In a training worker: the stream of the trainer's data set ``name`` (train or refit)."""
+        """Return the stream of the trainer's data set ``name``, train or refit; called in a training worker."""
         from ray.train import get_dataset_shard
 
         dataset = read_dataset(folder)
-        splits = {"train": TRAIN, "refit": EVERYTHING}[name]
+        splits = {"train": TRAIN, "refit": ALL_SPLITS}[name]
         count = sum(dataset["counts"][split] for split in splits)
         return cls(shard=get_dataset_shard(name), count=count, image_bytes=math.prod(dataset["shape"]))
 
@@ -140,7 +143,9 @@ class Stream:
     def epoch(
         self, *, draws: int, batch_size: int, seed: int, epoch: int, rank: int, world: int, device: torch.device
     ) -> Iterator[RankBatch]:
-        """See `Feed`. Each rank's part of the epoch is cut into equally many batches, which differ by one image.
+        """Yield this rank's batches, as `Feed` says.
+
+        Each rank's part of the epoch is cut into equally many batches, which differ by one image.
 
         Raises:
             ValueError: a batch has fewer images than there are ranks.
@@ -152,7 +157,7 @@ class Stream:
                 f"batches of {draws // len(sizes[0])} images cannot be shared by {world} workers; lower num_workers"
             )
         first = epoch * draws + sum(map(sum, sizes[:rank]))
-        self.shard.get_context().set_config(WANTED, (seed, first, first + sum(sizes[rank])))
+        self.shard.get_context().set_config(POSITIONS, (seed, first, first + sum(sizes[rank])))
         read = self.shard.iter_torch_batches(
             batch_size=max(sizes[rank]),
             device=device,
@@ -160,12 +165,13 @@ class Stream:
             local_shuffle_seed=mixed_seed(seed, "buffer", epoch, rank) % 2**32,
         )
         batches = resized(((batch["image"], batch["label"]) for batch in read), sizes[rank])
-        for (images, labels), whole in zip(batches, map(sum, zip(*sizes, strict=True)), strict=True):
-            yield images, labels, whole
+        global_sizes = map(sum, zip(*sizes, strict=True))
+        for (images, labels), global_batch_size in zip(batches, global_sizes, strict=True):
+            yield images, labels, global_batch_size
 
 
 def shares(draws: int, batch_size: int, world: int) -> list[list[int]]:
-    """How many images each rank has in each batch of an epoch of ``draws``: (world, steps)."""
+    """Return how many images each rank has in each batch of an epoch of ``draws``: (world, steps)."""
     steps = steps_per_epoch(draws, batch_size)
     return [_evenly(rows, steps) for rows in _evenly(draws, world)]
 
@@ -175,13 +181,13 @@ def _evenly(total: int, parts: int) -> list[int]:
 
 
 def resized(batches: Iterable[tuple[Tensor, Tensor]], sizes: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows of ``batches`` again, in batches of these sizes."""
+    """Yield the rows of ``batches`` in batches of these sizes."""
     source = iter(batches)
     images, labels = next(source)
     for size in sizes:
         while len(labels) < size:
-            more = next(source, None)
-            assert more is not None, "as many rows were asked for as the sizes say"
-            images, labels = torch.cat([images, more[0]]), torch.cat([labels, more[1]])
+            following = next(source, None)
+            assert following is not None, "as many rows were requested as the sizes say"
+            images, labels = torch.cat([images, following[0]]), torch.cat([labels, following[1]])
         yield images[:size], labels[:size]
         images, labels = images[size:], labels[size:]

@@ -83,8 +83,8 @@ def _images_not_rewritten() -> Iterator[None]:
     test_a_users_damaged_file_stays_as_it_is holds it.
     """
 
-    def only_read(file: str | Path, _write: object) -> None:
-        with Image.open(file) as image:
+    def only_read(im_file: str | Path, write: object) -> None:  # noqa: ARG001
+        with Image.open(im_file) as image:
             image.load()
 
     replace_image = utils._replace_image

@@ -23,8 +23,20 @@ from cnn_core.detection.training.job import DetectorJob, OnEpoch, OnStep, argume
 from cnn_core.devices import autocast_dtype
 from cnn_core.seeds import mixed_seed
 
-# A mixin before either trainer. Its name must not hold "Trainer", by which Ultralytics decides whom to give trackers.
-_Base = DetectionTrainer if TYPE_CHECKING else object
+if TYPE_CHECKING:
+
+    class _Base(DetectionTrainer):
+        """What is None in Ultralytics' constructor and set later."""
+
+        model: Any
+        ema: Any
+        optimizer: Any
+        lf: Any
+        loss: Any
+        tloss: Any
+        metrics: Any
+else:
+    _Base = object  # `_Learning` is a mixin before either trainer
 
 STEP_EVERY_S = 0.5  # how often `on_step` is called
 WIDEST_STRIDE = 32  # Ultralytics pads validation images to multiples of at least this
@@ -40,6 +52,8 @@ MEASURED = {
 
 class _Learning(_Base):
     """What both trainers do differently from Ultralytics.
+
+    Its name must not hold "Trainer", by which Ultralytics decides whom to give trackers.
 
     Attributes:
         history: one record an epoch.
@@ -173,7 +187,7 @@ class _Learning(_Base):
         images = len(self.train_loader.dataset)
         done = images if last else self._batch * self.train_loader.batch_size
         speed = done / (now - self._began)
-        loss = sum(float(value) for value in self.tloss.values())
+        loss = sum(map(float, self.tloss.values()))
         self.on_step({"epoch": self.epoch + 1, "done": done, "total": images, "loss": loss, "images_per_s": speed})
 
     def _end_epoch(self) -> None:

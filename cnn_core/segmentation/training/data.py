@@ -1,4 +1,4 @@
-"""What a segmenter learns from: images in memory, their objects' boxes and masks, drawn as prompts."""
+"""The data that a segmenter learns from: images in memory, their objects' boxes and masks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import psutil
-import torch
-from torch import Tensor
 
 from cnn_core.annotations.coco import from_coco
 from cnn_core.annotations.masks import decode_mask
@@ -31,11 +29,12 @@ class MaskSet:
 
     Attributes:
         images: uint8 (N, 3, side, side), RGB, scaled to fit into the upper left corner.
-        ids: their image ids.
-        scales: float (N,), what an image's own pixels were multiplied by.
+        ids: the image ids.
+        scales: float (N,), the factors by which the pixels of the images were multiplied.
         first: int64 (N + 1,): the objects of image n are ``first[n]`` … ``first[n + 1]`` - 1.
         boxes: float32 (M, 4), xyxy in pixels of ``images``.
-        rles, shapes: of each object the mask's run lengths, and the image's own (height, width).
+        rles: the run lengths of each object's mask.
+        shapes: int (M, 2), the (height, width) of each object's image before it was scaled.
         left_out: objects without a mask, in these images and in others.
     """
 
@@ -55,26 +54,28 @@ class MaskSet:
     def side(self) -> int:
         return self.images.shape[-1]
 
-    def masks(self, objects: Sequence[int]) -> np.ndarray:
-        """uint8 (n, side, side), 0 or 1, of the objects with these numbers."""
-        found = np.zeros((len(objects), self.side, self.side), np.uint8)
+    def masks(self, objects: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the masks of the objects with these numbers: uint8 (n, side, side), 0 or 1."""
+        masks = np.zeros((len(objects), self.side, self.side), np.uint8)
         for row, number in enumerate(objects):
             height, width = self.shapes[number]
-            mask = decode_mask(self.rles[number], height, width).view(np.uint8)
+            mask: np.ndarray = decode_mask(self.rles[number], height, width).view(np.uint8)
             scale = self.scales[np.searchsorted(self.first, number, side="right") - 1]
             if scale != 1:
                 size = (round(width * scale), round(height * scale))
                 mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-            found[row, : mask.shape[0], : mask.shape[1]] = mask
-        return found
+            masks[row, : mask.shape[0], : mask.shape[1]] = mask
+        return masks
 
 
 def read_masks(source: str | Path, split: str) -> Annotations:
-    """The split ``train`` or ``val`` of a set of ours, of a folder with a data.yaml, of a data.yaml, or of a COCO JSON
-    (whose validation images are those of the file beside it that says ``val`` where it says ``train``, else a tenth).
+    """Read the split ``train`` or ``val`` of an own set, a folder with a data.yaml, a data.yaml, or a COCO JSON.
+
+    The validation images of a COCO JSON whose name says ``train`` are those of the file beside it that says ``val``.
+    Where there is none, they are a tenth of its own, drawn by their names.
 
     Raises:
-        ValueError: nothing is there, or it is none of these.
+        ValueError: the source does not exist, or is none of these.
     """
     path = Path(source)
     if path.suffix == ".json":
@@ -104,7 +105,7 @@ def load_masks(source: str | Path, split: str, *, imgsz: int, most: int = 0) -> 
     """Decode a split into memory, each image no larger than ``imgsz`` pixels a side, and none scaled up for it.
 
     Args:
-        most: how many images are taken, the first; 0 = all.
+        most: take only the first so many images; 0 = all.
 
     Raises:
         ValueError: an image cannot be read, there is no object with a mask, or the images do not fit into memory.
@@ -157,7 +158,7 @@ def _decoded(images: pd.DataFrame, scales: np.ndarray, side: int) -> np.ndarray:
 
 
 def content_sha256(source: str | Path) -> str:
-    """One SHA-256 over boxes and masks, and the names and sizes of the images, of train and val."""
+    """Return one SHA-256 over train and val: boxes, masks, and the names and sizes of the images."""
     digest = hashlib.sha256()
     for split in ("train", "val"):
         images, objects, classes = read_masks(source, split)
@@ -167,100 +168,3 @@ def content_sha256(source: str | Path) -> str:
         for row in objects[["image_id", *BOX, "rle"]].itertuples(index=False):
             digest.update(repr(tuple(row)).encode())
     return digest.hexdigest()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompted:
-    """A batch: B images with K prompts each, all of one kind.
-
-    Attributes:
-        rows: int64 (B,), the images' numbers. images: uint8 (B, 3, side, side).
-        boxes: float32 (B * K, 4), or None; points: float32 (B * K, 1, 2), or None; in pixels of ``images``.
-        masks: uint8 (B * K, side, side), 0 or 1: the first image's K, the second's …
-    """
-
-    rows: np.ndarray
-    images: Tensor
-    boxes: Tensor | None
-    points: Tensor | None
-    masks: Tensor
-
-    def to(self, device: torch.device) -> Prompted:
-        parts = {name: getattr(self, name) for name in ("images", "boxes", "points", "masks")}
-        return dataclasses.replace(
-            self, **{name: part if part is None else part.to(device) for name, part in parts.items()}
-        )
-
-    def mirrored(self, which: Tensor) -> Prompted:
-        """With the images of ``which``, bool (B,), flipped left to right."""
-        count = len(self.masks) // len(self.images)
-        prompts = which.repeat_interleave(count)
-        side = self.images.shape[-1]
-        boxes, points = self.boxes, self.points
-        if boxes is not None:
-            flipped = torch.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], 1)
-            boxes = torch.where(prompts[:, None], flipped, boxes)
-        if points is not None:
-            flipped = torch.cat([side - points[..., :1], points[..., 1:]], -1)
-            points = torch.where(prompts[:, None, None], flipped, points)
-        images, masks = self.images.clone(), self.masks.clone()
-        images[which] = images[which].flip(3)
-        masks[prompts] = masks[prompts].flip(2)
-        return dataclasses.replace(self, images=images, boxes=boxes, points=points, masks=masks)
-
-
-def draw_prompts(
-    data: MaskSet,
-    rows: np.ndarray,
-    *,
-    prompts: int,
-    points: float,
-    box_jitter: float,
-    draws: np.random.Generator,
-    part: slice = slice(None),
-) -> Prompted:
-    """Draw ``prompts`` objects of each image, again and again where there are fewer, and a prompt for each.
-
-    Args:
-        points: share of the batches whose prompts are points, anywhere inside the mask; the others' are boxes.
-        box_jitter: each edge is moved by a normal draw of this standard deviation, in sides of the box, and by no more
-            than three of them: a detector's boxes are not exact either (SAM's: 0.1; appendix A).
-        part: which of ``rows`` are given back, with the prompts that they have in the whole.
-    """
-    chosen = np.concatenate(
-        [np.resize(draws.permutation(np.arange(data.first[row], data.first[row + 1])), prompts) for row in rows]
-    )
-    by_point = draws.random() < points
-    where = draws.random(len(chosen)) if by_point else _moved(data.boxes[chosen], box_jitter, data.side, draws)
-    first, last, _ = part.indices(len(rows))
-    own = slice(first * prompts, last * prompts)
-    masks = data.masks(chosen[own])
-    return Prompted(
-        rows=rows[part],
-        images=torch.from_numpy(data.images[rows[part]]),
-        boxes=None if by_point else torch.from_numpy(where[own]),
-        points=torch.from_numpy(_inside(masks, where[own])) if by_point else None,
-        masks=torch.from_numpy(masks),
-    )
-
-
-def _moved(boxes: np.ndarray, jitter: float, side: int, draws: np.random.Generator) -> np.ndarray:
-    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    moved = boxes + sides * np.clip(jitter * draws.standard_normal(boxes.shape), -3 * jitter, 3 * jitter)
-    moved[:, :2] = np.minimum(moved[:, :2], moved[:, 2:] - 1)
-    return moved.clip(0, side).astype(np.float32)
-
-
-def _inside(masks: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """A pixel of each mask, as the point in it that a click gives: float32 (n, 1, 2), x and y.
-
-    Args:
-        where: (n,) in 0..1, how far through the mask's pixels it lies.
-    """
-    found = np.zeros((len(masks), 1, 2), np.float32)
-    for row, mask in enumerate(masks):
-        places = np.flatnonzero(mask)
-        if len(places):  # a mask may have vanished when its image was made smaller
-            y, x = divmod(int(places[int(where[row] * len(places))]), mask.shape[1])
-            found[row, 0] = x, y
-    return found

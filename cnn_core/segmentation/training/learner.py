@@ -17,10 +17,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cnn_core.distributed import average_buffers, data_parallel, rank_and_world, sum_over_ranks
 from cnn_core.optimization import decay_groups, one_cycle, optimizer_step
-from cnn_core.segmentation.training.data import Prompted
 from cnn_core.segmentation.training.forward import Family, Maps, PromptedSam, decode, encode
 from cnn_core.segmentation.training.losses import mask_losses
 from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.prompts import PromptBatch
 
 AUGMENTATION_DRAWS = 6  # random numbers an image: contrast, the balance of three channels, brightness, mirrored
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of all SAMs, in 0..255
@@ -68,7 +68,7 @@ class SamLearner:
         self.average = {name: value.clone() for name, value in self._values().items()}
 
     def step(
-        self, batch: Prompted, maps: Maps | None, draws: Tensor, *, global_batch_size: int = 0
+        self, batch: PromptBatch, maps: Maps | None, draws: Tensor, *, global_batch_size: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Make one optimizer step on a global batch, of which this rank holds ``batch``.
 
@@ -145,7 +145,7 @@ class SamLearner:
             if "running_" in name:
                 sum_over_ranks(value).div_(rank_and_world()[1])
 
-    def _augmented(self, batch: Prompted, draws: Tensor) -> Prompted:
+    def _augmented(self, batch: PromptBatch, draws: Tensor) -> PromptBatch:
         """Mirror some images and change their contrast, their brightness and the balance of their channels."""
         strength = self.params.colour
         batch = batch.mirrored(draws[:, 5] < self.params.fliplr)

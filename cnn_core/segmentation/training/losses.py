@@ -20,13 +20,14 @@ PIECE = 1 << 18  # pixels gone over at a time on a CPU, so that they stay in its
 
 
 def mask_losses(logits: Tensor, truth: Tensor, *, focal: float, dice: float) -> tuple[Tensor, Tensor]:
-    """Of each mask, scaled up to the truth's resolution, the loss and the IoU.
+    """Return the loss and the IoU of each mask, scaled up bilinearly to the truth's resolution.
 
-    The loss is ``focal`` x the focal loss (mean over pixels) + ``dice`` x the dice loss. Scaled up bilinearly: strokes
-    may be thinner than a place of the decoder's masks.
+    The loss is ``focal`` x the focal loss (mean over pixels) + ``dice`` x the dice loss. Masks are scaled up because
+    strokes may be thinner than a pixel of the decoder's masks.
 
     Args:
-        logits: float (N, h, w). truth: uint8 (N, H, W), 0 or 1.
+        logits: float (N, h, w).
+        truth: uint8 (N, H, W), 0 or 1.
 
     Returns:
         float32 (N,) and (N,); the IoU has no gradient.
@@ -35,8 +36,10 @@ def mask_losses(logits: Tensor, truth: Tensor, *, focal: float, dice: float) -> 
 
 
 class _MaskLosses(torch.autograd.Function):
-    """Its gradient is written down and computed in the same pass, a few masks at a time: of a small network's step the
-    loss at an image's resolution would be a third otherwise."""
+    """The losses with their gradient written down, computed in the same pass, a few masks at a time.
+
+    Left to autograd, the loss at an image's resolution takes a third of a small network's step.
+    """
 
     @staticmethod
     def forward(context: Any, logits: Tensor, truth: Tensor, focal: float, dice: float) -> tuple[Tensor, Tensor]:
@@ -50,25 +53,25 @@ class _MaskLosses(torch.autograd.Function):
             rows = slice(start, start + count)
             z, t = down @ logits[rows].float() @ across.T, truth[rows]
             overlaps.append(iou(z > 0, t.bool()))
-            loss, slopes = _loss_and_slopes(z, t.float(), focal, dice)
-            losses.append(loss)
+            piece_losses, slopes = _loss_and_slopes(z, t.float(), focal, dice)
+            losses.append(piece_losses)
             gradients[rows] = down.T @ slopes @ across
         context.save_for_backward(gradients)
         context.dtype = logits.dtype
-        found = torch.cat(losses), torch.cat(overlaps)
-        context.mark_non_differentiable(found[1])
-        return found
+        loss, overlap = torch.cat(losses), torch.cat(overlaps)
+        context.mark_non_differentiable(overlap)
+        return loss, overlap
 
     @staticmethod
-    def backward(context: Any, *given: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (gradients,) = context.saved_tensors
-        return (gradients * given[0].view(-1, 1, 1)).to(context.dtype), None, None, None
+        return (gradients * grad_outputs[0].view(-1, 1, 1)).to(context.dtype), None, None, None
 
 
 def _loss_and_slopes(z: Tensor, t: Tensor, focal: float, dice: float) -> tuple[Tensor, Tensor]:
-    """Of logits and truth (n, H, W) the losses (n,), and their gradients by the logits."""
+    """Return the losses (n,) of logits and truth (n, H, W), and their gradients by the logits."""
     sign = (2 * t).sub_(1)
-    right = (z * sign).sigmoid_()  # the probability of what is true, p_t
+    right = (z * sign).sigmoid_()  # the probability of the true class, p_t
     wrong = 1 - right
     log = right.clamp(min=TINY).log_()  # several times as fast as softplus
     weight = (t * (2 * ALPHA - 1)).add_(1 - ALPHA).mul_(wrong).mul_(wrong)
@@ -84,13 +87,13 @@ def _loss_and_slopes(z: Tensor, t: Tensor, focal: float, dice: float) -> tuple[T
 
 
 def _bilinear(size: int, target: int, device: torch.device) -> Tensor:
-    """The matrix (target, size) that scales a line as `F.interpolate` does it."""
+    """Return the matrix (target, size) that scales a line as `F.interpolate` does it."""
     unit = torch.eye(size, device=device)[None]
     return F.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T.contiguous()
 
 
-def iou(found: Tensor, truth: Tensor) -> Tensor:
-    """Of masks, bool (N, H, W), the intersection over union: float32 (N,); of two empty ones 1."""
-    found, truth = found.flatten(1), truth.flatten(1)
-    union = (found | truth).sum(1)
-    return torch.where(union > 0, (found & truth).sum(1) / union.clamp(min=1), 1.0)
+def iou(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the intersection over union of masks, bool (N, H, W): float32 (N,); 1 where both are empty."""
+    predicted, truth = predicted.flatten(1), truth.flatten(1)
+    union = (predicted | truth).sum(1)
+    return torch.where(union > 0, (predicted & truth).sum(1) / union.clamp(min=1), 1.0)

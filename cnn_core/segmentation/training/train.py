@@ -28,11 +28,12 @@ from cnn_core.seeds import generator, mixed_seed
 from cnn_core.segmentation.sam.network import LoadedSam, load_sam
 from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL
-from cnn_core.segmentation.training.data import MaskSet, Prompted, draw_prompts, load_masks
+from cnn_core.segmentation.training.data import MaskSet, load_masks
 from cnn_core.segmentation.training.embeddings import Embeddings
 from cnn_core.segmentation.training.learner import AUGMENTATION_DRAWS, SamLearner
 from cnn_core.segmentation.training.losses import iou
 from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.prompts import PromptBatch, draw_prompts
 
 STEP_EVERY_S = 0.5  # how often `on_step` is called
 NOTE_EVERY_S = 10  # how often the embeddings' progress is told
@@ -254,7 +255,7 @@ def draw_batch(
     *,
     points: float | None = None,
     part: slice = slice(None),
-) -> Prompted:
+) -> PromptBatch:
     """Draw a batch as training does, or a part of it, before it is mirrored and its colours change."""
     return draw_prompts(
         data,

@@ -15,9 +15,10 @@ import torch
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.params import from_mapping
-from cnn_core.segmentation.training.data import draw_prompts, load_masks
+from cnn_core.segmentation.training.data import load_masks
 from cnn_core.segmentation.training.embeddings import Embeddings
 from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.prompts import draw_prompts
 from cnn_core.segmentation.training.train import SegmenterJob, train
 from tests.helpers.mask_files import PARAMS, write_model, write_set
 from tests.helpers.paths import ROOT

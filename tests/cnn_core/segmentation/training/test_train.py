@@ -20,10 +20,11 @@ from cnn_core.segmentation.sam.decoder import predict_masks
 from cnn_core.segmentation.sam.network import load_sam
 from cnn_core.segmentation.sam.params import SmallSamParams
 from cnn_core.segmentation.sam.small import build_small_sam
-from cnn_core.segmentation.training.data import draw_prompts, load_masks, read_masks
+from cnn_core.segmentation.training.data import load_masks, read_masks
 from cnn_core.segmentation.training.forward import decode, encode
 from cnn_core.segmentation.training.learner import SamLearner
 from cnn_core.segmentation.training.params import TrainSegmenterParams
+from cnn_core.segmentation.training.prompts import draw_prompts
 from cnn_core.segmentation.training.train import SegmenterJob, final_state, start_network, train
 from tests.helpers.mask_files import CLASSES, MODEL, PARAMS, picture, write_set
 from tests.helpers.sam_files import write_sam

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from cnn_core.segmentation.inference.segmenter import Embedding, Segmenter
+from cnn_core.segmentation.inference.segmenter import Segmenter
 from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from tests.helpers.detector_files import photograph
 from tests.helpers.examples import run_examples
@@ -34,26 +33,6 @@ NAMES = [
     "mobile_sam",
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("sam2_t", "sam2.1_t", "sam_b")),
 ]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    return write_sam(tmp_path_factory.mktemp("weights"), "mobile_sam")
-
-
-@pytest.fixture(scope="module")
-def mobile(weights) -> Segmenter:
-    return segmenter(weights)
-
-
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return photograph(HEIGHT, WIDTH)
-
-
-@pytest.fixture(scope="module")
-def embedding(mobile, image) -> Embedding:
-    return mobile.embed(image)
 
 
 @pytest.mark.parametrize("name", NAMES)

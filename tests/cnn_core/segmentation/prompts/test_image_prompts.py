@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,32 +9,10 @@ import torch
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.annotations.tables import OBJECTS, objects_table
 from cnn_core.images.decoding import BadImage
-from cnn_core.segmentation.inference.segmenter import Embedding, Segmenter
 from cnn_core.segmentation.prompts.image_prompts import NO_AREA, OUTSIDE
 from cnn_core.segmentation.segments import EMPTY_MASK, LOW_SCORE
 from tests.helpers.detector_files import photograph
-from tests.helpers.sam_files import write_sam
 from tests.helpers.segmenters import BOXES, HEIGHT, WIDTH, agrees, everything, reference, segmenter
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    return write_sam(tmp_path_factory.mktemp("weights"), "mobile_sam")
-
-
-@pytest.fixture(scope="module")
-def mobile(weights) -> Segmenter:
-    return segmenter(weights)
-
-
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return photograph(HEIGHT, WIDTH)
-
-
-@pytest.fixture(scope="module")
-def embedding(mobile, image) -> Embedding:
-    return mobile.embed(image)
 
 
 def test_rows_are_those_of_the_shared_schema(mobile, embedding):

@@ -7,7 +7,7 @@ Zhao et al., "Fast Segment Anything" (2023), section 3.3. A `PromptMatcher` impo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class PromptMatcher:
         from ultralytics.engine.results import Results
         from ultralytics.models.fastsam.predict import FastSAMPredictor
 
-        self.predictor: Any = FastSAMPredictor(overrides={"save": False, "verbose": False})
+        self.predictor = cast(Any, FastSAMPredictor(overrides={"save": False, "verbose": False}))
         self.predictor.device = torch.device("cpu")
         self.results = Results
 

@@ -9,7 +9,7 @@ Kirillov et al., "Segment Anything" (ICCV 2023); Wu et al., "TinyViT" (ECCV 2022
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ def build_small_sam(params: SmallSamParams, imgsz: int) -> nn.Module:
     transformer = TwoWayTransformer(
         depth=params.layers, embedding_dim=params.dim, num_heads=params.heads, mlp_dim=params.mlp_dim
     )
-    network: Any = SAMModel(
+    network = SAMModel(
         image_encoder=_encoder(params, imgsz),
         prompt_encoder=PromptEncoder(
             embed_dim=params.dim,
@@ -44,7 +44,7 @@ def build_small_sam(params: SmallSamParams, imgsz: int) -> nn.Module:
         ),
         mask_decoder=_decoder(params, transformer),
     )
-    waves = network.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    waves = cast(Tensor, network.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix)
     waves *= params.frequency  # SAM's suit 64 x 64 cells: with fewer, only slower waves make neighbours look alike
     network.set_imgsz([imgsz, imgsz])
     return network.eval()

@@ -184,7 +184,7 @@ def _seen(state: str, token: str, data: str) -> tuple[bool, bool]:
             state_seen = file.read().decode() == token
     except OSError:
         state_seen = False
-    return state_seen, (Path(data) / "dataset.json").is_file()
+    return state_seen, Path(data).exists()
 
 
 def first_line(error: BaseException) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         loss: Any
         tloss: Any
         metrics: Any
+        loss_names: Any
 else:
     _Base = object  # `_Learning` is a mixin before either trainer
 

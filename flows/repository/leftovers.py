@@ -38,10 +38,9 @@ def new_run_folder(root: Path) -> Path:
     folder = runs / str(flow_run.get_id() or "local")
     folder.mkdir(parents=True, exist_ok=True)
     old = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_RUNS:]
-    for path in (
-        path for path in old if time.time() - path.stat().st_mtime > KEPT_S
-    ):  # so none of a run that still works
-        shutil.rmtree(path, ignore_errors=True)
+    for path in old:
+        if time.time() - path.stat().st_mtime > KEPT_S:  # so no run that is still at work
+            shutil.rmtree(path, ignore_errors=True)
     return folder
 
 
@@ -85,13 +84,12 @@ def sweep_rwlock(root: Path) -> list[str]:
                 return False
             return True
 
-        writers = {path_: info for path_, info in entries.get("write", {}).items() if keep(info)}
-        readers = {path_: [info for info in infos if keep(info)] for path_, infos in entries.get("read", {}).items()}
+        writers = {output: info for output, info in entries.get("write", {}).items() if keep(info)}
+        readers = {output: list(filter(keep, infos)) for output, infos in entries.get("read", {}).items()}
         if removed:
             fresh = path.with_name("rwlock.fresh")
-            fresh.write_text(
-                json.dumps({"write": writers, "read": {path_: infos for path_, infos in readers.items() if infos}})
-            )
+            readers = {output: infos for output, infos in readers.items() if infos}
+            fresh.write_text(json.dumps({"write": writers, "read": readers}))
             os.utime(fresh, (written, written))
             fresh.replace(path)
         return sorted(removed)

@@ -63,7 +63,7 @@ def write_examples(path: str | Path, pictures: Mapping[str, np.ndarray], caption
     rows = [names[start : start + ACROSS] for start in range(0, len(names), ACROSS)]
     contact_sheet(
         path,
-        [[pictures[name] for name in row] for row in rows],  # type: ignore[misc]
+        [[pictures[name] for name in row] for row in rows],
         title="Digits found, as the classifier saw them, and the number read: green right, red wrong, orange without "
         "a truth. First the images as they come, then mistakes.",
         captions=[[captions[name] for name in row] for row in rows],

@@ -53,7 +53,7 @@ def draw_examples(
             )
     contact_sheet(
         path,
-        rows,  # type: ignore[arg-type]
+        rows,
         title="Image, truth, mask: green right, red too much, orange missing",
         captions=captions,
         side=3 * SIDE + 8,

@@ -34,9 +34,9 @@ def workplace(tmp_path):
     return tmp_path
 
 
-def assert_same_curve(found, expected):
-    assert [row["epoch"] for row in found] == [row["epoch"] for row in expected]
-    for one, other in zip(found, expected, strict=True):
+def assert_same_curve(actual, expected):
+    assert [row["epoch"] for row in actual] == [row["epoch"] for row in expected]
+    for one, other in zip(actual, expected, strict=True):
         assert one == pytest.approx(other, abs=2e-3)
 
 

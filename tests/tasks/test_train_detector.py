@@ -29,22 +29,22 @@ def begin(folder, **changes):
 @pytest.mark.slow
 def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_happened(tmp_path):
     source = rectangles(tmp_path / "set", train=96, val=8)
-    (tmp_path / "whole").mkdir()
+    (tmp_path / "uninterrupted").mkdir()
     params = params_of(epochs=8, source=str(source), model="yolo11n.yaml")
-    whole = trained(job_of(params, tmp_path / "whole", source), tmp_path / "whole")[-1]
+    uninterrupted = trained(job_of(params, tmp_path / "uninterrupted", source), tmp_path / "uninterrupted")[-1]
     process = begin(tmp_path, model="yolo11n.yaml")
     wait_for(process, "epoch 3/8")
     kill(process)
     assert list((tmp_path / ".gridflow/state").iterdir())
     output = finish(begin(tmp_path, model="yolo11n.yaml"))
-    found = json.loads((tmp_path / "data/metrics/train_detector.json").read_text())
-    assert 2 <= found["resumed_at"] < 8
-    assert f"resuming at epoch {found['resumed_at'] + 1} of 8" in output
+    metrics = json.loads((tmp_path / "data/metrics/train_detector.json").read_text())
+    assert 2 <= metrics["resumed_at"] < 8
+    assert f"resuming at epoch {metrics['resumed_at'] + 1} of 8" in output
     with (tmp_path / "data/plots/train_detector.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == [str(number) for number in range(1, 9)]
     losses = [float(row["train_box_loss"]) for row in rows]
-    assert losses == pytest.approx([record["train_box_loss"] for record in whole["history"]], abs=1e-2)
+    assert losses == pytest.approx([record["train_box_loss"] for record in uninterrupted["history"]], abs=1e-2)
     card = json.loads((tmp_path / "data/models/detector/model.json").read_text())
     assert (card["classes"], card["imgsz"], card["task"]) == (list(CLASSES), 64, "detect")
     assert yolo.load_network(tmp_path / "data/models/detector").imgsz == 64

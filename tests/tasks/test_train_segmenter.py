@@ -40,9 +40,9 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
     wait_for(process, f"epoch 3/{EPOCHS}")
     kill(process)
     output = finish(begin(killed))
-    found = json.loads((killed / "data/metrics/train_segmenter.json").read_text())
-    assert 2 <= found["resumed_at"] < EPOCHS
-    assert f"resuming at epoch {found['resumed_at'] + 1} of {EPOCHS}" in output
+    metrics = json.loads((killed / "data/metrics/train_segmenter.json").read_text())
+    assert 2 <= metrics["resumed_at"] < EPOCHS
+    assert f"resuming at epoch {metrics['resumed_at'] + 1} of {EPOCHS}" in output
     assert [row["epoch"] for row in curve(killed)] == [str(number) for number in range(1, EPOCHS + 1)]
     for column in ("train_loss", "val_iou"):
         assert [row[column] for row in curve(killed)] == [row[column] for row in curve(tmp_path / "whole")]

@@ -29,9 +29,9 @@ def test_folders_that_a_node_does_not_see_are_named():
     judge_shared({"10.0.0.1": (True, True), "10.0.0.2": (True, True)}, "/state", "/data")
     with pytest.raises(
         StageError, match=r"node 10\.0\.0\.2 .* does not see the state folder /state; set `state`"
-    ) as told:
+    ) as raised:
         judge_shared({"10.0.0.1": (True, True), "10.0.0.2": (False, True)}, "/state", "/data")
-    assert told.value.kind == "user"
+    assert raised.value.kind == "user"
     with pytest.raises(StageError, match=r"node 10\.0\.0\.1 .* does not see the data folder /data; run from"):
         judge_shared({"10.0.0.1": (True, False)}, "/state", "/data")
 
@@ -52,9 +52,9 @@ class Nodes:
     """Ray nodes of one core each, the first of them the head; every one a process that holds what belongs to it."""
 
     def __init__(self, folder: str) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
         self.folder, self.processes = folder, []
 
     @property
@@ -63,11 +63,11 @@ class Nodes:
 
     def add(self) -> None:
         if self.processes:
-            where = [f"--address={self.address}"]
+            arguments = [f"--address={self.address}"]
         else:
-            where = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
+            arguments = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
         store = f"--object-store-memory={100 * 2**20}"
-        command = [RAY, "start", *where, "--node-ip-address=127.0.0.1", "--num-cpus=1", store, "--block"]
+        command = [RAY, "start", *arguments, "--node-ip-address=127.0.0.1", "--num-cpus=1", store, "--block"]
         log = Path(self.folder, f"node-{len(self.processes)}.log")
         with log.open("w") as file:
             settings = {"env": os.environ | QUIET, "stdout": file, "stderr": subprocess.STDOUT}
@@ -125,12 +125,12 @@ def begin(workplace, nodes, workers):
 
 
 def assert_whole(workplace, output):
-    found, expected = curve(workplace), plain(workplace)
-    assert [row["epoch"] for row in found] == [row["epoch"] for row in expected] == list(range(1, EPOCHS + 1))
-    for one, other in zip(found, expected, strict=True):
+    actual, expected = curve(workplace), plain(workplace)
+    assert [row["epoch"] for row in actual] == [row["epoch"] for row in expected] == list(range(1, EPOCHS + 1))
+    for one, other in zip(actual, expected, strict=True):
         assert one["learning_rate"] == pytest.approx(other["learning_rate"], abs=1e-6)
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.2, abs=0.02), output
-    assert found[-1]["val_accuracy"] == pytest.approx(expected[-1]["val_accuracy"], abs=0.05)
+    assert actual[-1]["val_accuracy"] == pytest.approx(expected[-1]["val_accuracy"], abs=0.05)
 
 
 @pytest.mark.slow

@@ -78,7 +78,8 @@ def photo_augment(
 def principal_colours(images: Tensor) -> tuple[Tensor, Tensor]:
     """Principal components of the colours of ``images``, uint8 (N, 3, H, W), N >= 1.
 
-    From at most 512 images evenly spaced over the set, and about 32 x 32 pixels of each: that many fix three numbers.
+    They are computed from at most 512 images, evenly spaced over the set, and about 32 x 32 pixels of each, which is
+    enough to settle three numbers.
 
     Returns:
         The eigenvalues (3,) of the RGB covariance in 0..1, largest first, and the eigenvectors (3, 3) in columns, each
@@ -105,8 +106,8 @@ def _colour_strengths(params: PhotoAugmentationParams) -> tuple[float, ...]:
 def _resampled(images: Tensor, params: PhotoAugmentationParams, draws: Tensor, size: int) -> Tensor:
     """A random crop, mirrored and turned about its middle, at ``size`` x ``size``: (N, 3, S, S) -> (N, 3, size, size).
 
-    Sampling reads 2 x 2 pixels and so shrinks by up to 2 without gaps; from larger images means are taken first, which
-    makes small crops of them a little softer than they need be.
+    Sampling reads 2 x 2 pixels, so it shrinks by up to 2 without gaps. Larger images are averaged down first, which
+    makes small crops of them a little softer than they could be.
     """
     if not _moves(params) and images.shape[3] == size:
         return images
@@ -128,9 +129,9 @@ def _resampled(images: Tensor, params: PhotoAugmentationParams, draws: Tensor, s
 
 
 def _sides(area: Tensor, draw: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Width and height of boxes that hold ``area`` of a square of side 1 and fit into it; width / height is uniform in
-    the logarithm between 1 / ``ratio`` and ``ratio``, or as far from 1 as still fits.
+    """Width and height of boxes with this ``area`` that fit into a square of side 1.
 
+    Their width / height is uniform in the logarithm between 1 / ``ratio`` and ``ratio``, or as far from 1 as still fits.
     torchvision draws again when a box does not fit; here each image takes the same count of random numbers.
     """
     limit = torch.minimum(-area.log(), torch.full_like(area, math.log(ratio)))

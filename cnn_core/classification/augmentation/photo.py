@@ -131,7 +131,7 @@ def _resampled(images: Tensor, params: PhotoAugmentationParams, draws: Tensor, s
 def _sides(area: Tensor, draw: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
     """Width and height of boxes with this ``area`` that fit into a square of side 1.
 
-    Their width / height is uniform in the logarithm between 1 / ``ratio`` and ``ratio``, or as far from 1 as still fits.
+    Their width / height is uniform in the logarithm between 1 / ``ratio`` and ``ratio``, or as far from 1 as fits.
     torchvision draws again when a box does not fit; here each image takes the same count of random numbers.
     """
     limit = torch.minimum(-area.log(), torch.full_like(area, math.log(ratio)))

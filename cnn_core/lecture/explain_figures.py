@@ -63,7 +63,7 @@ def fields_picture(path: str | Path, fields: Mapping[str, np.ndarray], sizes: Ma
         axis.imshow(np.sqrt(field), cmap="magma", interpolation="nearest")
         height, width = field.shape
         side = sizes[name]
-        corner = (_start(field.any(0), side) - 0.5, _start(field.any(1), side) - 0.5)
+        corner = (_start(np.asarray(field.any(0)), side) - 0.5, _start(np.asarray(field.any(1)), side) - 0.5)
         axis.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="#4ade80", linewidth=1.4))
         axis.set_xlim(-0.5, width - 0.5)
         axis.set_ylim(height - 0.5, -0.5)
@@ -128,7 +128,7 @@ def _grid(rows: int, columns: int, *, width: float, title: str, extra: float = 0
     """A figure of square panels without axes, in one list."""
     figure = Figure(figsize=(max(5.0, columns * width), rows * (width + 0.16 + extra) + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])

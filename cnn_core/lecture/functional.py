@@ -11,6 +11,7 @@ another source.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,8 +36,9 @@ def pad(inputs: Tensor, padding: Sizes, value: float = 0.0) -> Tensor:
     sides = per_axis(padding, inputs.ndim - 2)
     shape = [*inputs.shape[:2], *(side + 2 * border for side, border in zip(inputs.shape[2:], sides, strict=True))]
     padded = inputs.new_full(shape, value)
-    inside = [slice(border, border + side) for side, border in zip(inputs.shape[2:], sides, strict=True)]
-    padded[(..., *inside)] = inputs
+    spatial = [slice(border, border + side) for side, border in zip(inputs.shape[2:], sides, strict=True)]
+    inside: tuple[Any, ...] = (..., *spatial)
+    padded[inside] = inputs
     return padded
 
 

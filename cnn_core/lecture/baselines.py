@@ -1,8 +1,7 @@
-"""Classifiers that know nothing of images, beside a convolutional network: scikit-learn's, on the pixels in a row.
+"""Classifiers that know nothing of images, to compare a convolutional network with: scikit-learn's, on flat pixels.
 
-They take each pixel for a feature of its own: exchanging all pixels in the same way in all images would change nothing
-for them. What the network gains is its inductive bias: neighbours belong together, and what is worth seeing here is
-worth seeing there.
+They take each pixel for a separate feature: one permutation of the pixels in all images would change nothing for them.
+The network's advantage is its inductive bias: neighbours belong together, and a pattern means the same everywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sklearn.svm import SVC
 
 from cnn_core.classification.inference.metrics import wilson
 
-# By name: the classifier for a seed, and how many numbers it keeps after it was fitted.
+# By name: a function that builds the classifier for a seed, and one that counts the numbers that it keeps once fitted.
 BASELINES: Mapping[str, tuple[Callable[[int], ClassifierMixin], Callable[[Any], int]]] = {
     "logistic regression": (
         lambda seed: LogisticRegression(C=0.02, max_iter=200, random_state=seed),
@@ -54,11 +53,11 @@ def compare(
     seed: int,
     on_done: Callable[[str], None] = lambda _name: None,
 ) -> pd.DataFrame:
-    """Fit each of `BASELINES` and measure it: one row each, with the columns of `row`.
+    """Fit each of `BASELINES` and measure it; return one row for each, with the columns of `row`.
 
     Args:
         train, test: images uint8 (N, C, H, W) and labels int64 (N,).
-        on_done: is told the name of each that is finished.
+        on_done: called with the name of each classifier that is finished.
     """
     (x, y), (x_test, y_test) = ((_flat(images), labels) for images, labels in (train, test))
     rows = []
@@ -78,8 +77,14 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def row(name: str, right: int, n: int, parameters: int, fit_s: float, predict_s: float, images: int) -> dict[str, Any]:
-    """model, accuracy with its 95 % interval, parameters (numbers that it keeps), seconds of fitting (NaN =
-    not measured here), milliseconds an image of predicting, and the images that it was fitted on."""
+    """Return a row of the table: the model, its accuracy with a 95 % interval, its size and its speed.
+
+    Args:
+        parameters: how many numbers the model keeps.
+        fit_s: seconds of fitting; NaN = not measured here.
+        predict_s: seconds of predicting ``n`` images.
+        images: how many images it was fitted on.
+    """
     low, high = wilson(right, n)
     return {
         "model": name,

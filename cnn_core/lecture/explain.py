@@ -1,6 +1,6 @@
 """What a convolutional network is made of and what it does, as tables and arrays; explain_figures.py draws them.
 
-All of it works for any network that takes images (N, C, H, W), float and normalised, and gives class logits (N, K).
+Every function takes any network that maps images (N, C, H, W), float and normalised, to class logits (N, K).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from cnn_core.lecture.receptive_fields import output_fields
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Tanh)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 def layers(network: nn.Module, shape: Sequence[int]) -> pd.DataFrame:
-    """The layers in the order in which they run, one row each, for one image of ``shape`` (C, H, W).
+    """Return a table of the layers in the order in which they run, for one image of ``shape`` (C, H, W).
 
     Columns: layer (its name), kind, input and output (shapes without the batch, as text), parameters, multiply_adds,
     receptive_field and stride (pixels of the image: what an output sees, and from one to the next; 0 where it sees
@@ -34,23 +35,23 @@ def layers(network: nn.Module, shape: Sequence[int]) -> pd.DataFrame:
     """
     network = copy.deepcopy(network).eval()
     images = torch.zeros(1, *shape)
-    seen = _shapes(network, images)
+    leaves = _shapes(network, images)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network(images)
     operations = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
     fields, root = output_fields(network, images), type(network).__name__
     rows = []
-    for name, (kind, taken, given, parameters) in seen.items():
+    for name, (kind, inputs, outputs, parameters) in leaves.items():
         field, sums = fields.get(name), operations.get(f"{root}.{name}", 0)
-        pairs = math.prod(taken) * math.prod(given)
+        pairs = math.prod(inputs) * math.prod(outputs)
         weighted = sums > 0 and parameters > 0
         rows.append(
             {
                 "layer": name,
                 "kind": kind,
-                "input": _text(taken),
-                "output": _text(given),
+                "input": _text(inputs),
+                "output": _text(outputs),
                 "parameters": parameters,
                 "multiply_adds": sums,
                 "receptive_field": 0 if field is None or field.whole else field.size,
@@ -65,7 +66,7 @@ def layers(network: nn.Module, shape: Sequence[int]) -> pd.DataFrame:
 
 
 def _shapes(network: nn.Module, images: Tensor) -> dict[str, tuple[str, tuple[int, ...], tuple[int, ...], int]]:
-    """Of each module that calls no other: kind, shape taken, shape given and number of parameters, in running order."""
+    """Return kind, input shape, output shape and number of parameters of each leaf module, in running order."""
     seen: dict[str, Any] = {}
     inner = {name: module for name, module in network.named_modules() if name and not any(module.children())}
 
@@ -91,7 +92,7 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def totals(table: pd.DataFrame) -> dict[str, float]:
-    """Of `layers`: parameters, multiply_adds, and the convolutions' parameters against dense layers in their place."""
+    """Sum up a table of `layers`: parameters, multiply-adds, and what dense layers would need for the convolutions."""
     sliding = table[table["kind"].str.startswith("Conv") & table["dense_parameters"].notna()]
     dense = float(sliding["dense_parameters"].astype("float64").sum())
     return {
@@ -104,7 +105,7 @@ def totals(table: pd.DataFrame) -> dict[str, float]:
 
 
 def effective_receptive_field(network: nn.Module, images: Tensor, layer: str) -> np.ndarray:
-    """How much each pixel of the image moves the middle output of a layer: float64 (H, W), its greatest value 1.
+    """Return how much each pixel moves the middle output of a layer: float64 (H, W), with a maximum of 1.
 
     The mean over images and channels of |d (sum over channels of the middle output) / d pixel|. Pixels in the middle
     of the theoretical field have many more paths to the output than those at its edge (Luo et al., "Understanding the
@@ -126,7 +127,7 @@ def effective_receptive_field(network: nn.Module, images: Tensor, layer: str) ->
 
 
 def first_kernels(network: nn.Module) -> np.ndarray:
-    """The kernels of the first convolution, float32 (F, C, h, w): those that look at the image itself."""
+    """Return the kernels of the first convolution, which sees the image itself: float32 (F, C, h, w)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             return module.weight.detach().float().numpy().copy()
@@ -134,46 +135,51 @@ def first_kernels(network: nn.Module) -> np.ndarray:
 
 
 def feature_maps(network: nn.Module, image: Tensor, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What layers make of one image (C, H, W): by their names float32 (F, h, w)."""
+    """Return the feature maps of one image (C, H, W), float32 (F, h, w), by the layers' names."""
     network = copy.deepcopy(network).eval()
     with torch.no_grad():
-        found = _outputs(network, image[None], names)
-    return {name: found[name][0].float().numpy() for name in names}
+        outputs = _outputs(network, image[None], names)
+    return {name: outputs[name][0].float().numpy() for name in names}
 
 
 def map_layers(network: nn.Module, shape: Sequence[int], most: int = 6) -> list[str]:
-    """Layers whose maps tell the way through the network: its activations, at most so many, evenly spread."""
+    """Choose up to ``most`` activations, evenly spread, whose maps show the way through the network."""
     network = copy.deepcopy(network).eval()
     names = [name for name, module in network.named_modules() if isinstance(module, ACTIVATIONS)]
     with torch.no_grad():
-        found = _outputs(network, torch.zeros(1, *shape), names)
-    wanted = [name for name in names if name in found and found[name].ndim == 4]
-    if len(wanted) <= most:
-        return wanted
-    return [wanted[round(place)] for place in np.linspace(0, len(wanted) - 1, most)]
+        outputs = _outputs(network, torch.zeros(1, *shape), names)
+    spatial = [name for name in names if name in outputs and outputs[name].ndim == 4]
+    if len(spatial) <= most:
+        return spatial
+    return [spatial[round(position)] for position in np.linspace(0, len(spatial) - 1, most)]
 
 
 def sparsity(network: nn.Module, images: Tensor) -> pd.DataFrame:
-    """Of each activation function, in running order: zeros, the share of its outputs that are 0, and dead, the share of
-    its channels (or units) that are 0 for all images."""
+    """Return a row for each activation function, in running order: layer, zeros, dead.
+
+    ``zeros`` is the share of its outputs that are 0, ``dead`` the share of its channels (or units) that are 0
+    for all images.
+    """
     network = copy.deepcopy(network).eval()
     names = [name for name, module in network.named_modules() if isinstance(module, ACTIVATIONS)]
     with torch.no_grad():
-        found = _outputs(network, images, names)
+        outputs = _outputs(network, images, names)
     rows = []
-    for name, outputs in found.items():
-        silent = (outputs == 0).transpose(0, 1).flatten(1)
+    for name, values in outputs.items():
+        silent = (values == 0).transpose(0, 1).flatten(1)
         rows.append({"layer": name, "zeros": silent.float().mean().item(), "dead": silent.all(1).float().mean().item()})
     return pd.DataFrame(rows, columns=["layer", "zeros", "dead"])
 
 
 def gradient_norms(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> pd.DataFrame:
-    """How much of the loss's gradient reaches each layer at the start of training, with ReLU and with sigmoid.
+    """Measure how much of the loss's gradient reaches each layer at the start of training, with ReLU and with sigmoid.
 
-    The network's architecture with new weights (He's initialisation, the same for both), its activations exchanged, and
-    without normalisation, which was invented to hide the difference, and without dropout. One row a layer with
-    weights and
-    activation: layer, depth (from 1), activation, gradient (the root mean square over its weights).
+    The network keeps its architecture. Its activations are exchanged, its weights are new (He's initialisation, the
+    same for both), and dropout and normalisation, which was invented to hide the difference, are taken out.
+
+    Returns:
+        One row for each layer with weights and each activation: layer, depth (from 1), activation, gradient (the root
+        mean square over the layer's weights).
 
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (AISTATS 2010).
     """
@@ -196,7 +202,7 @@ def _plain(network: nn.Module, activation: type[nn.Module], seed: int) -> nn.Mod
     for name, module in list(network.named_modules()):
         if isinstance(module, ACTIVATIONS):
             _exchange(network, name, activation())
-        elif isinstance(module, (*DROPOUTS, nn.modules.batchnorm._BatchNorm)):
+        elif isinstance(module, (*DROPOUTS, *BATCH_NORMS)):
             _exchange(network, name, nn.Identity())
         elif isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
@@ -206,15 +212,18 @@ def _plain(network: nn.Module, activation: type[nn.Module], seed: int) -> nn.Mod
 
 
 def _exchange(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, module)
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, module)
 
 
 def thinned(network: nn.Module, images: Tensor, *, networks: int, seed: int = 0) -> pd.DataFrame:
-    """Dropout's thinned networks at work: for each image what the whole network says, and what a few thinned ones say.
+    """Compare the predictions of the complete network with those of a few networks that dropout has thinned.
 
-    One row an image and network: image, network (0 = the whole, 1 … = thinned), predicted, p (of the class
-    predicted), agrees (with the whole). Batch norm stays in evaluation, so that dropout alone makes the difference.
+    Batch norm stays in evaluation mode, so that dropout alone makes the difference.
+
+    Returns:
+        One row for each image and network: image, network (0 = complete, 1 … = thinned), predicted, p (of the predicted
+        class), agrees (with the complete network).
     """
     network = copy.deepcopy(network).eval()
     for module in network.modules():
@@ -243,18 +252,18 @@ def thinned(network: nn.Module, images: Tensor, *, networks: int, seed: int = 0)
 
 
 def _outputs(network: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """What modules give, by their names, in running order; a module that runs in place later does not change it."""
-    found: dict[str, Tensor] = {}
+    """Return copies of the modules' outputs by name, in running order; later in-place operations do not change them."""
+    outputs: dict[str, Tensor] = {}
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            found[name] = output.clone()
+            outputs[name] = output.clone()
 
         return hook
 
     with _hooks([(network.get_submodule(name), note(name)) for name in names]):
         network(images)
-    return found
+    return outputs
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""The tables and arrays of explain.py as pictures. Drawn with Matplotlib, without its global state."""
+"""The tables and arrays of explain.py as pictures, drawn with Matplotlib without its global state."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ _COLOURS = {"ReLU": "#1f77b4", "sigmoid": "#d62728"}
 
 
 def kernels_picture(path: str | Path, kernels: np.ndarray, *, title: str) -> None:
-    """The first layer's kernels, (F, C, h, w); of three channels in colour, else grey; each scaled to its own range."""
+    """Draw the first layer's kernels (F, C, h, w), each scaled to its own range; three channels are drawn in colour."""
     count, channels = kernels.shape[:2]
     across = min(16, count)
     figure, axes = _grid(-(-count // across), across, width=0.62, title=title)
@@ -34,10 +34,12 @@ def kernels_picture(path: str | Path, kernels: np.ndarray, *, title: str) -> Non
 def maps_picture(
     path: str | Path, image: np.ndarray, maps: Mapping[str, np.ndarray], *, title: str, most: int = 12
 ) -> None:
-    """One image's way through the network: a row a layer, its most active channels first.
+    """Draw one image's way through the network: a row for each layer, its most active channels first.
 
     Args:
-        image: uint8 (C, H, W). maps: by layer, float (F, h, w).
+        image: uint8 (C, H, W).
+        maps: by layer, float (F, h, w).
+        most: channels of each layer.
     """
     figure, axes = _grid(len(maps), most + 1, width=0.85, title=title)
     for row, (name, values) in enumerate(maps.items()):
@@ -57,7 +59,7 @@ def maps_picture(
 
 
 def fields_picture(path: str | Path, fields: Mapping[str, np.ndarray], sizes: Mapping[str, int], *, title: str) -> None:
-    """Effective receptive fields, (H, W) by layer, with the theoretical ones as squares of so many pixels."""
+    """Draw the effective receptive fields (H, W) by layer, and the theoretical ones as squares of ``sizes`` pixels."""
     figure, axes = _grid(1, len(fields), width=1.9, title=title, extra=0.45)
     for axis, (name, field) in zip(axes, fields.items(), strict=True):
         axis.imshow(np.sqrt(field), cmap="magma", interpolation="nearest")
@@ -73,17 +75,17 @@ def fields_picture(path: str | Path, fields: Mapping[str, np.ndarray], sizes: Ma
 
 
 def _start(seen: np.ndarray, side: int) -> float:
-    """Where a square of ``side`` begins that ends where what is seen, bool (n,), ends inside the image."""
-    places = np.flatnonzero(seen)
-    if places[0] > 0:
-        return float(places[0])
-    return float(places[-1] + 1 - side) if places[-1] + 1 < len(seen) else (len(seen) - side) / 2
+    """Return where a square of ``side`` begins that shares with the pixels ``seen``, bool (n,), an end in the image."""
+    pixels = np.flatnonzero(seen)
+    if pixels[0] > 0:
+        return float(pixels[0])
+    return float(pixels[-1] + 1 - side) if pixels[-1] + 1 < len(seen) else (len(seen) - side) / 2
 
 
 def behaviour_picture(
     path: str | Path, gradients: pd.DataFrame, silence: pd.DataFrame, thin: pd.DataFrame, *, title: str
 ) -> None:
-    """Three panels: gradients through the layers with ReLU and sigmoid, activation sparsity, thinned networks."""
+    """Draw three panels: gradients through the layers with ReLU and sigmoid, sparsity, thinned networks."""
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     figure.suptitle(title, fontsize=11)
     left, middle, right = figure.subplots(1, 3)
@@ -93,10 +95,10 @@ def behaviour_picture(
     left.set_xlabel("layer with weights, from the image on")
     left.set_title("Gradient at the start of training\n(root mean square; new weights, no batch norm)", fontsize=9)
     left.legend(fontsize=8)
-    places = np.arange(len(silence))
-    middle.barh(places, silence["zeros"], color="#1f77b4", label="zeros")
-    middle.plot(silence["dead"], places, "o", color="#d62728", label="channels that are 0 for all images")
-    middle.set_yticks(places, silence["layer"], fontsize=7)
+    positions = np.arange(len(silence))
+    middle.barh(positions, silence["zeros"], color="#1f77b4", label="zeros")
+    middle.plot(silence["dead"], positions, "o", color="#d62728", label="channels that are 0 for all images")
+    middle.set_yticks(positions, silence["layer"], fontsize=7)
     middle.invert_yaxis()
     middle.set_xlim(0, 1)
     middle.set_title("Sparsity: share of activations that are 0", fontsize=9)
@@ -109,23 +111,23 @@ def behaviour_picture(
 
 
 def _thinned(axis: Axes, thin: pd.DataFrame) -> None:
-    """Of a few images, how sure the whole network is (bar) and each thinned one (dots; red: it says another class)."""
+    """Draw how sure the complete network (bars) and the thinned ones (dots) are; red dots predict another class."""
     whole, others = thin[thin["network"] == 0], thin[thin["network"] > 0]
     shown = whole["image"].to_numpy()[:12]
-    axis.bar(range(len(shown)), whole["p"].to_numpy()[: len(shown)], color="#cbd5e1", label="whole network")
+    axis.bar(range(len(shown)), whole["p"].to_numpy()[: len(shown)], color="#cbd5e1", label="complete network")
     for agrees, colour, label in ((True, "#1f77b4", "thinned, same answer"), (False, "#d62728", "thinned, another")):
         rows = others[(others["agrees"] == agrees) & others["image"].isin(shown)]
-        place = rows["image"].map({image: number for number, image in enumerate(shown)})
-        axis.plot(place, rows["p"], ".", color=colour, markersize=4, label=label)
+        position = rows["image"].map({image: number for number, image in enumerate(shown)})
+        axis.plot(position, rows["p"], ".", color=colour, markersize=4, label=label)
     axis.set_ylim(0, 1.02)
     axis.set_xlabel("image")
-    share = f"{others['agrees'].mean():.0%} say what the whole one says"
+    share = f"{others['agrees'].mean():.0%} agree with the complete one"
     axis.set_title(f"Thinned by dropout: probability of the answer\n({share})", fontsize=9)
     axis.legend(fontsize=7, loc="lower left")
 
 
-def _grid(rows: int, columns: int, *, width: float, title: str, extra: float = 0.0) -> tuple[Figure, Sequence]:
-    """A figure of square panels without axes, in one list."""
+def _grid(rows: int, columns: int, *, width: float, title: str, extra: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Return a figure of square panels without ticks, and the panels in one list."""
     figure = Figure(figsize=(max(5.0, columns * width), rows * (width + 0.16 + extra) + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())

@@ -1,11 +1,12 @@
 """The operations of a convolutional network, written out to be read: each in a few lines, with its equation.
 
-They give what `torch.nn.functional` gives, in value and gradient (tests/code/test_functional.py), only slower. V are
-the inputs, K the kernels, Z the outputs; images are (N, C, H, W) and time series (N, C, T): N samples of a
-mini-batch, C channels. A side of an output: floor((side + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
+They give what `torch.nn.functional` gives, in value and gradient, only slower
+(tests/cnn_core/lecture/test_functional.py). V are the inputs, K the kernels and Z the outputs. Images
+are (N, C, H, W) and time series (N, C, T): N samples of a mini-batch with C channels. A side of an
+output is floor((side + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
 
-Goodfellow, Bengio and Courville, "Deep Learning" (MIT Press, 2016), chapter 9, has all of them but those that name
-another source.
+All equations but those that name another source are in chapter 9 of Goodfellow, Bengio and Courville,
+"Deep Learning" (MIT Press, 2016).
 """
 
 from __future__ import annotations
@@ -164,9 +165,9 @@ def transposed_convolution2d(
 
     Args:
         inputs: (N, C, H, W). kernels: (C, F, kernel_H, kernel_W). bias: (F,).
-        padding: rows and columns that are cut off each border. output_padding: those added at the lower and right
-        border,
-            where several input sizes would have given the same output.
+        padding: rows and columns that are cut off at each border.
+        output_padding: rows and columns added at the lower and right border, where several input sizes would have
+            given the same output.
 
     Returns:
         (N, F, (H - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1, the same of W).

@@ -1,7 +1,7 @@
-"""The layers of a network, computing by functional.py: each can stand where torch's own of the same name stands.
+"""The layers of a network, computed by functional.py: each can replace torch's layer of the same name.
 
-They are torch's own, with parameters, shapes and checkpoints, but for what `forward` does. `readable` exchanges all
-of a network's; it then learns the same, slower.
+They are torch's layers, with the same parameters, shapes and checkpoints, except for what `forward` does.
+`readable` exchanges all layers of a network, which then learns the same, only slower.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Dropout2d(nn.Dropout2d):
 
 
 class Maxout(nn.Module):
-    """The greatest of each `pieces` channels in a row: (N, C pieces, …) -> (N, C, …). Torch has none."""
+    """The greatest of every ``pieces`` neighbouring channels: (N, C pieces, …) -> (N, C, …). Torch has none."""
 
     def __init__(self, pieces: int) -> None:
         super().__init__()
@@ -126,11 +126,13 @@ READABLE: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def readable(network: nn.Module) -> nn.Module:
-    """A copy of the network, with the same weights, whose layers compute by functional.py; others stay as they are.
+    """Return a copy of the network, with the same weights, whose layers compute by functional.py.
+
+    Layers that functional.py does not have stay as they are.
 
     Raises:
-        ValueError: a layer is set to what functional.py leaves out (another padding mode, dilated or rounded-up
-        pooling …).
+        ValueError: a layer has a setting that functional.py leaves out (another padding mode, dilated or rounded-up
+            pooling …).
     """
     network = copy.deepcopy(network)
     for name, layer in network.named_modules():
@@ -152,16 +154,16 @@ def _check(name: str, layer: nn.Module) -> None:
         usual["dilation"] = 1
     for setting, value in usual.items():
         if getattr(layer, setting, value) != value:
-            said = f"{setting}={getattr(layer, setting)!r}"
             raise ValueError(
-                f"the layer {name} has {said}, which cnn_core/lecture/functional.py leaves out for readability"
+                f"the layer {name} has {setting}={getattr(layer, setting)!r}, which cnn_core/lecture/functional.py "
+                "leaves out for readability"
             )
     if isinstance(getattr(layer, "padding", 0), str):
         raise ValueError(f"the layer {name} has padding={layer.padding!r}: give it as a number")
 
 
 def _numbers(padding: str | tuple[int, ...]) -> tuple[int, ...]:
-    """Torch allows words for it, which `readable` refuses."""
+    """Return a layer's padding as numbers; `readable` refuses torch's words for it."""
     assert not isinstance(padding, str)
     return padding
 

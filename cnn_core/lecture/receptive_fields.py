@@ -1,30 +1,32 @@
-"""How much of the input an output sees, and at which distance its neighbour sees: for any network, by watching it run.
+"""How much of the input an output sees, and how far apart two outputs see: for any network, by watching it run.
 
 Each convolution and pool widens the field by (kernel - 1) dilation of its input's steps, and multiplies the step by its
 stride (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill 2019). Where
-paths join, as around a residual block, the widest counts. The operations are seen as torch runs them, so it makes no
-difference which modules they stand in.
+paths join, as around a residual block, the widest field counts. The operations are observed as torch runs them, so it
+makes no difference which modules contain them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """``size``: pixels of the input's side that one output sees; ``step``: pixels from one output to the next.
+    """The receptive field of a layer's outputs.
 
-    The size counts beyond the image's border: the padding is seen too. ``whole``: each output sees all places, as
-    behind a global pool, attention, or in front of a fully connected layer; the size is then that of the kernels
-    before.
+    Attributes:
+        size: pixels of the input's side that one output sees. It counts beyond the image's border, as the padding is
+            seen too.
+        step: pixels from one output to the next.
+        whole: each output sees all positions, as behind a global pool or attention, or in front of a fully connected
+            layer. The size is then that of the kernels before.
     """
 
     size: int
@@ -36,34 +38,42 @@ class Field:
 
 
 class ReceptiveFields(TorchDispatchMode):
-    """While it is entered, it follows the field of each tensor that comes of ``inputs``, (N, C, H, W) or (N, C, T).
+    """A context that follows the field of each tensor computed from ``inputs``, (N, C, H, W) or (N, C, T).
 
-    ``fields[id(tensor)]`` is there as long as this object is. Only the last axis is followed: kernels are square,
-    mostly.
+    ``fields[id(tensor)]`` holds as long as this object lives. Only the last axis is followed, as most kernels are
+    square.
     """
 
     def __init__(self, inputs: Tensor) -> None:
         super().__init__()
         self.fields = {id(inputs): Field(1, 1)}
-        self._alive: list[Tensor] = [inputs]  # an id may be given again once its tensor is gone
+        self._alive: list[Tensor] = [inputs]  # keeps the tensors, as a freed tensor's id may be used again
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         outputs = func(*args, **(kwargs or {}))
-        known = [each for each in tree_flatten(args)[0] if isinstance(each, Tensor) and id(each) in self.fields]
-        if known:
-            widest = max((self.fields[id(each)] for each in known), key=lambda field: (field.size, field.whole))
-            field = _through(func.overloadpacket._qualified_op_name.removeprefix("aten::"), widest, known[0], args)
-            for output in tree_flatten(outputs)[0]:
-                if isinstance(output, Tensor):
-                    self.fields[id(output)] = field
-                    self._alive.append(output)
+        followed = [each for each in _tensors(args) if id(each) in self.fields]
+        if followed:
+            widest = max((self.fields[id(each)] for each in followed), key=lambda field: (field.size, field.whole))
+            field = _through(func.name().removeprefix("aten::").partition(".")[0], widest, followed[0], args)
+            for output in _tensors(outputs):
+                self.fields[id(output)] = field
+                self._alive.append(output)
         return outputs
 
 
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in an operation's arguments or outputs, which may be nested lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
 def _through(name: str, field: Field, seen: Tensor, args: Sequence[Any]) -> Field:
-    """The field behind one operation on ``seen``."""
+    """Return the field behind one operation on ``seen``."""
     if name in _MOVING:
         return field.through(*_MOVING[name](args))
     if name in _ADAPTIVE and (parts := args[1][-1]) > 1:
@@ -74,7 +84,7 @@ def _through(name: str, field: Field, seen: Tensor, args: Sequence[Any]) -> Fiel
 
 def _convolution(args: Sequence[Any]) -> tuple[int, int, int]:
     weight, stride, dilation, transposed = args[1], args[3], args[5], args[6]
-    if transposed:  # each output is stamped by inputs that lie a stride apart: no wider, and finer than they
+    if transposed:  # inputs a stride apart stamp each output: the field grows no wider, and its step no coarser
         return 1, 1, 1
     return weight.shape[-1], stride[-1], dilation[-1]
 
@@ -92,23 +102,27 @@ _MOVING: dict[str, Callable[[Sequence[Any]], tuple[int, ...]]] = {
     "avg_pool2d": _pool,
     "max_pool1d": _pool,
 }
-# Each output sees all places: pooled over all of them, or by attention.
+# Each output sees all positions: by a pool over all of them, or by attention.
 _ADAPTIVE = {"_adaptive_avg_pool2d", "adaptive_avg_pool2d"}
 _WHOLE = {*_ADAPTIVE, "mean", "bmm", "_softmax"}
 _WHOLE |= {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention"}
 _WHOLE |= {"_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
-_RESHAPING = {"view", "_unsafe_view", "reshape"}  # of places and channels into one axis: before a fully connected layer
+_RESHAPING = {
+    "view",
+    "_unsafe_view",
+    "reshape",
+}  # joins positions and channels in one axis, before a fully connected layer
 
 
 def output_fields(network: torch.nn.Module, inputs: Tensor) -> dict[str, Field]:
-    """Of each module that is called, by its name, the field of (the last call's) output; run in evaluation mode."""
-    found: dict[str, Field] = {}
+    """Return the field of the last output of each module, by its name; the network is run in evaluation mode."""
+    fields: dict[str, Field] = {}
     follower = ReceptiveFields(inputs)
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and id(output) in follower.fields:
-                found[name] = follower.fields[id(output)]
+                fields[name] = follower.fields[id(output)]
 
         return hook
 
@@ -119,4 +133,4 @@ def output_fields(network: torch.nn.Module, inputs: Tensor) -> dict[str, Field]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return fields

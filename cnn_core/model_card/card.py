@@ -1,9 +1,9 @@
 """The model card: the ``README.md`` of a model folder, in the convention of Hugging Face's Hub (Mitchell et al., 2019).
 
-It says what the model is for, what it is not for, what it has learned from and how, under which licence, and how good
-it was on the validation part. It holds no figure of the test part: the stage that measures those depends on the folder
-that this card lies in, so with them in it the graph would be a circle; the card names the file where they stand.
-The text stands in model_card.md.j2. The same model gives the same bytes: no date.
+The card says what the model is for and what it is not for, what data it was trained on and how, under which licence it
+is, and how good it was on the validation part. It holds no figure of the test part: the stage that measures those
+depends on the folder of the card, so the graph would be a circle. The card names the file that holds them instead.
+The text is in model_card.md.j2. The same model gives the same bytes, so the card has no date.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cnn_core.files import is_none, read_json
 
 CARD = "README.md"
 TEMPLATE = "model_card.md.j2"
-# Who distributes weights that were trained with Ultralytics' code is bound by its licence (README.md, "Licence").
+# Ultralytics' licence binds whoever distributes weights that were trained with its code (README.md, "Licence").
 OURS, ULTRALYTICS = "apache-2.0", "agpl-3.0"
 
 
@@ -27,8 +27,10 @@ OURS, ULTRALYTICS = "apache-2.0", "agpl-3.0"
 class Kind:
     """What all models of a kind have in common.
 
-    ``task`` is the Hub's name of what it does; ``measured``: of model.json's metrics, by key, the Hub's type and what
-    it is called; ``metrics_file`` is what the stage that measures it writes, empty where none does.
+    Attributes:
+        task: the Hub's name of the task.
+        measured: for keys of model.json's metrics, the Hub's type of the metric and its name.
+        metrics_file: the file of the stage that measures the model; empty where none does.
     """
 
     task: str
@@ -70,14 +72,15 @@ SEGMENTER = Kind(
 
 
 def classifier_card(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> str:
-    """
+    """Return the card of a classifier.
+
     Args:
         model: the content of its model.json.
-        dataset: dataset.json of the AUGMENTED set that it learned from. A model that tells other classes than the
-            set's learned its features without labels.
+        dataset: dataset.json of the AUGMENTED set that it was trained on. A model with other classes than the set's
+            learned its features without labels.
         name: of the model folder.
     """
-    learned = FEATURES if list(model["classes"]) != list(dataset["classes"]) else CLASSIFIER
+    kind = FEATURES if list(model["classes"]) != list(dataset["classes"]) else CLASSIFIER
     channels, height, width = dataset["shape"]
     data = {
         "set": f"{dataset['set']} (`data/augmented/{dataset['set']}`)",
@@ -86,17 +89,17 @@ def classifier_card(model: Mapping[str, Any], dataset: Mapping[str, Any], *, nam
         "validation": f"{dataset['counts']['val']:,} images",
         "held out for the test": f"{dataset['counts']['test']:,} images",
     }
-    return _render(learned, model, name=name, dataset=dataset["set"], data=data)
+    return _render(kind, model, name=name, dataset=dataset["set"], data=data)
 
 
 def finder_card(
     kind: Kind, model: Mapping[str, Any], counts: Mapping[str, int], *, name: str, generated: bool = False
 ) -> str:
-    """Of a detector or segmenter.
+    """Return the card of a detector or segmenter.
 
     Args:
-        counts: images of ``train`` and ``val``.
-        generated: the images were composed by a program.
+        counts: the numbers of images in ``train`` and ``val``.
+        generated: whether the images were composed by a program.
     """
     source = model["params"]["source"]
     data = {
@@ -109,7 +112,7 @@ def finder_card(
 
 
 def is_composed(source: str | Path) -> bool:
-    """Whether a set's own manifest says that its images were made by a program, as the stage compose does."""
+    """Return whether a set's manifest says that a program made its images, as the stage compose does."""
     manifest = Path(source) / "manifest.json"
     return manifest.is_file() and bool(read_json(manifest, made_by="compose").get("generated"))
 
@@ -150,8 +153,10 @@ def _render(
 
 
 def _front_matter(kind: Kind, figures: Mapping[str, float], *, name: str, network: str, dataset: str) -> dict[str, Any]:
-    """The fields of https://github.com/huggingface/hub-docs/blob/main/modelcard.md. ``datasets`` is a set of the
-    pipeline by its name, as none of them lies on the Hub."""
+    """Return the fields of https://github.com/huggingface/hub-docs/blob/main/modelcard.md.
+
+    ``datasets`` names a set of the pipeline, as none of them is on the Hub.
+    """
     results = {
         "task": {"type": kind.task},
         "dataset": {"type": dataset, "name": f"{dataset}, validation part", "split": "validation"},
@@ -172,7 +177,7 @@ def _front_matter(kind: Kind, figures: Mapping[str, float], *, name: str, networ
 
 
 def _started(weights: str) -> str:
-    """What it started from; empty for random weights."""
+    """Return the weights that training started from; empty for random weights."""
     return "" if is_none(weights) else weights
 
 
@@ -181,7 +186,7 @@ def _yaml(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists: YAML's safe form knows none."""
+    """Return a value with lists in the place of tuples, which YAML's safe form does not have."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

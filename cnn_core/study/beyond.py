@@ -1,8 +1,10 @@
-"""Convolutions for more than telling images apart: time series, and upsampling by transposed convolutions."""
+"""Convolutions for more than classifying images: time series, and upsampling by transposed convolutions."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -16,12 +18,18 @@ from cnn_core.study.networks import CPU, Digits, size_of
 
 LENGTH = 128  # samples of a series
 WAVES = ("sine", "square", "sawtooth", "chirp")
-NOISE = 0.35  # standard deviation that the images of `upsampling` are spoilt with
+NOISE = 0.35  # standard deviation of the noise that `spoilt` adds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
-    """Generated. ``values`` float32 (N, 1, 128); ``waves`` int64 (N,); ``periods`` float32 (N,), periods a series."""
+    """Generated time series.
+
+    Attributes:
+        values: float32 (N, 1, 128).
+        waves: int64 (N,), indices into `WAVES`.
+        periods: float32 (N,), the number of periods in each series.
+    """
 
     values: Tensor
     waves: Tensor
@@ -29,12 +37,14 @@ class Series:
 
 
 def series(count: int, seed: int) -> Series:
-    """Four kinds of wave of random frequency, phase, height and offset, in noise."""
+    """Generate series of four kinds of wave with random frequency, phase, height and offset, in noise."""
     draws = np.random.default_rng(mixed_seed(seed, "series"))
     waves, periods = draws.integers(0, len(WAVES), count), draws.uniform(2, 10, count)
     time = np.linspace(0, 1, LENGTH, endpoint=False)
     turns = periods[:, None] * time + draws.uniform(0, 1, (count, 1))
-    chirped = turns + 0.6 * periods[:, None] * (time**2 - time)  # slow first, then fast, as many periods in all
+    chirped = turns + 0.6 * periods[:, None] * (
+        time**2 - time
+    )  # slow first, then fast, with the same number of periods
     shapes = np.stack(
         [
             np.sin(2 * math.pi * turns),
@@ -53,19 +63,21 @@ def series(count: int, seed: int) -> Series:
 
 
 class TwoHeads(nn.Module):
-    """A body, and two heads on its features (N, D): which wave, logits (N, 4), and how many periods, (N,)."""
+    """A body with two heads on its features (N, D): logits of the wave (N, 4), and the number of periods (N,)."""
 
     def __init__(self, body: nn.Module, features: int) -> None:
         super().__init__()
         self.body, self.which, self.periods = body, nn.Linear(features, len(WAVES)), nn.Linear(features, 1)
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.body(values)
-        return self.which(found), 6 + 4 * self.periods(found)[:, 0]  # in units near 1
+        features = self.body(values)
+        return self.which(features), 6 + 4 * self.periods(features)[
+            :, 0
+        ]  # scaled, so that the head learns values near 1
 
 
 def series_cnn() -> TwoHeads:
-    """Convolutions along time, and the average over it: where in the series something is seen makes no difference."""
+    """Build a network of convolutions along time and an average over it, which ignores where a pattern lies."""
     layers: list[nn.Module] = []
     for channels, maps in ((1, 16), (16, 32), (32, 32)):
         layers += [nn.Conv1d(channels, maps, 7, stride=2, padding=3), nn.BatchNorm1d(maps), nn.ReLU()]
@@ -73,12 +85,12 @@ def series_cnn() -> TwoHeads:
 
 
 def series_mlp() -> TwoHeads:
-    """As many parameters, each moment seen by weights of its own."""
+    """Build an MLP with as many parameters as the CNN; each moment has weights of its own."""
     return TwoHeads(nn.Sequential(nn.Flatten(), nn.Linear(LENGTH, 72), nn.ReLU(), nn.Linear(72, 32), nn.ReLU()), 32)
 
 
 def fit_series(make: Callable[[], TwoHeads], data: Series, *, draws: int, seed: int) -> TwoHeads:
-    """Both heads at once: cross-entropy, and smooth absolute error of the periods."""
+    """Train both heads at once: cross-entropy of the wave, and smooth absolute error of the periods."""
 
     def loss(network: nn.Module, rows: Tensor) -> Tensor:
         waves, periods = network(data.values[rows])
@@ -90,8 +102,12 @@ def fit_series(make: Callable[[], TwoHeads], data: Series, *, draws: int, seed: 
 
 
 def series_rows(data: Series, unseen: Series, *, draws: int, repeats: int, seed: int) -> Iterator[dict[str, object]]:
-    """One row a model and repeat: accuracy of the wave, mean absolute error of the periods, and that of their mean."""
-    guess = (unseen.periods - data.periods.mean()).abs().mean().item()
+    """Yield a row for each model and repeat.
+
+    A row has the accuracy of the wave, the mean absolute error of the periods, and that of always
+    predicting their mean.
+    """
+    error_of_the_mean = (unseen.periods - data.periods.mean()).abs().mean().item()
     for name, make in (("1-D CNN", series_cnn), ("MLP", series_mlp)):
         for repeat in range(repeats):
             network = fit_series(make, data, draws=draws, seed=seed + repeat)
@@ -103,15 +119,15 @@ def series_rows(data: Series, unseen: Series, *, draws: int, repeats: int, seed:
                 "parameters": size_of(network),
                 "accuracy": (waves.argmax(1) == unseen.waves).float().mean().item(),
                 "error_periods": (periods - unseen.periods).abs().mean().item(),
-                "error_of_the_mean": guess,
+                "error_of_the_mean": error_of_the_mean,
             }
 
 
 class Upsampler(nn.Module):
     """Two strided convolutions down to 7 x 7, two transposed ones back up: (N, 1, 28, 28) -> logits of the pixels.
 
-    An autoencoder has all to go through the middle, ``code`` numbers; with ``skips`` it is a small U-Net (Ronneberger,
-    Fischer and Brox, 2015), whose way up also sees the maps of the way down.
+    In an autoencoder everything goes through the middle, ``code`` numbers. With ``skips`` it is a small U-Net
+    (Ronneberger, Fischer and Brox, 2015), whose way up also sees the maps of the way down.
     """
 
     def __init__(self, *, skips: bool, code: int = 32) -> None:
@@ -143,14 +159,14 @@ class Upsampler(nn.Module):
 
 
 def spoilt(images: Tensor, *parts: object) -> Tensor:
-    """With noise on them, float32 in 0..1."""
+    """Return images with noise added, float32 in 0..1; the seed follows from ``parts``."""
     noise = torch.randn(images.shape, generator=generator(CPU, "spoilt", *parts))
     return (images + NOISE * noise).clamp(0, 1)
 
 
 def fit_upsampler(make: Callable[[], Upsampler], data: Digits, *, draws: int, seed: int) -> nn.Module:
-    """To give the digit back from its spoilt image."""
-    count = iter(range(1 << 62))
+    """Train a network to restore digits from their spoilt images."""
+    count = itertools.count()
 
     def loss(network: nn.Module, rows: Tensor) -> Tensor:
         images = data.images[rows]
@@ -162,15 +178,14 @@ def fit_upsampler(make: Callable[[], Upsampler], data: Digits, *, draws: int, se
 def upsampling_rows(
     train: Digits, test: Digits, *, draws: int, repeats: int, seed: int
 ) -> Iterator[tuple[dict[str, object], nn.Module | None]]:
-    """One row a model and repeat, with the network: the root mean square error of the pixels that it gives back."""
-    seen = spoilt(test.images, "test")
-    yield {"model": "the spoilt image itself", "repeat": 0, "parameters": 0, "error": _error(seen, test.images)}, None
+    """Yield a row for each model and repeat, and its network: the root mean square error of the restored pixels."""
+    unseen = spoilt(test.images, "test")
+    yield {"model": "the spoilt image itself", "repeat": 0, "parameters": 0, "error": _error(unseen, test.images)}, None
     for name, skips in (("autoencoder", False), ("U-Net", True)):
         for repeat in range(repeats):
-            make = lambda flag=skips: Upsampler(skips=flag)  # noqa: E731
-            network = fit_upsampler(make, train, draws=draws, seed=seed + repeat)
+            network = fit_upsampler(functools.partial(Upsampler, skips=skips), train, draws=draws, seed=seed + repeat)
             with torch.no_grad():
-                error = _error(network(seen).sigmoid(), test.images)
+                error = _error(network(unseen).sigmoid(), test.images)
             yield {"model": name, "repeat": repeat, "parameters": size_of(network), "error": error}, network
 
 
@@ -181,7 +196,7 @@ def _error(images: Tensor, truth: Tensor) -> float:
 def _fit(
     make: Callable[[], nn.Module], size: int, loss: Callable[[nn.Module, Tensor], Tensor], *, draws: int, seed: int
 ) -> nn.Module:
-    """AdamW with a one-cycle schedule on random batches of 64."""
+    """Train by AdamW with a one-cycle schedule on random batches of 64."""
     torch.manual_seed(mixed_seed(seed, "weights"))
     network, steps = make().train(), max(1, draws // 64)
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.01)

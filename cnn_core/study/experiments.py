@@ -1,12 +1,13 @@
-"""The lecture's claims as experiments on digits: each gives a table, one row a measurement.
+"""The lecture's claims as experiments on digits: each yields a table with one row for each measurement.
 
-All networks are trained by `study_networks.fit` for the same number of draws and measured on the same held-out digits;
-rows with another ``repeat`` differ in the seed alone.
+All networks are trained by `cnn_core.study.networks.fit` for the same number of draws and measured on
+the same held-out digits. Rows with another ``repeat`` differ in the seed alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import pandas as pd
@@ -43,18 +44,18 @@ class ExperimentParams(Params):
     """A section of ``study``."""
 
     source: str  # an AUGMENTED set of digits
-    train: int = bounded(10)  # images to learn from, at most
-    test: int = bounded(10)  # images to measure on, at most
+    train: int = bounded(10)  # at most so many training images
+    test: int = bounded(10)  # at most so many test images
     draws: int = bounded(64)  # images that a network is shown, with repetition
     repeats: int = bounded(1, 20)
     seed: int
 
 
 def learning_curves(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """Accuracy over the number of training images, as the images are and with all pixels exchanged by one permutation.
+    """Measure accuracy over the number of training images, with the pixels in their places and permuted.
 
-    The permutation takes away what the CNN presumes, that neighbours belong together, and nothing from the others: no
-    free lunch (Wolpert, 1996).
+    One permutation for all images takes away what the CNN assumes, that neighbours belong together, and
+    takes nothing from the other models: there is no free lunch (Wolpert, 1996).
     """
     order = torch.randperm(SIDE * SIDE, generator=generator(CPU, params.seed, "permutation"))
 
@@ -63,40 +64,40 @@ def learning_curves(train: Digits, test: Digits, params: ExperimentParams) -> It
 
     models: dict[str, Callable[[], nn.Module]] = {"CNN": lambda: cnn(width=20), "MLP": mlp, "linear": linear}
     for pixels, prepare in (("in their places", lambda images: images), ("permuted", permuted)):
-        seen = Digits(images=prepare(test.images), labels=test.labels)
+        unseen = Digits(images=prepare(test.images), labels=test.labels)
         for name, make in models.items():
             for size in sorted({min(size, len(train)) for size in SIZES}):
                 for repeat in range(params.repeats):
-                    some = train[torch.randperm(len(train), generator=generator(CPU, repeat, "some"))[:size]]
-                    done = fit(make, some, draws=params.draws, seed=params.seed + repeat, prepare=prepare)
+                    subset = train[torch.randperm(len(train), generator=generator(CPU, repeat, "some"))[:size]]
+                    fitted = fit(make, subset, draws=params.draws, seed=params.seed + repeat, prepare=prepare)
                     yield {
                         "model": name,
                         "pixels": pixels,
                         "images": size,
                         "repeat": repeat,
-                        "accuracy": accuracy(done.network, seen),
+                        "accuracy": accuracy(fitted.network, unseen),
                     }
 
 
 def depth(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """The deeper the better? 1 to 8 convolutions, as wide as the same number of parameters allows."""
+    """Measure networks of 1 to 8 convolutions, each as wide as the same number of parameters allows."""
     for convolutions in DEPTHS:
-        width = width_for(PARAMETERS, lambda wide, deep=convolutions: cnn(width=wide, convolutions=deep))  # type: ignore[misc]
+        builder = functools.partial(cnn, convolutions=convolutions)
+        width = width_for(PARAMETERS, builder)
         for repeat in range(params.repeats):
-            make = lambda wide=width, deep=convolutions: cnn(width=wide, convolutions=deep)  # noqa: E731
-            done = fit(make, train, draws=params.draws, seed=params.seed + repeat)
+            fitted = fit(functools.partial(builder, width=width), train, draws=params.draws, seed=params.seed + repeat)
             yield {
                 "convolutions": convolutions,
                 "width": width,
-                "parameters": size_of(done.network),
+                "parameters": size_of(fitted.network),
                 "repeat": repeat,
-                "accuracy": accuracy(done.network, test),
-                "seconds": round(done.seconds, 2),
+                "accuracy": accuracy(fitted.network, test),
+                "seconds": round(fitted.seconds, 2),
             }
 
 
 def dropout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """Dropout against none and against bagging, which it is a cheap stand-in for: five networks on resampled images.
+    """Compare dropout with none, and with what it cheaply stands in for: bagging, five networks on resampled images.
 
     Breiman, "Bagging predictors" (1996); Srivastava et al. (2014).
     """
@@ -107,9 +108,9 @@ def dropout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[R
                 seed = params.seed + 100 * repeat + member
                 draws = generator(CPU, seed, "bag")
                 rows = torch.randint(len(train), (len(train),), generator=draws) if members > 1 else slice(None)
-                done = fit(lambda: mlp(dropout=rate), train[rows], draws=params.draws, seed=seed)  # noqa: B023
-                networks.append(done.network)
-                seconds += done.seconds
+                fitted = fit(functools.partial(mlp, dropout=rate), train[rows], draws=params.draws, seed=seed)
+                networks.append(fitted.network)
+                seconds += fitted.seconds
             yield {
                 "kind": name,
                 "repeat": repeat,
@@ -121,25 +122,25 @@ def dropout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[R
 
 
 def activations(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """ReLU, tanh and sigmoid in one network of six convolutions, without batch norm, which hides the difference."""
+    """Compare ReLU, tanh and sigmoid in six convolutions without batch norm, which would hide the difference."""
     for name in ("ReLU", "tanh", "sigmoid"):
         for repeat in range(params.repeats):
-            make = lambda kind=name: cnn(width=24, convolutions=6, activation=kind, normalise=False)  # noqa: E731
-            done = fit(make, train, draws=params.draws, seed=params.seed + repeat, rate=2e-3)
-            score = accuracy(done.network, test)
-            for tenth, loss in enumerate(done.losses, start=1):
+            make = functools.partial(cnn, width=24, convolutions=6, activation=name, normalise=False)
+            fitted = fit(make, train, draws=params.draws, seed=params.seed + repeat, rate=2e-3)
+            score = accuracy(fitted.network, test)
+            for tenth, loss in enumerate(fitted.losses, start=1):
                 yield {"activation": name, "repeat": repeat, "tenth": tenth, "loss": loss, "accuracy": score}
 
 
 def maxout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """Pooling over kernels: with maxout a unit may answer to the same stroke in several directions.
+    """Measure pooling over kernels: a maxout unit may respond to the same stroke in several directions.
 
-    ReLU networks, and maxout networks with as many parameters and with as many units, learn from digits turned by up to
-    90 degrees, and are measured at every angle.
+    ReLU networks, and maxout networks with as many parameters and with as many units, are trained on digits
+    turned by up to 90 degrees and measured at every angle.
     """
     turned = dataclasses.replace(UNDISTORTED, degrees=90.0)
-    units = width_for(PARAMETERS, lambda wide: cnn(width=wide))
-    fewer = width_for(PARAMETERS, lambda wide: cnn(width=wide, maxout=PIECES))
+    units = width_for(PARAMETERS, cnn)
+    fewer = width_for(PARAMETERS, functools.partial(cnn, maxout=PIECES))
     kinds = {
         "ReLU": (units, 1),
         "maxout, as many parameters": (fewer, PIECES),
@@ -147,27 +148,29 @@ def maxout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Ro
     }
     for name, (width, pieces) in kinds.items():
         for repeat in range(params.repeats):
-            make = lambda wide=width, k=pieces: cnn(width=wide, maxout=k)  # noqa: E731
-            done = fit(make, train, draws=params.draws, seed=params.seed + repeat, distort=turned)
+            make = functools.partial(cnn, width=width, maxout=pieces)
+            fitted = fit(make, train, draws=params.draws, seed=params.seed + repeat, distort=turned)
             for angle in range(-90, 91, 15):
-                seen = Digits(images=SHIFTS["rotation"].apply(test.images, float(angle)), labels=test.labels)
+                rotated = Digits(images=SHIFTS["rotation"].apply(test.images, float(angle)), labels=test.labels)
                 yield {
                     "kind": name,
-                    "parameters": size_of(done.network),
+                    "parameters": size_of(fitted.network),
                     "repeat": repeat,
                     "angle": angle,
-                    "accuracy": accuracy(done.network, seen),
+                    "accuracy": accuracy(fitted.network, rotated),
                 }
 
 
 def invariance(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """What each model still reads when the digits are moved, turned, scaled, blurred, noisy or faint, learned with and
-    without distortions."""
+    """Measure each model on digits that are moved, turned, scaled, blurred, noisy or faint.
+
+    Each model is trained with and without distortions.
+    """
     models: dict[str, Callable[[], nn.Module]] = {"CNN": lambda: cnn(width=20), "MLP": mlp, "linear": linear}
     for augmented, distort in ((False, UNDISTORTED), (True, DISTORTED)):
         for name, make in models.items():
             for repeat in range(params.repeats):
-                done = fit(make, train, draws=params.draws, seed=params.seed + repeat, distort=distort)
+                fitted = fit(make, train, draws=params.draws, seed=params.seed + repeat, distort=distort)
                 for kind, shift in SHIFTS.items():
                     for strength in shift.strengths:
                         images = shift.apply(test.images, strength)
@@ -177,7 +180,7 @@ def invariance(train: Digits, test: Digits, params: ExperimentParams) -> Iterato
                             "repeat": repeat,
                             "change": kind,
                             "strength": strength,
-                            "accuracy": accuracy(done.network, Digits(images=images, labels=test.labels)),
+                            "accuracy": accuracy(fitted.network, Digits(images=images, labels=test.labels)),
                         }
 
 
@@ -194,7 +197,7 @@ EXPERIMENTS: dict[str, Callable[[Digits, Digits, ExperimentParams], Iterator[Row
 def measure(
     name: str, train: Digits, test: Digits, params: ExperimentParams, on_row: Callable[[], None]
 ) -> pd.DataFrame:
-    """The experiment's table; ``on_row`` is called after each row."""
+    """Return the table of the experiment ``name``; ``on_row`` is called after each row."""
     rows = []
     for row in EXPERIMENTS[name](train, test, params):
         rows.append(row)

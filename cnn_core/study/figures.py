@@ -27,12 +27,12 @@ _COLOURS = {
 
 
 def _lines(axes: Axes, table: pd.DataFrame, x: str, y: str, by: str, style: str = "o-", label: str = "{}") -> None:
-    """A line for each value of ``by``: the mean over the repeats, and from the least to the greatest as a shade."""
+    """Draw a line for each value of ``by``: the mean over the repeats, in a band from the lowest to the highest."""
     for name, rows in table.groupby(by, sort=False):
-        found = rows.groupby(x)[y].agg(["mean", "min", "max"])
+        stats = rows.groupby(x)[y].agg(["mean", "min", "max"])
         colour = _COLOURS.get(str(name), "#333333")
-        axes.plot(found.index, found["mean"], style, color=colour, markersize=4, label=label.format(name))
-        axes.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(stats.index, stats["mean"], style, color=colour, markersize=4, label=label.format(name))
+        axes.fill_between(stats.index, stats["min"], stats["max"], color=colour, alpha=0.15, linewidth=0)
 
 
 def _panels(count: int, *, across: int = 3, height: float = 3.4) -> tuple[Figure, Sequence[Axes]]:
@@ -66,14 +66,14 @@ def _depth(table: pd.DataFrame) -> Figure:
 def _dropout(table: pd.DataFrame) -> Figure:
     figure, (axes,) = _panels(1)
     means = table.groupby("kind", sort=False)[["train_accuracy", "accuracy"]].mean()
-    places = np.arange(len(means))
+    positions = np.arange(len(means))
     for column, aside, colour, label in (
-        ("train_accuracy", -0.2, "#cbd5e1", "on what it learned from"),
+        ("train_accuracy", -0.2, "#cbd5e1", "on the training digits"),
         ("accuracy", 0.2, "#1f77b4", "on unseen digits"),
     ):
-        bars = axes.bar(places + aside, means[column], 0.38, color=colour, label=label)
+        bars = axes.bar(positions + aside, means[column], 0.38, color=colour, label=label)
         axes.bar_label(bars, fmt="{:.1%}", fontsize=7, padding=2)
-    axes.set_xticks(places, list(means.index), fontsize=8)
+    axes.set_xticks(positions, list(means.index), fontsize=8)
     axes.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), ylabel="accuracy")
     axes.legend(fontsize=8, loc="upper left", ncols=2)
     return figure
@@ -98,7 +98,7 @@ def _maxout(table: pd.DataFrame) -> Figure:
 def _invariance(table: pd.DataFrame) -> Figure:
     figure, panels = _panels(len(SHIFTS))
     for axes, (change, rows) in zip(panels, table.groupby("change", sort=False), strict=True):
-        for augmented, style, label in ((False, "o-", "{}"), (True, "s--", "{}, learned with distortions")):
+        for augmented, style, label in ((False, "o-", "{}"), (True, "s--", "{}, trained with distortions")):
             _lines(axes, rows[rows["augmented"] == augmented], "strength", "accuracy", "model", style, label)
         axes.set(title=change, xlabel=SHIFTS[str(change)].unit, ylim=(0, 1.02))
         if SHIFTS[str(change)].strengths[0] > SHIFTS[str(change)].strengths[-1]:
@@ -115,7 +115,9 @@ def _series(table: pd.DataFrame) -> Figure:
     left.bar(list(means.index), means["accuracy"], 0.5, color=colours)
     left.set(title="which wave: accuracy", ylim=(0, 1))
     right.bar(list(means.index), means["error_periods"], 0.5, color=colours)
-    right.axhline(means["error_of_the_mean"].iloc[0], color="#6b7280", linestyle="--", label="always saying the mean")
+    right.axhline(
+        means["error_of_the_mean"].iloc[0], color="#6b7280", linestyle="--", label="always predicting the mean"
+    )
     right.set(title="how many periods: mean absolute error")
     right.legend(fontsize=8)
     return figure
@@ -141,7 +143,7 @@ def draw(name: str, table: pd.DataFrame, path: str | Path) -> None:
 
 
 def draw_upsampling(path: str | Path, images: Mapping[str, np.ndarray]) -> None:
-    """Digits in rows by what was done to them: float (N, 1, 28, 28) in 0..1."""
+    """Write a picture of digits, one row for each key of ``images``; the values are float (N, 1, 28, 28) in 0..1."""
     rows = [(255 * each.clip(0, 1)).astype(np.uint8) for each in images.values()]
     captions = [[name] + [""] * (len(row) - 1) for name, row in zip(images, rows, strict=True)]
-    contact_sheet(path, rows, title="Digits given back from their spoilt images", captions=captions, side=72)
+    contact_sheet(path, rows, title="Digits restored from their spoilt images", captions=captions, side=72)

@@ -20,7 +20,7 @@ SIDE, CLASSES = 28, 10
 CPU = torch.device("cpu")
 Activation = Literal["ReLU", "sigmoid", "tanh"]
 _ACTIVATIONS = {"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
-# Small turns, shifts and bends, as a hand would make them.
+# Small turns, shifts and bends, as handwriting has them.
 DISTORTED = GlyphAugmentationParams(
     degrees=12.0, translate=0.08, scale=0.12, shear=8.0, elastic_alpha=1.0, elastic_sigma=4.0, padding="zeros"
 )
@@ -29,7 +29,7 @@ UNDISTORTED = dataclasses.replace(DISTORTED, degrees=0.0, translate=0.0, scale=0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Digits:
-    """``images`` float32 (N, 1, 28, 28) in 0..1; ``labels`` int64 (N,)."""
+    """Digits with their labels: ``images`` float32 (N, 1, 28, 28) in 0..1, ``labels`` int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -50,11 +50,13 @@ def cnn(
     dropout: float = 0.0,
     maxout: int = 1,
 ) -> nn.Sequential:
-    """3 x 3 convolutions of equal width, two pools evenly spread among them, and a linear head on a coarse grid of
-    averages: (N, 1, 28, 28) -> logits (N, 10).
+    """Build a CNN: (N, 1, 28, 28) -> logits (N, 10).
+
+    It has 3 x 3 convolutions of equal width, two max-pools spread evenly among them, and a linear head
+    on the averages over a grid of 3 x 3.
 
     Args:
-        maxout: kernels of which the greatest output is taken, in place of the activation; 1 = none.
+        maxout: how many kernels a unit takes the greatest output of, in place of the activation; 1 = none.
     """
     layers: list[nn.Module] = []
     channels = 1
@@ -74,29 +76,32 @@ def cnn(
 
 
 def mlp(*, width: int = 256, dropout: float = 0.0) -> nn.Sequential:
-    """Two hidden layers in which every unit sees every pixel: (N, 1, 28, 28) -> logits (N, 10)."""
+    """Build an MLP with two hidden layers, the first of which sees every pixel: (N, 1, 28, 28) -> logits (N, 10)."""
     hidden = [nn.Linear(SIDE * SIDE, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width // 2), nn.ReLU()]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width // 2, CLASSES))
 
 
 def linear() -> nn.Sequential:
-    """A matrix product: softmax regression."""
+    """Build softmax regression, one matrix product: (N, 1, 28, 28) -> logits (N, 10)."""
     return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES))
 
 
 def size_of(network: nn.Module) -> int:
-    return sum(each.numel() for each in network.parameters())
+    """Count the parameters of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
-def width_for(parameters: int, make: Callable[[int], nn.Module]) -> int:
-    """The width whose network comes nearest to so many parameters."""
-    return min(range(2, 257), key=lambda width: abs(size_of(make(width)) - parameters))
+def width_for(parameters: int, make: Callable[..., nn.Module]) -> int:
+    """Return the width whose network has a number of parameters nearest to ``parameters``."""
+    return min(range(2, 257), key=lambda width: abs(size_of(make(width=width)) - parameters))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
+class FittedNetwork:
+    """A trained network, its mean training loss in each tenth of the training, and how long that took."""
+
     network: nn.Module
-    losses: list[float]  # mean training loss of each tenth of the way
+    losses: list[float]
     seconds: float
 
 
@@ -110,13 +115,14 @@ def fit(
     batch: int = 64,
     distort: GlyphAugmentationParams = UNDISTORTED,
     prepare: Callable[[Tensor], Tensor] = lambda images: images,
-) -> Trained:
-    """Train a new network by AdamW with a one-cycle schedule: ``draws`` images in all, whatever the size of the set.
+) -> FittedNetwork:
+    """Train a new network by AdamW with a one-cycle schedule.
 
     Args:
-        make: makes the network; its weights follow from the seed.
+        make: builds the network; its weights follow from the seed.
+        draws: the number of images that the network is shown, whatever the size of the set.
         distort: how each batch is distorted when it is drawn.
-        prepare: what is done to the images after that, such as exchanging pixels.
+        prepare: a change of the distorted images, such as a permutation of the pixels.
     """
     torch.manual_seed(mixed_seed(seed, "weights"))
     network = make().train()
@@ -136,18 +142,19 @@ def fit(
         optimizer.step()
         schedule.step()
         sums[10 * step // steps] += loss.item()
-    share = [sum(10 * step // steps == tenth for step in range(steps)) for tenth in range(10)]
-    losses = [total / count for total, count in zip(sums, share, strict=True) if count]
-    return Trained(network=network.eval(), losses=losses, seconds=time.perf_counter() - began)
+    counts = [sum(10 * step // steps == tenth for step in range(steps)) for tenth in range(10)]
+    losses = [total / count for total, count in zip(sums, counts, strict=True) if count]
+    return FittedNetwork(network=network.eval(), losses=losses, seconds=time.perf_counter() - began)
 
 
 @torch.no_grad()
 def probabilities(networks: nn.Module | Sequence[nn.Module], images: Tensor) -> Tensor:
-    """float32 (N, 10), the mean over the networks."""
-    several = [networks] if isinstance(networks, nn.Module) else list(networks)
-    parts = [torch.stack([each.eval()(part).softmax(1) for each in several]).mean(0) for part in images.split(500)]
-    return torch.cat(parts)
+    """Return the classes' probabilities, float32 (N, 10), averaged over the networks."""
+    members = [networks] if isinstance(networks, nn.Module) else list(networks)
+    batches = images.split(500)
+    return torch.cat([torch.stack([each.eval()(batch).softmax(1) for each in members]).mean(0) for batch in batches])
 
 
 def accuracy(networks: nn.Module | Sequence[nn.Module], data: Digits) -> float:
+    """Return the share of the digits that the networks, averaged, classify correctly."""
     return (probabilities(networks, data.images).argmax(1) == data.labels).float().mean().item()

@@ -1,4 +1,4 @@
-"""Changes of an image that leave its meaning: moved, turned, scaled, blurred, noisy, faint; by any strength."""
+"""Changes of an image that keep its meaning: moved, turned, scaled, blurred, noisy or faint, by any strength."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ _CPU = torch.device("cpu")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shift:
-    """``apply(images, strength)``: float32 (N, 1, H, W) in 0..1 -> the same; the first strength changes nothing."""
+    """A change of images.
+
+    Attributes:
+        apply: images float32 (N, 1, H, W) in 0..1 and a strength -> images of the same shape and range.
+        strengths: from the first, which changes nothing, to the strongest.
+        unit: of the strengths, for an axis.
+    """
 
     apply: Callable[[Tensor, float], Tensor]
     strengths: tuple[float, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_the_loop_learns_and_is_repeatable(digits: Digits) -> None:
 
 def test_networks_are_as_large_as_they_are_asked_to_be() -> None:
     for convolutions in (1, 3, 8):
-        width = width_for(8000, lambda wide, deep=convolutions: cnn(width=wide, convolutions=deep))
+        width = width_for(8000, functools.partial(cnn, convolutions=convolutions))
         network = cnn(width=width, convolutions=convolutions)
         assert size_of(network) == pytest.approx(8000, rel=0.2)
         assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network) == convolutions

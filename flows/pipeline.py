@@ -30,12 +30,7 @@ from flows.execution.stages import run_nodes, stage_threads
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import StageNode, find_root
 from flows.repository.leftovers import clear_leftovers, new_run_folder
-from flows.repository.workspace import (
-    has_experiment,
-    safe_name,
-    uncommitted,
-    workspace,
-)
+from flows.repository.workspace import has_experiment, safe_name, uncommitted, workspace
 from flows.ui import notify
 from flows.ui.artifacts import if_it_can_be_shown, publish_summary
 from flows.ui.forms import Override, Recipe, Text, Values

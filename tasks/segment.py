@@ -30,13 +30,7 @@ from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.images.reader import Reader
 from cnn_core.params import load_section
 from cnn_core.segmentation.params import SegmentParams
-from cnn_core.segmentation.prompts.table import (
-    ImagePrompts,
-    PromptTable,
-    check_prompts,
-    prompt_files,
-    write_prompts,
-)
+from cnn_core.segmentation.prompts.table import ImagePrompts, PromptTable, check_prompts, prompt_files, write_prompts
 from cnn_core.segmentation.segments import OBJECT
 from tasks.common.prediction_parts import (
     DROPPED_PROMPTS,

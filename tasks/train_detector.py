@@ -19,13 +19,7 @@ from cnn_core.detection import yolo
 from cnn_core.detection.training.data import content_sha256, open_source
 from cnn_core.detection.training.job import DetectorJob, architecture, max_stride
 from cnn_core.detection.training.params import TrainDetectorParams
-from cnn_core.detection.training.train import (
-    check_start,
-    final_weights,
-    sample_pictures,
-    save_network,
-    train,
-)
+from cnn_core.detection.training.train import check_start, final_weights, sample_pictures, save_network, train
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import MODEL_FILE, is_none, whole_folder
 from cnn_core.model_card.card import DETECTOR

@@ -9,14 +9,7 @@ import pandas as pd
 
 from cnn_core.comparison.bootstrap import DRAWS, BootstrapComparison, bootstrap_comparison, draw_images
 from cnn_core.comparison.promotion import ClassScores
-from cnn_core.detection.evaluation.metrics import (
-    ALL,
-    ANY_AREA,
-    average_precision,
-    evaluate_boxes,
-    mean,
-    weighted_ap50,
-)
+from cnn_core.detection.evaluation.metrics import ALL, ANY_AREA, average_precision, evaluate_boxes, mean, weighted_ap50
 
 MAX_DET = 300  # boxes of a class in an image that count
 

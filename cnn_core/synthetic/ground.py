@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnn_core.synthetic.canvas import (
-    Canvas,
-    Rgb,
-    chance,
-    ground_noise,
-    mix,
-    noise,
-    pick,
-    rgb,
-    ridge,
-)
+from cnn_core.synthetic.canvas import Canvas, Rgb, chance, ground_noise, mix, noise, pick, rgb, ridge
 from cnn_core.synthetic.plants import LEAVES
 
 GROUNDS: tuple[Rgb, ...] = (

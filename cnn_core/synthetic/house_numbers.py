@@ -22,13 +22,7 @@ import cv2
 import numpy as np
 
 from cnn_core.annotations.masks import encode_mask, mask_box
-from cnn_core.annotations.tables import (
-    SCHEMA_VERSION,
-    images_table,
-    objects_table,
-    write_images,
-    write_objects,
-)
+from cnn_core.annotations.tables import SCHEMA_VERSION, images_table, objects_table, write_images, write_objects
 from cnn_core.annotations.yolo_labels import SPLITS, write_yolo
 from cnn_core.data.raw import decode_images, read_manifest, read_raw
 from cnn_core.files import sha256_files, whole_folder, write_json

@@ -11,16 +11,7 @@ import numpy as np
 from cnn_core.params import Params, bounded
 from cnn_core.synthetic.canvas import chance
 from cnn_core.synthetic.clutter import clutter, light
-from cnn_core.synthetic.digits import (
-    LUMA,
-    WIDEST,
-    RowStyle,
-    Stamp,
-    colour_of_luma,
-    digit_colours,
-    lay_row,
-    stamp_row,
-)
+from cnn_core.synthetic.digits import LUMA, WIDEST, RowStyle, Stamp, colour_of_luma, digit_colours, lay_row, stamp_row
 from cnn_core.synthetic.walls import RowPlace, sign, wall
 
 _BLUR_SIDE = 160  # pixels of the side that ``blur`` refers to

@@ -11,18 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_core.synthetic.canvas import (
-    Canvas,
-    Rgb,
-    chance,
-    ground_noise,
-    noise,
-    photograph,
-    pick,
-    rgb,
-    ridge,
-    sky,
-)
+from cnn_core.synthetic.canvas import Canvas, Rgb, chance, ground_noise, noise, photograph, pick, rgb, ridge, sky
 from cnn_core.synthetic.ground import GROUNDS, ROCKS, ground, ice_colours, mountain_range, water
 from cnn_core.synthetic.objects import boat, clutter, house, person, rock
 from cnn_core.synthetic.plants import LEAVES, SPECIES, broadleaf, conifer, grove, palm, trunk

@@ -32,8 +32,9 @@ def affine_elastic(images: Tensor, params: GlyphAugmentationParams, generator: t
     if not any(strengths) or len(images) == 0:
         return images
     count, _, height, width = images.shape
-    off = {"enabled": False}  # in bfloat16 the grid would be a tenth of a pixel off
-    with torch.autocast(images.device.type, **off), torch.autocast(generator.device.type, **off):
+    # Without autocast: in bfloat16 the grid would be a tenth of a pixel off.
+    devices = (images.device.type, generator.device.type)
+    with torch.autocast(devices[0], enabled=False), torch.autocast(devices[1], enabled=False):
         grid = _affine_grid(count, height, width, params, generator)
         grid = grid + _elastic_shifts(count, height, width, params, generator)
         sampled = F.grid_sample(

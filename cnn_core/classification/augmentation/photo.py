@@ -55,8 +55,9 @@ def photo_augment(
         raise ValueError("pca_colour needs the principal colours of the training images")
     if len(images) == 0:
         return images.new_zeros(0, 3, size, size)
-    off = {"enabled": False}  # in bfloat16 the grid would be a tenth of a pixel off
-    with torch.autocast(images.device.type, **off), torch.autocast(generator.device.type, **off):
+    # Without autocast: in bfloat16 the grid would be a tenth of a pixel off.
+    devices = (images.device.type, generator.device.type)
+    with torch.autocast(devices[0], enabled=False), torch.autocast(devices[1], enabled=False):
         draws = torch.rand(16, len(images), generator=generator, device=generator.device).to(images.device)
         normal = torch.randn(len(images), 3, generator=generator, device=generator.device).to(images.device)
         seed = drawn_seed(generator)

@@ -55,7 +55,7 @@ class Classifier:
         self.device = device or torch.device("cpu")
         self.dtype = autocast_dtype(precision, self.device)
         network, self.card = load_model(folder, weights)
-        self._network = network.to(self.device, memory_format=torch.channels_last)
+        self._network = network.to(self.device).to(memory_format=torch.channels_last)
         self._kind, self._size = self.card.preprocessing["views"], self.card.shape[-1]
         self._tta, self._batch = tta, batch
         views(torch.zeros(1, *self.card.shape), self._kind, count=tta, size=self._size)  # raises if there are fewer

@@ -50,7 +50,7 @@ class ClassifierLearner:
         micro_batch: int,
         compiled: bool = False,
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.params, self.device, self.dtype, self.micro_batch = params, device, dtype, micro_batch
         self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)

@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.annotations.coco import from_coco
-from cnn_core.annotations.yolo_labels import (
-    class_names,
-    image_files,
-    label_file,
-    read_data_yaml,
-    write_yolo,
-)
+from cnn_core.annotations.yolo_labels import class_names, image_files, label_file, read_data_yaml, write_yolo
 
 VAL_SHARE = 0.1  # of the images of a COCO JSON that has no second one for validation
 

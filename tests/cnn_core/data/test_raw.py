@@ -12,14 +12,7 @@ import pytest
 
 from cnn_core.data import raw
 from cnn_core.data.augmented import arrays_writer, load_arrays, read_dataset
-from cnn_core.data.raw import (
-    RawRow,
-    decode_images,
-    read_manifest,
-    read_quarantine,
-    read_raw,
-    write_raw,
-)
+from cnn_core.data.raw import RawRow, decode_images, read_manifest, read_quarantine, read_raw, write_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.files import whole_folder
 from cnn_core.images.decoding import encode_png, pixels_sha256

@@ -12,15 +12,7 @@ import yaml
 from cnn_core.annotations.masks import mask_box
 from cnn_core.params import from_mapping
 from cnn_core.synthetic.clutter import light
-from cnn_core.synthetic.digits import (
-    COLOURS,
-    INK,
-    LUMA,
-    colour_of_luma,
-    lay_row,
-    remove_specks,
-    stamp_row,
-)
+from cnn_core.synthetic.digits import COLOURS, INK, LUMA, colour_of_luma, lay_row, remove_specks, stamp_row
 from cnn_core.synthetic.house_numbers import DigitInks, chosen_digits, compose_picture
 from cnn_core.synthetic.picture import ComposeParams, draw_picture
 from cnn_core.synthetic.walls import WALLS

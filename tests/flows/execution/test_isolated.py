@@ -13,13 +13,7 @@ import pytest
 import yaml
 
 from flows.repository.git import git
-from flows.repository.workspace import (
-    safe_name,
-    sources_of_checkout,
-    sweep_workspaces,
-    uncommitted,
-    workspace,
-)
+from flows.repository.workspace import safe_name, sources_of_checkout, sweep_workspaces, uncommitted, workspace
 
 pytestmark = pytest.mark.xdist_group("isolated")
 

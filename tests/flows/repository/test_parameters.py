@@ -8,13 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.repository.parameters import (
-    check_params,
-    parameters_naming,
-    patch_params,
-    recipe_values,
-    recipes,
-)
+from flows.repository.parameters import check_params, parameters_naming, patch_params, recipe_values, recipes
 from tasks.check import faults
 
 pytestmark = pytest.mark.xdist_group("parameters")

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 
+pytestmark = pytest.mark.xdist_group("cli")
+
 COMMANDS = (
     *(["run"], ["fetch"], ["predict"], ["export"], ["compare"], ["summary"], ["retrain"], ["batch"], ["inbox"], ["ui"]),
     *(["champions"], *(["champions", name] for name in ("list", "show", "fetch", "promote", "rollback"))),
@@ -98,7 +100,7 @@ def test_make_writes_the_command_into_the_environment(run: Callable, repository:
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
     (tmp_path / ".venv" / ".ready").touch()
-    done = run("make", "install", cwd=tmp_path)
+    done = run("make", "--no-print-directory", "install", cwd=tmp_path)
     assert ".venv/bin/gridflow" in done.stdout.splitlines()[-1]
     command = tmp_path / ".venv" / "bin" / "gridflow"
     assert command.read_text().splitlines()[0] == f"#!{tmp_path}/.venv/bin/python"

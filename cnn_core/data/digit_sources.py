@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -152,9 +152,10 @@ def _open_idx(files: SourceFiles, name: str, magic: int) -> Iterator[tuple[Binar
     """Open a file after its header, and say how many items the header gives. It is unpacked whatever its name is."""
     where, dimensions = files.at(name), 3 if magic == _IMAGES else 1
     with files.open(name) as packed:
-        buffered = io.BufferedReader(packed)  # type: ignore[type-var]
-        file = gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
-        magic_number, *shape = _bytes(file, 4 + 4 * dimensions, files, name).view(">u4").tolist()  # type: ignore[arg-type]
+        buffered = io.BufferedReader(cast(io.RawIOBase, packed))
+        unpacked = gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
+        file = cast(BinaryIO, unpacked)
+        magic_number, *shape = _bytes(file, 4 + 4 * dimensions, files, name).view(">u4").tolist()
         if magic_number != magic:
             raise ValueError(
                 f"{where} is no idx file of MNIST (it begins with {magic_number:#010x}, not {magic:#010x})"
@@ -165,7 +166,7 @@ def _open_idx(files: SourceFiles, name: str, magic: int) -> Iterator[tuple[Binar
             raise ValueError(f"{where} has a header but no items: get it again")
         if shape[0] * PIXELS > MAX_BYTES:
             raise ValueError(f"{where} claims {shape[0]:,} items, more than a digits set can have: get it again")
-        yield file, shape[0]  # type: ignore[misc]
+        yield file, shape[0]
 
 
 def _bytes(file: BinaryIO, count: int, files: SourceFiles, name: str) -> np.ndarray:

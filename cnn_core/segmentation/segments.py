@@ -47,12 +47,15 @@ class Segments:
     def __len__(self) -> int:
         return len(self.masks)
 
-    def rows(self, prompts: Sequence[Mapping[str, Any]] | None = None) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, prompts: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Yield a row of `annotations.OBJECTS` for each mask, without image_id, but with area, stability, prompt_id.
 
         Args:
-            prompts: for each prompt, the columns that its mask's row takes over: class_id, class_name, perhaps
-                track_id, and perhaps a prompt_id to use instead of the prompt's number.
+            prompts: for each prompt (or each object's number), the columns that its mask's row takes
+                over: class_id, class_name, perhaps track_id, and perhaps a prompt_id to use instead
+                of the prompt's number.
         """
         for index, number in enumerate(map(int, self.prompts)):
             x1, y1, x2, y2 = map(float, self.boxes[index])

@@ -172,7 +172,7 @@ def _rows(tracked: TrackedFrame, about: dict[int, dict[str, Any]]) -> Iterator[d
     if tracked.segments is None:
         return
     columns = {number: values | {"track_id": number, "prompt_id": number} for number, values in about.items()}
-    for row in tracked.segments.rows(columns):  # type: ignore[arg-type]
+    for row in tracked.segments.rows(columns):
         yield {"image_id": tracked.frame.image_id, "file": tracked.frame.file, **row}
 
 

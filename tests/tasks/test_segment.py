@@ -171,7 +171,8 @@ def test_what_is_missing_is_one_sentence(tmp_path, changes, said):
     cv2.imwrite(str(tmp_path / "photos/a.jpg"), photograph(40, 40))
     for name in ("mobile_sam.pt", "detect"):
         (tmp_path / name).mkdir()
-    (tmp_path / "detect/part-00000.parquet").touch()
+    for name in ("mobile_sam.pt/model.pt", "mobile_sam.pt/model.json", "detect/part-00000.parquet"):
+        (tmp_path / name).touch()
     (tmp_path / "far.csv").write_text("image_id,x1,y1,x2,y2\nfar,1,2,3,4\n")
     output = finish(start(tmp_path, **changes), code=1)
     assert output.count("error:") == 1

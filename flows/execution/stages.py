@@ -9,6 +9,7 @@ from prefect import allow_failure
 from prefect.assets import Asset
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 
 from flows.execution.failures import BACK_OFF
 from flows.execution.stage import PipelineRun, StageOutcome, run_stage
@@ -43,7 +44,8 @@ def run_nodes(nodes: Sequence[StageNode], run: PipelineRun) -> None:
             needs: list[Any] = [futures[name] for name in node.upstream if name in futures]
             if any(path.startswith(REPORTS) for path in node.outputs):  # a report says itself what is missing
                 needs = [allow_failure(future) for future in needs]
-            futures[node.name] = task.submit(node, run, wait_for=needs, return_state=False)
+            # Quoted: Prefect would look for futures in what other stages write to at the same time, and break on it.
+            futures[node.name] = task.submit(quote(node), quote(run), wait_for=needs, return_state=False)
         wait(list(futures.values()))
         for name, future in futures.items():
             state, outcome = future.state, run.outcomes.get(name)

@@ -15,7 +15,7 @@ export YOLO_OFFLINE := true
 TWO := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro study ui test test-unit test-all test-slow lint format install clean
+.PHONY: help run repro study ui test test-unit test-all test-slow test-nightly lint format install clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -36,15 +36,18 @@ ui: $(READY) ## Start the Prefect UI and serve the deployments
 	@gridflow ui
 
 test: $(READY) ## The tests: unit, data, model, flows (about ten minutes on 2 cores)
-	@python -m pytest $(TWO) -m "not slow" $(ARGS)
+	@python -m pytest $(TWO) -m "not slow and not nightly" $(ARGS)
 
 test-unit: $(READY) ## The unit part of the tests (about two minutes)
-	@python -m pytest $(TWO) -m "not slow" tests/architecture tests/cnn_core tests/tasks $(ARGS)
+	@python -m pytest $(TWO) -m "not slow and not nightly" tests/architecture tests/cnn_core tests/tasks $(ARGS)
 
 test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs (about half an hour)
-	@python -m pytest $(TWO) -m slow $(ARGS)
+	@python -m pytest $(TWO) -m "slow and not nightly" $(ARGS)
 
-test-all: test test-slow ## All tests
+test-nightly: $(READY) ## The tests that take minutes each; not part of test-all
+	@python -m pytest $(TWO) -m nightly $(ARGS)
+
+test-all: test test-slow ## All tests but the nightly ones
 
 lint: $(READY) ## Check style, format and types
 	@ruff check . && ruff format --check . && mypy

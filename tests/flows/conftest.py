@@ -111,11 +111,11 @@ def checkout(
 ) -> Path:
     """Such a copy, after a ``dvc repro``.
 
-    The slow tests, called alone, let DVC take from its cache the results of the tests before them.
+    The slow and nightly tests, called alone, let DVC take from its cache the results of the tests before them.
     """
     root = make_tiny(tmp_path_factory.mktemp("two") / "doors")
     cache = request.config.cache.mkdir("tiny-recipe")
-    if request.config.option.markexpr != "slow":
+    if not request.config.option.markexpr.startswith(("slow", "nightly")):
         shutil.rmtree(cache)
     run("dvc", "cache", "dir", "--local", str(cache), cwd=root)
     run("dvc", "repro", cwd=root, timeout=1500)

@@ -51,6 +51,7 @@ def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
     assert "segment takes its prompts from detect" in batch("--step", "segment", code=1)
 
 
+@pytest.mark.nightly
 def test_the_champions_detect_segment_and_classify_photographs(
     checkout: Path, tmp_path: Path, run: Callable, server: str
 ) -> None:

@@ -20,7 +20,7 @@ from cnn_core.synthetic.scenes import SCENES, draw_scene
 from tests.helpers.paths import ROOT
 
 KINDS, SIDE = list(SCENES), 48
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def scenes(count, seed):

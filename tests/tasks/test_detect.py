@@ -147,6 +147,7 @@ def _processes(pid: int) -> list[tuple[str, int]]:
         return []
 
 
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     write_detector(tmp_path / "weights.pt", imgsz=32)
     write_photos(tmp_path / "photos", 100, side=32)

@@ -13,7 +13,7 @@ import yaml
 
 from flows.repository.git import git, resolve
 
-pytestmark = [pytest.mark.xdist_group("at_once"), pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.xdist_group("at_once"), pytest.mark.nightly, pytest.mark.timeout(3000)]
 LAST = "evaluate@digits"
 METRICS, ANSWERS = "data/metrics/evaluate-digits.json", "data/predictions/digits-test.parquet"
 

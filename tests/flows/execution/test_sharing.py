@@ -198,7 +198,7 @@ def holders(secret: str, *folders: Path) -> list[str]:
     return [path.name for path in files if secret.encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_s3_with_credentials_that_stay_secret(
     pipeline: Callable, small: Path, remote: Path, run: Callable, repository: Path, server: str, s3: dict[str, str],
     environment: dict[str, str],

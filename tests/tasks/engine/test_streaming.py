@@ -150,7 +150,7 @@ def test_a_streamed_training_ends_like_a_mapped_one(tmp_path):
     assert last[0]["train_loss"] == pytest.approx(last[1]["train_loss"], rel=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_streamed_elastic_training_goes_on_without_a_worker_that_was_killed(tmp_path):
     small_set(tmp_path)
     write_params(tmp_path, epochs=EPOCHS)

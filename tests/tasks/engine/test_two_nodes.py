@@ -133,7 +133,7 @@ def assert_whole(workplace, output):
     assert actual[-1]["val_accuracy"] == pytest.approx(expected[-1]["val_accuracy"], abs=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_elastic_training_goes_on_with_what_is_left_of_the_cluster(workplace, nodes):
     process, before = begin(workplace, nodes, "1-2")
     assert "training on 2 workers" in before
@@ -147,7 +147,7 @@ def test_an_elastic_training_goes_on_with_what_is_left_of_the_cluster(workplace,
     assert_whole(workplace, before + between + after)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_fixed_number_of_workers_waits_for_another_node(workplace, nodes):
     process, before = begin(workplace, nodes, "2")
     nodes.kill(1)

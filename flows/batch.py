@@ -14,8 +14,7 @@ from prefect.states import Completed, Failed
 
 from cnn_core.files import whole_folder, write_json
 from flows.execution.sharing import check_sharing
-from flows.execution.stages import stage_threads
-from flows.execution.worktree_run import StagesFailed, run_stages, save_and_share
+from flows.execution.stages import StagesFailed, run_stages, save_and_share, stage_threads
 from flows.registry.models import champion
 from flows.registry.promotion import fetch
 from flows.repository.git import experiment_of, resolve

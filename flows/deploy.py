@@ -1,7 +1,7 @@
-"""Serve the deployments of prefect.yaml in the Prefect UI, so that a run starts with a click (``gridflow ui``).
+"""Serve the deployments of prefect.yaml (``gridflow ui``): runs are child processes, without a work pool.
 
 A server that already runs (``PREFECT_API_URL``) is used. Otherwise one is started on 127.0.0.1; it is restarted when it
-dies, and ended with this process. No work pool is needed, because runs are child processes of this one.
+dies, and ended with this process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ START_S = 90.0  # the longest wait for a server's start
 
 
 def is_healthy(api_url: str) -> bool:
-    """Whether a Prefect server answers at this API address."""
     try:
         with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
             return answer.status == 200
@@ -42,12 +41,7 @@ def is_healthy(api_url: str) -> bool:
 
 
 def start_server(host: str = HOST, port: int = PORT, *, session: bool = False) -> subprocess.Popen[bytes]:
-    """Start a Prefect server and wait until it answers.
-
-    Args:
-        host: the address to listen at.
-        port: the port to listen at.
-        session: whether the server gets a session of its own.
+    """Start a Prefect server, in a ``session`` of its own or not, and wait until it answers.
 
     Raises:
         RuntimeError: it ended, or did not answer in time.
@@ -76,7 +70,6 @@ class Server:
         threading.Thread(target=self._watch, daemon=True, name="server").start()
 
     def end(self) -> None:
-        """End the server for good."""
         self._ended.set()
         with self._lock:
             self._process.terminate()
@@ -93,12 +86,10 @@ class Server:
 
 
 def read_definition(path: Path = DEFINITION) -> list[dict[str, Any]]:
-    """Read the deployments of prefect.yaml, the file of `prefect deploy`."""
     return yaml.safe_load(path.read_text())["deployments"]
 
 
 def without_work_pool(definition: dict[str, Any]) -> RunnerDeployment:
-    """Make a deployment that is served by this process, without a work pool."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.flows import EntrypointType
     from prefect.schedules import Cron
@@ -116,10 +107,7 @@ def without_work_pool(definition: dict[str, Any]) -> RunnerDeployment:
 
 
 def serve_deployments(port: int = PORT) -> None:
-    """Start a server where none answers, and serve the deployments until interrupted.
-
-    Args:
-        port: of the server that is started.
+    """Start a server at ``port`` where none answers, and serve the deployments until interrupted.
 
     Raises:
         RuntimeError: the server did not start.

@@ -1,7 +1,4 @@
-"""The pipeline flow: the graph of ``dvc.yaml``, each stage one task run.
-
-``python -m flows.pipeline`` is ``gridflow run`` by another name.
-"""
+"""The pipeline flow: the graph of ``dvc.yaml``, each stage one task run."""
 
 import os
 import sys
@@ -24,9 +21,9 @@ from prefect.states import Completed, Failed
 
 from flows.execution.messages import counts, summary, what_failed
 from flows.execution.prepare import RunRequest, prepare, prepare_workspace
-from flows.execution.sharing import check_sharing, pull, share
+from flows.execution.sharing import check_sharing, share
 from flows.execution.stage import PipelineRun, nothing_to_do
-from flows.execution.stages import run_nodes, stage_threads
+from flows.execution.stages import run_in_worktree, run_nodes, stage_threads
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import StageNode, find_root
 from flows.repository.leftovers import clear_leftovers, new_run_folder
@@ -38,8 +35,7 @@ from flows.ui.lineage import publish_lineage
 from flows.ui.server import check_server
 from tasks.engine.runtime import load_runtime
 
-# The stages that `run_pipeline` has prepared in this process, before Prefect starts. They are no parameter of the flow,
-# because Prefect stores and shows its parameters.
+# What `run_pipeline` has prepared; no parameter of the flow, because Prefect stores and shows parameters.
 _PREPARED: ContextVar[list[StageNode] | None] = ContextVar("prepared", default=None)
 SHOWN_FILES = 5  # uncommitted files that a message names
 
@@ -90,7 +86,6 @@ def pipeline(
 
 
 def _run_isolated(root: Path, request: RunRequest, *, revision: str | None, name: str | None) -> State[str]:
-    """Run in a worktree of the checkout ``root``, and save the results as a DVC experiment."""
     logger = get_run_logger()
     if name and has_experiment(root, resolve(root, revision or "HEAD"), safe_name(name)):
         raise ValueError(f"there is an experiment {name} already: choose another name or `dvc exp remove {name}` first")
@@ -101,10 +96,7 @@ def _run_isolated(root: Path, request: RunRequest, *, revision: str | None, name
         if not revision and (changed := uncommitted(root)):
             names = ", ".join(changed[:SHOWN_FILES]) + (" …" if len(changed) > SHOWN_FILES else "")
             logger.info("only what is committed runs here; these %d files are not: %s", len(changed), names)
-        pull(worktree.root, request.stages)
-        nodes = prepare_workspace(worktree, request, say=logger.info)
-        run = PipelineRun(root=worktree.root, folder=new_run_folder(root), isolated=True)
-        run_nodes(nodes, run)
+        nodes, run = run_in_worktree(worktree, request)
         if what_failed(nodes, run):
             return _end(run, nodes)
         commit = worktree.save(name, [node.name for node in nodes])
@@ -139,14 +131,7 @@ def run_pipeline(
     name: str | None = None,
     check_only: bool = False,
 ) -> int:
-    """Run the pipeline for a person at a terminal, or only check what can be checked before a run.
-
-    Args:
-        request: what to run, and with which parameters.
-        isolated: as in `pipeline`.
-        revision: as in `pipeline`.
-        name: as in `pipeline`.
-        check_only: check parameters and inputs, run nothing.
+    """Run the pipeline for a person at a terminal, or with ``check_only`` check what can be checked before a run.
 
     Returns:
         The exit code: 0 when every stage is done, 1 when not, 130 after an interruption.
@@ -171,10 +156,11 @@ def run_pipeline(
             return 0
     check_server()
     signal.signal(signal.SIGTERM, _interrupt)
-    options = {"isolated": isolated, "revision": revision, "name": name}
     token = _PREPARED.set(nodes)
     try:
-        state = pipeline(**dataclasses.asdict(request), **options, return_state=True)
+        state = pipeline(
+            **dataclasses.asdict(request), isolated=isolated, revision=revision, name=name, return_state=True
+        )
     except KeyboardInterrupt:
         print("\ninterrupted: every process was ended. Run the same command again to go on.", file=sys.stderr)
         return 130

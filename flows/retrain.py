@@ -16,8 +16,7 @@ from pydantic import Field
 
 from cnn_core.comparison.promotion import PromotionRule
 from flows.execution.sharing import check_sharing
-from flows.execution.stages import stage_threads
-from flows.execution.worktree_run import StagesFailed
+from flows.execution.stages import StagesFailed, stage_threads
 from flows.registry.challenge import Challenge, ChallengeOutcome, run_challenge
 from flows.registry.fingerprint import chosen_source, fingerprint, former_outcome, remember
 from flows.registry.inbox import DriftPolicy, take_in

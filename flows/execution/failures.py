@@ -33,9 +33,9 @@ def kind_of_failure(folder: Path, returncode: int, last_lines: Sequence[str]) ->
     """The kind of a stage's failure (user, transient, oom or bug), and a sentence for a person.
 
     Args:
-        folder: the folder in which the stage left ``failure.json``, if it could.
-        returncode: the exit code of DVC, not of the stage; negative when a signal ended DVC.
-        last_lines: the last lines that DVC and the stage printed.
+        folder: where the stage left ``failure.json``, if it could.
+        returncode: of DVC, not of the stage; negative when a signal ended DVC.
+        last_lines: printed by DVC and the stage.
     """
     try:
         failure = json.loads((folder / "failure.json").read_text())
@@ -56,15 +56,9 @@ def kind_of_failure(folder: Path, returncode: int, last_lines: Sequence[str]) ->
 
 
 def smaller_batch(root: Path, node: StageNode, last: int | None) -> int | None:
-    """Half the micro-batch of a stage that ran out of memory.
+    """Half the micro-batch of a stage that ran out of memory, or half of ``last``, which this function chose before.
 
-    Args:
-        root: the root of the run, whose params.yaml and runtime.yaml count.
-        node: the stage.
-        last: the micro-batch that this function chose for the attempt that failed; None if it chose none.
-
-    Returns:
-        None where runtime.yaml forbids a smaller batch, or where the batch is 1 already.
+    None where runtime.yaml forbids a smaller batch, or where the batch is 1 already.
     """
     try:
         runtime = load_runtime(root / "runtime.yaml")
@@ -77,7 +71,6 @@ def smaller_batch(root: Path, node: StageNode, last: int | None) -> int | None:
 
 
 def _signal_number(line: str) -> int:
-    """The number of the signal that ended the stage, by a line of DVC; 0 if the line does not say so."""
     match = SIGNALLED.search(line)
     return int(match[1] or int(f"1{match[2]}") - 128) if match else 0
 

@@ -17,13 +17,11 @@ SHOWN_FILES = 3  # of an output folder
 
 
 def counts(run: PipelineRun) -> str:
-    """How many stages ran, and how many were up to date."""
     cached = sum(outcome.cached for outcome in run.outcomes.values())
     return f"{len(run.outcomes) - cached} stages ran, {cached} were up to date"
 
 
 def failures(run: PipelineRun) -> list[str]:
-    """One sentence for each stage that failed."""
     return [
         f"{name} failed ({outcome.kind}): {outcome.message}" for name, outcome in run.outcomes.items() if outcome.kind
     ]
@@ -38,13 +36,7 @@ def what_failed(nodes: Sequence[StageNode], run: PipelineRun) -> str:
 
 
 def summary(nodes: Sequence[StageNode], run: PipelineRun, experiment: str | None = None) -> str:
-    """A table of the stages, and where the results are.
-
-    Args:
-        nodes: the stages of the run.
-        run: how they ended.
-        experiment: the name under which an isolated run's results were saved; None: they are in the checkout.
-    """
+    """A table of the stages, and where the results are: the checkout, or a saved ``experiment``."""
     width = max([24, *(len(node.name) + 2 for node in nodes)])
     lines = ["", f"{'stage':<{width}}{'state':<14}{'seconds':>8}"]
     for node in nodes:
@@ -87,7 +79,6 @@ def _files(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
 
 
 def _accuracies(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
-    """The accuracy of each model that a stage has measured."""
     for node in nodes:
         for output in node.metrics:
             metrics = json.loads((root / output).read_text()) if (root / output).exists() else {}
@@ -96,7 +87,6 @@ def _accuracies(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
 
 
 def missing(root: Path, stage: str, path: str) -> str:
-    """Say that an input of a stage does not exist, and what to do."""
     keys = parameters_naming(root, path)
     parameter = f" (the parameter {keys[0]})" if keys else ""
     if path == "none":  # DVC needs a path to depend on, also for a start from random weights
@@ -122,7 +112,6 @@ def missing(root: Path, stage: str, path: str) -> str:
 
 
 def foreign(root: Path, stage: str, path: str) -> str:
-    """Say that a person's files are where a stage would write, and what to do."""
     keys = parameters_naming(root, path)
     rename = f" and name that folder with `--set {keys[0]}=PATH`" if keys else ""
     return (

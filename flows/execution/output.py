@@ -1,4 +1,4 @@
-"""Follow a stage's process: its lines go to the log, its events to the log and to a progress artifact."""
+"""Follow a stage's process: lines go to the log, events to the log and to a progress artifact."""
 
 from __future__ import annotations
 
@@ -77,8 +77,6 @@ def _lines(process: Popen[str]) -> Iterator[str | None]:
 
 
 class _Progress:
-    """Reads a stage's events as they come, and shows the newest progress."""
-
     def __init__(self, path: Path, node: StageNode) -> None:
         self._path, self._node = path, node
         self._position = 0  # in the file of events, in bytes

@@ -15,8 +15,6 @@ from flows.repository.workspace import Workspace, sources_of_checkout
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What a run is asked to do."""
-
     stages: tuple[str, ...] = ()  # names from dvc.yaml, with all that they need; empty: the default run
     recipe: str | None = None  # a set of parameters from recipes/, written to params.yaml first
     overrides: tuple[str, ...] = ()  # such as train.digits.epochs=3, written over the recipe's
@@ -24,11 +22,6 @@ class RunRequest:
 
 def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = print) -> list[StageNode]:
     """Patch the checkout's parameters, read the graph, and check all that can be known before the first stage.
-
-    Args:
-        root: the checkout.
-        request: what the run is asked to do.
-        say: called with each sentence for a person.
 
     Returns:
         The stages of the run, upstream first.

@@ -26,7 +26,6 @@ class Slots:
 
     @contextmanager
     def take(self, weight: int) -> Iterator[None]:
-        """Wait until ``weight`` slots are free (at most all that exist), and hold them."""
         weight = min(weight, self._capacity)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= weight)
@@ -40,15 +39,13 @@ class Slots:
 
 
 class ProcessGroups:
-    """The process groups that one flow run has started, and which end with it."""
-
     def __init__(self) -> None:
         self._running: dict[int, subprocess.Popen[str]] = {}
         self._lock = threading.Lock()
         self.ended = False
 
     def start(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
-        """Start ``command`` as the leader of a new session. Its standard output and error come as one text stream.
+        """Start the leader of a new session, with standard output and error in one text stream.
 
         Raises:
             InterruptedError: the run is ending, so nothing is started any more.
@@ -71,7 +68,7 @@ class ProcessGroups:
         return process
 
     def forget(self, process: subprocess.Popen[str]) -> None:
-        """Leave a process alone when all end, because it has ended."""
+        """Take out a process that has ended."""
         with self._lock:
             self._running.pop(process.pid, None)
 

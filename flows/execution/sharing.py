@@ -48,10 +48,7 @@ INCOMPLETE = {
 
 
 def check_sharing(root: Path) -> None:
-    """Check before the first stage that the run can be shared as runtime.yaml says.
-
-    Args:
-        root: the user's checkout, whose remotes count.
+    """Check before the first stage that the run can be shared as runtime.yaml says, by the checkout's remotes.
 
     Raises:
         ValueError: there is no remote of a name, or the Secret block is missing or holds something else.
@@ -139,13 +136,11 @@ def _send(runtime: Runtime, root: Path, nodes: Sequence[StageNode], experiment: 
 
 
 def _transfer(what: str, command: Sequence[str], root: Path) -> str:
-    """Run a transfer as a task; the reason why it failed, or an empty text."""
     state = transfer(what, command, root, return_state=True)
     return "" if state.is_completed() else re.sub(r"^(user|transient): ", "", state.message or "it failed")
 
 
 def _targets(root: Path, nodes: Sequence[StageNode]) -> list[str]:
-    """The names of the stages, and DVC's pointers of the sources that they read."""
     pointers = {f"{path}.dvc" for node in nodes for path in node.inputs}
     return [*(node.name for node in nodes), *sorted(path for path in pointers if (root / path).is_file())]
 

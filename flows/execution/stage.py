@@ -29,8 +29,6 @@ RESTORE_TIMEOUT_S = 600
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutcome:
-    """How a stage ended."""
-
     cached: bool = False  # the stage did not run
     restored: bool = False  # its outputs came from DVC's cache and replaced others
     seconds: float = 0.0
@@ -40,8 +38,6 @@ class StageOutcome:
 
 @dataclass(kw_only=True)
 class PipelineRun:
-    """What the stages of one flow run share."""
-
     root: Path
     folder: Path  # events, failures and logs of this run, in a folder for each stage
     isolated: bool = False  # the root is a worktree, which is removed with the run
@@ -53,7 +49,6 @@ class PipelineRun:
 
 
 def nothing_to_do(nodes: Sequence[StageNode], root: Path) -> PipelineRun:
-    """A run whose stages are all up to date."""
     outcomes = {node.name: StageOutcome(cached=True) for node in nodes}
     return PipelineRun(root=root, folder=root / ".gridflow" / "runs", outcomes=outcomes)
 

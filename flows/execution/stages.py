@@ -1,27 +1,33 @@
-"""Submit the stages of a graph as Prefect tasks, and wait for them."""
+"""Run the stages of a graph as Prefect tasks, in the checkout or in a worktree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import allow_failure
+from prefect import allow_failure, get_run_logger
 from prefect.assets import Asset
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from flows.execution.failures import BACK_OFF
+from flows.execution.messages import what_failed
+from flows.execution.prepare import RunRequest, prepare_workspace
+from flows.execution.sharing import pull, share
 from flows.execution.stage import PipelineRun, StageOutcome, run_stage
+from flows.repository.git import experiment_of
 from flows.repository.graph import StageNode
-from flows.ui.lineage import assets_of, sources_of
+from flows.repository.leftovers import new_run_folder
+from flows.repository.workspace import Workspace
+from flows.ui.artifacts import if_it_can_be_shown
+from flows.ui.lineage import assets_of, publish_lineage, sources_of
 
 REPORTS = "data/reports/"
 MAX_STAGES = 256  # threads that may wait at the same time: more than a graph has stages
 
 
 def stage_threads() -> TaskRunner[Any]:
-    """The task runner of a flow that runs stages."""
     return ThreadPoolTaskRunner(max_workers=MAX_STAGES)
 
 
@@ -54,3 +60,49 @@ def run_nodes(nodes: Sequence[StageNode], run: PipelineRun) -> None:
                 run.outcomes[name] = StageOutcome(kind="bug", message=message)
     finally:  # cancelled, interrupted or broken
         run.groups.end_all()
+
+
+class StagesFailed(Exception):  # noqa: N818 - what happened, in the words of a message
+    """One or more stages failed; the message has a sentence for each."""
+
+
+def run_in_worktree(worktree: Workspace, request: RunRequest) -> tuple[list[StageNode], PipelineRun]:
+    """Bring stages and all that they need up to date in a worktree; the stages, upstream first, and how they ended.
+
+    Raises:
+        ValueError: a stage, a parameter or an input is not what it has to be; nothing has run.
+    """
+    pull(worktree.root, request.stages)
+    nodes = prepare_workspace(worktree, request, say=get_run_logger().info)
+    run = PipelineRun(root=worktree.root, folder=new_run_folder(worktree.checkout), isolated=True)
+    run_nodes(nodes, run)
+    return nodes, run
+
+
+def run_stages(
+    worktree: Workspace, stages: Sequence[str], recipe: str | None, overrides: Sequence[str]
+) -> list[StageNode]:
+    """As `run_in_worktree`, for a flow that goes on with the results.
+
+    Raises:
+        StagesFailed: a stage failed.
+        ValueError: as `run_in_worktree`.
+    """
+    request = RunRequest(stages=tuple(stages), recipe=recipe, overrides=tuple(overrides))
+    nodes, run = run_in_worktree(worktree, request)
+    if sentence := what_failed(nodes, run):
+        raise StagesFailed(sentence)
+    with if_it_can_be_shown("the lineage"):
+        publish_lineage(nodes, worktree.root)
+    return nodes
+
+
+def save_and_share(worktree: Workspace, name: str, nodes: Sequence[StageNode]) -> str:
+    """Save the stages' results as a DVC experiment, and send it to the remotes that runtime.yaml names.
+
+    A transfer that fails is a warning: the experiment is kept here. Returns its commit.
+    """
+    commit = worktree.save(name, [node.name for node in nodes])
+    if warning := share(worktree.root, nodes, experiment_of(worktree.checkout, commit)):
+        get_run_logger().warning(warning)
+    return commit

@@ -11,7 +11,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from cnn_core.comparison.promotion import Decision, PromotionRule
-from flows.execution.worktree_run import run_stages, save_and_share
+from flows.execution.stages import run_stages, save_and_share
 from flows.registry.data_versions import data_grown_from, data_version, lay_out
 from flows.registry.models import Model, champion, history
 from flows.registry.promotion import fetch

@@ -16,13 +16,7 @@ EXPERIMENT_TRASH = ".dvc/tmp"  # `dvc exp save` commits a file of its own there
 
 
 def git(root: Path, *command: str, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run ``git -C root command``, and return what it prints, without the last line end.
-
-    Args:
-        root: a checkout or worktree.
-        command: the words of the command.
-        text: the standard input.
-        env: more variables of the environment.
+    """Run ``git -C root command`` with ``text`` as its input; what it prints, without the last line end.
 
     Raises:
         ValueError: git refused; the message has its reason.
@@ -71,14 +65,9 @@ def commit_tree(root: Path, tree: str, parents: Sequence[str], message: str) -> 
 
 
 def tree_of(root: Path, commit: str) -> str:
-    """The tree of a commit, without the file that `dvc exp save` adds for itself.
-
-    The removal is forced, because a later `dvc exp save` may have left other content of that file in the checkout. The
-    checkout's file stays.
-    """
-    return _index_tree(
-        root, commit, ["rm", "-r", "-q", "--force", "--cached", "--ignore-unmatch", "--", EXPERIMENT_TRASH]
-    )
+    """The tree of a commit, without the file that `dvc exp save` adds for itself. The checkout's file stays."""
+    # forced, because a later `dvc exp save` may have left other content in the checkout
+    return _index_tree(root, commit, ["rm", "-rq", "--force", "--cached", "--ignore-unmatch", "--", EXPERIMENT_TRASH])
 
 
 def working_tree(root: Path) -> str:

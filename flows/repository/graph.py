@@ -37,7 +37,7 @@ class StageNode:
 
     @property
     def slug(self) -> str:
-        """The name in small letters, digits and dashes, for Prefect's artifact keys and for folders."""
+        """The name in small letters, digits and dashes: for artifact keys and folders."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
 
     @property
@@ -64,8 +64,7 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[StageNode]:
 
     Args:
         root: the checkout or worktree.
-        targets: names of stages (``train@digits``), or of a foreach (``train``) for all of its stages; empty: every
-            stage of ``dvc.yaml``.
+        targets: stages (``train@digits``) or a foreach (``train``); empty: every stage of ``dvc.yaml``.
 
     Raises:
         ValueError: a target is unknown, or ``dvc.yaml`` or ``params.yaml`` cannot be read.
@@ -166,7 +165,6 @@ def _reason(stage: Stage) -> str:
 
 
 def _sentence(error: BaseException) -> str:
-    """An error and its causes in one line."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:

@@ -14,7 +14,7 @@ from tasks.engine.runtime import main_checkout
 
 
 def outputs(root: Path, commit: str) -> dict[str, str]:
-    """The outputs in the dvc.lock of a commit: path -> MD5.
+    """The outputs in a commit's dvc.lock: path -> MD5.
 
     Raises:
         ValueError: the commit has none.

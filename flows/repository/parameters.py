@@ -22,12 +22,6 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
 
     Changed sections are checked before the new file replaces the old one, so a bad value changes nothing.
 
-    Args:
-        root: the checkout or worktree.
-        recipe: the name of a recipe, or None.
-        overrides: each ``key=value``.
-        check: whether changed sections are checked.
-
     Returns:
         One line for each value that changed: ``train.digits.epochs: 16 -> 3``.
 
@@ -54,19 +48,13 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
 
 
 def changed_sections(changes: Iterable[str]) -> set[str]:
-    """The sections (stages) in which `patch_params` has changed something, by the lines that it returned."""
     return {change.partition(".")[0] for change in changes}
 
 
 def check_params(root: Path, params: Path | None = None, sections: Collection[str] = ()) -> None:
-    """Check sections of the parameters against their stages' dataclasses.
+    """Check sections (default: all) of ``params`` (default: params.yaml) against their stages' dataclasses.
 
     The check runs in a process of its own, because flows must not import torch.
-
-    Args:
-        root: the checkout or worktree, whose code judges.
-        params: the file of parameters; None: ``params.yaml``.
-        sections: the sections to check; empty: every one.
 
     Raises:
         ValueError: a key is unknown or missing, or a value is not allowed. The message lists every fault.
@@ -91,7 +79,6 @@ def text_parameters(root: Path) -> dict[str, str]:
 
 
 def recipes(root: Path) -> list[str]:
-    """The names of the recipes, sorted."""
     return sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
 
 
@@ -130,7 +117,6 @@ def _checked(override: str, values: Mapping[str, Any]) -> str:
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, by full key."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))

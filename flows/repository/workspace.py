@@ -45,16 +45,14 @@ class Workspace:
     lent_lock: bool  # dvc.lock is a copy of the checkout's, uncommitted one: it only says what DVC's cache has
 
     def save(self, name: str | None = None, stages: Sequence[str] | None = None) -> str:
-        """Save the worktree as a DVC experiment of its commit.
+        """Save the worktree as ``dvc exp save`` does: a commit under ``refs/exps``.
 
-        The result is that of ``dvc exp save``: a commit under ``refs/exps``. That command itself notes its progress in
-        references that all worktrees share, so two at once, or one beside a ``dvc exp run``, spoil each other. This
+        That command notes its progress in references that all worktrees share, so two at once spoil each other. This
         method writes one reference, at once or not at all.
 
         Args:
-            name: the experiment's name; None: the worktree's. It gets ``-2`` and so on where the commit has an
-                experiment of that name.
-            stages: the stages of the run. What the checkout's uncommitted dvc.lock says of others is no result of it.
+            name: of the experiment (default: the worktree's); it gets ``-2`` and so on where the commit has one.
+            stages: of the run. What the checkout's uncommitted dvc.lock says of others is no result of it.
 
         Returns:
             The experiment's commit.
@@ -126,7 +124,6 @@ def sweep_workspaces(root: Path) -> list[str]:
 
 
 def dvc_remotes(checkout: Path) -> set[str]:
-    """The names of the DVC remotes of ``checkout``, from its settings: `dvc remote list` breaks long lines."""
     return set(Config(str(checkout / ".dvc"), validate=False)["remote"])
 
 
@@ -171,12 +168,10 @@ def uncommitted(root: Path) -> list[str]:
 
 
 def experiment_ref(rev: str, name: str) -> str:
-    """The git reference of the experiment ``name`` of the commit ``rev``."""
     return str(ExpRefInfo(rev, name))
 
 
 def has_experiment(root: Path, rev: str, name: str) -> bool:
-    """Whether the commit has an experiment of that name."""
     return bool(git(root, "for-each-ref", experiment_ref(rev, name)))
 
 
@@ -220,7 +215,6 @@ def _lend_lock(root: Path, worktree: Path) -> bool:
 
 
 def _keep_stages(lock: Path, stages: Sequence[str]) -> None:
-    """Drop the entries of other stages from a dvc.lock."""
     content = read_yaml(lock)
     content["stages"] = {name: entry for name, entry in content["stages"].items() if name in stages}
     lock.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -28,7 +28,6 @@ def if_it_can_be_shown(what: str) -> Iterator[None]:
 
 
 def publish_results(node: StageNode, root: Path) -> None:
-    """Publish the stage's metrics as a table and its plots as pictures."""
     for path in node.metrics:
         metrics = json.loads((root / path).read_text())
         rows = [{"metric": key, "value": value} for key, value in metrics.items() if not isinstance(value, dict | list)]
@@ -39,10 +38,7 @@ def publish_results(node: StageNode, root: Path) -> None:
 
 
 def picture(path: Path) -> str:
-    """Write a picture as Markdown, made smaller where it is large.
-
-    The text is empty where there is no picture or it stays too large.
-    """
+    """Write a picture as Markdown, made smaller where it is large; empty where there is none or it stays too large."""
     if not path.is_file():
         return ""
     kind, data = "png", path.read_bytes()
@@ -54,12 +50,7 @@ def picture(path: Path) -> str:
 
 
 def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
-    """Publish the summary of a run: the report in short, and how the stages went.
-
-    Args:
-        text: how the stages went.
-        experiment: the run's experiment, if it is one.
-    """
+    """Publish the report in short and ``text``, which says how the stages went."""
     reports = [path for node in nodes for path in node.outputs if path.startswith("data/reports")]
     apply = f"`dvc exp apply {experiment}` brings it into the checkout: " if experiment else ""
     places = [f"- report: {apply}`{root / path}`" for path in reports if experiment or (root / path).exists()]

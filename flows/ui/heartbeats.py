@@ -1,10 +1,7 @@
 """Crash the runs whose process died with its worker or its machine, so that they hold no slot.
 
-A flow sends heartbeats while it runs. An automation of the server crashes a run of this project's
-deployments that has missed some. ``make ui`` sets the automation up; for a server of your own
-``python -m flows.ui.heartbeats`` does (with ``PREFECT_API_URL``). By prefect.yaml the runs of workers
-send heartbeats as often as it expects. Other runs, such as those of the command line, send fewer and
-are left alone.
+An automation of the server crashes a run of this project's deployments that has missed some
+heartbeats. ``make ui`` sets it up; for a server of your own ``python -m flows.ui.heartbeats`` does.
 """
 
 from __future__ import annotations
@@ -17,10 +14,7 @@ NAME = "Gridflow: runs without a heartbeat have crashed"
 TAG = "gridflow"  # of every deployment
 EVERY_S = 30  # the least that Prefect allows
 MISSED = 3  # a busy machine may be late with one
-MESSAGE = (
-    "The run's process sends no heartbeat any more: it was killed, or its machine is gone. The next run goes on from "
-    "there."
-)
+MESSAGE = "The run's process sends no heartbeat: it or its machine is gone. The next run goes on from there."
 VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 
 

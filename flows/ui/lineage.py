@@ -1,8 +1,7 @@
 """Where data and models come from: a stage's outputs as Prefect assets, with their MD5s and inputs.
 
-Prefect's own server keeps assets as events and shows no graph of them (its Cloud does). So a run
-has the artifact ``lineage`` as well: a table of all outputs, whether the run made them or they were
-fresh.
+Prefect's own server shows no graph of assets (its Cloud does), so a run has the artifact ``lineage`` as
+well: a table of all outputs.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._~/@+-]+")
 
 
 def assets_of(node: StageNode, root: Path) -> list[Asset]:
-    """List the data and models that a stage makes."""
     return [
         Asset(key=key_of(path), properties=AssetProperties(name=path, description=node.description or node.name))
         for path in node.outputs
@@ -35,23 +33,17 @@ def assets_of(node: StageNode, root: Path) -> list[Asset]:
 
 
 def sources_of(node: StageNode) -> list[Asset]:
-    """List a stage's inputs that no stage makes: sources and weights, not code.
-
-    The other inputs follow from the graph.
-    """
+    """List a stage's sources and weights; its other inputs follow from the graph."""
     return [Asset(key=key_of(path)) for path in node.inputs if Path(path).suffix != ".py"]
 
 
 def key_of(path: str) -> str:
-    """Give the asset's key, which is the same in every worktree: the asset has one history."""
+    """The asset's key, which is the same in every worktree."""
     return f"dvc://gridflow/{NOT_IN_KEYS.sub('-', path.lstrip('/'))}"
 
 
 def describe_assets(node: StageNode, root: Path) -> None:
-    """Add to each asset its MD5, and the files, parameters and commit that it is made of.
-
-    Call it within the stage's task.
-    """
+    """Within the stage's task: add to each asset its MD5, and what it is made of."""
     context, entry = AssetContext.get(), lock_entry(node, root)
     keys = {asset.key for asset in context.downstream_assets} if context else set()
     for out in entry.get("outs", []):
@@ -87,7 +79,6 @@ def lock_entry(node: StageNode, root: Path) -> dict[str, Any]:
 
 
 def _path(node: StageNode, path: str) -> str:
-    """Make a path of dvc.lock, which is relative to the pipeline's file, relative to the root."""
     return os.path.normpath(Path(node.name.rpartition(":")[0]).parent / path)
 
 

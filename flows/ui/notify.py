@@ -1,8 +1,6 @@
-"""Notify people outside the UI of a failure or a promotion, by the webhook in ``GRIDFLOW_WEBHOOK``.
+"""Notify people outside the UI by the webhook in ``GRIDFLOW_WEBHOOK``, whose address may hold a secret.
 
-Without that variable nothing is sent. The webhook's address may hold a secret: it stands in the
-environment alone and in no log. The body is JSON with ``text``, as Slack, Mattermost and Google
-Chat take it, and the same in fields.
+The body is JSON with ``text``, as Slack, Mattermost and Google Chat take it, and the same in fields.
 """
 
 import json
@@ -28,7 +26,6 @@ def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
 
 
 def promoted(model: str, version: str, commit: str, reason: str) -> None:
-    """Post that a model has a new champion."""
     post(
         "gridflow.champion.promoted", f"{model} {version} is the champion. {reason}", model=model, version=version,
         commit=commit, reason=reason
@@ -36,13 +33,7 @@ def promoted(model: str, version: str, commit: str, reason: str) -> None:
 
 
 def post(event: str, text: str, **fields: Any) -> bool:
-    """Post a notification.
-
-    One that cannot be delivered is a warning, because the run is what counts.
-
-    Returns:
-        whether it was delivered.
-    """
+    """Post a notification; whether it was delivered. If not, that is a warning, because the run is what counts."""
     address = os.environ.get("GRIDFLOW_WEBHOOK", "")
     if not address:
         return False

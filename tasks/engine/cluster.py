@@ -1,8 +1,4 @@
-"""Ray for a stage: either one that the stage starts and ends, or a running cluster.
-
-It is quiet, bounded and without telemetry, and its workers run the code of this checkout. The nodes
-of a running cluster are checked for access to the folders that they must share.
-"""
+"""Ray for a stage: one that the stage starts and ends, or a running cluster, whose nodes share folders."""
 
 from __future__ import annotations
 
@@ -25,23 +21,20 @@ STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
 WAIT_FOR_NODES_S = 600  # until a cluster has the cores for the fewest workers (again)
 ANSWER_S = 60  # a node that does not answer for this long is lost
 
-# No telemetry, no log lines, no watcher of what cannot happen here. Ray reads these when it is
-# imported or started.
+# Ray reads these when it is imported or started.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # its default makes every fit 3 s longer
-    # For a worker that lives but does not answer (default: 10 minutes).
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",  # of one that lives but does not answer (default: 10 minutes)
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # By default Ray lowers its workers' priority by 15: any other process would go first.
-    "RAY_worker_niceness": "0",
+    "RAY_worker_niceness": "0",  # its default is 15: any other process would go first
     **THREADS,
     **ALLOCATOR,
 }
@@ -71,8 +64,7 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
                 "transient",
             ) from None
     else:
-        # A folder of its own, as stages run side by side; short, as the paths of its sockets may
-        # have 107 characters.
+        # A folder of its own, as stages run side by side; short, for the paths of its sockets (107 characters).
         temporary = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="gridflow-", dir=temporary if len(temporary) < 40 else "/tmp")
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -95,7 +87,6 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
 
 
 def node_cores() -> list[int]:
-    """Return the cores of each living node that has any."""
     import ray
 
     return [int(n["Resources"]["CPU"]) for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= 1]
@@ -124,8 +115,7 @@ def wait_for_room(runtime: Runtime, cpus: int) -> None:
 def check_shared(state: str, data: str | Path) -> None:
     """Check that every node of a running cluster sees the state folder (or URI) and the data.
 
-    The driver writes a token into the state folder and each node reads it, so a node's own folder
-    at the same path does not pass.
+    Each node reads a token in the state folder, so a node's own folder at the same path does not pass.
 
     Raises:
         StageError: a node does not see one of them (user), or does not answer (transient).
@@ -156,11 +146,7 @@ def check_shared(state: str, data: str | Path) -> None:
 
 
 def judge_shared(answers: Mapping[str, tuple[bool, bool]], state: str, data: str | Path) -> None:
-    """Raise for the first node that misses a folder.
-
-    Args:
-        answers: for each node, whether it sees the state and the data.
-    """
+    """Raise for the first node that misses a folder; ``answers``: whether it sees the state and the data."""
     for node, (state_seen, data_seen) in answers.items():
         if not state_seen:
             raise StageError(
@@ -175,7 +161,6 @@ def judge_shared(answers: Mapping[str, tuple[bool, bool]], state: str, data: str
 
 
 def _seen(state: str, token: str, data: str) -> tuple[bool, bool]:
-    """Run on a node: return whether it sees the state and the data."""
     from fsspec.core import url_to_fs
 
     files, path = url_to_fs(state)

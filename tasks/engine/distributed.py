@@ -1,8 +1,4 @@
-"""The driver's side of training on Ray: `TorchTrainer` around a stage's work, and its failures in one sentence.
-
-Plain torch stands in cnn_core. Here a training gets progress back to the driver, a checkpoint an epoch in the state
-folder, and failures with the message and the kind that the code gave them.
-"""
+"""The driver's side of training on Ray: `TorchTrainer` around a stage's work, and its failures in one sentence."""
 
 from __future__ import annotations
 
@@ -148,10 +144,9 @@ def _run_in_thread(call: Callable[[], Any], poll: Callable[[], None]) -> Any:
 
 
 def _failure(error: BaseException) -> BaseException:
-    """Return the StageError for what `TorchTrainer.fit` raised.
+    """The StageError for what `TorchTrainer.fit` raised.
 
-    When one rank fails the others often fail too, because they lost it. So a message for the user goes first, then a
-    death.
+    When one rank fails the others often lose it and fail too. So a message for the user goes first, then a death.
     """
     from ray.exceptions import OutOfMemoryError
     from ray.train import ControllerError, WorkerGroupError

@@ -1,16 +1,11 @@
-"""Settings of the C library and of the threads of a stage's processes, which change no result.
-
-Some are read when a process starts, so they go by its environment: `flows` gives them to stages, a
-stage to its child process and to Ray's workers.
-"""
+"""Settings of the C library and of threads. Some are read when a process starts, so they go by its environment."""
 
 from __future__ import annotations
 
 import ctypes
 
-# Threads of GNU's OpenMP, which torch bundles, wait for each other by spinning. A long spin makes
-# them many times as slow once other work shares the cores; a short one is the compromise with no
-# spin at all (docs/benchmarks.md).
+# Threads of GNU's OpenMP wait for each other by spinning. A long spin makes them many times as slow once other work
+# shares the cores; a short one is the compromise with no spin at all (docs/benchmarks.md).
 THREADS = {"GOMP_SPINCOUNT": "10000"}
 
 # glibc's allocator: (environment variable, option of mallopt(3), value).
@@ -21,18 +16,15 @@ _ALLOCATOR = (
     ("MALLOC_ARENA_MAX", -8, 1),  # one heap for all threads, so that each can use what another has freed
 )
 
-# The same as `keep_memory`, for a process whose threads have heaps of their own before its code is
-# called.
+# The same as `keep_memory`, for a process whose threads have heaps before its code is called.
 ALLOCATOR = {variable: str(value) for variable, _, value in _ALLOCATOR}
 
 
 def keep_memory() -> None:
     """Keep memory that this process frees for its next use, instead of returning it to the system.
 
-    A training step on a CPU allocates and frees the same large tensors again and again. By default
-    glibc maps each anew, and the system zeroes it page by page: of an AlexNet step that was nearly
-    half (docs/benchmarks.md). The price is that the process stays as large as it once was. Without
-    glibc it does nothing.
+    By default glibc maps a step's large tensors anew, and the system zeroes them page by page: of an AlexNet step
+    that was nearly half (docs/benchmarks.md). The process stays as large as it once was. Without glibc it does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

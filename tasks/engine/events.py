@@ -1,10 +1,8 @@
 """The protocol between a stage and whoever runs it.
 
-``dvc repro`` returns 255 whatever a stage returned, so a stage reports by files. With
-``$GRIDFLOW_RUN_DIR`` set (the Prefect flow sets it) it appends to ``events.jsonl`` there (progress,
-metrics, resources) and on failure writes ``failure.json`` (``kind: user|transient|oom|bug`` and one
-sentence for a person). Without that variable the same goes to the terminal, as a live bar (plain
-lines when piped) and an error message.
+``dvc repro`` returns 255 whatever a stage returned, so with ``$GRIDFLOW_RUN_DIR`` set (by the flow) a stage appends to
+``events.jsonl`` there and on failure writes ``failure.json`` (``kind: user|transient|oom|bug``, one sentence for a
+person). Without it the same goes to the terminal, as a live bar (plain lines when piped) and an error message.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ class StageError(Exception):
 
 
 def run_dir() -> Path | None:
-    """Return the folder that the runner reads, or None when a person reads the terminal."""
+    """The folder that the runner reads; None when a person reads the terminal."""
     value = os.environ.get("GRIDFLOW_RUN_DIR")
     return Path(value) if value else None
 
@@ -66,10 +64,7 @@ def log(message: str) -> None:
 
 
 class Progress:
-    """A count of finished units.
-
-    It shows as a bar in a terminal, as plain lines when piped, and as events under a runner.
-    """
+    """A count of finished units: a bar in a terminal, plain lines when piped, events under a runner."""
 
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, 0
@@ -174,19 +169,12 @@ def run_stage(main: Callable[..., None]) -> None:
 
 
 def classify(error: BaseException) -> tuple[Kind, str]:
-    """Return the kind of a failure, and its sentence.
-
-    A ``ValueError`` that our own code raised is a user's mistake, and its message says what to do.
-    One that a library raised is a bug of ours.
-    """
+    """The kind of a failure, and its sentence. A ``ValueError`` of our code is a user's mistake, others are bugs."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, StageError):
         return error.kind, error.message
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or type(error).__name__ == "OutOfMemoryError":
-        return (
-            "oom",
-            f"out of memory: {text}. Lower micro_batch in runtime.yaml or the batch size",
-        )
+        return "oom", f"out of memory: {text}. Lower micro_batch in runtime.yaml or the batch size"
     if isinstance(error, OSError) and error.errno == 28:
         return "user", f"the disk is full: {text}. Free some space and run the same command again"
     if isinstance(error, ValueError) and _raised_here(error):

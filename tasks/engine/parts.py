@@ -1,13 +1,8 @@
-"""Long inference in parts, which are complete or absent, so that a killed run can be resumed.
+"""Long inference in parts, which are complete or absent, so that a killed run goes on with what is missing.
 
-A finished part is not computed again, so a killed run goes on with what is missing. Only
-descriptions of parts (names, numbers) pass through the driver; the workers read the pixels and
-write the results.
-
-Workers are actors of Ray Data. One child process does a few images before Ray would have started;
-if it dies, Ray does the rest. Ray replaces an actor that died and gives it the same part again,
-without end: `LazyWorker` counts how often a part was begun, and so notices a part at which one
-worker after the other dies.
+One child process does a few images before Ray would have started; if it dies, actors of Ray Data do the rest. Ray
+replaces an actor that died and gives it the same part again, without end: `LazyWorker` counts how often a part was
+begun. Only descriptions of parts pass through the driver; the workers read the pixels and write the results.
 """
 
 from __future__ import annotations
@@ -44,13 +39,11 @@ def run_parts(
     """Do every part that is not finished, with its results at ``part_folder(folder, its number)``.
 
     Args:
-        parts: each has a length (in units) and a text that names it, and is small enough to be sent
-            around.
+        parts: small; each has a length (in units) and a text that names it.
         make: builds the worker, in the worker's process.
 
     Raises:
-        StageError: the worker failed (its own kind); several workers died of one part (user); Ray
-            lost one (transient).
+        StageError: a worker failed (its own kind), several died of one part (user), or Ray lost one (transient).
     """
     folder = folder.absolute()
     for begun in folder.glob("part-*.begun"):  # by a run that was interrupted
@@ -99,10 +92,7 @@ def one_process_will_do(runtime: Runtime, units: int) -> bool:
 def _in_child_process(
     todo: NumberedParts, make: MakeWorker, folder: Path, runtime: Runtime
 ) -> Iterator[dict[str, Any]]:
-    """Do the parts in one child process, so that a crash cannot take the stage down.
-
-    After a crash, the rest is missing.
-    """
+    """Do the parts in one child process; after a crash, the rest is missing."""
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     resources = Resources(actors=1, cpus=runtime.cpus_per_worker or available_cores(), gpus=0)
@@ -175,8 +165,7 @@ def _on_ray(todo: NumberedParts, make: MakeWorker, folder: Path, resources: Reso
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # As bytes: Ray Data would try to make columns of them, and warn of an actor with arguments of
-    # its own.
+    # As bytes: Ray Data would try to make columns of them, and warn of an actor with arguments.
     items = [{"number": number, "work": cloudpickle.dumps((make, resources, folder, part))} for number, part in todo]
     rows = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _Actor,

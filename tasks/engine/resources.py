@@ -13,10 +13,7 @@ EVERY_S = 2.0  # one measurement of some dozen processes takes about 10 ms
 
 
 class Meter:
-    """Measures this process and its descendants now and then.
-
-    It misses a process that lives between two measurements.
-    """
+    """Measures this process and its descendants now and then."""
 
     running: ClassVar[Meter | None] = None  # the meter of this process
 
@@ -29,7 +26,6 @@ class Meter:
 
     @classmethod
     def begin(cls) -> None:
-        """Measure this process until it ends."""
         cls.running = meter = cls()
 
         def watch() -> None:
@@ -53,11 +49,7 @@ class Meter:
             self._gpu_peak = max(self._gpu_peak, _gpu_memory(self._gpus))
 
     def summary(self) -> dict[str, Any]:
-        """Return cpu_seconds and peak_memory_bytes of all the stage's processes.
-
-        On a machine with GPUs there is also gpu_peak_memory_bytes, which counts the memory that
-        others use there too.
-        """
+        """cpu_seconds and peak_memory_bytes of all processes; with GPUs also that of all who use them."""
         self.measure()
         ended = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         # Complete for children that ended, but without the grandchildren that Ray starts.
@@ -81,7 +73,6 @@ def gpu_count() -> int:
 
 
 def _gpus() -> list[Any]:
-    """Return NVML's handles; none without its library or a driver."""
     try:
         import pynvml
 

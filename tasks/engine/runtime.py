@@ -53,10 +53,7 @@ class Runtime(Params):
         return self.num_workers[0] < self.num_workers[1]
 
     def cpus(self, nodes: Sequence[int] = ()) -> int:
-        """Return the cores, and so the threads, of one worker.
-
-        All workers have equally many, so that the largest allowed number of workers fits: the
-        smallest node must hold its share of them.
+        """The cores, and so the threads, of each worker, so that the largest allowed number of workers fits.
 
         Args:
             nodes: the cores of each node of a cluster; empty for this machine.
@@ -75,8 +72,7 @@ def load_runtime(path: str | Path = ROOT / "runtime.yaml") -> Runtime:
     """Read the settings of the file; ``GRIDFLOW_<NAME>`` in the environment replaces a value.
 
     Raises:
-        ValueError: an unknown key or a bad value; the message says whether the file or the
-            environment has it.
+        ValueError: an unknown key or a bad value; the message says which of the two has it.
     """
     values: dict[str, Any] = dict(read_yaml(path))
     environment = {
@@ -125,13 +121,9 @@ def available_cores() -> int:
 
 
 def main_checkout(root: Path | None = None) -> Path:
-    """Find the checkout that owns the git folder of ``root``: for a worktree, its origin.
+    """The checkout that owns the git folder of ``root`` (default: this file's): for a worktree, its origin.
 
-    Args:
-        root: a checkout or a worktree; None takes the one that holds this file.
-
-    Returns:
-        ``root`` itself where it is no worktree, or outside git (an unpacked archive).
+    ``root`` itself where it is no worktree, or outside git (an unpacked archive).
     """
     root = root or ROOT
     command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
@@ -145,13 +137,11 @@ def main_checkout(root: Path | None = None) -> Path:
 
 
 def git_commit() -> str:
-    """Return the commit of the code, or an empty text outside git."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def state_folder(runtime: Runtime) -> str:
-    """Return where unfinished runs live: an absolute path, or the fsspec URI of runtime.yaml."""
     if "://" in runtime.state:
         return runtime.state.rstrip("/")
     return str((main_checkout() / (runtime.state or ".gridflow/state")).absolute())

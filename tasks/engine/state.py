@@ -1,8 +1,7 @@
 """Unfinished runs: the state that an interrupted stage goes on from, held by one process at a time.
 
-A run's name follows from everything that its result depends on, so the same command finds its own
-interrupted run and no other. The state is deleted when the outputs are in place, so a finished run
-is never "resumed" into a new one.
+A run's name follows from everything that its result depends on, so the same command finds its own interrupted run and
+no other. The state is deleted when the outputs are in place.
 """
 
 from __future__ import annotations
@@ -52,10 +51,7 @@ def key_of(stage: str, **parts: Any) -> str:
 
 
 def code_files(stage: str) -> list[str]:
-    """List the files of code among the ``deps`` of the stage in dvc.yaml, relative to the root.
-
-    Of a dep with a template in it, all files of its folder count.
-    """
+    """List the files of code among the stage's ``deps``. Of a dep with a template in it, all of its folder count."""
     entry = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
     files: set[str] = set()
     for dep in entry.get("do", entry)["deps"]:

@@ -1,8 +1,7 @@
 """Training images that do not fit into memory: Ray Data reads them by blocks of rows, ahead of the training.
 
-Which rows a rank gets in an epoch follows from the seed, the epoch, the rank and the world size alone. So the ranks
-need not ask each other, an interrupted run continues with the right rows, and an epoch that draws each image once
-has each exactly once.
+Which rows a rank gets follows from the seed, the epoch, the rank and the world size alone. So an interrupted run
+continues with the right rows, and an epoch that draws each image once has each exactly once.
 
     driver    datasets(folder)         -> TorchTrainer(datasets=...)
     worker    Stream.of(name, folder)  -> a `Feed` for the training loop, from ray.train.get_dataset_shard
@@ -111,7 +110,6 @@ def endless(blocks: list[Span], seed: int, first: int, last: int) -> Iterator[Sp
 
 
 def _read(folder: str, span: Span) -> list[Block]:
-    """Read the rows of a span, in a task of Ray Data."""
     split, start, stop = span
     batch = {}
     for column in ("image", "label"):
@@ -181,7 +179,6 @@ def _evenly(total: int, parts: int) -> list[int]:
 
 
 def resized(batches: Iterable[tuple[Tensor, Tensor]], sizes: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the rows of ``batches`` in batches of these sizes."""
     source = iter(batches)
     images, labels = next(source)
     for size in sizes:

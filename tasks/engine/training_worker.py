@@ -68,15 +68,12 @@ class WorkerContext:
             self._queue.put.remote(message)
 
     def report_resumed(self, epoch: int, **details: Any) -> None:
-        """Tell the driver that an interrupted run continues after ``epoch`` finished epochs."""
         self.send(resumed=epoch, folder=self.run_folder, **details)
 
     def report_step(self, numbers: Message) -> None:
-        """Send the position and the numbers of a step to the driver's progress bar."""
         self.send(step=numbers)
 
     def restored(self) -> dict[str, Any] | None:
-        """Return the last checkpoint of an earlier, interrupted run, or None."""
         from ray import train
 
         from tasks.engine.checkpoints import load_checkpoint
@@ -126,12 +123,9 @@ def run_worker(
     threads: int,
     announce: bool,
 ) -> None:
-    """Run ``work(job, context)`` in a training worker.
+    """Run ``work(job, context)`` in a training worker; with ``announce`` rank 0 tells how many workers there are.
 
     A failure becomes a StageError here, where its traceback still is.
-
-    Args:
-        announce: whether rank 0 tells how many workers there are.
     """
     import torch
 

@@ -28,8 +28,6 @@ class Worker(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
-    """How many workers there are, and the cores and GPUs of each."""
-
     actors: int
     cpus: int
     gpus: int
@@ -47,16 +45,11 @@ def part_folder(folder: Path, number: int) -> Path:
 
 
 def done(number: int, part: Any) -> dict[str, Any]:
-    """The row that reports a finished part."""
     return {"number": number, "size": len(part)}
 
 
 class LazyWorker:
-    """Builds its worker when it gets the first part.
-
-    Failures come back as rows with their kind, because an exception would reach the driver as a
-    text.
-    """
+    """Builds its worker at the first part. Failures are rows: an exception would reach the driver as a text."""
 
     def __init__(self, make: MakeWorker, resources: Resources) -> None:
         self.make, self.resources = make, resources

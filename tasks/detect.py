@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cnn_core.annotations.tables import BOX
 from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import DetectParams
 from cnn_core.detection.yolo import weights_file
@@ -50,12 +51,8 @@ def main() -> None:
     if params.tracker != "none" and not media.videos:
         raise ValueError(f"tracker {params.tracker} follows objects through a video, but {params.source} has none")
     log_left_out(media, params.source)
-    key = key_of(
-        "detect",
-        params=dataclasses.asdict(params),
-        weights=input_sha256(params.weights),
-        source=media.signature,
-    )
+    weights = input_sha256(params.weights)
+    key = key_of("detect", params=dataclasses.asdict(params), weights=weights, source=media.signature)
     with run_in_progress(runtime, f"detect-{key}") as run:
         state = local(run.folder, "detect")
         parts = media.parts(PART)
@@ -78,10 +75,6 @@ class DetectWorker:
     """A `tasks.engine.workers.Worker` that writes a part's tables, pictures and labels.
 
     It loads the network once. Build it in its own process: only there is torch imported.
-
-    Args:
-        state: the folder of the run in progress.
-        calibration: single images to calibrate int8 with; empty without int8.
     """
 
     def __init__(
@@ -135,15 +128,8 @@ class DetectWorker:
         for table in (objects, images, bad):
             table.sort(key=lambda row: order[row["image_id"]])
         write_part(folder, objects, images, bad)
-        write_json(
-            folder / "model.json",
-            {
-                "names": list(info.names.values()),
-                "sha256": info.sha256,
-                "task": info.task,
-                "engine": self.detector.engine.name,
-            },
-        )
+        model = {"names": list(info.names.values()), "sha256": info.sha256, "task": info.task}
+        write_json(folder / "model.json", model | {"engine": self.detector.engine.name})
         return {"images": len(images), "bad": len(bad)}
 
 
@@ -151,26 +137,20 @@ def rows(detections: Detections, names: dict[int, str]) -> Iterator[dict[str, An
     """Yield one image's objects as rows of `OBJECTS`, without the columns of the image."""
     columns = zip(detections.boxes, detections.scores, detections.classes, strict=True)
     for index, (box, score, class_id) in enumerate(columns):
-        x1, y1, x2, y2 = map(float, box)
         yield {
             "class_id": int(class_id),
             "class_name": names[int(class_id)],
-            "x1": x1,
-            "y1": y1,
-            "x2": x2,
-            "y2": y2,
+            **dict(zip(BOX, map(float, box), strict=True)),
             "score": float(score),
             "rle": detections.masks[index] if detections.masks is not None else None,
         }
 
 
 def calibration_parts(media: Media) -> list[Part]:
-    """Choose single images, spread evenly over the source."""
     return media.parts(1)[:: max(1, media.count // CALIBRATED)][:CALIBRATED]
 
 
 def calibration_images(parts: list[Part], vid_stride: int) -> Iterator[Any]:
-    """Yield the pixels of those images that can be read."""
     from cnn_core.detection.inference.steps import reader as imread
 
     reader, read = Reader(vid_stride=vid_stride), imread(3)

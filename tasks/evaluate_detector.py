@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cnn_core.annotations.tables import write_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.detection.evaluation.detections import class_numbers, detect_images, one_table
+from cnn_core.detection.evaluation.detections import detect_images, one_table
 from cnn_core.detection.evaluation.grid import grid_record, look_at
 from cnn_core.detection.evaluation.grid_picture import draw_grid
 from cnn_core.detection.evaluation.metrics import (
@@ -108,18 +108,10 @@ def make_detector(params: EvaluateDetectorParams) -> Detector:
     state = Path(state_folder(runtime)) / "evaluate_detector"
     cores = runtime.cpus_per_worker or available_cores()
     torch.set_num_threads(cores)
+    taken = {name: getattr(params, name) for name in ("imgsz", "conf", "iou", "max_det")}
     return Detector(
         params.weights,
-        DetectorParams(
-            imgsz=params.imgsz,
-            conf=params.conf,
-            iou=params.iou,
-            max_det=params.max_det,
-            classes=(),
-            agnostic_nms=False,
-            half=False,
-            int8=False,
-        ),
+        DetectorParams(**taken, classes=(), agnostic_nms=False, half=False, int8=False),
         backend="torch",
         device=pick_device(runtime.use_gpu),
         threads=cores,
@@ -130,11 +122,9 @@ def make_detector(params: EvaluateDetectorParams) -> Detector:
 
 
 def detect(detector: Detector, images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Return every box above ``conf`` in every image, as a table of objects."""
-    numbers = class_numbers(detector.info.names, classes)
     parts = []
     with events.progress("detect", len(images), "images") as bar:
-        for _, rows in detect_images(detector, images, numbers, classes):
+        for rows in detect_images(detector, images, classes):
             parts.append(rows)
             bar.update()
     return one_table(parts)
@@ -147,11 +137,7 @@ def measure(
     detected: pd.DataFrame,
     classes: list[str],
 ) -> tuple[dict[str, Any], COCOeval]:
-    """Return the metrics, and the evaluation of pycocotools that they come from.
-
-    Raises:
-        ValueError: the split holds no object.
-    """
+    """Return the metrics and pycocotools' evaluation; a ValueError where the split holds no object."""
     if truth.empty:
         raise ValueError(f"the split {params.split} of {params.source} holds no object: there is nothing to measure on")
     tables = (images, truth, detected, classes)
@@ -176,13 +162,11 @@ def measure(
 
 
 def by_size(evaluation: COCOeval) -> dict[str, float]:
-    """Return mAP50-95 of each size that occurs."""
     means = {size: mean(average_precision(evaluation, size=size)) for size in ("small", "medium", "large")}
     return {size: value for size, value in means.items() if value is not None}
 
 
 def by_class(values: np.ndarray, classes: list[str]) -> dict[str, float]:
-    """Return the values of the classes that occur, by name."""
     return {name: float(value) for name, value in zip(classes, values, strict=True) if not np.isnan(value)}
 
 
@@ -221,7 +205,6 @@ def show(
 
 
 def pixels(file: str) -> np.ndarray:
-    """Read a picture, uint8 (H, W, 3) RGB."""
     return np.asarray(Image.open(file).convert("RGB"))
 
 

@@ -72,14 +72,13 @@ def make_job(params: TrainDetectorParams, runtime: Runtime, scratch: Path) -> De
 
 
 def check_and_tell_start(job: DetectorJob) -> None:
-    """Tell what the network begins with, before Ray starts, so that weights that do not fit fail at once."""
+    """Before Ray starts, so that weights that do not fit fail at once."""
     fitting, tensors = check_start(job)
     if fitting:
         events.log(f"starting from {job.params.weights}: {fitting} of {tensors} tensors taken over")
 
 
 def work(job: DetectorJob, context: WorkerContext) -> None:
-    """Train in a worker of Ray."""
     resume = context.restored()
     if resume:
         context.report_resumed(resume["epoch"], finished=resume["finished"])
@@ -104,7 +103,6 @@ def ultralytics_folder(context: WorkerContext) -> Iterator[Path]:
 
 
 def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str) -> nn.Module:
-    """Write the model folder; model.json comes last."""
     with whole_folder(FOLDER) as folder:
         network = save_network(folder / MODEL_FILE, job, final_weights(job, checkpoint), imgsz=checkpoint["imgsz"])
         described = {
@@ -131,10 +129,10 @@ def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str) -> nn.Mod
 
 
 def metrics(network: nn.Module, job: DetectorJob, checkpoint: Mapping[str, Any], resumed_at: int) -> dict[str, Any]:
-    best = {f"best_{key}" if key == "epoch" else key: value for key, value in checkpoint["best"].items()}
-    for of_an_epoch in ("seconds", "lr", "images_per_s"):
-        best.pop(of_an_epoch)
+    of_an_epoch = ("epoch", "seconds", "lr", "images_per_s")
+    best = {key: value for key, value in checkpoint["best"].items() if key not in of_an_epoch}
     return {
+        "best_epoch": checkpoint["best"]["epoch"],
         **best,
         **training_figures(checkpoint["history"], network, resumed_at),
         "images": len(job.data.train) + len(job.data.val),
@@ -160,7 +158,6 @@ def name_left_out(left_out: Mapping[str, str]) -> Iterator[str]:
 
 
 def draw_samples(path: str, job: DetectorJob) -> None:
-    """Draw images as training draws them, with their boxes."""
     rows, captions = sample_pictures(job)
     contact_sheet(path, rows, title="images as training draws them, with their boxes", captions=captions, side=160)
 

@@ -26,7 +26,8 @@ def to_coco(images: pd.DataFrame, objects: pd.DataFrame, classes: Sequence[str])
     annotations = []
     for number, row in enumerate(_records(objects), start=_FIRST):
         entry = _entry(row, shapes)
-        area = float(coco_mask.area(entry["segmentation"])) if "segmentation" in entry else _area(entry["bbox"])
+        width, height = entry["bbox"][2:]
+        area = float(coco_mask.area(entry["segmentation"])) if "segmentation" in entry else width * height
         annotations.append({"id": number, **entry, "area": area, "iscrowd": int(row.get("iscrowd", 0))})
     return {
         "info": {},
@@ -40,10 +41,7 @@ def to_coco(images: pd.DataFrame, objects: pd.DataFrame, classes: Sequence[str])
 
 
 def coco_results(images: pd.DataFrame, objects: pd.DataFrame) -> list[dict[str, Any]]:
-    """Write results in COCO's format, each with its ``file_name``.
-
-    The other keys are image_id, category_id, bbox and score.
-    """
+    """Write results in COCO's format (image_id, category_id, bbox, score), each with its ``file_name``."""
     shapes, files = _shapes(images), dict(zip(images["image_id"], images["file"], strict=True))
     return [
         {**_entry(row, shapes), "score": float(row["score"]), "file_name": files[row["image_id"]]}
@@ -68,10 +66,6 @@ def _entry(row: dict[str, Any], shapes: dict[str, tuple[int, int, int]]) -> dict
     box = [row["x1"], row["y1"], row["x2"] - row["x1"], row["y2"] - row["y1"]]
     entry = {"image_id": number, "category_id": int(row["class_id"]) + _FIRST, "bbox": box}
     return {**entry, "segmentation": {"size": [height, width], "counts": row["rle"]}} if row["rle"] else entry
-
-
-def _area(bbox: Sequence[float]) -> float:
-    return bbox[2] * bbox[3]
 
 
 def from_coco(path: str | Path, *, split: str | None = None) -> Annotations:

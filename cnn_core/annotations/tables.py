@@ -52,19 +52,17 @@ Annotations = tuple[pd.DataFrame, pd.DataFrame, list[str]]  # images, objects, c
 def objects_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Make a table with the columns and dtypes of `OBJECTS`.
 
-    The columns ``score``, ``rle`` and ``track_id`` may be left out.
-
     Raises:
-        ValueError: another column is missing.
+        ValueError: a column other than ``score``, ``rle`` and ``track_id`` is missing.
     """
     return _table(rows, OBJECTS)
 
 
 def images_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
-    """Make a table with the columns and dtypes of `IMAGES`; ``split`` may be left out.
+    """Make a table with the columns and dtypes of `IMAGES`.
 
     Raises:
-        ValueError: another column is missing, or two rows have one image_id.
+        ValueError: a column other than ``split`` is missing, or two rows have one image_id.
     """
     table = _table(rows, IMAGES)
     if (again := table["image_id"].duplicated()).any():
@@ -73,8 +71,6 @@ def images_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFra
 
 
 class ImageRow(NamedTuple):
-    """A row of a table of images: its columns of `IMAGES`."""
-
     image_id: str
     file: str
     width: int
@@ -83,7 +79,6 @@ class ImageRow(NamedTuple):
 
 
 def image_rows(images: pd.DataFrame) -> Iterator[ImageRow]:
-    """The rows of a table of images, in order."""
     return itertools.starmap(ImageRow, images[[*ImageRow._fields]].itertuples(index=False, name=None))
 
 
@@ -104,22 +99,18 @@ def _table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, columns: Mapping[st
 
 
 def write_objects(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write a table of objects to a Parquet file."""
     _write(path, objects_table(frame), OBJECTS)
 
 
 def read_objects(path: str | Path) -> pd.DataFrame:
-    """Read a file of `write_objects`, with its dtypes."""
     return objects_table(pd.read_parquet(path))
 
 
 def write_images(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write a table of images to a Parquet file."""
     _write(path, images_table(frame), IMAGES)
 
 
 def read_images(path: str | Path) -> pd.DataFrame:
-    """Read a file of `write_images`, with its dtypes."""
     return images_table(pd.read_parquet(path))
 
 
@@ -134,12 +125,10 @@ def _write(path: str | Path, frame: pd.DataFrame, columns: Mapping[str, Any]) ->
 def read_annotations(folder: str | Path, split: str | None = None) -> Annotations:
     """Read one split, or all, of a folder as the head of this module shows it.
 
-    The column ``file`` is relative to the folder, so that the folder may lie anywhere; here it
-    becomes a path below ``folder``.
+    ``file``, which is stored relative to the folder, becomes a path below ``folder``.
 
     Raises:
-        ValueError: the folder is missing or not whole, another version wrote it, or it has no such
-            split.
+        ValueError: the folder is missing, not whole or of another version, or has no such split.
     """
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json", made_by="compose")
@@ -157,20 +146,14 @@ def read_annotations(folder: str | Path, split: str | None = None) -> Annotation
 
 
 def class_name(class_id: int, classes: Sequence[str]) -> str:
-    """The name of a class by its number.
-
-    Raises:
-        ValueError: there is no such class.
-    """
+    """Give the name of a class by its number, or raise a ValueError."""
     if not 0 <= class_id < len(classes):
         raise ValueError(f"there is no class {class_id}: the {len(classes)} classes are numbered from 0")
     return classes[class_id]
 
 
 def image_ids(files: Sequence[str]) -> list[str]:
-    """Name each file by its path behind the last folder called ``images``, without its ending.
-
-    A file below no such folder is named by its whole path.
+    """Name each file by its path behind the last folder ``images``, or else its whole path, without its ending.
 
     Where two files would share a name (a.jpg beside a.png), all keep their endings.
     """

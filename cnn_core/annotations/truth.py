@@ -10,11 +10,7 @@ from cnn_core.annotations.yolo_labels import read_yolo
 
 
 def read_truth(source: str | Path, split: str) -> Annotations:
-    """Read images, objects and classes.
-
-    Args:
-        source: a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON, which has no
-            splits and is read whole.
+    """Read a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON, which is read whole.
 
     Raises:
         ValueError: nothing is there, it is none of these, or it has no such split.

@@ -49,18 +49,14 @@ def write_yolo(
     masks: bool,
     link: bool = False,
 ) -> None:
-    """Write ``labels/<split>/<name>.txt`` of each image, and then ``data.yaml``.
+    """Write ``labels/<split>/<image_id without its split>.txt`` of each image, and then ``data.yaml``.
 
-    <name> is the image_id without its split.
-
-    ``data.yaml`` has no ``path``: Ultralytics then starts from the folder of ``data.yaml``, so the
-    set may lie anywhere and be used from anywhere. (It would resolve a relative ``path``, "." too,
-    against the working directory or its own settings.)
+    ``data.yaml`` has no ``path``: Ultralytics then starts from its folder, so the set may lie
+    anywhere. (It would resolve a relative ``path`` against the working directory or its settings.)
 
     Args:
         masks: write objects as polygons (`polygon`) if every object of their image has a mask.
-        link: put symbolic links to the images into ``images/<split>/``, where Ultralytics looks for
-            them; otherwise they are there already.
+        link: put symbolic links to the images into ``images/<split>/``; otherwise they are there.
 
     Raises:
         ValueError: the image_ids of two images differ in the ending only.
@@ -109,13 +105,10 @@ def _lines(objects: pd.DataFrame, width: int, height: int, masks: bool) -> list[
 
 
 def polygon(mask: np.ndarray) -> np.ndarray:
-    """Outline a mask, bool (H, W), by one closed polygon along the pixels' edges.
-
-    The polygon is float64 (points, 2) of x, y.
+    """Outline a mask, bool (H, W), by one closed polygon along the pixels' edges: float64 (points, 2) of x, y.
 
     It is exact: filled by the even-odd rule it gives the mask again, and its extent is the mask's
-    box. Lines that run there and back, and so enclose nothing, join parts and holes to the first
-    part.
+    box. Lines that run there and back, and so enclose nothing, join parts and holes.
     """
     doubled = cv2.resize(np.pad(mask.astype(np.uint8), 1), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -145,8 +138,7 @@ def read_yolo(data_yaml: str | Path, split: str) -> Annotations:
     """Read one split of any data set of Ultralytics; polygon labels become masks.
 
     Raises:
-        ValueError: there is no such file, split or image, or a label file has a line that is no
-            label.
+        ValueError: there is no such file, split or image, or a line of a label file is no label.
     """
     path, content = Path(data_yaml), read_data_yaml(data_yaml)
     classes = class_names(path, content)
@@ -168,11 +160,7 @@ def label_file(image_file: str) -> Path:
 
 
 def read_data_yaml(data_yaml: str | Path) -> dict[str, Any]:
-    """Read a ``data.yaml``.
-
-    Raises:
-        ValueError: there is none, or it is not a YAML mapping.
-    """
+    """Read a ``data.yaml``, or raise a ValueError where there is none or it is not a YAML mapping."""
     try:
         content = yaml.safe_load(Path(data_yaml).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
@@ -185,11 +173,7 @@ def read_data_yaml(data_yaml: str | Path) -> dict[str, Any]:
 
 
 def class_names(path: Path, content: dict[str, Any]) -> list[str]:
-    """The class names of a ``data.yaml``, in the order of their numbers.
-
-    Raises:
-        ValueError: there are none, or their numbers have a gap.
-    """
+    """Give the class names of a ``data.yaml`` by number; a ValueError where there are none or a gap."""
     names = content.get("names")
     if names is None and content.get("nc"):
         names = [f"class_{number}" for number in range(int(content["nc"]))]
@@ -276,7 +260,6 @@ def _read_labels(path: Path, width: int, height: int, classes: Sequence[str]) ->
 
 
 def _shape(points: np.ndarray, width: int, height: int) -> dict[str, Any]:
-    """The box of a label's points in pixels, and a polygon's mask."""
     if len(points) == 2:  # middle, width and height
         corners = itertools.chain(points[0] - points[1] / 2, points[0] + points[1] / 2)
         return dict(zip(BOX, map(float, corners), strict=True))

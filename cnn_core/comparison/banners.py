@@ -30,8 +30,7 @@ def add_banner(page: str, *banners: str) -> str:
     """Put banners, which are HTML, above the verdict of a finished page.
 
     Raises:
-        ValueError: the page has no placeholder for banners: another version of this project made
-            it, or it is no report.
+        ValueError: the page has no placeholder for them: it is of another version, or no report.
     """
     if page.count(PLACEHOLDER) != 1:
         raise ValueError("this report has no place for a banner: run its stage report again")
@@ -71,8 +70,7 @@ def run_banner(
     Args:
         commit: that the run worked at, in the form to show.
         failures: a sentence for each stage that failed.
-        changed_params: the parameters that differ from the commit, with the commit's value and the
-            run's.
+        changed_params: those that differ from the commit, with the commit's value and the run's.
     """
     params = param_rows(changed_params)
     return _rendered("run_banner.html.j2", name=name, commit=commit, failures=failures, params=params)

@@ -23,44 +23,26 @@ Meaning = Literal["same", "better", "worse", "clear", "not clear", "not known"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Whether a change is significant.
+    """Whether a change is significant."""
 
-    Attributes:
-        method: how it was judged; "images" is a paired test.
-        meaning: "clear" and "not clear" say nothing of better and worse.
-        why: the numbers behind it, for a person.
-        p_value: of the paired test, two-sided.
-        shared: images that both answered.
-        gained, lost: images that are right in the second run alone, or in the first alone.
-        low, high: the 95 % interval of the difference.
-    """
-
-    method: Method
-    meaning: Meaning
-    why: str = ""
-    p_value: float | None = None
-    shared: int | None = None
-    gained: int | None = None
+    method: Method  # "images" is a paired test
+    meaning: Meaning  # "clear" and "not clear" say nothing of better and worse
+    why: str = ""  # the numbers behind it, for a person
+    p_value: float | None = None  # of the paired test, two-sided
+    shared: int | None = None  # images that both answered
+    gained: int | None = None  # images that are right in the second run alone
     lost: int | None = None
-    low: float | None = None
+    low: float | None = None  # the 95 % interval of the difference
     high: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Change(Judgement):
-    """One figure in both runs.
+    """One figure in both runs, with its 95 % intervals where the metrics hold them."""
 
-    Attributes:
-        key: "evaluate-digits:accuracy", the metrics file and the key in it (nested keys with
-            slashes).
-        headline: whether it is one of the report's headline figures, for which it is known whether
-            more is better.
-        before, after: the values, with their 95 % intervals where the metrics hold them.
-    """
-
-    key: str
+    key: str  # "evaluate-digits:accuracy", the metrics file and the key in it (nested keys with slashes)
     label: str
-    headline: bool
+    headline: bool  # of the report, for which it is known whether more is better
     unit: str
     before: float
     after: float
@@ -76,12 +58,7 @@ def measure_change(
     headline: Headline | None = None,
     comparison: ClassifierComparison | None = None,
 ) -> Change:
-    """Judge one figure's change.
-
-    Args:
-        headline: how the report presents the figure, if it does.
-        comparison: of an accuracy: both classifiers' answers to the same images.
-    """
+    """Judge the change of one figure, and of an accuracy by both classifiers' answers to the same images."""
     judgement = judge_images(before[0], after[0], comparison) if comparison else judge_intervals(before, after)
     if headline and judgement.meaning == "clear":
         gain = comparison.gained - comparison.lost if comparison else after[0] - before[0]
@@ -101,7 +78,6 @@ def measure_change(
 
 
 def judge_images(before: float, after: float, comparison: ClassifierComparison) -> Judgement:
-    """Judge the change of an accuracy by both classifiers' answers to the same images."""
     gained, lost = comparison.gained, comparison.lost
     p_value = two_sided(gained, lost)
     meaning: Meaning = "clear" if p_value <= ALPHA else "not clear"
@@ -120,7 +96,6 @@ def judge_images(before: float, after: float, comparison: ClassifierComparison) 
 
 
 def judge_intervals(before: Figure, after: Figure) -> Judgement:
-    """Judge a change by the intervals of both figures, where they have some."""
     if before[0] == after[0]:
         return Judgement(method="none", meaning="same")
     if before[1] is None or after[1] is None:
@@ -131,7 +106,6 @@ def judge_intervals(before: Figure, after: Figure) -> Judgement:
 
 
 def two_sided(gained: int, lost: int) -> float:
-    """Compute the two-sided exact p-value of McNemar's test."""
     return min(1.0, 2 * min(mcnemar(gained, lost), mcnemar(lost, gained)))
 
 

@@ -9,41 +9,72 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from cnn_core.comparison.answers import ANSWER_COLUMNS
 from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule, decide
+
+ANSWER_COLUMNS = ["id", "label", "predicted"]
+ROW_COLUMNS = ["id", "split", "sha256"]
+
+
+def read_answers(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path, columns=ANSWER_COLUMNS)
+
+
+def read_rows(raw: Path) -> pd.DataFrame | None:
+    """Read id, split and SHA-256 of every image of a RAW set; None where there is no such set."""
+    parts = sorted(raw.glob("part-*.parquet"))
+    if not parts:
+        return None
+    return pd.concat([pd.read_parquet(part, columns=ROW_COLUMNS) for part in parts], ignore_index=True)
+
+
+def by_hash(answers: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Replace the images' ids, which each source gives anew, by the SHA-256 of their pixels.
+
+    Where an image comes twice (a publisher's test part may repeat some), its first answer counts.
+
+    Raises:
+        ValueError: an id is not among the ``rows``, so the answers are of another set.
+    """
+    hashes = answers["id"].map(rows.set_index("id")["sha256"])
+    if hashes.isna().any():
+        raise ValueError(f"{answers.loc[hashes.isna(), 'id'].iloc[0]} was predicted but is not in the set")
+    return answers.assign(id=hashes).drop_duplicates("id", ignore_index=True)
+
+
+def shared_hashes(champion: pd.DataFrame, challenger: pd.DataFrame, *, unseen: bool = False) -> set[str]:
+    """Give the SHA-256s of the images in the test parts of both models' RAW sets (`read_rows`).
+
+    Args:
+        unseen: count also images that came after the champion, which it has not seen either.
+    """
+    tested = set(challenger.loc[challenger["split"] == "test", "sha256"])
+    if unseen:
+        return tested - set(champion.loc[champion["split"].isin(("train", "val")), "sha256"])
+    return tested & set(champion.loc[champion["split"] == "test", "sha256"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierComparison:
-    """Champion and challenger on ``n`` images that both answered.
-
-    Attributes:
-        champion, challenger: each one's share of right answers.
-        gained, lost: images that only the challenger, or only the champion, has right.
-        p_value: one-sided, of at least so many gained images if neither were better.
-        classes: the images of each class, and both shares of right answers.
-    """
+    """Champion and challenger on ``n`` images that both answered: their shares of right answers."""
 
     n: int
     champion: float
     challenger: float
-    gained: int
-    lost: int
-    p_value: float
+    gained: int  # images that only the challenger has right
+    lost: int  # images that only the champion has right
+    p_value: float  # one-sided, of at least so many gained images if neither were better
     classes: dict[str, ClassScores]
 
     @property
     def difference(self) -> float:
-        """The challenger's share of right answers less the champion's."""
         return (self.gained - self.lost) / self.n
 
     def decide(self, rule: PromotionRule) -> Decision:
-        """Apply the promotion rule."""
         figures = (
             f"{self.challenger:.2%} against {self.champion:.2%} right on {self.n:,} held-out images that both know "
             f"({self.gained} gained, {self.lost} lost, p = {self.p_value:.3g})"
@@ -56,10 +87,9 @@ class ClassifierComparison:
 def compare_classifiers(
     champion: pd.DataFrame, challenger: pd.DataFrame, classes: Sequence[str], ids: Collection[str] | None = None
 ) -> ClassifierComparison:
-    """Compare two classifiers on the images that both answered.
+    """Compare two classifiers by their answers (`read_answers`) to the images that both answered.
 
     Args:
-        champion, challenger: the answers of each (`answers.read_answers`).
         classes: the names that the numbers in the answers index.
         ids: the images to compare them on; None takes all that both answered.
 
@@ -97,30 +127,7 @@ def compare_classifiers(
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Compute the one-sided exact p-value of McNemar's test.
-
-    It is the probability of ``gained`` or more heads in ``gained + lost`` throws of a fair coin, 1
-    without a throw.
-    """
+    """Compute the one-sided exact p-value of McNemar's test: that of ``gained`` heads or more in all throws."""
     if gained + lost == 0:
         return 1.0
     return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
-
-
-def power(n: int, *, disagreement: float, difference: float, alpha: float, draws: int = 2_000, seed: int = 0) -> float:
-    """Estimate how often the test finds a challenger that truly is better.
-
-    It tells whether a test part is large enough.
-
-    Args:
-        n: held-out images.
-        disagreement: the share of images that exactly one of the two has right.
-        difference: the challenger's true share of right answers less the champion's; at most
-            ``disagreement``.
-    """
-    random = np.random.default_rng(seed)
-    chances = [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement]
-    counts = random.multinomial(n, chances, size=draws)[:, :2]
-    pairs, times = np.unique(counts, axis=0, return_counts=True)
-    significant = np.array([mcnemar(int(gained), int(lost)) <= alpha for gained, lost in pairs])
-    return float((significant * times).sum() / draws)

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn_core.comparison.answers import by_hash, read_answers, read_rows
 from cnn_core.comparison.changes import Change, Interval, measure_change
-from cnn_core.comparison.classifiers import ClassifierComparison, compare_classifiers
+from cnn_core.comparison.classifiers import ClassifierComparison, by_hash, compare_classifiers, read_answers, read_rows
 from cnn_core.params import read_yaml
 from cnn_core.reporting.headlines import headlines
 from cnn_core.reporting.numbers import flatten
@@ -34,22 +33,15 @@ OF_THE_MOMENT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Differences:
-    """The run ``after`` compared with the run ``before``, both by the names that a person gave.
-
-    Attributes:
-        params: the parameters that differ, with both values; None where a run has no such key.
-        metrics: the changes of the figures that both runs have, the headlines first.
-        only_before, only_after: metrics files that one run alone has.
-        notes: what to know when reading the figures.
-    """
+    """The run ``after`` compared with the run ``before``, both by the names that a person gave."""
 
     before: str
     after: str
-    params: dict[str, tuple[Any, Any]]
-    metrics: list[Change]
-    only_before: list[str]
+    params: dict[str, tuple[Any, Any]]  # those that differ; None where a run has no such key
+    metrics: list[Change]  # of the figures that both runs have, the headlines first
+    only_before: list[str]  # metrics files that one run alone has
     only_after: list[str]
-    notes: list[str]
+    notes: list[str]  # what to know when reading the figures
 
     @property
     def headlines(self) -> list[Change]:
@@ -73,10 +65,10 @@ class Differences:
 
 
 def differences(before: Path, after: Path, *, names: tuple[str, str], partial: bool = False) -> Differences:
-    """Compare the run in the folder ``after`` with that in ``before``.
+    """Compare the runs in two folders.
 
     Args:
-        names: of both runs, ``before`` first, as tables show them.
+        names: of both runs, as tables show them.
         partial: ``before`` holds only some models' parts of a run; other parameters and metrics are
             left out.
 
@@ -112,11 +104,7 @@ def differences(before: Path, after: Path, *, names: tuple[str, str], partial: b
 
 
 def read_all_metrics(folder: Path, name: str) -> dict[str, Any]:
-    """Read the metrics files of a run: stage -> content.
-
-    Raises:
-        ValueError: the run, called ``name``, has none.
-    """
+    """Read the metrics files of the run called ``name``: stage -> content."""
     files = sorted((folder / METRICS).glob("*.json"))
     if not files:
         raise ValueError(f"{name} has no metrics: {folder / METRICS} holds none")
@@ -137,11 +125,7 @@ def changed_params(before: Path, after: Path, *, partial: bool = False) -> dict[
 
 
 def compare_answers(before: Path, after: Path, stages: list[str]) -> tuple[dict[str, ClassifierComparison], list[str]]:
-    """Compare both runs' classifiers image by image, where the runs hold their answers.
-
-    Returns:
-        the metric's key -> the comparison, and notes about test parts that differ.
-    """
+    """Compare both runs' classifiers image by image: metric's key -> comparison, and notes on differing test parts."""
     comparisons, notes = {}, []
     for stage in stages:
         kind, _, name = stage.partition("-")

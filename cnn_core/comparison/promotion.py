@@ -26,18 +26,16 @@ class PromotionRule(Params):
 
 
 class ClassScores(NamedTuple):
-    """The number of images or objects of one class, and the measure of both models for it."""
+    """The measure of both models for one class."""
 
-    n: int
+    n: int  # its images or objects
     champion: float
     challenger: float
 
 
 class Decision(NamedTuple):
-    """Whether the challenger is promoted, and the reason: one sentence with the figures."""
-
     promoted: bool
-    reason: str
+    reason: str  # one sentence with the figures
 
 
 def decide(
@@ -56,7 +54,7 @@ def decide(
         difference: the challenger's measure less the champion's.
         p_value: one-sided, of a challenger that is no better.
         figures: what the sentence says of all classes together.
-        number_format: the format specification of the measure, such as ``.2%``.
+        number_format: of the measure, such as ``.2%``.
         unit: what the classes count: images or objects.
     """
     if difference < rule.margin - ROUNDING or difference <= 0:

@@ -41,7 +41,6 @@ def metric_rows(differences: Differences, *, every: bool = False) -> list[tuple[
 
 
 def metric_row(change: Change) -> tuple[str, ...]:
-    """Give the row of one figure."""
     return (
         change.label,
         " ".join(filter(None, figure_cells(change, "before"))),
@@ -56,13 +55,7 @@ def param_rows(params: Mapping[str, tuple[Any, Any]]) -> list[tuple[str, ...]]:
     return [(key, *(ABSENT if value is None else str(value) for value in pair)) for key, pair in params.items()]
 
 
-def hidden(differences: Differences) -> int:
-    """Count the figures that changed and that `metric_rows` leaves out."""
-    return sum(change.meaning != "same" and not change.headline and "/" in change.key for change in differences.metrics)
-
-
 def text(differences: Differences, *, every: bool = False) -> str:
-    """Write the differences for a terminal."""
     lines = [differences.verdict, ""]
     if rows := param_rows(differences.params):
         lines += _aligned([("parameter", differences.before, differences.after), *rows])
@@ -73,7 +66,6 @@ def text(differences: Differences, *, every: bool = False) -> str:
 
 
 def markdown(differences: Differences, *, every: bool = False) -> str:
-    """Write the differences as Markdown, for an artifact or a comment."""
     lines = [f"**{_escaped(differences.verdict)}**", ""]
     lines += _markdown([head_row(differences), *metric_rows(differences, every=every)], right=(1, 2, 3))
     if rows := param_rows(differences.params):
@@ -83,12 +75,10 @@ def markdown(differences: Differences, *, every: bool = False) -> str:
 
 
 def plain(differences: Differences) -> dict[str, Any]:
-    """Give the differences as values that JSON knows."""
     return {"verdict": differences.verdict, **dataclasses.asdict(differences)}
 
 
 def head_row(differences: Differences) -> tuple[str, ...]:
-    """Give the names of `metric_rows`' columns."""
     return "figure", differences.before, differences.after, "change", "more than luck?"
 
 
@@ -97,7 +87,9 @@ def remarks(differences: Differences, *, every: bool) -> list[str]:
     sentences = list(differences.notes)
     sides = ((differences.before, differences.only_before), (differences.after, differences.only_after))
     sentences += [f"Only {name} has {', '.join(stages)}." for name, stages in sides if stages]
-    if not every and (number := hidden(differences)):
+    parts = (change for change in differences.metrics if "/" in change.key)
+    number = sum(change.meaning != "same" and not change.headline for change in parts)
+    if number and not every:
         sentences.append(f"{number} figures of single classes and parts changed too (--all shows them).")
     return sentences
 

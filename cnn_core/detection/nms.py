@@ -27,14 +27,7 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box with every other.
-
-    Args:
-        first: float (N, 4), xyxy: left, top, right, bottom. second: float (M, 4).
-
-    Returns:
-        float (N, M), 0..1; 0 for two boxes without an area.
-    """
+    """Intersection over union of boxes (N, 4) and (M, 4), xyxy: (N, M), 0..1; 0 for two boxes without an area."""
     left_top = np.maximum(first[:, None, :2], second[None, :, :2])  # (N, M, 2)
     right_bottom = np.minimum(first[:, None, 2:], second[None, :, 2:])
     width, height = np.moveaxis(np.maximum(right_bottom - left_top, 0), -1, 0)  # 0 where the boxes lie apart
@@ -44,15 +37,11 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Choose the boxes to keep, whatever their class.
+    """Choose the boxes to keep, whatever their class: int (K,), their indices, the best first.
 
     Args:
-        boxes: float (N, 4), xyxy. scores: float (N,); of equal scores the earlier box counts as the
-            better.
+        boxes: float (N, 4), xyxy. scores: float (N,); of equal scores the earlier box is the better.
         threshold: 0..1; a box whose IoU with a kept one is greater is dropped.
-
-    Returns:
-        int (K,): their indices, the best first.
     """
     remaining = np.argsort(-scores, kind="stable")
     kept = []
@@ -65,14 +54,7 @@ def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def class_nms(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, threshold: float) -> np.ndarray:
-    """Apply `nms` to the boxes of each class separately: a 3 in front of an 8 is two objects.
-
-    Args:
-        classes: int (N,).
-
-    Returns:
-        int (K,): the indices of the boxes to keep, of all classes, the best first.
-    """
+    """Apply `nms` to the boxes of each class, int (N,), separately: a 3 in front of an 8 is two objects."""
     kept = np.zeros(len(boxes), dtype=bool)
     for number in np.unique(classes):
         members = np.flatnonzero(classes == number)

@@ -48,30 +48,20 @@ class LoadedYolo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkInfo:
-    """What is known of a network, whatever engine runs it.
-
-    Attributes:
-        stride: letterboxed sides are multiples of it.
-        imgsz: the side that it was trained with; None where the weights do not say.
-        fixed: the only (height, width) that a static export takes; None where sizes are free.
-        channels: of the images that it takes.
-        end2end: it chooses its boxes itself, without non-maximum suppression.
-    """
+    """What is known of a network, whatever engine runs it."""
 
     names: dict[int, str]
-    stride: int
+    stride: int  # letterboxed sides are multiples of it
     task: str
     sha256: str
-    imgsz: int | None
-    fixed: tuple[int, int] | None
-    channels: int
-    end2end: bool
+    imgsz: int | None  # the side that it was trained with; None where the weights do not say
+    fixed: tuple[int, int] | None  # the only (height, width) that a static export takes
+    channels: int  # of the images that it takes
+    end2end: bool  # it chooses its boxes itself, without non-maximum suppression
 
 
 def quiet(folder: str | Path) -> None:
-    """Keep Ultralytics' settings in ``folder``; let it install, report and print nothing.
-
-    It uses no network either.
+    """Keep Ultralytics' settings in ``folder``; let it install, report, print and fetch nothing.
 
     Call it before anything imports Ultralytics; a second call in the same process changes nothing.
     Weights are then read without executing what they hold, unless ``ULTRALYTICS_SAFE_LOAD=false``
@@ -103,11 +93,7 @@ def quiet(folder: str | Path) -> None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """Find the file that a weights parameter names (`cnn_core.files`), and check its ending.
-
-    Raises:
-        ValueError: nothing is there, or the file's name has another ending than one of `ENGINES`.
-    """
+    """Find the file that a weights parameter names (`files.weights_file`); it must end in one of `ENGINES`."""
     file = files.weights_file(path)
     if file.is_file() and file.suffix not in ENGINES:
         raise ValueError(f"{file} is no weights file: its name must end in {', '.join(ENGINES)}")
@@ -140,10 +126,7 @@ def load_network(path: str | Path) -> LoadedYolo:
 
 
 def _read(file: Path) -> Any:
-    """Read weights through a link of a plain name.
-
-    Ultralytics takes a ``yolov5s.pt`` for a typing error, and drops quotes from paths.
-    """
+    """Read weights through a link: Ultralytics takes ``yolov5s.pt`` for a typing error, and drops quotes."""
     from ultralytics.nn.tasks import load_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +152,6 @@ def _unreadable(file: Path, error: Exception) -> str:
 
 
 def _numbered(names: Any) -> dict[int, str]:
-    """Class names by number, of a network that has them in a list or a dict."""
     pairs = names.items() if isinstance(names, dict) else enumerate(names)
     return {int(number): str(name) for number, name in pairs}
 

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 from fsspec import AbstractFileSystem
 
-from cnn_core.comparison.answers import ROW_COLUMNS
+from cnn_core.comparison.classifiers import ROW_COLUMNS
 from cnn_core.comparison.differences import METRICS
 from cnn_core.params import read_yaml
 from flows.registry.models import MODELS, STAGE, Model, champion

@@ -16,12 +16,16 @@ import pandas as pd
 
 from cnn_core.annotations.tables import Annotations, read_objects
 from cnn_core.annotations.truth import read_truth
-from cnn_core.comparison.answers import by_hash, read_answers, read_rows, shared_hashes
-from cnn_core.comparison.bootstrap import BootstrapComparison
-from cnn_core.comparison.classifiers import ClassifierComparison, compare_classifiers
-from cnn_core.comparison.detectors import compare_detectors
+from cnn_core.comparison.classifiers import (
+    ClassifierComparison,
+    by_hash,
+    compare_classifiers,
+    read_answers,
+    read_rows,
+    shared_hashes,
+)
+from cnn_core.comparison.objects import BootstrapComparison, compare_detectors, compare_segmenters
 from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule
-from cnn_core.comparison.segmenters import compare_segmenters
 from cnn_core.data.raw import read_manifest
 from cnn_core.params import read_yaml
 from flows.registry.models import Model, Version

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 def track_objects(
     media: Media, parts: Sequence[Part], folders: Sequence[Path], params: DetectParams, settings: Path
 ) -> None:
-    """Write the objects of every video's parts with their ``track_id`` and its tracker's boxes.
+    """Write every video's objects with their ``track_id`` and the tracker's boxes.
 
-    They go to ``tracked.parquet`` beside the objects, which stay, so that a run killed here starts
-    here again.
+    They go to ``tracked.parquet`` beside the objects, which stay for a run that is killed here.
     """
     from cnn_core.detection.yolo import quiet
 
@@ -50,7 +49,6 @@ def track_objects(
 def _tracked_frames(
     part: Part, folder: Path, objects: pd.DataFrame, tracker: Tracker, reader: Reader, params: DetectParams
 ) -> Iterator[pd.DataFrame]:
-    """Yield the tracked objects of each frame, and draw them."""
     from cnn_core.detection.inference.steps import write_labels, write_picture
 
     names = dict(enumerate(json.loads((folder / "model.json").read_text())["names"]))
@@ -78,7 +76,6 @@ def _tracked_frames(
 
 
 def _tracked(rows: pd.DataFrame, tracker: Tracker, frame: np.ndarray, names: dict[int, str]) -> pd.DataFrame:
-    """Return the objects of one frame that the tracker keeps, as it changes them."""
     table = rows[[*BOX, "score", "class_id"]].to_numpy(np.float32).reshape(-1, 6)
     kept, tracks = tracker(table, frame)
     rows = rows.iloc[kept].copy()

@@ -41,8 +41,6 @@ UNREADABLE_FRAME = "its frame cannot be read"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoJob:
-    """A video, and the prompts of the objects to track in it."""
-
     part: Part
     prompts: tuple[VideoPrompt, ...]
 
@@ -54,16 +52,11 @@ class VideoJob:
 
 
 def video_parts(media: Media, params: SegmentParams) -> list[Part]:
-    """List the source's videos, and with ``video.folders`` its folders of frames."""
     return clip_parts(media, folders=params.video.folders)
 
 
 def segment_videos(media: Media, params: SegmentParams, folders: Sequence[Path], state: Path) -> None:
-    """Track the prompted objects in every video, each into its own of ``folders``.
-
-    Args:
-        folders: as `tasks.engine.workers.part_folder` names them.
-        state: the folder of the run in progress.
+    """Track the prompted objects in every video, each into its own of ``folders`` (`workers.part_folder`).
 
     Raises:
         ValueError: the prompts name no frame of any video; or the errors of `video_prompts`.
@@ -100,9 +93,7 @@ def _log_video(job: VideoJob, folder: Path) -> None:
 
 
 def video_settings(params: SegmentParams) -> VideoParams:
-    """Return the stage's parameters as those of a video."""
-    values = {field.name: getattr(params.video, field.name) for field in dataclasses.fields(params.video)}
-    values |= {name: getattr(params, name) for name in ("imgsz", "conf", "half")}
+    values = dataclasses.asdict(params.video) | {name: getattr(params, name) for name in ("imgsz", "conf", "half")}
     return VideoParams(**values, stability_score_offset=params.everything.stability_score_offset)
 
 

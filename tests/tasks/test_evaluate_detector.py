@@ -89,10 +89,9 @@ def test_what_is_no_set_is_one_sentence(tmp_path: Path, source: str, words: str)
 
 def test_classes_are_compared_by_name_and_those_unknown_to_the_data_left_out(data) -> None:
     _, images, _ = data
-    numbers = class_numbers({0: "car", 3: "1", 7: "0"}, CLASSES)
-    assert numbers == {3: 1, 7: 0}
+    assert class_numbers({0: "car", 3: "1", 7: "0"}, CLASSES) == {3: 1, 7: 0}
     detector = Fake({0: "car", 3: "1", 7: "0"}, [[0, 0, 9, 9], [1, 1, 9, 9], [2, 2, 9, 9]], [7, 0, 3])
-    found = one_table([rows for _, rows in detect_images(detector, images, numbers, CLASSES)])
+    found = one_table(list(detect_images(detector, images, CLASSES)))
     assert found["class_name"].tolist() == ["0", "1"] * 8
     assert found["x1"].tolist() == [0.0, 2.0] * 8
     with pytest.raises(ValueError, match="none in common"):
@@ -103,21 +102,20 @@ def test_an_image_that_cannot_be_read_stops_it(data) -> None:
     _, images, _ = data
     Path(images["file"][2]).unlink()
     with pytest.raises(ValueError, match=r"2\.png cannot be read"):
-        list(detect_images(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES))
+        list(detect_images(Fake({0: "0"}, [], []), images, CLASSES))
 
 
 def test_nothing_found_is_an_empty_table(data) -> None:
     _, images, _ = data
-    found = one_table([rows for _, rows in detect_images(Fake({0: "0"}, [], []), images, {0: 0}, CLASSES)])
+    found = one_table(list(detect_images(Fake({0: "0"}, [], []), images, CLASSES)))
     assert len(found) == 0
     assert "score" in found
 
 
 def test_the_examples_are_the_first_and_then_the_worst(data, tmp_path: Path) -> None:
     _, images, truth = data
-    numbers = {0: 0, 1: 1}
     detector = Fake({0: "0", 1: "1"}, [[8, 8, 40, 48], [50, 50, 60, 60]], [0, 1])
-    found = one_table([rows for _, rows in detect_images(detector, images, numbers, CLASSES)])
+    found = one_table(list(detect_images(detector, images, CLASSES)))
     table = outcomes(images, truth, found, confidence=0.25, least_iou=0.45)
     # every image has a false 1; where the object is a 1 it is confused too
     assert mistakes_by_image(images, table).tolist() == [1, 2] * 4

@@ -16,9 +16,7 @@ from cnn_core.images.media import Entry
 
 
 def class_numbers(names: Mapping[int, str], classes: Sequence[str]) -> dict[int, int]:
-    """Map each class number of the detector to that of the data's class of the same name.
-
-    Classes that the data does not have are left out.
+    """Map the detector's class numbers to those of the data's classes of the same names; others are left out.
 
     Raises:
         ValueError: they have no class in common.
@@ -31,17 +29,14 @@ def class_numbers(names: Mapping[int, str], classes: Sequence[str]) -> dict[int,
     return numbers
 
 
-def detect_images(
-    detector: Detector, images: pd.DataFrame, numbers: Mapping[int, int], classes: Sequence[str]
-) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Detect in each image, in order, and yield its id and the rows of its objects.
-
-    Args:
-        numbers: `class_numbers`.
+def detect_images(detector: Detector, images: pd.DataFrame, classes: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Detect in each image, in order, and yield the rows of its objects in the data's ``classes``.
 
     Raises:
-        ValueError: an image cannot be read; figures without it would be those of another set.
+        ValueError: the detector knows none of the classes, or an image cannot be read; figures
+            without it would be those of another set.
     """
+    numbers = class_numbers(detector.info.names, classes)
     entries = (
         Entry(image_id=row.image_id, file=row.file, number=number, content=Path(row.file))
         for number, row in enumerate(image_rows(images))
@@ -49,7 +44,7 @@ def detect_images(
     for entry, _, detections in detector.stream(entries):
         if not isinstance(detections, Detections):
             raise ValueError(f"{entry.file} cannot be read ({detections}): mend it or take it out of the set")
-        yield entry.image_id, _rows(entry.image_id, detections, numbers, classes)
+        yield _rows(entry.image_id, detections, numbers, classes)
 
 
 def _rows(image_id: str, detections: Detections, numbers: Mapping[int, int], classes: Sequence[str]) -> pd.DataFrame:
@@ -70,7 +65,6 @@ def _rows(image_id: str, detections: Detections, numbers: Mapping[int, int], cla
 
 
 def one_table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The objects of all images in one table."""
     filled = [part for part in parts if len(part)]
     return objects_table(pd.concat(filled)) if filled else objects_table([])
 

@@ -24,12 +24,7 @@ from cnn_core.detection.yolo import LoadedYolo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Level:
-    """One grid.
-
-    Attributes:
-        classes: int (rows, columns): the most probable class of each cell.
-        scores: float (rows, columns), 0..1: its probability.
-    """
+    """One grid: the most probable class of each cell, int (rows, columns), and its probability, 0..1."""
 
     classes: np.ndarray
     scores: np.ndarray
@@ -37,38 +32,22 @@ class Level:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridView:
-    """All predictions for one image.
+    """All predictions for one image with a score of at least ``conf``."""
 
-    Attributes:
-        image: uint8 (H, W, 3) RGB, letterboxed: the network's input.
-        levels: its grids, the finest first.
-        boxes, scores, classes: float (n, 4) xyxy in pixels of ``image``, float (n,), int (n,): the
-            cells' predictions with a score of at least ``conf``.
-        cells: int (n, 3): level, row and column of the cell that predicts the box.
-        kept: indices of the boxes that `nms.class_nms` keeps at ``iou``, the best first.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # uint8 (H, W, 3) RGB, letterboxed: the network's input
     names: dict[int, str]
-    levels: list[Level]
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    cells: np.ndarray
-    kept: np.ndarray
+    levels: list[Level]  # the finest first
+    boxes: np.ndarray  # float (n, 4) xyxy in pixels of ``image``
+    scores: np.ndarray  # float (n,)
+    classes: np.ndarray  # int (n,)
+    cells: np.ndarray  # int (n, 3): level, row and column of the cell that predicts the box
+    kept: np.ndarray  # indices of the boxes that `nms.class_nms` keeps at ``iou``, the best first
     conf: float
     iou: float
 
 
 def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, iou: float) -> GridView:
-    """Predict one image and keep all that happens.
-
-    Args:
-        image: uint8 (H, W, 3) RGB of any size.
-        imgsz: the longer side of the network's input.
-        conf: the least score of a box.
-        iou: two boxes with a greater IoU are of one object.
-    """
+    """Predict one image, uint8 (H, W, 3) RGB of any size, and keep all that happens."""
     from ultralytics.data.augment import LetterBox
 
     letterbox = LetterBox((imgsz, imgsz), auto=True, stride=loaded.stride)
@@ -102,14 +81,10 @@ def look_at(loaded: LoadedYolo, image: np.ndarray, *, imgsz: int, conf: float, i
 
 @torch.no_grad()
 def raw_predictions(loaded: LoadedYolo, images: Tensor) -> Tensor:
-    """Predict, without non-maximum suppression.
+    """Predict without non-maximum suppression: float32 (N, 3, H, W) RGB in 0..1 -> (N, anchors, 4 + classes).
 
-    Args:
-        images: float32 (N, 3, H, W) in 0..1, RGB; H and W multiples of ``loaded.stride``.
-
-    Returns:
-        (N, anchors, 4 + classes): boxes xyxy in pixels of the input, and a probability a class; the
-        anchors row by row of one grid after the other, as `grid_sizes` gives them.
+    H and W are multiples of ``loaded.stride``. An anchor has a box, xyxy in pixels of the input,
+    and a probability a class; the anchors go row by row through the grids of `grid_sizes`.
     """
     head = _head(loaded)
     decoded, predictions = loaded.network(images)
@@ -136,9 +111,7 @@ def _head(loaded: LoadedYolo) -> Any:
 
 
 def grid_record(view: GridView) -> dict[str, Any]:
-    """The same as JSON, for a page on which a reader chooses the least score.
-
-    The ``view`` has a low ``conf``.
+    """The ``view``, of a low ``conf``, as JSON for a page on which a reader chooses the least score.
 
     Suppression goes from the best box down, so the boxes kept at a higher ``conf`` are those of
     ``kept`` that reach it.

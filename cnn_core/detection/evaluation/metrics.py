@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,11 +58,9 @@ def evaluate_boxes(
     areas: Areas,
     relative: bool,
 ) -> COCOeval:
-    """Run and accumulate pycocotools' evaluation.
+    """Run and accumulate pycocotools' evaluation on tables of `annotations`.
 
     Args:
-        images, truth, detections: tables of `annotations`; the truth may have the column
-            ``iscrowd``.
         max_det: at most so many boxes of a class count in an image, the best first.
         areas: AP is measured for each of these sizes; "all" comes first.
         relative: sizes are shares of the image's area and measured by the box. Otherwise they are
@@ -96,10 +94,7 @@ def mean(values: np.ndarray) -> float | None:
 
 
 def precision_recall(evaluation: COCOeval, classes: Sequence[str]) -> pd.DataFrame:
-    """The envelope at IoU 0.5, as a table with the columns recall, precision and class.
-
-    It has 101 rows for each class that occurs, and for their mean.
-    """
+    """The envelope at IoU 0.5: recall, precision and class, 101 rows for each class that occurs and for their mean."""
     curves = evaluation.eval["precision"][0, :, :, 0, -1]  # (101, K)
     occurs = [number for number in range(len(classes)) if curves[0, number] >= 0]
     by_name = {f"mean of {len(occurs)} classes": curves[:, occurs].mean(1)} if occurs else {}
@@ -114,14 +109,12 @@ def precision_recall(evaluation: COCOeval, classes: Sequence[str]) -> pd.DataFra
 def map50_interval(evaluation: COCOeval, *, resamples: int, seed: int) -> tuple[float, float] | None:
     """The 95 % percentile interval of mAP50 over images drawn with replacement (Efron, 1979).
 
-    A detected box is matched with a true one of its own image, so a draw changes no match, only how
-    often an image counts. The interval is None without resamples or objects.
+    A draw changes no match, only how often an image counts. None without resamples or objects.
     """
     count = len(evaluation.params.imgIds)
-    draws = np.random.default_rng(seed)
-    weights = draws.multinomial(count, np.full(count, 1 / count), size=resamples) if count else np.empty((0, 0))
-    if not len(weights):
+    if not count or not resamples:
         return None
+    weights = draw_images(count, resamples, seed)
     by_class = np.stack([weighted_ap50(evaluation, number, weights) for number in range(len(evaluation.params.catIds))])
     means = [mean(of_classes) for of_classes in by_class.T]
     values = [value for value in means if value is not None]
@@ -131,10 +124,13 @@ def map50_interval(evaluation: COCOeval, *, resamples: int, seed: int) -> tuple[
     return float(low), float(high)
 
 
-def weighted_ap50(evaluation: COCOeval, number: int, weights: np.ndarray) -> np.ndarray:
-    """AP at IoU 0.5 of one class when image i counts ``weights[r, i]`` times.
+def draw_images(count: int, draws: int, seed: int) -> np.ndarray:
+    """Draw ``count`` images with replacement: how often each comes in each draw, int64 (draws, count)."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
 
-    The weights are int (R, images), the result is float (R,).
+
+def weighted_ap50(evaluation: COCOeval, number: int, weights: np.ndarray) -> np.ndarray:
+    """AP at IoU 0.5 of one class when image i counts ``weights[r, i]`` times: int (R, images) -> float (R,).
 
     It does what ``COCOeval.accumulate`` does, which counts every image once. The result is NaN
     where no counted image holds the class.
@@ -172,7 +168,7 @@ def match(truth: np.ndarray, detections: np.ndarray, scores: np.ndarray, least_i
         truth: float (N, 4), xyxy. detections: float (M, 4). scores: float (M,).
 
     Returns:
-        Pairs (index of the true box, index of the detected box).
+        Pairs of indices of a true and a detected box.
     """
     overlap = iou(truth, detections)
     pairs = []
@@ -185,41 +181,27 @@ def match(truth: np.ndarray, detections: np.ndarray, scores: np.ndarray, least_i
 
 
 class OutcomeRow(NamedTuple):
-    """What became of one object or of one detected box.
-
-    Attributes:
-        actual: the object's class; "background" for a box on nothing.
-        predicted: the box's class; "background" for an object that was missed.
-        score: of the box; NaN where there is none.
-        truth, detection: row numbers in the tables; -1 = none.
-    """
+    """What became of one object or of one detected box."""
 
     image_id: str
-    actual: str
-    predicted: str
-    score: float
-    truth: int
+    actual: str  # class; "background" for a box on nothing
+    predicted: str  # class; "background" for an object that was missed
+    score: float  # NaN where there is no box
+    truth: int  # row number; -1 = none
     detection: int
 
 
 def outcome_rows(table: pd.DataFrame) -> Iterator[OutcomeRow]:
-    """The rows of a table of `outcomes`."""
     return itertools.starmap(OutcomeRow, table[[*OutcomeRow._fields]].itertuples(index=False, name=None))
 
 
 def outcomes(
     images: pd.DataFrame, truth: pd.DataFrame, detections: pd.DataFrame, *, confidence: float, least_iou: float
 ) -> pd.DataFrame:
-    """Tell what became of every object and of every detected box.
-
-    Only boxes with a score of at least ``confidence`` count.
-
-    Returns:
-        A table with the columns of `OutcomeRow`.
-    """
+    """Tell what became of every object and of every box of at least ``confidence``: a table of `OutcomeRow`."""
     rows: list[OutcomeRow] = []
     sure = np.flatnonzero(detections["score"].to_numpy() >= confidence)
-    true_rows, sure_rows = _rows_by_image(truth["image_id"]), _rows_by_image(detections["image_id"].iloc[sure])
+    true_rows, sure_rows = (table.groupby("image_id").indices for table in (truth, detections.iloc[sure]))
     true_boxes, boxes = truth[BOX].to_numpy(), detections[BOX].to_numpy()
     actual, predicted = truth["class_name"].tolist(), detections["class_name"].tolist()
     scores = detections["score"].to_numpy()
@@ -246,15 +228,9 @@ def rates(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _rows_by_image(image_ids: pd.Series) -> dict[Hashable, np.ndarray]:
-    """The numbers of each image's rows, in order."""
-    return dict(image_ids.reset_index(drop=True).groupby(image_ids.to_numpy(), sort=False).indices)
-
-
 def _coco(
     images: pd.DataFrame, truth: pd.DataFrame, detections: pd.DataFrame, classes: Sequence[str], *, relative: bool
 ) -> tuple[COCO, COCO]:
-    """The truth and the detections as data sets of pycocotools."""
     true = to_coco(images, truth, classes)
     results = [
         {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
@@ -268,7 +244,6 @@ def _coco(
 
 
 def _indexed(dataset: dict[str, Any]) -> COCO:
-    """A data set of pycocotools with its index built, silently."""
     coco = COCO()
     coco.dataset = dataset
     with contextlib.redirect_stdout(io.StringIO()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,12 +20,7 @@ MOST_NAMED = 15  # boxes in an image; the texts of more would hide it
 _SIDE = 224  # pixels that an example's longer side is drawn at
 
 
-class LabelledBox(NamedTuple):
-    """A box to be drawn, xyxy in the image's pixels."""
-
-    box: Sequence[float]
-    colour: Colour
-    text: str
+LabelledBox = tuple[Sequence[float], Colour, str]  # xyxy in the image's pixels
 
 
 def draw_boxes(image: np.ndarray, boxes: Iterable[LabelledBox], *, side: int = _SIDE) -> np.ndarray:
@@ -62,7 +56,7 @@ def write_examples(
     """Write a PNG that shows each image with its truth, and below it with its detections.
 
     Args:
-        pictures: uint8 (H, W, 3) RGB by image_id, in the order in which they are shown.
+        pictures: uint8 (H, W, 3) RGB by image_id.
         table: `metrics.outcomes` of ``truth`` and ``detections``.
     """
     image_ids = list(pictures)
@@ -94,18 +88,17 @@ def _boxes(
     for row in outcome_rows(table):
         if row.truth >= 0:
             box = truth[BOX].iloc[row.truth].tolist()
-            above.append(LabelledBox(box, TRUTH, row.actual))
+            above.append((box, TRUTH, row.actual))
             if row.predicted == BACKGROUND:
-                missed.append(LabelledBox(box, MISSED, row.actual))
+                missed.append((box, MISSED, row.actual))
         if row.detection >= 0:
             colour = RIGHT if row.actual == row.predicted else WRONG
             text = f"{row.predicted} {row.score:.0%}" if few else ""
-            below.append(LabelledBox(detections[BOX].iloc[row.detection].tolist(), colour, text))
+            below.append((detections[BOX].iloc[row.detection].tolist(), colour, text))
     return above, missed + below
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    """How many of an image's boxes are right, confused, missed and false, in words."""
     missed, false = table["predicted"] == BACKGROUND, table["actual"] == BACKGROUND
     right = table["actual"] == table["predicted"]
     counts = {"right": right, "confused": ~(right | missed | false), "missed": missed, "false": false}

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from cnn_core.annotations.masks import encode_mask
 from cnn_core.detection.inference.engines import UNKNOWN_SIDE, open_engine
-from cnn_core.detection.inference.exports import Calibration
 from cnn_core.detection.inference.ordered import Decoded, Result, in_order
 from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import Backend, DetectorParams
@@ -32,7 +31,6 @@ class Detector:
 
     Args:
         weights: a model folder, an Ultralytics ``.pt``, or an exported engine.
-        device: where the network runs.
         threads: on a CPU, decoding and the network share them.
         cache: folder of exported engines (`cnn_core.detection.inference.exports`).
         settings: folder for Ultralytics' own settings.
@@ -40,8 +38,7 @@ class Detector:
         calibration: gives the images (BGR) that int8 is calibrated with.
 
     Raises:
-        ValueError: as `engines.open_engine`; or ``params.classes`` has a class that the network
-            does not know.
+        ValueError: as `engines.open_engine`; or the network does not know one of ``params.classes``.
 
     Examples:
         >>> import cv2
@@ -88,7 +85,7 @@ class Detector:
             threads=self.threads,
             cache=cache,
             imgsz=params.imgsz,
-            calibration=self._calibration(calibration),
+            calibration=None if calibration is None else lambda side: steps.squares(list(calibration()), side),
         )
         self.info = self.engine.info
         self.batch = batch or self.engine.batch
@@ -98,9 +95,6 @@ class Detector:
         self._imread = steps.reader(self.info.channels)
         if self.engine.streams > 1:
             torch.set_num_threads(1)  # each stream suppresses its own boxes; a core is all that it has
-
-    def _calibration(self, images: Callable[[], Iterable[np.ndarray]] | None) -> Calibration | None:
-        return None if images is None else lambda side: self._steps.squares(list(images()), side)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detect in images of any sizes, uint8 (H, W, C) BGR each."""

@@ -28,18 +28,12 @@ _X86 = ("x86_64", "AMD64")
 
 
 class Engine(Protocol):
-    """What runs a network.
-
-    Attributes:
-        streams: so many calls at the same time are fastest.
-        batch: so many images a call are fastest.
-        name: of the backend.
-    """
+    """What runs a network."""
 
     info: NetworkInfo
-    streams: int
-    batch: int
-    name: str
+    streams: int  # so many calls at the same time are fastest
+    batch: int  # so many images a call are fastest
+    name: str  # of the backend
 
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Run the network on uint8 (N, H, W, C), BGR.
@@ -63,12 +57,10 @@ def open_engine(
     """Make the network at ``weights`` ready to run. Call `cnn_core.detection.yolo.quiet` first.
 
     Args:
-        weights: a model folder or Ultralytics' .pt; or an exported engine, which runs as what it
-            is.
+        weights: a model folder or Ultralytics' .pt; or an exported engine, which runs as it is.
         threads: of the CPU, in all.
         cache: folder of exports; several processes may share it.
-        imgsz: the longest side of an input (0 = what the weights were trained with), for exports
-            that plan for it.
+        imgsz: the longest side that an export plans for; 0 = what the weights were trained with.
         calibration: the images that int8 is calibrated with.
 
     Raises:
@@ -102,11 +94,7 @@ def pick_backend(backend: Backend, device: torch.device) -> Backend:
 
 
 def check_backend(backend: Backend, precision: Precision, device: torch.device) -> None:
-    """Refuse what cannot run here.
-
-    Raises:
-        ValueError: this backend cannot run here, or not in this precision.
-    """
+    """Raise a ValueError where this backend cannot run, or not in this precision."""
     if backend != "torch" and not _installed(backend):
         raise ValueError(f"backend {backend} needs the package {PACKAGES[backend]}: install it, or set backend to auto")
     if backend == "tensorrt" and device.type != "cuda":

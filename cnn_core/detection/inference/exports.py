@@ -38,9 +38,7 @@ def exported(
     max_side: int,
     calibration: Calibration | None = None,
 ) -> Path:
-    """Give the folder with the export.
-
-    If it is not there, one process makes it while others that need it wait.
+    """Give the folder with the export; if it is not there, one process makes it while others wait.
 
     Raises:
         ValueError: int8 has no images to be calibrated with.
@@ -56,19 +54,13 @@ def exported(
     if backend == "tensorrt":  # planned for one kind of GPU and for sizes up to this
         parts += [str(max_side), torch.cuda.get_device_name().replace(" ", "")]
     folder = cache / "-".join(parts)
-    with _locked(cache / f"{folder.name}.lock"):
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go with the file, so also when this process is killed
         if not folder.is_dir():
             with whole_folder(folder) as partial:
                 _export(loaded, backend, precision, partial, max_side, images)
     return folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:  # let go with the file, so also when this process is killed
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _export(

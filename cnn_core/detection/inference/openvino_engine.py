@@ -54,8 +54,8 @@ class OpenVinoEngine:
     def __call__(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """As `Engine`, but the very first call runs alone.
 
-        OpenVINO's binding sets up statics in its first call. A second thread would wait for these
-        and hold Python's lock, for which the first one waits: both for ever.
+        In it OpenVINO's binding sets up statics. A second thread would wait for these and hold
+        Python's lock, for which the first one waits: both for ever.
         """
         if self._called:
             return self._infer(images)
@@ -85,10 +85,7 @@ class OpenVinoEngine:
 
 
 def _with_byte_input(xml: Path) -> Any:
-    """Read a network, and let it take uint8 (N, H, W, C) BGR.
-
-    Its own input is float32 (N, C, H, W) RGB in 0..1.
-    """
+    """Read a network of float32 (N, C, H, W) RGB in 0..1, and let it take uint8 (N, H, W, C) BGR."""
     import openvino as ov
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
@@ -108,7 +105,6 @@ def _with_byte_input(xml: Path) -> Any:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16, on Linux."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

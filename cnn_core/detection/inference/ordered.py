@@ -97,7 +97,6 @@ class _Slot:
     index: int = 0  # in its batch
 
     def result(self) -> Result:
-        """Wait for the batch."""
         if self.error is not None:
             return self.entry, None, self.error
         assert self.running is not None
@@ -112,7 +111,6 @@ class _Batches:
         self._by_shape: dict[tuple[int, ...], list[tuple[_Slot, Decoded]]] = {}
 
     def add(self, slot: _Slot, decoded: Decoded) -> None:
-        """Start the batch that this image fills."""
         slot.shape = decoded.letterboxed.shape
         batch = self._by_shape.setdefault(slot.shape, [])
         batch.append((slot, decoded))

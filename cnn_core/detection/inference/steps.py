@@ -31,10 +31,7 @@ _NO_LIMIT_S = 3600.0  # for an image; Ultralytics' own limit silently drops boxe
 
 
 def reader(channels: int) -> Callable[[str], np.ndarray | None]:
-    """Make the function with which Ultralytics reads an image file.
-
-    It takes a path and returns uint8 (H, W, channels), BGR, or None.
-    """
+    """Make Ultralytics' reader of image files: path -> uint8 (H, W, channels), BGR, or None."""
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
     return functools.partial(imread, flags=flags)
 
@@ -42,8 +39,8 @@ def reader(channels: int) -> Callable[[str], np.ndarray | None]:
 def letterbox(info: NetworkInfo, imgsz: int) -> Callable[[np.ndarray], np.ndarray]:
     """Make the function that letterboxes an image.
 
-    Its result is the smallest rectangle of whole strides whose longer side is ``imgsz``, or the one
-    shape that a static export takes.
+    It gives the smallest rectangle of whole strides whose longer side is ``imgsz``, or the one shape
+    that a static export takes.
     """
     if info.fixed:
         box = LetterBox(info.fixed, auto=False, stride=info.stride)
@@ -53,17 +50,12 @@ def letterbox(info: NetworkInfo, imgsz: int) -> Callable[[np.ndarray], np.ndarra
 
 
 def squares(images: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
-    """Letterbox images to (side, side)."""
     box = LetterBox((side, side), auto=False)
     return [cast(np.ndarray, box(image=image)) for image in images]
 
 
 def suppress(raw: Tensor, params: DetectorParams, info: NetworkInfo) -> list[Tensor]:
-    """Suppress all but the best boxes.
-
-    Returns:
-        The rows kept of each image: xyxy in pixels of the input, score, class, mask coefficients.
-    """
+    """Suppress all but the best boxes: a row has xyxy in pixels of the input, score, class, mask coefficients."""
     return nms.non_max_suppression(
         raw,
         params.conf,
@@ -80,11 +72,7 @@ def suppress(raw: Tensor, params: DetectorParams, info: NetworkInfo) -> list[Ten
 def in_original(
     rows: Tensor, protos: Tensor | None, shape: tuple[int, int], original: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scale rows of `suppress` to the original image.
-
-    Args:
-        shape: of the letterboxed image, (height, width).
-        original: shape of the image as it was read.
+    """Scale rows of `suppress` from the letterboxed (height, width) to the original image's shape.
 
     Returns:
         float32 (n, 6), and a segmenter's masks, uint8 (n, H, W).
@@ -133,10 +121,7 @@ def _results(image: np.ndarray, detections: Detections, names: dict[int, str]) -
 
 
 class Tracker:
-    """Ultralytics' tracker of this name with its own settings.
-
-    It follows objects through one video's frames, in order.
-    """
+    """Ultralytics' tracker of this name with its own settings, for the frames of one video in order."""
 
     def __init__(self, name: str) -> None:
         from ultralytics.trackers.track import TRACKER_MAP

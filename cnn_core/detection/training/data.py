@@ -27,13 +27,10 @@ class DetectionData:
 
 
 def open_source(source: str | Path, folder: str | Path) -> DetectionData:
-    """Open a folder with a data.yaml, a data.yaml, or a COCO JSON.
+    """Open a folder with a data.yaml, a data.yaml, or a COCO JSON, whose labels are written into ``folder``.
 
     The validation images of a COCO JSON whose name says ``train`` are those of the file beside it that says ``val``.
     Where there is none, they are a tenth of its own, drawn by their names.
-
-    Args:
-        folder: where the labels of a COCO JSON are written, for Ultralytics to read.
 
     Raises:
         ValueError: the source does not exist, or has no training images, no validation images or no labels.

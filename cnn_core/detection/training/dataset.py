@@ -68,7 +68,6 @@ class MemoryDataset(YOLODataset):
 
 
 def _reason(file: str, messages: list[str]) -> str:
-    """Return why Ultralytics leaves a file out, without its own words before the reason."""
     message = next((message for message in messages if f"{file}: " in message), "")
     reason = message.rpartition(f"{file}: ")[2].removeprefix("ignoring corrupt image/label: ")
     return reason or "left out by Ultralytics"
@@ -76,10 +75,9 @@ def _reason(file: str, messages: list[str]) -> str:
 
 @contextlib.contextmanager
 def _images_not_rewritten() -> Iterator[None]:
-    """Within it Ultralytics only reads a JPEG file whose last bytes are not the format's, and does not write it anew.
+    """Within it Ultralytics does not write a JPEG anew whose last bytes are not the format's: the file is the user's.
 
-    The file is the user's, and a dependency of the stage. One that is cut short is still left out.
-    ``_replace_image`` is private, but Ultralytics has no setting for it;
+    One that is cut short is still left out. ``_replace_image`` is private, but Ultralytics has no setting for it;
     test_a_users_damaged_file_stays_as_it_is holds it.
     """
 
@@ -96,7 +94,7 @@ def _images_not_rewritten() -> Iterator[None]:
 
 
 class EpochOrder(Sampler[int]):
-    """The images in an order that follows from the seed and the epoch's number, which goes up with each pass."""
+    """An order of the images that follows from the seed and the epoch's number, which goes up with each pass."""
 
     def __init__(self, images: int, seed: int, epoch: int) -> None:
         self.images, self.seed, self.epoch = images, seed, epoch
@@ -111,11 +109,7 @@ class EpochOrder(Sampler[int]):
 
 
 def augmented_images(job: DetectorJob) -> tuple[np.ndarray, list[list[int]]]:
-    """Return each training image once as training draws it, with its boxes, and the classes in each.
-
-    Returns:
-        uint8 (N, 3, S, S), and N lists of class numbers.
-    """
+    """Return each training image once as training draws it, uint8 (N, 3, S, S), and the classes of its boxes."""
     dataset = MemoryDataset(
         img_path=job.data.train,
         imgsz=job.params.imgsz,

@@ -26,20 +26,13 @@ _NOT_ULTRALYTICS = ("source", "weights", "model", "ema_decay", "ema_tau", "preci
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectorJob:
-    """All that a detector's training needs of whoever starts it; paths are absolute.
-
-    Attributes:
-        architecture: as `architecture` gives it.
-        start: the weights to begin with, or none.
-        loaders: processes that prepare images for a GPU. On a CPU there are none, and an interrupted training continues
-            exactly.
-    """
+    """All that a detector's training needs of whoever starts it; paths are absolute."""
 
     params: TrainDetectorParams
     data: DetectionData
-    architecture: dict[str, Any]
-    start: str
-    loaders: int
+    architecture: dict[str, Any]  # of `architecture`
+    start: str  # the weights to begin with, or none
+    loaders: int  # processes that prepare images for a GPU; without them a training continues exactly
 
     @property
     def task(self) -> str:
@@ -49,12 +42,11 @@ class DetectorJob:
         return None if is_none(self.start) else load_network(self.start).network
 
     def build_network(self) -> nn.Module:
-        """Return the network with random weights."""
         return build(self.architecture, len(self.data.names))
 
 
 def architecture(model: str, weights: str) -> dict[str, Any]:
-    """Return the content of a network's yaml with its size written out: of ``model``, or of the network in ``weights``.
+    """Read the yaml of ``model``, or of the network in ``weights``, with its size written out.
 
     Raises:
         ValueError: there is no such yaml, or it neither detects nor segments.

@@ -26,11 +26,7 @@ from cnn_core.detection.training.job import DetectorJob, OnEpoch, OnStep, argume
 
 
 def check_start(job: DetectorJob) -> tuple[int, int]:
-    """Return how many of the network's tensors the start weights fit, and how many tensors it has.
-
-    Raises:
-        ValueError: they fit less than half.
-    """
+    """Count the network's tensors that the start weights fit, and all; a ValueError where it is less than half."""
     tensors = job.build_network().state_dict()
     network = job.start_network()
     if network is None:
@@ -57,7 +53,6 @@ def train(
     """Train to the end, from the checkpoint ``resume`` on where there is one.
 
     Args:
-        folder: for Ultralytics' own files.
         on_step: called now and then with the epoch, the images done in it, the loss and the images per second.
         on_epoch: called after each epoch with its record and a function that makes the checkpoint. The training owns
             the checkpoint's tensors, so it must be stored before this returns.
@@ -74,7 +69,6 @@ def train(
 
 
 def final_weights(job: DetectorJob, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return a finished training's averaged weights, of the best epoch or of the last."""
     return checkpoint["best_weights"] if job.params.select == "best" else checkpoint["ema"]
 
 

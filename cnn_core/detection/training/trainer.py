@@ -52,14 +52,7 @@ MEASURED = {
 
 
 class _Learning(_Base):
-    """What both trainers do differently from Ultralytics.
-
-    Its name must not hold "Trainer", by which Ultralytics decides whom to give trackers.
-
-    Attributes:
-        history: one record an epoch.
-        best_record: of the epoch whose weights are kept.
-    """
+    """What both trainers do differently. Its name must not hold "Trainer": Ultralytics would give it trackers."""
 
     def __init__(
         self,
@@ -142,10 +135,7 @@ class _Learning(_Base):
         return batch
 
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002
-        """Set up what Ultralytics has just made, and fill it from the checkpoint, if any.
-
-        Ultralytics calls it at the end of its preparation in any case.
-        """
+        """Fill what Ultralytics has just made from the checkpoint, if any; it calls this in any case."""
         decay, tau = self.params.ema_decay, self.params.ema_tau
         self.ema.decay = lambda updates: decay * (1 - float(np.exp(-updates / tau)))
         # Only now: the average has been copied, and is validated in float32 as whoever uses the weights will.

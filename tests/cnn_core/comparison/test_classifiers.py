@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
-from cnn_core.comparison.answers import by_hash, shared_hashes
-from cnn_core.comparison.classifiers import compare_classifiers, mcnemar, power
+from cnn_core.comparison.classifiers import by_hash, compare_classifiers, mcnemar, shared_hashes
 from cnn_core.comparison.promotion import PromotionRule
 
 RULE = PromotionRule(margin=0.01, alpha=0.05, class_bound=0.05)
@@ -108,6 +107,15 @@ def test_a_margin_that_is_just_met_is_met() -> None:
 def test_without_a_margin_an_equal_challenger_is_kept_out() -> None:
     comparison = compare_classifiers(*pair(both=90, gained=5, lost=5), CLASSES)
     assert not comparison.decide(PromotionRule(margin=0.0, alpha=1.0, class_bound=1.0))[0]
+
+
+def power(n: int, *, disagreement: float, difference: float, alpha: float, draws: int = 2_000) -> float:
+    """How often the test finds a challenger that is better by ``difference``, when so many answers are told apart."""
+    chances = [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement]
+    counts = np.random.default_rng(0).multinomial(n, chances, size=draws)[:, :2]
+    pairs, times = np.unique(counts, axis=0, return_counts=True)
+    significant = np.array([mcnemar(int(gained), int(lost)) <= alpha for gained, lost in pairs])
+    return float((significant * times).sum() / draws)
 
 
 def test_an_equal_challenger_is_promoted_no_more_often_than_alpha() -> None:

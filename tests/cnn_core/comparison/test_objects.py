@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from cnn_core.annotations.tables import images_table, objects_table
-from cnn_core.comparison.detectors import compare_detectors
+from cnn_core.comparison.objects import compare_detectors, compare_segmenters
 from cnn_core.comparison.promotion import PromotionRule
-from cnn_core.comparison.segmenters import compare_segmenters
 from cnn_core.detection.evaluation.metrics import COCO_AREAS, average_precision, evaluate_boxes, mean
 
 CLASSES = ["one", "two"]

@@ -35,7 +35,7 @@ import yaml
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.training.batches import Split
-from cnn_core.classification.training.learner import ClassifierLearner
+from cnn_core.classification.training.learner import ClassifierLearner, LearnerSetup
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import arrays_writer
 from cnn_core.data.raw import decode_images
@@ -199,18 +199,10 @@ def usual(arguments: argparse.Namespace, params: TrainParams, device: torch.devi
 def new_learner(params: TrainParams, device: torch.device, num_classes: int) -> ClassifierLearner:
     size = params.image_size
     torch.manual_seed(0)
-    return ClassifierLearner(
-        registry.build(params.model, num_classes, (3, size, size)),
-        params,
-        steps=10_000,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        view=lambda images: images.float() / 255,
-        class_weights=None,
-        device=device,
-        dtype=autocast_dtype(params.precision, device),
-        micro_batch=0,
-    )
+    network = registry.build(params.model, num_classes, (3, size, size))
+    plain = transform(params.augmentation, size=size, start_size=0, num_classes=num_classes)
+    setup = LearnerSetup(mean=(0.5,) * 3, std=(0.25,) * 3, transform=plain, device=device)
+    return ClassifierLearner(network, params, setup, steps=10_000)
 
 
 def stored(source: str, side: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

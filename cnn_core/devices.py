@@ -18,8 +18,7 @@ ONE_THREAD = 2_000_000  # numbers that one thread processes in some milliseconds
 def as_many_threads_as_pay(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Use one thread within the block where ``tensors`` have so few numbers that waking the others costs more.
 
-    On a CPU, torch's fused optimizers divide every single tensor among all threads, however small it is
-    (docs/benchmarks.md).
+    torch's fused optimizers divide every tensor among all threads, however small it is (docs/benchmarks.md).
     """
     threads = torch.get_num_threads()
     if threads == 1 or sum(tensor.numel() for tensor in tensors) > ONE_THREAD:
@@ -33,11 +32,7 @@ def as_many_threads_as_pay(tensors: Iterable[Tensor]) -> Iterator[None]:
 
 
 def pick_device(use_gpu: bool | Literal["auto"]) -> torch.device:
-    """The GPU when there is one and it may be used, else the CPU.
-
-    Raises:
-        ValueError: ``use_gpu`` is True and there is no GPU.
-    """
+    """The GPU when there is one and it may be used, else the CPU; ``True`` without a GPU is the user's error."""
     available = use_gpu is not False and torch.cuda.is_available()
     if use_gpu is True and not available:
         raise ValueError("use_gpu is true but this machine has no CUDA device; set it to auto or false in runtime.yaml")

@@ -41,15 +41,9 @@ def average_buffers(module: nn.Module) -> None:
 def data_parallel(network: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
     """Wrap ``network`` for several ranks: a backward pass then leaves the mean of the ranks' gradients.
 
-    Every rank calls it. The wrapper knows the parameters that require a gradient now, so a change of these needs a new
-    one. Batch norm's statistics stay those of each rank's share (`average_buffers`).
-
-    Args:
-        find_unused_parameters: some parameters may take no part in a step. Their gradient stays None where they took
-            part on no rank.
-
-    Returns:
-        ``network`` itself where there is one rank.
+    Every rank calls it; one rank alone gets ``network`` itself. The wrapper knows the parameters that require a
+    gradient now, so a change of these needs a new one. Batch norm's statistics stay those of each rank's share.
+    With ``find_unused_parameters``, the gradient of a parameter that took part on no rank stays None.
     """
     if rank_and_world()[1] == 1:
         return network

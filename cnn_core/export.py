@@ -20,33 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier, Probabilities
 from cnn_core.classification.inference.model_folder import ModelCard, load_model
 from cnn_core.files import write_json
 
 TOLERANCE = 1e-5  # of a probability; adding float32 values in another order changes it by about 1e-7
 BATCHES = (1, 2, 5, 8)  # sizes that the written program is tried with
-_SEED = 0
-
-
-class Probabilities(nn.Module):
-    """A network with its normalisation and softmax: float32 (N, C, H, W) in 0..1 -> probabilities (N, K)."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, card: ModelCard) -> None:
-        super().__init__()
-        self.network = network
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(card.preprocessing[name]).view(1, -1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        # Channels last, as in `Classifier`: the same kernels add in the same order, so the results differ less.
-        inputs = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.network(inputs).softmax(1)
 
 
 def export(model: str | Path, output: str | Path) -> float:
@@ -54,15 +35,11 @@ def export(model: str | Path, output: str | Path) -> float:
 
     Files of an earlier export are replaced only when the new program agrees with the model.
 
-    Args:
-        model: a model folder.
-        output: a path that ends in .pt2.
-
     Returns:
         The largest difference of a probability between the written program, read again, and `Classifier`.
 
     Raises:
-        ValueError: the suffix is another, the model folder is not complete, torch cannot export the network,
+        ValueError: ``output`` does not end in .pt2, the model folder is not complete, torch cannot export the network,
             or the program's probabilities differ by more than `TOLERANCE`.
     """
     output = Path(output)
@@ -106,7 +83,6 @@ def _program(network: nn.Module, card: ModelCard) -> torch.export.ExportedProgra
 
 
 def _difference(program: Path, classifier: Classifier) -> float:
-    """Return the largest difference between the program's and the classifier's probabilities over `BATCHES`."""
     run = torch.export.load(program).module()
     images = sample_images(sum(BATCHES), classifier.card.shape)
     expected = torch.from_numpy(classifier(images))
@@ -116,12 +92,11 @@ def _difference(program: Path, classifier: Classifier) -> float:
 
 
 def sample_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return images uint8 (count, C, H, W) to try a program with, always the same ones.
+    """Noise in grains of 1 to 8 pixels, uint8 (count, C, H, W), always the same.
 
-    They are noise in grains of 1 to 8 pixels. Each has a brightness and contrast of its own, so that
-    a wrong mean or scale shows.
+    Each image has a brightness and contrast of its own, so that a wrong mean or scale shows.
     """
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(0)
     channels, height, width = shape
     images = np.empty((count, *shape), np.uint8)
     for index in range(count):

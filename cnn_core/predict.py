@@ -29,19 +29,12 @@ _BAR_AFTER_S = 1.0  # a shorter run needs no progress bar
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classifications:
-    """What a model made of image files.
-
-    Attributes:
-        files: the N files that were classified.
-        classes: the K classes.
-        probabilities: float32 (N, K).
-        refused: the files that are no image, with the reason.
-    """
+    """What a model made of image files: ``probabilities`` float32 (N, K) of N ``files`` and K ``classes``."""
 
     files: list[str]
     classes: list[str]
     probabilities: np.ndarray
-    refused: list[Refusal]
+    refused: list[Refusal]  # files that are no image
 
     def table(self) -> pd.DataFrame:
         """Return file, class and a column of probabilities for each class, like predictions.csv of the stage."""
@@ -64,7 +57,6 @@ class Predictor:
     """Classify image files, folders and .zip archives: load a model once, call it many times.
 
     Args:
-        folder: a model folder.
         tta: the number of views of each image whose probabilities are averaged.
         device: None takes the GPU when there is one.
 
@@ -93,13 +85,12 @@ class Predictor:
     def __call__(
         self, paths: str | Path | Iterable[str | Path], *, on_progress: Callable[[int, int], None] = lambda _, __: None
     ) -> Classifications:
-        """Classify the images in ``paths``, in their order.
+        """Classify the images in ``paths``, in their order; a file that is no image is refused.
 
-        Args:
-            on_progress: called with the number of files done since the last call and the number of all files.
+        ``on_progress`` gets the number of files done since its last call, and the number of all files.
 
         Raises:
-            ValueError: a path does not exist or holds no file. A file that is no image is refused instead.
+            ValueError: a path does not exist or holds no file.
         """
         total, blocks = read_paths([paths] if isinstance(paths, str | Path) else paths, self.card.square)
         files: list[str] = []

@@ -91,10 +91,9 @@ def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
     if done.returncode == FAILED:
         raise ValueError(done.stdout.strip())
     if done.returncode == UNKNOWN:
-        which = "and the weights" if is_ultralytics else "which"
         raise ValueError(
             f"gridflow fetch gets {', '.join(SOURCES)}, Ultralytics' weights by the name of their file, such as "
-            f"yolo11n.pt, torchvision's weights by the name of their network, {which} {done.stdout.strip()}"
+            f"yolo11n.pt, and torchvision's weights by the name of their network; {done.stdout.strip()}"
         )
     if done.returncode:
         raise RuntimeError(f"the download of {name} broke (exit code {done.returncode}); its reason stands above")

@@ -66,7 +66,6 @@ def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray, class
 
 
 def write_confusion(path: Path, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> None:
-    """Write one row an image, actual and predicted, for DVC's confusion template."""
     names = np.array(classes)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame({"actual": names[labels], "predicted": names[probabilities.argmax(1)]})

@@ -39,7 +39,7 @@ PARAMS = PredictParams
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """The images to be labelled: ``total`` images in ``blocks``."""
+    """The images to be labelled."""
 
     total: int
     blocks: Iterator[Block]
@@ -59,7 +59,8 @@ def main(name: str) -> None:
     with whole_folder(f"data/predictions/{name}") as folder:
         write_predictions(folder / "predictions.csv", files, probabilities, classes)
         if refused:
-            write_refused(folder / "refused.csv", refused)
+            rows = pd.DataFrame([dataclasses.asdict(entry) for entry in refused])
+            rows.to_csv(folder / "refused.csv", index=False, lineterminator="\n")
         if name in SUBMITTED and source.kind != "folder":
             write_submission(folder / "submission.csv", files, probabilities, by_row=source.kind == "unlabelled")
     if refused:
@@ -69,14 +70,7 @@ def main(name: str) -> None:
 
 
 def open_source(path: str, shape: tuple[int, int, int]) -> Source:
-    """Open a RAW set, or a folder or .zip of images.
-
-    Args:
-        shape: (C, S, S) of the squares that images become.
-
-    Raises:
-        ValueError: there is nothing to label.
-    """
+    """Open a RAW set, or a folder or .zip of images, which become squares of ``shape`` (C, S, S)."""
     if not (Path(path) / "manifest.json").is_file():
         total, blocks = read_folder(path, shape)
         return Source(total=total, blocks=blocks, kind="folder", refused=[])
@@ -126,16 +120,8 @@ def write_predictions(path: Path, files: list[str], probabilities: np.ndarray, c
     table.to_csv(path, index=False, lineterminator="\n")
 
 
-def write_refused(path: Path, refused: list[Refusal]) -> None:
-    pd.DataFrame([dataclasses.asdict(entry) for entry in refused]).to_csv(path, index=False, lineterminator="\n")
-
-
 def write_submission(path: Path, files: list[str], probabilities: np.ndarray, *, by_row: bool) -> None:
-    """Write Kaggle's columns ImageId and Label.
-
-    ImageId is the 1-based row in the source, with which an id ends (``test/00001``), or in this
-    file.
-    """
+    """Write Kaggle's ImageId, the 1-based row in the source (with which an id ends) or in this file, and Label."""
     numbers = [int(file.rpartition("/")[2]) for file in files] if by_row else range(1, len(files) + 1)
     table = pd.DataFrame({"ImageId": numbers, "Label": probabilities.argmax(1)})
     table.to_csv(path, index=False, lineterminator="\n")

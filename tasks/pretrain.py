@@ -13,7 +13,7 @@ from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import TrainingSetup
 from cnn_core.classification.training.params import TrainParams
-from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.data.augmented import load_arrays
 from cnn_core.params import load_section
 from tasks.common import classifier_training as common
 from tasks.common.classifier_training import ClassifierJob
@@ -33,21 +33,13 @@ def main(name: str) -> None:
 
 
 def load_setup(job: ClassifierJob, device: torch.device) -> TrainingSetup:
-    """Load what is needed to learn the rotations of the AUGMENTED set."""
-    params, dataset, num_classes = job.params, read_dataset(job.data), len(CLASSES_OF_ROTATIONS)
-    train, _ = common.load_feeds(job, common.load_splits(job, device))
-    return TrainingSetup(
-        train=train,
+    return common.training_setup(
+        job,
+        device,
+        splits=common.load_splits(job, device),
         val=all_rotations(load_arrays(job.data, "val").images[:MOST_VALIDATED], device),
-        refit=None,
-        mean=tuple(dataset["mean"]),
-        std=tuple(dataset["std"]),
-        build=lambda: common.build(params, dataset, num_classes),
-        start=common.start_from(job.start, CLASSES_OF_ROTATIONS),
-        transform=Rotations(of=common.load_transform(params, job.data, num_classes)),
-        device=device,
-        micro_batch=job.micro_batch,
-        compiled=job.compiled,
+        transform=Rotations(of=common.load_transform(job.params, job.data, len(CLASSES_OF_ROTATIONS))),
+        classes=CLASSES_OF_ROTATIONS,
     )
 
 

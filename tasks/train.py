@@ -22,25 +22,17 @@ def main(name: str) -> None:
 
 
 def load_setup(job: ClassifierJob, device: torch.device) -> TrainingSetup:
-    """Load what is needed to learn the labels of the AUGMENTED set."""
-    params, dataset = job.params, read_dataset(job.data)
-    num_classes = len(dataset["classes"])
+    params, classes = job.params, read_dataset(job.data)["classes"]
     splits = common.load_splits(job, device)
-    train, refit = common.load_feeds(job, splits)
-    weights = common.class_weights(splits["train"].labels.cpu().numpy(), num_classes, params.class_weights)
-    return TrainingSetup(
-        train=train,
+    weights = common.class_weights(splits["train"].labels.cpu().numpy(), len(classes), params.class_weights)
+    return common.training_setup(
+        job,
+        device,
+        splits=splits,
         val=splits["val"],
-        refit=refit,
-        mean=tuple(dataset["mean"]),
-        std=tuple(dataset["std"]),
-        build=lambda: common.build(params, dataset, num_classes),
-        start=common.start_from(job.start, dataset["classes"]),
-        transform=common.load_transform(params, job.data, num_classes),
+        transform=common.load_transform(params, job.data, len(classes)),
+        classes=classes,
         class_weights=None if weights is None else weights.to(device),
-        device=device,
-        micro_batch=job.micro_batch,
-        compiled=job.compiled,
     )
 
 

@@ -52,12 +52,13 @@ def main() -> None:
         check_and_tell_start(job)
         key = training_key("train_detector", params, data=digest, start=job.start, architecture=job.architecture)
         progress = TrainingProgress("train_detector", params.epochs, columns=COLUMNS, measured=MEASURED)
-        with train_on_ray(work, job, runtime, run_name=f"train_detector-{key}", progress=progress) as training:
-            tell_left_out(job, training.checkpoint["left_out"])
-            network = save(job, training.checkpoint, digest)
-            write_curve("data/plots/train_detector.csv", training.checkpoint["history"])
+        name = f"train_detector-{key}"
+        with train_on_ray(work, job, runtime, run_name=name, progress=progress) as (checkpoint, resumed_at):
+            tell_left_out(job, checkpoint["left_out"])
+            network = save(job, checkpoint, digest)
+            write_curve("data/plots/train_detector.csv", checkpoint["history"])
             draw_samples("data/plots/train_detector-seen.png", job)
-            figures = metrics(network, job, training.checkpoint, training.resumed_at)
+            figures = metrics(network, job, checkpoint, resumed_at)
             events.write_metrics("data/metrics/train_detector.json", figures)
 
 

@@ -47,11 +47,11 @@ def main() -> None:
         progress = TrainingProgress("train_segmenter", params.epochs, columns=COLUMNS, measured=MEASURED)
         with train_on_ray(
             work, job, runtime, run_name=f"train_segmenter-{key}", progress=progress, shared=job.source
-        ) as training:
-            loaded = save(job, training.checkpoint, digest)
-            write_curve("data/plots/train_segmenter.csv", training.checkpoint["history"])
+        ) as (checkpoint, resumed_at):
+            loaded = save(job, checkpoint, digest)
+            write_curve("data/plots/train_segmenter.csv", checkpoint["history"])
             draw_samples("data/plots/train_segmenter-seen.png", params)
-            figures = metrics(loaded, training.checkpoint["history"], training.resumed_at)
+            figures = metrics(loaded, checkpoint["history"], resumed_at)
             events.write_metrics("data/metrics/train_segmenter.json", figures)
 
 

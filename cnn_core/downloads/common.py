@@ -16,7 +16,11 @@ from typing import Any
 
 from cnn_core.files import write_json
 
-FAILED, UNKNOWN = 3, 4  # exit codes; a sentence, or the end of one, is on standard output
+FAILED, UNKNOWN = 3, 4  # exit codes; a sentence is on standard output
+
+
+class UnknownNameError(ValueError):
+    """Nobody publishes weights of this name."""
 
 
 @contextlib.contextmanager
@@ -36,41 +40,20 @@ def replace(file: Path, target: Path, origin: dict[str, Any]) -> Path:
     return target
 
 
-def command_line(
-    program: str,
-    about: str | None,
-    *,
-    name: str,
-    url: str,
-    unknown: Callable[[str], str | None],
-    fetch: Callable[..., Path],
-) -> int:
-    """Run ``python -m PROGRAM NAME FOLDER [--url URL]``.
+def command_line(program: str, about: str | None, *, name: str, url: str, fetch: Callable[..., Path]) -> int:
+    """Run ``python -m PROGRAM NAME FOLDER [--url URL]`` and return its exit code; ``name`` and ``url`` are help texts.
 
     It is a process of its own for ``flows``, which must not import the libraries that download.
-
-    Args:
-        about: the description for ``--help``.
-        name, url: help texts.
-        unknown: gives the end of a sentence when nobody publishes weights of a name, else None.
-        fetch: (name, folder, url=…); its `ValueError` becomes the exit code `FAILED`.
-
-    Returns:
-        the exit code.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
     parser.add_argument("name", help=name)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", help=url)
     arguments = parser.parse_args()
-    with contextlib.redirect_stdout(sys.stderr):  # libraries print their progress
-        message, code = unknown(arguments.name), UNKNOWN
-        if message is None:
-            try:
-                fetch(arguments.name, arguments.folder, url=arguments.url)
-            except ValueError as error:
-                message, code = str(error), FAILED
-    if message is None:
-        return 0
-    print(message)
-    return code
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # libraries print their progress
+            fetch(arguments.name, arguments.folder, url=arguments.url)
+    except ValueError as error:
+        print(error)
+        return UNKNOWN if isinstance(error, UnknownNameError) else FAILED
+    return 0

@@ -5,8 +5,7 @@
     FOLDER/BUILDER.pth    the state dict as torchvision publishes it
            BUILDER.json   its origin and its SHA-256; written last
 
-The exit code is 3, with a sentence on standard output, when the download failed, and 4, with the
-end of a sentence, when there is no such network.
+The exit code is 3 when the download failed and 4 when there is no such network, with a sentence on standard output.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import urllib.error
 from pathlib import Path
 
 from cnn_core.classification.architectures.torchvision_model import builders, unknown_builder
-from cnn_core.downloads.common import command_line, folder_beside, replace
+from cnn_core.downloads.common import UnknownNameError, command_line, folder_beside, replace
 from cnn_core.files import file_sha256
 
 _SILENCE_S = 60.0  # a server that sends nothing for so long counts as gone
@@ -29,18 +28,15 @@ def fetch_weights(builder: str, folder: str | Path, *, url: str | None = None) -
     """Download the DEFAULT weights of a torchvision network; they replace former ones in one move.
 
     Args:
-        builder: the network's name, as torchvision's builders have it.
         url: another address of the same file; its name must keep the digits of its SHA-256.
 
-    Returns:
-        the file.
-
     Raises:
-        ValueError: there is no such builder, or the file could not be downloaded or is not the one
-            that its name promises. What was there before stays.
+        UnknownNameError: there is no such builder.
+        ValueError: the file could not be downloaded or is not the one that its name promises. What was there before
+            stays.
     """
     if builder not in builders():
-        raise ValueError(f"the network {unknown_builder(builder)}")
+        raise UnknownNameError(f"the network {unknown_builder(builder)}")
     import torchvision
 
     weights = torchvision.models.get_model_weights(builder).DEFAULT
@@ -81,14 +77,12 @@ def _reason(error: Exception) -> str:
 
 
 def main() -> int:
-    """Run the command line."""
     socket.setdefaulttimeout(_SILENCE_S)
     return command_line(
         "cnn_core.downloads.torchvision",
         __doc__,
         name="the name of a torchvision network, such as alexnet",
         url="another address of the file; its name must stay",
-        unknown=lambda name: None if name in builders() else unknown_builder(name),
         fetch=fetch_weights,
     )
 

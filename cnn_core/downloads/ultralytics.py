@@ -5,8 +5,7 @@
     FOLDER/yolo11n.pt     as Ultralytics publishes it
            yolo11n.json   its origin and its SHA-256; written last
 
-The exit code is 3, with a sentence on standard output, when the download failed, and 4, with the
-end of a sentence, when there is no such file.
+The exit code is 3 when the download failed and 4 when there is no such file, with a sentence on standard output.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ import difflib
 import inspect
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.downloads.common import command_line, folder_beside, replace
+from cnn_core.downloads.common import UnknownNameError, command_line, folder_beside, replace
 from cnn_core.files import file_sha256
 
 # The first bytes of what torch.save writes, today and before torch 1.6, unlike a log-in page.
@@ -29,24 +27,21 @@ _STARTS = (b"PK", b"\x80\x02")
 def fetch_yolo(name: str, folder: str | Path, *, url: str | None = None) -> Path:
     """Download official weights by the name of their file; they replace former ones in one move.
 
-    Args:
-        url: another address of the same file.
-
-    Returns:
-        the file.
-
     Raises:
-        ValueError: there is no such file, or it could not be downloaded or is no weights file. What
-            was there before stays.
+        UnknownNameError: this version of Ultralytics knows no such file.
+        ValueError: it could not be downloaded or is no weights file. What was there before stays.
     """
     target = Path(folder) / name
     with folder_beside(target) as partial:
         quiet(partial)
-        if name not in official_names():
-            raise ValueError(f"the weights {unknown_name(name)}")
         import ultralytics
         from ultralytics.utils import downloads
 
+        official = sorted(asset for asset in downloads.GITHUB_ASSETS_NAMES if asset.endswith(".pt"))
+        if name not in official:
+            near = difflib.get_close_matches(name, official, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UnknownNameError(f"weights of Ultralytics are not called {name!r}{hint}")
         try:
             file = _download(name, partial, url)
         except (OSError, MemoryError) as error:  # what requests raises is an OSError too
@@ -64,22 +59,6 @@ def fetch_yolo(name: str, folder: str | Path, *, url: str | None = None) -> Path
         return replace(file, target, origin)
 
 
-def official_names() -> list[str]:
-    """List the weights files that this version of Ultralytics knows; call `quiet` first."""
-    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
-
-    return sorted(name for name in GITHUB_ASSETS_NAMES if name.endswith(".pt"))
-
-
-def unknown_name(name: str) -> str:
-    """Write the end of a sentence about a name that Ultralytics does not know.
-
-    For example: ``of Ultralytics are not called 'yolo11z.pt'; did you mean yolo11x.pt?``
-    """
-    near = difflib.get_close_matches(name, official_names(), n=1)
-    return f"of Ultralytics are not called {name!r}" + (f"; did you mean {near[0]}?" if near else "")
-
-
 def _download(name: str, folder: Path, url: str | None) -> Path:
     from ultralytics.utils.downloads import attempt_download_asset, safe_download
 
@@ -95,11 +74,7 @@ def _download(name: str, folder: Path, url: str | None) -> Path:
 
 
 def _reason(error: BaseException) -> str:
-    """Say briefly why a download failed.
-
-    The server's status goes first: Ultralytics takes every failure for a missing connection when
-    its own probe of the network fails.
-    """
+    # The server's status goes first: Ultralytics takes every failure for a missing connection when its own probe fails.
     status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
     return f"the server answered {status}" if status else " ".join(str(error).replace("❌", "").split()).rstrip(".")
 
@@ -111,20 +86,12 @@ def _by_hand(name: str, target: Path, reason: str) -> str:
     )
 
 
-def _unknown(name: str) -> str | None:
-    with tempfile.TemporaryDirectory() as settings:
-        quiet(settings)
-        return None if name in official_names() else unknown_name(name)
-
-
 def main() -> int:
-    """Run the command line."""
     return command_line(
         "cnn_core.downloads.ultralytics",
         __doc__,
         name="the file's name, such as yolo11n.pt",
         url="another address of the file",
-        unknown=_unknown,
         fetch=fetch_yolo,
     )
 

@@ -9,6 +9,7 @@ The text is in model_card.md.j2. The same model gives the same bytes, so the car
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,13 @@ OURS, ULTRALYTICS = "apache-2.0", "agpl-3.0"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What all models of a kind have in common.
+    """What all models of a kind have in common."""
 
-    Attributes:
-        task: the Hub's name of the task.
-        measured: for keys of model.json's metrics, the Hub's type of the metric and its name.
-        metrics_file: the file of the stage that measures the model; empty where none does.
-    """
-
-    task: str
+    task: str  # the Hub's name
     licence: str
     library: str
-    measured: dict[str, tuple[str, str]]
-    metrics_file: str
+    measured: dict[str, tuple[str, str]]  # keys of model.json's metrics: the Hub's type of the metric, and its name
+    metrics_file: str  # of the stage that measures the model; empty where none does
 
 
 CLASSIFIER = Kind(
@@ -78,7 +73,6 @@ def classifier_card(model: Mapping[str, Any], dataset: Mapping[str, Any], *, nam
         model: the content of its model.json.
         dataset: dataset.json of the AUGMENTED set that it was trained on. A model with other classes than the set's
             learned its features without labels.
-        name: of the model folder.
     """
     kind = FEATURES if list(model["classes"]) != list(dataset["classes"]) else CLASSIFIER
     channels, height, width = dataset["shape"]
@@ -95,12 +89,7 @@ def classifier_card(model: Mapping[str, Any], dataset: Mapping[str, Any], *, nam
 def finder_card(
     kind: Kind, model: Mapping[str, Any], counts: Mapping[str, int], *, name: str, generated: bool = False
 ) -> str:
-    """Return the card of a detector or segmenter.
-
-    Args:
-        counts: the numbers of images in ``train`` and ``val``.
-        generated: whether the images were composed by a program.
-    """
+    """Return the card of a detector or segmenter; ``counts`` are the numbers of images in ``train`` and ``val``."""
     source = model["params"]["source"]
     data = {
         "set": f"`{source}`" + (", composed by a program: digits laid on drawn walls" if generated else ""),
@@ -118,10 +107,8 @@ def is_composed(source: str | Path) -> bool:
 
 
 def _copies(dataset: Mapping[str, Any]) -> str:
-    number = dataset["copies"]
-    return (
-        "" if not number else ", and a seeded copy of each" if number == 1 else f", and {number} seeded copies of each"
-    )
+    copies = {0: "", 1: ", and a seeded copy of each"}
+    return copies.get(dataset["copies"], f", and {dataset['copies']} seeded copies of each")
 
 
 def _render(
@@ -147,7 +134,7 @@ def _render(
         generated=generated,
         figures={kind.measured[key][1]: value for key, value in figures.items()},
         metrics_file=kind.metrics_file.format(name=name),
-        started=_started(model["params"]["weights"]),
+        started="" if is_none(model["params"]["weights"]) else model["params"]["weights"],
         recipe=_yaml(model["params"]),
     )
 
@@ -176,17 +163,6 @@ def _front_matter(kind: Kind, figures: Mapping[str, float], *, name: str, networ
     }
 
 
-def _started(weights: str) -> str:
-    """Return the weights that training started from; empty for random weights."""
-    return "" if is_none(weights) else weights
-
-
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True).rstrip("\n")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with lists in the place of tuples, which YAML's safe form does not have."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+    plain = json.loads(json.dumps(value))  # lists in the place of tuples, which YAML's safe form does not have
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n")

@@ -19,7 +19,7 @@ from cnn_core.classification.augmentation.transforms import Transform, transform
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Feed, Split
 from cnn_core.classification.training.initial_weights import load_initial
-from cnn_core.classification.training.loop import TrainingResult, TrainingSetup, parameter_count, result_of, train
+from cnn_core.classification.training.loop import TrainingResult, TrainingSetup, result_of, train
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.drawing.contact_sheet import contact_sheet
@@ -42,40 +42,17 @@ COLOUR_IMAGES = 500  # that the principal colours of a set are taken from
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierJob:
-    """All that a training worker needs of the stage.
-
-    Attributes:
-        data: the folder of the AUGMENTED set, absolute.
-        start: the weights to begin with, absolute, or a path that is none.
-        micro_batch, compiled: as in runtime.yaml.
-        streamed: whether Ray Data reads the training images, or they are mapped into memory.
-    """
+    """All that a training worker needs of the stage."""
 
     params: TrainParams
-    data: Path
-    start: Path
-    micro_batch: int = 0
-    compiled: bool = False
-    streamed: bool = False
+    data: Path  # the folder of the AUGMENTED set, absolute
+    start: Path  # the weights to begin with, absolute, or a path that is none
+    micro_batch: int = 0  # as in runtime.yaml
+    compiled: bool = False  # as in runtime.yaml
+    streamed: bool = False  # whether Ray Data reads the training images, or they are mapped into memory
 
 
 LoadSetup = Callable[[ClassifierJob, torch.device], TrainingSetup]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainedClassifier:
-    """A finished training.
-
-    Attributes:
-        dataset: dataset.json of the AUGMENTED set.
-        resumed_at: finished epochs of an interrupted run that this one continued.
-        size: side of the images that the network takes.
-    """
-
-    result: TrainingResult
-    dataset: dict[str, Any]
-    resumed_at: int
-    size: int
 
 
 def train_set(
@@ -89,8 +66,6 @@ def train_set(
     samples: str | None = None,
 ) -> None:
     """Train on the AUGMENTED set ``name`` by Ray and write the stage's outputs.
-
-    An interrupted run of the same parameters, data and code is continued.
 
     Args:
         load_setup: runs in every training worker.
@@ -121,16 +96,14 @@ def train_set(
         progress=TrainingProgress(f"{stage} {name}", params.epochs, columns=COLUMNS),
         shared=job.data,
         datasets=partial(streamed_sets, job),
-    ) as training:
-        done = result_of(training.checkpoint)
-        size = network_size(params, dataset)
-        trained = TrainedClassifier(result=done, dataset=dataset, resumed_at=training.resumed_at, size=size)
-        save_trained(folder, params, trained, classes=classes)
+    ) as (checkpoint, resumed_at):
+        done = result_of(checkpoint)
+        save_trained(folder, params, dataset, done, classes=classes)
         write_curve(f"data/plots/{stage}-{name}.csv", selection_epochs(done), CURVE)
         if samples:
             draw_samples(samples, name, params)
         network = build(params, dataset, len(classes))
-        events.write_metrics(f"data/metrics/{stage}-{name}.json", training_metrics(trained, network))
+        events.write_metrics(f"data/metrics/{stage}-{name}.json", training_metrics(done, network, resumed_at))
 
 
 def work(load_setup: LoadSetup, job: ClassifierJob, context: WorkerContext) -> None:
@@ -144,7 +117,6 @@ def work(load_setup: LoadSetup, job: ClassifierJob, context: WorkerContext) -> N
 
 
 def load_splits(job: ClassifierJob, device: torch.device) -> dict[str, Split]:
-    """Load train, val and test of the AUGMENTED set; where train is streamed its images stay on disk."""
     arrays = {split: load_arrays(job.data, split) for split in ("train", "val", "test")}
     devices = {"train": torch.device("cpu") if job.streamed else device}
     return {split: Split.from_arrays(a.images, a.labels, devices.get(split, device)) for split, a in arrays.items()}
@@ -194,8 +166,33 @@ def network_size(params: TrainParams, dataset: Mapping[str, Any]) -> int:
     return params.image_size or dataset["shape"][-1]
 
 
-def start_from(path: Path, classes: Sequence[str]) -> Callable[[nn.Module], Any]:
-    return lambda network: load_initial(network, path, classes=classes)
+def training_setup(
+    job: ClassifierJob,
+    device: torch.device,
+    *,
+    splits: Mapping[str, Split],
+    val: Split,
+    transform: Transform,
+    classes: Sequence[str],
+    class_weights: Tensor | None = None,
+) -> TrainingSetup:
+    """Put together what a worker trains with; ``classes`` are what the network tells apart."""
+    dataset = read_dataset(job.data)
+    train, refit = load_feeds(job, splits)
+    return TrainingSetup(
+        train=train,
+        val=val,
+        refit=refit,
+        mean=tuple(dataset["mean"]),
+        std=tuple(dataset["std"]),
+        build=lambda: build(job.params, dataset, len(classes)),
+        start=lambda network: load_initial(network, job.start, classes=classes),
+        transform=transform,
+        class_weights=class_weights,
+        device=device,
+        micro_batch=job.micro_batch,
+        compiled=job.compiled,
+    )
 
 
 def class_weights(labels: np.ndarray, num_classes: int, how: str) -> Tensor | None:
@@ -218,17 +215,21 @@ def tell_start(job: ClassifierJob, dataset: Mapping[str, Any], classes: Sequence
 
 
 def save_trained(
-    folder: str | Path, params: TrainParams, trained: TrainedClassifier, *, classes: Sequence[str]
+    folder: str | Path,
+    params: TrainParams,
+    dataset: Mapping[str, Any],
+    done: TrainingResult,
+    *,
+    classes: Sequence[str],
 ) -> None:
-    """Write the model folder."""
-    values, dataset, done = dataclasses.asdict(params), trained.dataset, trained.result
-    side = dataset["shape"][-1]
+    """Write the model folder; ``dataset`` is dataset.json of the AUGMENTED set."""
+    values, size = dataclasses.asdict(params), network_size(params, dataset)
     preprocessing = {
-        "shape": [dataset["shape"][0], trained.size, trained.size],
+        "shape": [dataset["shape"][0], size, size],
         "mean": dataset["mean"],
         "std": dataset["std"],
         "views": "photo" if params.augmentation["kind"] == "photo" else "glyph",
-        "side": side,  # of the square that a file is made into
+        "side": dataset["shape"][-1],  # of the square that a file is made into
     }
     card = ModelCard(
         model=values["model"],
@@ -250,8 +251,7 @@ def selection_epochs(done: TrainingResult) -> list[dict[str, Any]]:
     return [record for record in done.history if record["phase"] == "select"]
 
 
-def training_metrics(trained: TrainedClassifier, network: nn.Module) -> dict[str, Any]:
-    done = trained.result
+def training_metrics(done: TrainingResult, network: nn.Module, resumed_at: int) -> dict[str, Any]:
     records = selection_epochs(done)
     seconds = sum(record["seconds"] for record in done.history)
     best = {f"best_{key}" if key == "epoch" else key: value for key, value in done.best.items()}
@@ -260,26 +260,24 @@ def training_metrics(trained: TrainedClassifier, network: nn.Module) -> dict[str
         "epochs": len(records),
         "refit_epochs": len(done.history) - len(records),
         "train_loss": records[-1]["train_loss"],
-        "parameters": parameter_count(network),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "images_per_s": round(sum(r["images_per_s"] * r["seconds"] for r in done.history) / seconds, 1),
         "training_seconds": round(seconds, 1),
-        "resumed_at": trained.resumed_at,
+        "resumed_at": resumed_at,
     }
 
 
 def draw_samples(path: str, name: str, params: TrainParams) -> None:
-    """Draw an image of each class as it is stored, and as training draws it."""
     folder = f"data/augmented/{name}"
     dataset, train = read_dataset(folder), load_arrays(folder, "train")
     augmentation = load_transform(params, folder, len(dataset["classes"]))
     labels = train.labels[: dataset["originals"]]
-    present = [number for number in range(len(dataset["classes"])) if (labels == number).any()]
-    chosen = [int(np.flatnonzero(labels == number)[0]) for number in present]
+    present, chosen = np.unique(np.array(labels, np.int64), return_index=True)
     images = torch.from_numpy(np.array(train.images[chosen]))
     rows = [images.numpy()]
     for draw in range(SAMPLE_DRAWS):
         draws = generator(torch.device("cpu"), params.seed, "seen", draw)
-        pixels, _ = augmentation.training(images, torch.tensor(present), progress=1.0, generator=draws)
+        pixels, _ = augmentation.training(images, torch.from_numpy(present), progress=1.0, generator=draws)
         rows.append((pixels * 255).round().byte().numpy())
     captions = [[word] * len(present) for word in ("stored", *["drawn"] * SAMPLE_DRAWS)]
     title = f"{name}: images as they are stored, and as training draws them anew each time"

@@ -31,15 +31,14 @@ from tasks.engine import events
 
 BAD = {"image_id": "str", "file": "str", "reason": "str", "detail": "str"}
 RESULT_COLUMNS = {"file": "str", "model_sha256": "str"}  # of objects, behind the columns of `OBJECTS`
+MASK_NUMBERS = {"area": "int64", "stability": "float64", "prompt_id": "int64", "prompt_score": "float64"}
+MASK_COLUMNS = RESULT_COLUMNS | MASK_NUMBERS
+DROPPED_PROMPTS = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}
 Rows = Iterable[Mapping[str, Any]]
 
 
 def local(folder: str, stage: str) -> Path:
-    """Create the folder of a run in progress.
-
-    Raises:
-        ValueError: the folder is not local.
-    """
+    """Create the folder of a run in progress, which must be local."""
     if "://" in folder:
         raise ValueError(f"{stage} keeps its parts in a local or shared folder: set `state` in runtime.yaml to one")
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -54,11 +53,7 @@ def log_left_out(media: Media, source: str) -> None:
 
 
 def write_part(folder: Path, objects: Rows, images: Rows, bad: Rows, extra: Mapping[str, str] = RESULT_COLUMNS) -> None:
-    """Write a part's tables, with the same columns and types whether they have rows or not.
-
-    Args:
-        extra: further columns of the objects, with their dtypes.
-    """
+    """Write a part's tables, with the same columns and types whether they have rows or not."""
     table = objects_table(objects)
     for name, dtype in extra.items():
         table[name] = table[name].astype(dtype) if name in table else pd.Series([], dtype=dtype)
@@ -73,17 +68,11 @@ def write_rows(path: Path, rows: Rows, columns: Mapping[str, str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """The joined parts.
+    """The joined parts."""
 
-    Attributes:
-        counts: how many images, objects, bad images and rows of each further table there are.
-        classes: the number of objects of each class.
-        model: the content of the parts' model.json.
-    """
-
-    counts: dict[str, int]
-    classes: dict[str, int]
-    model: dict[str, Any]
+    counts: dict[str, int]  # of images, objects, bad images and the rows of each further table
+    classes: dict[str, int]  # the number of objects of each class
+    model: dict[str, Any]  # the content of the parts' model.json
 
 
 def gather(
@@ -134,13 +123,12 @@ def gather(
     refused.to_parquet(target / "bad.parquet", index=False)
     refused.to_csv(target / "bad.csv", index=False, lineterminator="\n")
     for name in ("images", *tables):
-        rows = _joined([part / f"{name}.parquet" for part in folders], target / f"{name}.parquet")
-        counts[name] = rows
+        counts[name] = _join([part / f"{name}.parquet" for part in folders], target / f"{name}.parquet")
     return Gathered(counts=counts, classes=dict(sorted(classes.items())), model=model)
 
 
-def _joined(files: Sequence[Path], target: Path) -> int:
-    """Write tables into one file, one after the other; return the number of rows."""
+def _join(files: Sequence[Path], target: Path) -> int:
+    """Write tables into one file; return the number of rows."""
     rows, schema = 0, pq.read_schema(files[0])
     with pq.ParquetWriter(target, schema) as writer:
         for file in files:
@@ -148,15 +136,3 @@ def _joined(files: Sequence[Path], target: Path) -> int:
             writer.write_table(table)
             rows += len(table)
     return rows
-
-
-MASK_COLUMNS = {
-    **RESULT_COLUMNS,
-    "area": "int64",
-    "stability": "float64",
-    "prompt_id": "int64",
-    "prompt_score": "float64",
-}
-
-
-DROPPED_PROMPTS = {"image_id": "str", "file": "str", "prompt_id": "int64", "reason": "str"}

@@ -17,23 +17,14 @@ MASKS, BOXES = "segment", "detect"  # the stages
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """An output folder of `detect` or `segment`.
+    """An output folder of `detect` or `segment`."""
 
-    Attributes:
-        images: `annotations.IMAGES`, one row for each image that could be read.
-        objects: `annotations.OBJECTS` with the stage's further columns, in the order of the parts.
-        bad: image_id and file of the images that could not be read.
-        classes: the names of the classes.
-        sha256: the hash of the weights.
-        listed: the arguments of `list_media` beside the source; empty if the folder does not say.
-    """
-
-    images: pd.DataFrame
-    objects: pd.DataFrame
-    bad: pd.DataFrame
+    images: pd.DataFrame  # `annotations.IMAGES`, one row for each image that could be read
+    objects: pd.DataFrame  # `annotations.OBJECTS` with the stage's further columns, in the order of the parts
+    bad: pd.DataFrame  # image_id and file of the images that could not be read
     classes: list[str]
-    sha256: str
-    listed: dict[str, Any]
+    sha256: str  # of the weights
+    listed: dict[str, Any]  # the arguments of `list_media` beside the source; empty if the folder does not say
 
     @property
     def seen(self) -> pd.DataFrame:
@@ -43,14 +34,10 @@ class Predictions:
 
 
 def read_predictions(folder: str | Path, *, made_by: str) -> Predictions:
-    """Read an output folder of `detect` or `segment`.
-
-    Args:
-        made_by: `MASKS` or `BOXES`.
+    """Read an output folder of the stage ``made_by``, which is `MASKS` or `BOXES`.
 
     Raises:
-        ValueError: the folder is missing or incomplete, or masks are expected and an object has
-            none.
+        ValueError: the folder is missing or incomplete, or masks are expected and an object has none.
     """
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json", made_by=made_by)
@@ -72,11 +59,7 @@ def read_predictions(folder: str | Path, *, made_by: str) -> Predictions:
 
 
 def check_same_frames(folder: str | Path, vid_stride: int, *, made_by: str) -> None:
-    """Check that the predictions at ``folder`` number a video's frames with this stride.
-
-    Raises:
-        ValueError: they use another stride.
-    """
+    """Check that the predictions at ``folder`` number a video's frames with this stride."""
     listed = read_json(Path(folder) / "manifest.json", made_by=made_by).get("listed", {})
     if (other := int(listed.get("vid_stride", 1))) != vid_stride:
         raise ValueError(
@@ -88,19 +71,14 @@ def check_same_frames(folder: str | Path, vid_stride: int, *, made_by: str) -> N
 def same_images(others: pd.DataFrame, truth: pd.DataFrame, *, named: tuple[object, object]) -> dict[str, str]:
     """Map the image_id of each image of ``others`` to its image_id in ``truth``.
 
-    Images without a counterpart are left out. Ids differ by the folder that was named as the source
-    (``000001`` of images/test is ``test/000001`` of the set), so the files are compared: by their
-    paths, else by what follows the last folder ``images``, else by their names, if those are unique
-    in the truth.
-
-    Args:
-        others, truth: tables with the columns image_id and file.
-        named: the names of the two in the message.
+    Images without a counterpart are left out. Ids differ by the folder that was named as the source (``000001`` of
+    images/test is ``test/000001`` of the set), so the files are compared: by their paths, else by what follows the
+    last folder ``images``, else by their names, if those are unique in the truth.
 
     Raises:
-        ValueError: they have no image in common.
+        ValueError: they have no image in common; the message names the two as in ``named``.
     """
-    for keys in (_paths, image_ids, _names):
+    for keys in (_absolute, image_ids, _names):
         other_keys, true_keys = keys(list(others["file"])), keys(list(truth["file"]))
         if len(set(true_keys)) < len(true_keys):
             continue
@@ -115,7 +93,7 @@ def same_images(others: pd.DataFrame, truth: pd.DataFrame, *, named: tuple[objec
     )
 
 
-def _paths(files: Sequence[str]) -> list[str]:
+def _absolute(files: Sequence[str]) -> list[str]:
     return [str(Path(file).absolute()) for file in files]
 
 

@@ -30,14 +30,6 @@ Job = TypeVar("Job")
 Record = Mapping[str, Any]  # of an epoch
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FinishedTraining:
-    """The last checkpoint, and how many epochs an interrupted run had finished before this one continued it."""
-
-    checkpoint: dict[str, Any]
-    resumed_at: int
-
-
 @contextlib.contextmanager
 def train_on_ray(
     work: Callable[[Job, WorkerContext], None],
@@ -48,10 +40,11 @@ def train_on_ray(
     progress: TrainingProgress,
     shared: str | Path | None = None,
     datasets: Callable[[], Mapping[str, Dataset]] = dict,
-) -> Iterator[FinishedTraining]:
+) -> Iterator[tuple[dict[str, Any], int]]:
     """Run ``work(job, context)`` on every training worker; an interrupted run of the same name is continued.
 
-    The block writes the outputs. After it the run's checkpoints are deleted.
+    The block gets the last checkpoint and the number of epochs that the interrupted run had finished, and writes the
+    outputs. After it the run's checkpoints are deleted.
 
     Args:
         job: a frozen dataclass that Ray pickles whole; its paths are absolute.
@@ -64,27 +57,18 @@ def train_on_ray(
             if runtime.ray_address and shared is not None:
                 check_shared(run.storage, shared)
             checkpoint = distributed.fit(work, job, runtime, run, on_message=progress.handle, datasets=datasets())
-        yield FinishedTraining(checkpoint=checkpoint, resumed_at=progress.resumed_at)
+        yield checkpoint, progress.resumed_at
 
 
 def training_key(stage: str, params: Params, *, data: str, start: str | Path, **parts: Any) -> str:
-    """Return the key of a training: its parameters, the content of its data and first weights, and its stage's code.
-
-    Args:
-        data: a hash of the content.
-        start: the file or model folder of the first weights, or a path that is none.
-    """
+    """Return the key of a training: its parameters, the hash ``data`` of its images, its first weights and its code."""
     # What the data and the weights hold counts, not where they lie.
     values = {key: "" if key in ("source", "weights") else value for key, value in dataclasses.asdict(params).items()}
     return key_of(stage, params=values, data=data, start=input_sha256(start), torch=torch.__version__, **parts)
 
 
 def write_curve(path: str | Path, history: Sequence[Record], columns: Sequence[str] = ()) -> None:
-    """Write one CSV row an epoch; a number that was not measured after it is left empty.
-
-    Args:
-        columns: which numbers; none = all, in the order in which they first appear.
-    """
+    """Write one CSV row an epoch, with all its numbers where there are no ``columns``."""
     names = columns or list(dict.fromkeys(name for record in history for name in record))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +108,6 @@ def write_card(
 
     Args:
         folder: where they are written, until it gets its ``name``.
-        kind: DETECTOR or SEGMENTER of `cnn_core.model_card.card`.
         described: what is particular to the kind; it holds architecture, classes, imgsz, metrics and model.
         counts: images by split.
     """

@@ -14,7 +14,7 @@ from torch import nn
 from cnn_core.classification.training.learner import ClassifierLearner
 from cnn_core.classification.training.loop import train
 from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
-from tests.helpers.learning import CPU, convolutional, linear, params, stripes, training_setup, wide
+from tests.helpers.learning import convolutional, linear, params, stripes, training_setup, wide
 
 
 class Tokens(nn.Module):
@@ -48,10 +48,9 @@ WIDE = {
 }
 
 
-def stepped(network, rank, *, dtype=None, frozen=False, **changes):
+def stepped(network, rank, *, frozen=False, **changes):
     """Return the weights right after two steps, before anything is made one over the ranks."""
-    settings = {"mean": (0.2,), "std": (0.3,), "view": None, "class_weights": None, "micro_batch": 0, "dtype": dtype}
-    learner = ClassifierLearner(network, params(**{"grad_clip": 0.0} | changes), steps=9, device=CPU, **settings)
+    learner = ClassifierLearner(network, params(**{"grad_clip": 0.0} | changes), training_setup(), steps=9)
     if frozen:
         learner.freeze(learner.groups - 1)
     split = stripes(4, seed=rank)
@@ -82,7 +81,7 @@ def main(rank: int, folder: str) -> None:
     steps = {
         "wide": stepped(wide(), rank),
         "tokens": stepped(Tokens(), rank),
-        "mixed": stepped(wide(), rank, dtype=[torch.bfloat16, None][rank]),
+        "mixed": stepped(wide(), rank, precision=["bfloat16", "float32"][rank]),
         "head": stepped(many_classes(), rank, frozen=True),
         "clipped": stepped(wide(), rank, grad_clip=0.1),
         "sgd": stepped(wide(), rank, optimizer="sgd", momentum=0.9),

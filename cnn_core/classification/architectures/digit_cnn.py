@@ -8,6 +8,7 @@ pixels of a map are too much alike for plain dropout to hide anything). The head
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -32,9 +33,7 @@ class DigitCNN(nn.Module):
         input      (N,  1, 28, 28)
         block 1    (N, 16, 28, 28) -> pool -> (N, 16, 14, 14)
         block 2    (N, 32, 14, 14) -> pool -> (N, 32,  7,  7)
-        block 3    (N, 64,  7,  7) -> pool -> (N, 64,  3,  3)
-        flattened  (N, 576)
-        logits     (N, 10)
+        block 3    (N, 64,  7,  7) -> pool -> (N, 64,  3,  3) -> flattened (N, 576) -> logits (N, 10)
 
     Raises:
         ValueError: the image is too small to be halved ``depth`` times.
@@ -45,20 +44,16 @@ class DigitCNN(nn.Module):
         channels, height, width = shape
         if min(height, width) >> params.depth == 0:
             raise ValueError(f"depth {params.depth} halves a {height}x{width} image to nothing: lower model.depth")
-        blocks = []
-        for index in range(params.depth):
-            maps = params.width << index
-            blocks.append(conv_block(channels, maps, channel_dropout=params.channel_dropout))
-            channels = maps
-        self.blocks = nn.Sequential(*blocks)
-        features = channels * (height >> params.depth) * (width >> params.depth)
+        maps = [channels, *(params.width << index for index in range(params.depth))]
+        self.blocks = nn.Sequential(*(conv_block(*pair, params.channel_dropout) for pair in pairwise(maps)))
+        features = maps[-1] * (height >> params.depth) * (width >> params.depth)
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(params.dropout), nn.Linear(features, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.blocks(images))
 
 
-def conv_block(channels: int, maps: int, *, channel_dropout: float) -> nn.Sequential:
+def conv_block(channels: int, maps: int, channel_dropout: float) -> nn.Sequential:
     """A block: (N, channels, H, W) -> (N, maps, H // 2, W // 2)."""
     return nn.Sequential(
         *conv_bn_relu(channels, maps),

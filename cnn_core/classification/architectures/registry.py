@@ -25,15 +25,15 @@ class Architecture:
 
 
 def _digit_cnn() -> Architecture:
-    from cnn_core.classification.architectures.digit_cnn import DigitCNN, DigitCNNParams
+    from cnn_core.classification.architectures import digit_cnn
 
-    return Architecture(params=DigitCNNParams, build=DigitCNN)
+    return Architecture(params=digit_cnn.DigitCNNParams, build=digit_cnn.DigitCNN)
 
 
 def _torchvision_model() -> Architecture:
-    from cnn_core.classification.architectures.torchvision_model import TorchvisionModelParams, build
+    from cnn_core.classification.architectures import torchvision_model
 
-    return Architecture(params=TorchvisionModelParams, build=build)
+    return Architecture(params=torchvision_model.TorchvisionModelParams, build=torchvision_model.build)
 
 
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
@@ -54,8 +54,7 @@ def model_params(section: Mapping[str, Any]) -> Params:
 
 def build(section: Mapping[str, Any], num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     """Build a new network: float (N, C, H, W), normalised -> logits (N, num_classes)."""
-    architecture = _architecture(section)
-    return architecture.build(params=model_params(section), num_classes=num_classes, shape=shape)
+    return _architecture(section).build(params=model_params(section), num_classes=num_classes, shape=shape)
 
 
 def _architecture(section: Mapping[str, Any]) -> Architecture:

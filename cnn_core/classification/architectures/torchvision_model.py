@@ -24,9 +24,8 @@ _MAXVIT_STEP = 224  # 5 halvings (32) of windows of 7 pixels
 class TorchvisionModelParams(Params):
     """Which network, and how much of it is dropped in training.
 
-    ``dropout`` is the builder's own argument. It acts before the classifier's layers in alexnet, vgg, squeezenet,
-    mobilenet, efficientnet, mnasnet, googlenet and inception, and within every block in vit and swin. The others
-    (resnet, resnext, convnext, densenet, regnet, shufflenet, maxvit) have no dropout and take 0 only.
+    ``dropout`` is the argument of the network's class: before the classifier's layers, in vit and swin within every
+    block. Families without one (resnet, resnext, convnext, densenet, regnet, shufflenet, maxvit) take 0 only.
     """
 
     builder: str

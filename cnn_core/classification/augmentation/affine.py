@@ -20,13 +20,9 @@ def affine_elastic(images: Tensor, params: GlyphAugmentationParams, generator: t
     """Distort each image by a random transform of its own.
 
     Args:
-        images: (N, C, H, W) float in 0..1.
-        params: the bounds of the distortion.
-        generator: the source of random numbers, on any device; the same state gives the same images. The same count of
-            numbers is drawn whatever the strengths, so changing one strength leaves the other draws as they were.
-
-    Returns:
-        (N, C, H, W) float in 0..1 on the images' device, a new tensor (``images`` itself when all strengths are 0).
+        images: (N, C, H, W) float in 0..1; so is the result, a new tensor unless all strengths are 0.
+        generator: on any device; the same state gives the same images. The same count of numbers is drawn whatever the
+            strengths, so changing one strength leaves the other draws as they were.
     """
     strengths = (params.degrees, params.translate, params.scale, params.shear, params.elastic_alpha)
     if not any(strengths) or len(images) == 0:
@@ -64,9 +60,8 @@ def _elastic_shifts(
 ) -> Tensor:
     """Gaussian-smoothed random shifts of every pixel: (N, H, W, 2), x before y, in grid_sample's units.
 
-    Simard et al. smooth one random number a pixel with a wide Gaussian. A sum of Gaussian bumps of random heights on a
-    coarse lattice, ``sigma`` apart, has nearly the same distribution. It is separable, so it costs two small matrix
-    products.
+    Simard et al. smooth one random number a pixel with a wide Gaussian. Gaussian bumps of random heights on a lattice,
+    ``sigma`` apart, have nearly the same distribution at the cost of two small matrix products.
     """
     down = _bumps(height, params.elastic_sigma, generator.device)
     across = _bumps(width, params.elastic_sigma, generator.device)
@@ -76,10 +71,7 @@ def _elastic_shifts(
 
 
 def _bumps(length: int, sigma: float, device: torch.device) -> Tensor:
-    """How much each lattice knot moves each pixel: (length, knots).
-
-    Every row has norm 1, so unit noise gives a unit standard deviation at every pixel, at the border as in the middle.
-    """
+    """How much each lattice knot moves each pixel: (length, knots); rows have norm 1, so unit noise stays so."""
     margin = 2 * sigma  # knots outside the image, so that the border moves as freely as the middle
     knots = torch.arange(-margin, length - 1 + margin + sigma, sigma, device=device)
     pixels = torch.arange(length, device=device, dtype=torch.float32)

@@ -23,12 +23,10 @@ def mix(
 
     Args:
         images: (N, C, H, W) float. labels: int64 (N,).
-        generator: the source of random numbers, on any device; the same state gives the same batch. It moves on by the
-            same step whatever the parameters.
+        generator: on any device; it moves on by the same step whatever the parameters.
 
     Returns:
-        The images (``images`` itself when nothing is mixed) and the targets, float32 (N, num_classes), rows adding up
-        to 1.
+        The images and the targets, float32 (N, num_classes), whose rows add up to 1.
     """
     seed = drawn_seed(generator)
     targets = F.one_hot(labels, num_classes).float()
@@ -46,10 +44,7 @@ def mix(
 
 
 def drawn_seed(generator: torch.Generator) -> int:
-    """A seed that follows from the generator's state, for libraries that draw from torch's global generator.
-
-    It comes from the state and not from a drawn number, which a GPU would have to be waited for.
-    """
+    """A seed for libraries that draw from torch's global generator; a drawn number would have to wait for a GPU."""
     state = generator.get_state().numpy().tobytes()
     torch.rand(1, generator=generator, device=generator.device)  # so that the next seed differs
     return int.from_bytes(hashlib.sha256(state).digest()[:8], "big") >> 1

@@ -1,8 +1,7 @@
 """Random crops, colours and policies for a batch of photographs, on the device that holds them.
 
-Crop, flip and rotation are one sampling grid. Brightness, contrast, saturation, hue, grey and the PCA colour shift are
-one 3 x 3 matrix and one offset an image. So there are two passes over the pixels, and nothing runs per image in Python.
-Mixup and cutmix stand in `cnn_core.classification.augmentation.mixing`.
+Crop, flip and rotation are one sampling grid; all changes of colour are one 3 x 3 matrix and one offset an image. So
+there are two passes over the pixels, and nothing runs per image in Python.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ CPU_PART = 32  # images at a time on a CPU, kept in its cache: 128 of 128 pixels
 POLICY_GROUPS = 8  # parts of a batch that get a policy's operations of their own
 ERASED_AREA = (0.02, 0.33)  # of the image; this and the aspect ratio as in Zhong et al. and torchvision
 ERASED_RATIO = 3.3
-SAMPLE_IMAGES, SAMPLE_SIDE = 512, 32  # what the principal colours are computed from, at the most
+SAMPLE_IMAGES, SAMPLE_SIDE = 512, 32  # evenly spaced, for the principal colours: enough to settle three numbers
 
 
 def photo_augment(
@@ -37,22 +36,16 @@ def photo_augment(
 
     Args:
         images: (N, 3, S, S) float in 0..1.
-        params: the strengths.
-        generator: the source of random numbers, on any device; the same state gives the same images. The same count of
-            numbers is drawn whatever the strengths, so changing one strength leaves the other draws as they were.
+        generator: as in `affine_elastic`.
         size: side of the result, in pixels; a different one from S resizes, also when all strengths are 0.
-        principal: what `principal_colours` gave; None only where ``pca_colour`` is 0.
+        principal: of `principal_colours`; None only where ``pca_colour`` is 0.
 
     Returns:
         (N, 3, size, size) in 0..1, of the images' dtype and device (``images`` itself when there is nothing to do).
-
-    Raises:
-        ValueError: the images are not square colour images, or ``pca_colour`` lacks the principal colours.
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ValueError(f"photographs are augmented as (N, 3, side, side), not {tuple(images.shape)}")
-    if params.pca_colour and principal is None:
-        raise ValueError("pca_colour needs the principal colours of the training images")
+    assert principal is not None or not params.pca_colour
     if len(images) == 0:
         return images.new_zeros(0, 3, size, size)
     # Without autocast: in bfloat16 the grid would be a tenth of a pixel off.
@@ -79,9 +72,6 @@ def photo_augment(
 def principal_colours(images: Tensor) -> tuple[Tensor, Tensor]:
     """Principal components of the colours of ``images``, uint8 (N, 3, H, W), N >= 1.
 
-    They are computed from at most 512 images, evenly spaced over the set, and about 32 x 32 pixels of each, which is
-    enough to settle three numbers.
-
     Returns:
         The eigenvalues (3,) of the RGB covariance in 0..1, largest first, and the eigenvectors (3, 3) in columns, each
         with its largest component positive. float32, on the images' device.
@@ -99,8 +89,7 @@ def _moves(params: PhotoAugmentationParams) -> bool:
     return bool(params.flip or params.degrees or params.crop_scale < 1)
 
 
-def _colour_strengths(params: PhotoAugmentationParams) -> tuple[float, ...]:
-    p = params
+def _colour_strengths(p: PhotoAugmentationParams) -> tuple[float, ...]:
     return (p.brightness, p.contrast, p.saturation, p.hue, p.grayscale, p.pca_colour)
 
 
@@ -143,10 +132,8 @@ def _sides(area: Tensor, draw: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
 def _by_policy(images: Tensor, params: PhotoAugmentationParams, seed: int) -> Tensor:
     """TrivialAugmentWide (Müller and Hutter, ICCV 2021) or RandAugment (Cubuk et al., 2020) by torchvision.
 
-    torchvision applies the operations that it draws to a whole batch, and one draw an image would mean one call an
-    image. Instead the batch is cut into eight parts with a draw each, so the images of a part share their operations.
-
-    It comes before the crop: the operations take whole numbers in 0..255, and the stored pixels are just that.
+    torchvision draws once a call, so a batch is cut into eight parts, whose images share their operations. It comes
+    before the crop: the operations take whole numbers in 0..255, and the stored pixels are just that.
     """
     from torchvision.transforms import InterpolationMode, v2  # slow to import, and digits do not need it
 
@@ -171,10 +158,8 @@ def _recoloured(
 
     Unlike in torchvision, nothing is clamped between the steps, so they commute and there is no order to draw. In YIQ,
     brightness scales all three axes, contrast moves Y towards its mean, saturation scales the plane of I and Q, and
-    hue turns that plane (torchvision turns the hue of HSV, which is nearly the same change).
-
-    The PCA shift is that of Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural
-    Networks" (2012), section 4.1: each eigenvector times its eigenvalue times a normal number.
+    hue turns that plane (torchvision turns the hue of HSV, which is nearly the same change). The PCA shift is that of
+    Krizhevsky, Sutskever and Hinton (2012), section 4.1: each eigenvector times its eigenvalue times a normal number.
     """
     if not any(_colour_strengths(params)):
         return images
@@ -204,10 +189,7 @@ def _factor(strength: float, draws: Tensor) -> Tensor:
 
 
 def _luma_and_turn() -> tuple[Tensor, Tensor]:
-    """Two (3, 3) matrices: RGB to its grey, and RGB to its chroma turned by a quarter circle, without luma.
-
-    The turn goes from red to yellow to green.
-    """
+    """Two (3, 3) matrices: RGB to its grey, and RGB to its chroma turned by a quarter circle from red to yellow."""
     yiq = torch.tensor([LUMA, *CHROMA], dtype=torch.float64)
     quarter = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
     return yiq[:1].expand(3, 3), torch.linalg.inv(yiq) @ quarter @ yiq

@@ -21,9 +21,7 @@ from cnn_core.classification.augmentation.params import (
 )
 from cnn_core.classification.augmentation.photo import photo_augment
 from cnn_core.classification.inference.views import centre_view
-from cnn_core.params import Params
 
-KINDS: dict[str, type[Params]] = {"affine_elastic": GlyphAugmentationParams, "photo": PhotoAugmentationParams}
 SMALL_UNTIL = 0.7  # of a training that begins with small images; from there on images have their full size
 SIZE_STEP = 16  # pixels by which the images grow
 
@@ -34,14 +32,10 @@ class Transform(Protocol):
     def training(
         self, images: Tensor, labels: Tensor, *, progress: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Distort training images.
+        """Turn uint8 images (N, C, H, W) and labels int64 (N,) into distorted float images in 0..1 and targets.
 
-        Args:
-            images: uint8 (N, C, H, W). labels: int64 (N,).
-            progress: of the training, 0..1.
-
-        Returns:
-            Float images in 0..1, and targets: class numbers int64 (N,), or the share of each class, float (N, K).
+        Targets are class numbers int64 (N,) or the share of each class, float (N, K); ``progress`` of the training is
+        in 0..1.
         """
         ...
 
@@ -53,12 +47,7 @@ class Transform(Protocol):
 def transform(
     section: Mapping[str, Any], *, size: int, start_size: int, num_classes: int, principal: Any = None
 ) -> Transform:
-    """The transform of an ``augmentation`` section.
-
-    Args:
-        size: side that the network takes. start_size: as in `Photo`.
-        principal: the set's principal colours (`principal_colours`); photographs only.
-    """
+    """The transform of an ``augmentation`` section; all but ``section`` is for photographs only (`Photo`)."""
     params = augmentation_params(section)
     if isinstance(params, GlyphAugmentationParams):
         return Glyph(params=params)
@@ -87,9 +76,8 @@ class Photo:
     """Crops, mirrors, recolours and mixes photographs.
 
     With ``start_size`` > 0, training begins with images of this side. They grow to ``size`` over the first
-    `SMALL_UNTIL` of the training, in steps of `SIZE_STEP` pixels, so early epochs cost less and learn coarse things
-    first (progressive resizing: Howard, fast.ai DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", ICML 2021,
-    section 4).
+    `SMALL_UNTIL` of the training, so early epochs cost less and learn coarse things first (progressive resizing:
+    Howard, fast.ai DAWNBench entry, 2018; Tan and Le, "EfficientNetV2", ICML 2021, section 4).
     """
 
     params: PhotoAugmentationParams
@@ -112,7 +100,6 @@ class Photo:
         return centre_view(images.float() / 255, self.size)
 
     def size_at(self, progress: float) -> int:
-        """The side of training images at ``progress`` (0..1)."""
         if not self.start_size or progress >= SMALL_UNTIL:
             return self.size
         grown = self.start_size + (self.size - self.start_size) * progress / SMALL_UNTIL
@@ -122,8 +109,6 @@ class Photo:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rotations:
     """Turns the images of another transform by 0, 90, 180 or 270 degrees; the turn is the class to learn.
-
-    This task needs no labels.
 
     Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations" (ICLR 2018).
     """

@@ -6,12 +6,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cnn_core.classification.inference.model_folder import Weights, load_model
+from cnn_core.classification.inference.model_folder import ModelCard, Weights, load_model
 from cnn_core.classification.inference.views import views
 from cnn_core.devices import autocast_dtype
 from cnn_core.params import Precision
+
+
+class Probabilities(nn.Module):
+    """A network with its normalisation and softmax: float32 (N, C, H, W) in 0..1 -> probabilities (N, K)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.network = network
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(card.preprocessing[name]).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        inputs = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.network(inputs).float().softmax(1)
 
 
 class Classifier:
@@ -20,11 +37,9 @@ class Classifier:
     Photographs may be squares of any size; `cnn_core.predict` reads files of any shape into squares.
 
     Args:
-        folder: a model folder.
         weights: ``evaluated`` takes the network that has not seen val and test.
         tta: the number of views of each image that are averaged (`views`); nothing random is in them.
         device: None = the CPU.
-        precision: as in training.
         batch: images per forward pass.
 
     Raises:
@@ -55,23 +70,18 @@ class Classifier:
         self.device = device or torch.device("cpu")
         self.dtype = autocast_dtype(precision, self.device)
         network, self.card = load_model(folder, weights)
-        self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        self._network = Probabilities(network, self.card).to(self.device).to(memory_format=torch.channels_last).eval()
         self._kind, self._size = self.card.preprocessing["views"], self.card.shape[-1]
         self._tta, self._batch = tta, batch
         views(torch.zeros(1, *self.card.shape), self._kind, count=tta, size=self._size)  # raises if there are fewer
-        self._mean, self._std = (
-            torch.tensor(self.card.preprocessing[key], device=self.device).view(1, -1, 1, 1) for key in ("mean", "std")
-        )
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        channels, height, width = images.shape[1:]
-        fits = height == width if self._kind == "photo" else (height, width) == self.card.shape[1:]
-        if channels != self.card.shape[0] or not fits:
-            squares = (
-                f"squares of {self.card.shape[0]} channels" if self._kind == "photo" else f"shape {self.card.shape}"
-            )
-            raise ValueError(f"the model takes images of {squares}, not {tuple(images.shape[1:])}")
+        shape, photo = tuple(images.shape[1:]), self._kind == "photo"
+        fits = (shape[0], shape[1]) == (self.card.shape[0], shape[2]) if photo else shape == self.card.shape
+        if not fits:
+            squares = f"squares of {self.card.shape[0]} channels" if photo else f"shape {self.card.shape}"
+            raise ValueError(f"the model takes images of {squares}, not {shape}")
         parts = [images[start : start + self._batch] for start in range(0, len(images), self._batch)]
         probabilities = [self._probabilities(part) for part in parts]
         return np.concatenate(probabilities) if parts else np.empty((0, len(self.card.classes)), np.float32)
@@ -79,10 +89,6 @@ class Classifier:
     def _probabilities(self, images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(np.array(images, dtype=np.uint8)).to(self.device).float() / 255
         averaged = views(pixels, self._kind, count=self._tta, size=self._size)
-        total = sum((self._softmax(view) for view in averaged), torch.zeros((), device=self.device))
-        return (total / self._tta).cpu().numpy()
-
-    def _softmax(self, pixels: Tensor) -> Tensor:
-        inputs = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return self._network(inputs).float().softmax(1)
+            total = sum((self._network(view) for view in averaged), torch.zeros((), device=self.device))
+        return (total / self._tta).cpu().numpy()

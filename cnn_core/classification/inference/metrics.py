@@ -24,10 +24,7 @@ def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """The expected calibration error (Guo et al., 2017), in 0..1; 0 is best.
-
-    It is the mean of |accuracy - confidence| over equally wide bins of confidence, weighted by their images.
-    """
+    """The expected calibration error (Guo et al., 2017): the mean |accuracy - confidence| over bins of confidence."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(right[bin_of == b].mean() - confidence[bin_of == b].mean()) * (bin_of == b).sum() for b in set(bin_of)]
@@ -40,7 +37,7 @@ def classification(probabilities: np.ndarray, labels: np.ndarray, classes: Seque
     The three are 0 for a class that was never predicted or does not occur.
 
     Args:
-        probabilities: float (N, K). labels: int (N,). classes: K names.
+        probabilities: float (N, K). labels: int (N,).
 
     Raises:
         ValueError: there is no image.

@@ -23,22 +23,18 @@ Weights = Literal["model", "evaluated"]
 class ModelCard:
     """``model.json``: what is needed to build the network, to feed it, and to say where it comes from.
 
-    Args:
-        model: the ``model`` section of the parameters.
-        preprocessing: shape [C, H, W] as the network takes it, mean and std (per channel, in 0..1), the kind of views
-            (glyph or photo), and the side of the square that a file becomes.
-        params: the whole ``train`` section.
-        refit: ``all`` when the shipped network has seen val and test.
+    ``preprocessing`` has the shape [C, H, W] as the network takes it, mean and std (per channel, in 0..1), the kind of
+    views (glyph or photo), and the side of the square that a file becomes.
     """
 
-    model: dict[str, Any]
+    model: dict[str, Any]  # the section ``model`` of the parameters
     classes: list[str]
     preprocessing: dict[str, Any]
     metrics: dict[str, Any]
-    params: dict[str, Any]
+    params: dict[str, Any]  # the whole section ``train``
     data_sha256: str
     git_commit: str
-    refit: Literal["none", "all"]
+    refit: Literal["none", "all"]  # all: the shipped network has seen val and test
     epochs: int
 
     @property
@@ -61,28 +57,20 @@ def save_model(
     evaluated: Mapping[str, Tensor],
     readme: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
-    """Write a model folder. A folder that stands there is replaced only when all is written.
-
-    Args:
-        readme: makes README.md from the content of model.json; None leaves it out.
-    """
+    """Write a model folder; ``readme`` makes README.md from the content of model.json."""
     with whole_folder(folder) as partial:
         (partial / "model.safetensors").write_bytes(save(dict(shipped)))
         if card.refit == "all":
             (partial / "evaluated.safetensors").write_bytes(save(dict(evaluated)))
-        architecture = {"schema_version": SCHEMA_VERSION, "architecture": card.model["architecture"]}
-        content = {**architecture, **dataclasses.asdict(card)}
+        content = {"schema_version": SCHEMA_VERSION, "architecture": card.model["architecture"]}
+        content |= dataclasses.asdict(card)
         if readme is not None:
             (partial / "README.md").write_text(readme(content), encoding="utf-8")
         write_json(partial / "model.json", content)
 
 
 def read_card(folder: str | Path) -> ModelCard:
-    """Read the card of a model folder.
-
-    Raises:
-        ValueError: the folder is missing or not whole, or another version of this project wrote it.
-    """
+    """Read the card of a model folder, which must be whole and of this version."""
     card = read_json(Path(folder) / "model.json", made_by="train")
     if card.get("schema_version") != SCHEMA_VERSION:
         version = card.get("schema_version")
@@ -96,8 +84,7 @@ def read_card(folder: str | Path) -> ModelCard:
 def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Module, ModelCard]:
     """Load the network in evaluation mode on the CPU, with its card.
 
-    Args:
-        weights: ``evaluated`` takes the network that has not seen val and test. Without a refit it is ``model`` itself.
+    Without a refit, the weights ``evaluated`` are those of ``model``.
 
     Raises:
         ValueError: the folder is missing or not whole, or its weights do not fit its architecture.

@@ -37,8 +37,7 @@ MOST_VIEWS = max(len(GLYPH), len(PHOTO))
 
 
 def views(images: Tensor, kind: Kind, *, count: int, size: int) -> list[Tensor]:
-    """The first ``count`` views of float images (N, C, H, W) in 0..1, each (N, C, size, size) for photographs and the
-    images' own size for glyphs.
+    """The first ``count`` views of float images (N, C, H, W), whose size glyphs keep; photographs get ``size``.
 
     Raises:
         ValueError: there are fewer views of that kind.
@@ -52,16 +51,11 @@ def views(images: Tensor, kind: Kind, *, count: int, size: int) -> list[Tensor]:
 
 
 def centre_view(images: Tensor, size: int, *, zoom: float = 1.0, flip: bool = False) -> Tensor:
-    """The middle of each image at ``size`` x ``size`` pixels, for validation and test-time views; nothing is random.
+    """The middle 1/zoom of each side of float images (N, C, H, W) as (N, C, size, size), mirrored when ``flip``.
 
-    Args:
-        images: (N, C, H, W) float. zoom: >= 1; the middle 1/zoom of each side is shown. flip: mirrored left and right.
-
-    Returns:
-        (N, C, size, size), resized bilinearly with antialiasing (a view of ``images`` when there is nothing to do).
+    Resized bilinearly with antialiasing; a view of ``images`` when there is nothing to do.
     """
-    if zoom < 1:
-        raise ValueError(f"a view's zoom must be at least 1, not {zoom}")
+    assert zoom >= 1
     top, left = (round(side * (1 - 1 / zoom) / 2) for side in images.shape[2:])  # the same on both sides
     view = images[:, :, top : images.shape[2] - top, left : images.shape[3] - left]
     if view.shape[2:] != (size, size):
@@ -70,11 +64,7 @@ def centre_view(images: Tensor, size: int, *, zoom: float = 1.0, flip: bool = Fa
 
 
 def moved(pixels: Tensor, view: tuple[float, float, float, float]) -> Tensor:
-    """Turn float images (N, C, H, W), shift them to the right and down, and zoom them; the outside is black.
-
-    Args:
-        view: degrees, the shifts in parts of the side, and the zoom.
-    """
+    """Turn, shift and zoom float images (N, C, H, W) as an entry of `GLYPH` says; the outside is black."""
     degrees, right, down, zoom = view
     if view == GLYPH[0]:
         return pixels

@@ -40,11 +40,7 @@ class Feed(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images uint8 (N, C, H, W) and labels int64 (N,).
-
-    Both are on one device: the training device, or the host (its memory, or memory-mapped files) where the training
-    device has no room for them.
-    """
+    """Images uint8 (N, C, H, W) and labels int64 (N,), on the training device or, without room there, on the host."""
 
     images: Tensor
     labels: Tensor
@@ -67,12 +63,10 @@ class Split:
         return len(self.labels)
 
     def joined(self, *others: Split) -> Split:
-        """This split and the others as one, in this order."""
         splits = [self, *others]
         return Split(images=torch.cat([s.images for s in splits]), labels=torch.cat([s.labels for s in splits]))
 
     def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The images and labels at ``indices``, int64 (n,), on ``device``."""
         indices = indices.to(self.images.device)
         images, labels = self.images[indices], self.labels[indices]
         if images.device == device:
@@ -146,5 +140,4 @@ def epoch_batches(*, count: int, draws: int, batch_size: int, seed: int, epoch: 
 
 
 def steps_per_epoch(draws: int, batch_size: int) -> int:
-    """The number of global batches of an epoch of ``draws`` images."""
     return math.ceil(draws / batch_size)

@@ -35,17 +35,11 @@ _FORMER_NAMES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitialWeights:
-    """What `load_initial` did.
+    """What `load_initial` did."""
 
-    Args:
-        copied: the number of tensors that were copied into the network.
-        fresh: the names of the tensors that are as they were initialised.
-        source: where the weights are from, in words.
-    """
-
-    copied: int
-    fresh: list[str]
-    source: str
+    copied: int  # tensors
+    fresh: list[str]  # the names of the tensors that are as they were initialised
+    source: str  # in words
 
 
 def load_initial(network: nn.Module, path: str | Path, *, classes: Sequence[str]) -> InitialWeights:

@@ -1,9 +1,8 @@
 """Groups of a network's layers, from the input to the head, for what differs by depth.
 
 They serve learning rates that fall with the distance from the head (Howard and Ruder, 2018), freezing, and gradual
-unfreezing. The groups follow the order in which a network's modules were registered, which in feed-forward networks is
-the order of computation. Where a network has stages (resnet) or blocks (squeezenet), these are the groups; where it has
-many blocks, neighbours share a group.
+unfreezing. Modules are in the order of their registration, which in feed-forward networks is that of computation.
+Stages (resnet) or blocks (squeezenet) are the groups; neighbours share one where there are many.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ _Owner = tuple[str, nn.Module]  # a module that has parameters or buffers of its
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Unit:
-    """Modules that stay together; ``name`` is the name of the smallest part of the network that holds them."""
+    """Modules that stay together."""
 
-    name: str
+    name: str  # of the smallest part of the network that holds them
     owners: list[_Owner]
 
     @property
@@ -43,10 +42,7 @@ class _Unit:
 
 
 def layer_groups(network: nn.Module) -> list[list[nn.Parameter]]:
-    """Every parameter once, in about 3 to 12 groups from the input to the head; the last group is the head alone.
-
-    The head is the layer that makes the logits. Earlier layers of a classifier are groups of their own.
-    """
+    """Every parameter once, in about 3 to 12 groups from the input to the head; the last group is the head alone."""
     seen: set[int] = set()
     groups = []
     for modules in group_modules(network):
@@ -57,16 +53,18 @@ def layer_groups(network: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def group_modules(network: nn.Module) -> list[list[nn.Module]]:
-    """The groups of `layer_groups` as the modules that own the parameters and the buffers."""
+    """The groups of `layer_groups` as the modules that own the parameters and the buffers.
+
+    Layers of a classifier before the head are groups of their own.
+    """
     owners = _owners(network)
     head = head_name(network)
     parent = head.rpartition(".")[0]
     cut = {"", *(head[:at] for at, letter in enumerate(head) if letter == ".")}  # the head must stand alone
     while True:
         *units, last = _units(owners, cut, head)
-        in_classifier = [bool(parent) and unit.name.startswith(f"{parent}.") for unit in units]
-        trunk = [unit for unit, late in zip(units, in_classifier, strict=True) if not late]
-        classifier = [unit for unit, late in zip(units, in_classifier, strict=True) if late]
+        classifier = [unit for unit in units if parent and unit.name.startswith(f"{parent}.")]
+        trunk = [unit for unit in units if unit not in classifier]
         largest = max((unit for unit in trunk if unit.can_be_cut()), key=lambda unit: unit.size, default=None)
         if len(trunk) >= _FEWEST_TRUNK_GROUPS or largest is None:
             break

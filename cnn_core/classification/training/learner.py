@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,50 +12,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cnn_core.classification.augmentation.transforms import Transform
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.layer_groups import group_modules, keep_statistics, layer_groups
-from cnn_core.classification.training.params import OptimizerParams
+from cnn_core.classification.training.params import OptimizerParams, TrainParams
+from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import average_buffers, data_parallel, no_sync, rank_and_world, sum_over_ranks
 from cnn_core.optimization import decay_groups, one_cycle, optimizer_step
 
 EVALUATION_BATCH = 500
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnerSetup:
+    """How images reach the network, and what computes."""
+
+    mean: tuple[float, ...]  # per channel, in 0..1
+    std: tuple[float, ...]
+    transform: Transform
+    device: torch.device
+    class_weights: Tensor | None = None  # (K,)
+    micro_batch: int = 0  # images per forward pass (0 = the rank's whole share); only batch norm notices
+    compiled: bool = False  # by torch.compile
+
+
 class ClassifierLearner:
     """Trains one network by calls of `step`; every rank holds one and calls it with its share of the same batch.
 
-    Args:
-        network: freshly built, or of an earlier checkpoint; moved to ``device``.
-        params: the optimizer's section.
-        steps: the number of steps that the schedule spans.
-        mean, std: per channel, in 0..1; images become ``(x - mean) / std``.
-        view: how held-out images are seen: uint8 images (N, C, H, W) -> float in 0..1.
-        class_weights: (K,), or None = all classes count alike.
-        dtype: what autocast computes in; None = float32.
-        micro_batch: images per forward pass (0 = the rank's whole share); the step is the same but for batch norm.
-        compiled: run the network through ``torch.compile``.
+    The network is moved to the setup's device; ``steps`` are those of the schedule.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        params: OptimizerParams,
-        *,
-        steps: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        view: Callable[[Tensor], Tensor],
-        class_weights: Tensor | None,
-        device: torch.device,
-        dtype: torch.dtype | None,
-        micro_batch: int,
-        compiled: bool = False,
-    ) -> None:
-        self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.params, self.device, self.dtype, self.micro_batch = params, device, dtype, micro_batch
-        self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
-        self._view, self._class_weights = view, class_weights
+    def __init__(self, network: nn.Module, params: TrainParams, setup: LearnerSetup, *, steps: int) -> None:
+        self.device = setup.device
+        self.dtype = autocast_dtype(params.precision, self.device)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.params, self.setup = params, setup
+        self._mean, self._std = (torch.tensor(c, device=self.device).view(1, -1, 1, 1) for c in (setup.mean, setup.std))
         self._groups = layer_groups(self.network)
         self.frozen = 0  # layer groups, from the input on
         self.optimizer = _optimizer(self._groups, params)
@@ -62,12 +55,11 @@ class ClassifierLearner:
         average = get_ema_multi_avg_fn(params.ema_decay**params.ema_every)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if params.ema_decay else None
         self.replica: nn.Module | None = None  # the network, tied to those of the other ranks; made by the first step
-        if compiled:
+        if setup.compiled:
             self.network.compile()
 
     @property
     def groups(self) -> int:
-        """How many layer groups the network has, the head being the last."""
         return len(self._groups)
 
     def freeze(self, groups: int) -> None:
@@ -93,20 +85,15 @@ class ClassifierLearner:
             self.replica = data_parallel(self.network)
         self._train_mode()
         weight = rank_and_world()[1] / global_batch_size  # the ranks' gradients are averaged, hence times the ranks
-        size = self.micro_batch or len(pixels)
+        size = self.setup.micro_batch or len(pixels)
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         parts = list(zip(pixels.split(size), targets.split(size), strict=True))
         for index, (part, target) in enumerate(parts):
             with contextlib.nullcontext() if index == len(parts) - 1 else no_sync(self.replica):
                 logits = self._logits(self.replica, part)
-                summed = F.cross_entropy(
-                    logits,
-                    target,
-                    weight=self._class_weights,
-                    label_smoothing=self.params.label_smoothing,
-                    reduction="sum",
-                )
+                smoothing, weights = self.params.label_smoothing, self.setup.class_weights
+                summed = F.cross_entropy(logits, target, weights, reduction="sum", label_smoothing=smoothing)
                 (summed * weight).backward()
             loss += summed.detach()
             right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
@@ -117,15 +104,12 @@ class ClassifierLearner:
 
     @torch.no_grad()
     def measure(self, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy (no smoothing) and accuracy of the averaged weights over ``split``.
-
-        Each image counts once, whatever the number of ranks.
-        """
+        """Mean cross-entropy (no smoothing) and accuracy of the averaged weights over ``split``, on all ranks."""
         rank, world = rank_and_world()
         network = self.averaged.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for part, target in split.parts(EVALUATION_BATCH, self.device, rank=rank, world=world):
-            logits = self._logits(network, self._view(part))
+            logits = self._logits(network, self.setup.transform.view(part))
             sums[0] += F.cross_entropy(logits, target, reduction="sum")
             sums[1] += (logits.argmax(1) == target).sum()
         loss, accuracy = (sum_over_ranks(sums) / len(split)).tolist()
@@ -146,11 +130,10 @@ class ClassifierLearner:
         return {key: value.detach().cpu().clone().contiguous() for key, value in self.averaged.state_dict().items()}
 
     def state_dict(self, *, optimizer: bool = True) -> dict[str, Any]:
-        """What a training goes on from. Without the optimizer, for a training at its end, it is half as large."""
-        parts: dict[str, Any] = {"network": self.network}
-        parts |= {"averaged": self._averaged} if self._averaged is not None else {}
+        """What a training goes on from; a finished one needs no optimizer, which is half of it."""
+        parts: dict[str, Any] = {"network": self.network, "averaged": self._averaged}
         parts |= {"optimizer": self.optimizer, "schedule": self.schedule} if optimizer else {}
-        return {name: part.state_dict() for name, part in parts.items()}
+        return {name: part.state_dict() for name, part in parts.items() if part is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])

@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_core.classification.augmentation.transforms import Transform
 from cnn_core.classification.training.batches import Feed, Split, steps_per_epoch
-from cnn_core.classification.training.learner import ClassifierLearner, weights_of
+from cnn_core.classification.training.learner import ClassifierLearner, LearnerSetup, weights_of
 from cnn_core.classification.training.params import TrainParams
-from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import rank_and_world, sum_over_ranks
 from cnn_core.optimization import diverged
 from cnn_core.seeds import generator, mixed_seed
@@ -31,47 +29,24 @@ OnEpoch = Callable[[dict[str, Any], Callable[[], Checkpoint]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSetup:
-    """What is learned and how the images reach the network.
-
-    Args:
-        val: may be empty; the last epoch is taken then.
-        refit: every labelled image; needed when ``params.refit`` is ``all``.
-        mean, std: per channel, in 0..1.
-        build: makes a new network.
-        start: loads into the new network what it begins with.
-        class_weights: (K,), or None.
-    """
+class TrainingSetup(LearnerSetup):
+    """What is learned and how the images reach the network."""
 
     train: Feed
-    val: Split
-    refit: Feed | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    build: Callable[[], nn.Module]
-    transform: Transform
-    device: torch.device
-    start: Callable[[nn.Module], Any] = lambda _: None
-    class_weights: Tensor | None = None
-    micro_batch: int = 0
-    compiled: bool = False
+    val: Split  # may be empty; the last epoch is taken then
+    refit: Feed | None  # every labelled image, when `params.refit` is `all`
+    build: Callable[[], nn.Module]  # a new network
+    start: Callable[[nn.Module], Any] = lambda _: None  # loads into a new network what it begins with
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a finished training leaves.
+    """What a finished training leaves."""
 
-    Args:
-        shipped: the weights selected on val, or those of the second fit on every labelled image.
-        evaluated: the weights selected on val.
-        best: the selected epoch, with its loss and accuracy on val.
-        history: a record an epoch.
-    """
-
-    shipped: dict[str, Tensor]
-    evaluated: dict[str, Tensor]
-    best: dict[str, float]
-    history: list[dict[str, Any]]
+    shipped: dict[str, Tensor]  # the weights selected on val, or those of the second fit on every labelled image
+    evaluated: dict[str, Tensor]  # the weights selected on val
+    best: dict[str, float]  # the selected epoch, with its loss and accuracy on val
+    history: list[dict[str, Any]]  # a record an epoch
 
 
 def train(
@@ -102,7 +77,6 @@ def train(
 
 
 def result_of(checkpoint: Checkpoint) -> TrainingResult:
-    """The result that the checkpoint of a finished training holds."""
     latest = weights_of(checkpoint["learner"])
     evaluated = checkpoint["best_weights"] or latest
     refitted = checkpoint["phase"] == "refit"
@@ -115,8 +89,6 @@ def result_of(checkpoint: Checkpoint) -> TrainingResult:
 
 
 class _Training:
-    """The state of one training: what a checkpoint holds."""
-
     def __init__(
         self, params: TrainParams, setup: TrainingSetup, resume: Checkpoint | None, on_step: OnStep, on_epoch: OnEpoch
     ) -> None:
@@ -168,19 +140,8 @@ class _Training:
         torch.manual_seed(mixed_seed(params.seed, "weights"))  # the same weights on every rank and in both fits
         network = setup.build()
         setup.start(network)
-        return ClassifierLearner(
-            network,
-            params,
-            steps=epochs * steps_per_epoch(params.epoch_images or images, params.batch_size),
-            mean=setup.mean,
-            std=setup.std,
-            view=setup.transform.view,
-            class_weights=setup.class_weights,
-            device=setup.device,
-            dtype=autocast_dtype(params.precision, setup.device),
-            micro_batch=setup.micro_batch,
-            compiled=setup.compiled,
-        )
+        steps = epochs * steps_per_epoch(params.epoch_images or images, params.batch_size)
+        return ClassifierLearner(network, params, setup, steps=steps)
 
     def _epoch(self, feed: Feed) -> dict[str, float]:
         """Train for one epoch and return the training part of its record, over all ranks."""
@@ -217,15 +178,12 @@ class _Training:
             if now - reported >= REPORT_EVERY_S or step == steps - 1:
                 reported = now
                 self._check(losses[: step + 1])
-                self._report(sums / rank_done, done=done, total=total, images_per_s=done / (now - started))
+                means = dict(zip(("loss", "accuracy"), (sums / rank_done).tolist(), strict=True))
+                position = {"phase": self.phase, "epoch": self.epoch + 1, "epochs": self.epochs}
+                self.on_step(position | means | {"done": done, "total": total, "images_per_s": done / (now - started)})
         speed = total / (time.perf_counter() - started)
         loss, accuracy = (sum_over_ranks(sums) / total).tolist()
         return {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate, "images_per_s": speed}
-
-    def _report(self, means: Tensor, **numbers: float) -> None:
-        loss, accuracy = means.tolist()
-        position = {"phase": self.phase, "epoch": self.epoch + 1, "epochs": self.epochs}
-        self.on_step(position | numbers | {"loss": loss, "accuracy": accuracy})
 
     def _check(self, losses: Tensor) -> None:
         bad = (~torch.isfinite(losses)).nonzero()
@@ -256,7 +214,3 @@ class _Training:
         selected = [record for record in self.history if record["phase"] == "select"]
         best = max(r["val_accuracy"] for r in selected)
         return next(int(r["epoch"]) for r in selected if r["val_accuracy"] == best)
-
-
-def parameter_count(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())

@@ -74,10 +74,7 @@ def save(folder: Path, params_: TrainParams, classes: list[str], dataset: dict =
     best = {"epoch": 1, "val_loss": 0.25, "val_accuracy": 0.875}
     history = [{"phase": "select", "seconds": 1.0}]
     result = TrainingResult(shipped=network, evaluated=network, best=best, history=history)
-    trained = classifier_training.TrainedClassifier(
-        result=result, dataset=dataset, resumed_at=0, size=dataset["shape"][-1]
-    )
-    classifier_training.save_trained(folder, params_, trained, classes=classes)
+    classifier_training.save_trained(folder, params_, dataset, result, classes=classes)
     return (folder / "README.md").read_text(), json.loads((folder / "model.json").read_text())
 
 

@@ -127,18 +127,8 @@ def test_one_batch_is_learned_by_heart(optimizer):
 
 def learner_of(settings, steps=20, class_weights=None):
     torch.manual_seed(0)
-    return ClassifierLearner(
-        training_setup().build(),
-        settings,
-        steps=steps,
-        mean=(0.2,),
-        std=(0.3,),
-        view=PLAIN.view,
-        class_weights=class_weights,
-        device=CPU,
-        dtype=None,
-        micro_batch=0,
-    )
+    setup = training_setup(class_weights=class_weights)
+    return ClassifierLearner(setup.build(), settings, setup, steps=steps)
 
 
 def test_precision_follows_the_device(monkeypatch):

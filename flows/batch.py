@@ -41,11 +41,7 @@ class BatchStep:
 
 
 def batch_step(name: str, classifier: str, earlier: Sequence[str]) -> BatchStep:
-    """Describe one step.
-
-    Args:
-        earlier: the steps before it: what was detected is segmented box by box.
-    """
+    """Describe one step; what a step in ``earlier`` detected is segmented box by box."""
     if name == "classify":
         section, output = f"predict.{classifier}", f"data/predictions/{classifier}"
         return BatchStep(stage=f"predict@{classifier}", section=section, output=output, model=classifier)
@@ -98,13 +94,8 @@ def batch(
             stages = [step.stage for step in chosen]
             nodes = run_stages(worktree, stages, None, [*settings, *weights, *(overrides or [])])
             commit = save_and_share(worktree, name, nodes)
-            origin = {
-                "source": str(source),
-                "models": models,
-                "experiment": experiment_of(root, commit),
-                "commit": commit,
-            }
-            collect(worktree, chosen, target, origin)
+            run = {"experiment": experiment_of(root, commit), "commit": commit}
+            collect(worktree, chosen, target, {"source": str(source), "models": models, **run})
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
     text = "\n".join([f"Results: `{target}`", "", *(f"- {stage}: {model}" for stage, model in models.items())])
@@ -127,10 +118,9 @@ def choose_steps(names: Sequence[StepName], classifier: str, overrides: Sequence
 
 
 def champions_of(root: Path, steps: Sequence[BatchStep], overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Find each step's champion, except where an override names other weights.
+    """Overrides that give the steps their champions' weights, and stage -> model, for people.
 
-    Returns:
-        overrides that give the steps their champions' weights; and stage -> model, for people.
+    A step whose weights an override names keeps them.
 
     Raises:
         ValueError: a champion is needed and there is none.
@@ -162,10 +152,7 @@ def collect(worktree: Workspace, steps: Sequence[BatchStep], target: Path, origi
 
 
 def check_folders(source: Path, target: Path) -> Path:
-    """Check both folders before anything runs.
-
-    Returns:
-        the images' absolute path.
+    """Check both folders before anything runs; the images' absolute path.
 
     Raises:
         ValueError: there are no images, or the results cannot go to ``target``.

@@ -1,6 +1,4 @@
-"""Get data sets and official weights by name, and track them with DVC.
-
-``gridflow fetch digits scenes alexnet yolo11n.pt``
+"""Get data sets and official weights by name, and track them with DVC: ``gridflow fetch digits alexnet yolo11n.pt``.
 
 This is the only part of Gridflow that uses the network. A run never does.
 """
@@ -10,10 +8,24 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cnn_core.downloads.common import FAILED, UNKNOWN
-from flows.kaggle import KaggleSource, download
+
+
+@dataclass(frozen=True, kw_only=True)
+class KaggleSource:
+    """A Kaggle competition's files or a Kaggle dataset, and where they go."""
+
+    kind: Literal["competition", "dataset"]
+    handle: str  # as in Kaggle's address: digit-recognizer, owner/name
+    folder: str  # its name in data/sources/
+    parameter: str  # which names the folder in a run
+    files: tuple[str, ...]  # files and folders that the download must bring
+
 
 SOURCES = {
     "digits": KaggleSource(
@@ -32,6 +44,14 @@ SOURCES = {
     ),
 }
 ULTRALYTICS = ".pt"  # the ending of the names of its weights; torchvision's names have none
+_CREDENTIALS = (
+    "put kaggle.json (Kaggle > Settings > API > Create new token) "
+    "into ~/.kaggle/, or set KAGGLE_USERNAME and KAGGLE_KEY"
+)
+_WHEN_REFUSED = {
+    "competition": "accept the rules on the competition's page and check your credentials; ",
+    "dataset": f"{_CREDENTIALS}; ",
+}
 
 
 def fetch(name: str, root: Path) -> Path:
@@ -41,23 +61,19 @@ def fetch(name: str, root: Path) -> Path:
         The new folder or file. It replaces what was there, in one move.
 
     Raises:
-        ValueError: the name is unknown, the publisher refused or could not be reached, or a file is
-            missing. What was there before stays.
+        ValueError: the name is unknown, the publisher refused or could not be reached, or a file is missing. The
+            sentence says which file to put where. What was there before stays.
     """
     return fetch_source(SOURCES[name], root) if name in SOURCES else fetch_weights(name, root)
 
 
 def fetch_source(source: KaggleSource, root: Path) -> Path:
-    """Download a data set from Kaggle to ``data/sources/<folder>``.
-
-    Raises:
-        ValueError: as `fetch`.
-    """
+    """Download a data set from Kaggle to ``data/sources/<folder>``."""
     target = root / "data" / "sources" / source.folder
     partial = target.with_name(f".{source.folder}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        download(source, partial)
+        _download(source, partial)
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
@@ -67,22 +83,43 @@ def fetch_source(source: KaggleSource, root: Path) -> Path:
     return target
 
 
+def _download(source: KaggleSource, folder: Path) -> None:
+    """Unpack a source into ``folder``, which need not exist and after an error is incomplete."""
+    import kagglehub
+    import requests
+    from kagglehub.exceptions import UnauthenticatedError
+
+    download_from = kagglehub.competition_download if source.kind == "competition" else kagglehub.dataset_download
+    try:
+        download_from(source.handle, output_dir=str(folder))
+    except UnauthenticatedError:
+        raise ValueError(f"Kaggle needs your credentials: {_CREDENTIALS}; {_by_hand(source)}") from None
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        hint = _WHEN_REFUSED[source.kind] if status in (401, 403) else ""
+        raise ValueError(f"Kaggle answered {status} for {source.handle}: {hint}{_by_hand(source)}") from error
+    except requests.RequestException as error:
+        raise ValueError(f"Kaggle could not be reached ({type(error).__name__}); {_by_hand(source)}") from error
+    except (zipfile.BadZipFile, ValueError) as error:  # kagglehub's ValueError: an unknown type of archive
+        raise ValueError(f"Kaggle's archive of {source.handle} is damaged ({error}); {_by_hand(source)}") from error
+    if absent := [name for name in source.files if not (folder / name).exists()]:
+        raise ValueError(f"Kaggle's {source.handle} came without {', '.join(absent)}; {_by_hand(source)}")
+    shutil.rmtree(folder / ".complete", ignore_errors=True)  # kagglehub's marker
+
+
+def _by_hand(source: KaggleSource) -> str:
+    *first, last = source.files
+    return (
+        f"or download {', '.join(first)} and {last} of the {source.kind} {source.handle} by hand into "
+        f"data/sources/{source.folder}/ and run with --set {source.parameter}=data/sources/{source.folder}"
+    )
+
+
 def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
-    """Download official weights.
+    """Download official weights to ``data/weights/<name>.pth`` (Ultralytics': ``data/weights/<name>``).
 
-    They are written to ``data/weights/<name>.pth`` (Ultralytics': ``data/weights/<name>``). A
-    ``.json`` of the same stem beside them notes their origin and SHA-256. The download runs in a
-    process of its own, because flows must not import torch. Its progress goes to standard error.
-
-    Args:
-        name: of torchvision's weights the name of their network, of Ultralytics' that of their file
-            (yolo11n.pt).
-        root: the checkout.
-        url: another address to get the file from.
-
-    Raises:
-        ValueError: there are no official weights of this name, or the file could not be downloaded.
-            The sentence says which file to put where. What was there before stays.
+    A ``.json`` of the same stem notes their origin and SHA-256. The download runs in a process of its own, because
+    flows must not import torch. ``url`` is another address to get the file from.
     """
     folder, is_ultralytics = Path("data", "weights"), name.endswith(ULTRALYTICS)
     module = "cnn_core.downloads.ultralytics" if is_ultralytics else "cnn_core.downloads.torchvision"
@@ -105,10 +142,8 @@ def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
 def track(path: Path, root: Path) -> None:
     """Let DVC track a file or folder.
 
-    Its content goes to DVC's cache, and a small pointer beside it goes to git.
-
     Raises:
-        ValueError: DVC refused; its reason is in the sentence.
+        ValueError: DVC refused.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", str(path.relative_to(root))]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -117,7 +152,7 @@ def track(path: Path, root: Path) -> None:
 
 
 def run_with(name: str, path: Path) -> str:
-    """Give the command that runs the pipeline with what was fetched."""
+    """The command that runs the pipeline with what was fetched."""
     if name in SOURCES:
         return f"gridflow run --recipe real --set {SOURCES[name].parameter}={path}"
     if not name.endswith(ULTRALYTICS):

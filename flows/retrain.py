@@ -1,6 +1,5 @@
 """The retraining flow: new data, a challenger, and a promotion only if it is better."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,22 +33,6 @@ class Approval(RunInput):
 
     promote: bool = Field(default=False, description="Make the challenger the champion")
     reason: str = Field(default="", description="For the audit")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RetrainSettings:
-    """The parameters of the flow, which the docstring of `retrain` explains."""
-
-    model: Model
-    recipe: str | None
-    overrides: tuple[str, ...]
-    revision: str
-    inbox: str | None
-    drift: DriftPolicy
-    rule: PromotionRule
-    unseen: bool
-    approval_hours: float | None  # None: nobody is asked
-    force: bool
 
 
 @flow(
@@ -99,76 +82,56 @@ def retrain(
         approval_hours: How long to wait for that person.
         force: Train and compare although nothing is new.
     """
-    settings = RetrainSettings(
-        model=MODELS[model],
-        recipe=recipe,
-        overrides=tuple(overrides or ()),
-        revision=revision or "HEAD",
-        inbox=inbox,
-        drift=drift,
-        rule=PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound),
-        unseen=unseen,
-        approval_hours=approval_hours if approve else None,
-        force=force,
-    )
-    root = main_checkout(find_root())
+    root, kind, settings = main_checkout(find_root()), MODELS[model], tuple(overrides or ())
     try:
         check_sharing(root)
-        challenge, sentences = prepare_challenge(root, settings)
-        state_hash = fingerprint(root, settings.model.source, challenge.commit, challenge.source, challenge.settings)
+        commit = resolve(root, revision or "HEAD")
+        challenge = Challenge(
+            model=kind,
+            commit=commit,
+            source=chosen_source(root, commit, kind.source, recipe, settings),
+            recipe=recipe,
+            overrides=settings,
+            rule=PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound),
+            unseen=unseen,
+        )
+        sentences = take_in_waiting(root, challenge, inbox, drift)
+        state_hash = fingerprint(root, kind.source, commit, challenge.source, challenge.settings)
         if not force and (former := former_outcome(root, model, state_hash)):
             return Completed(message="; ".join(["nothing new", *sentences, f"the last time: {former}"]))
         outcome = run_challenge(root, challenge)
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
     get_run_logger().info(outcome.decision.reason)
-    publish_outcome(settings.model, outcome)
-    return conclude(root, settings, outcome, state_hash)
+    publish_outcome(kind, outcome)
+    return conclude(root, model, outcome, state_hash, approval_hours if approve else None)
 
 
-def prepare_challenge(root: Path, settings: RetrainSettings) -> tuple[Challenge, list[str]]:
-    """Take in what waits in the inbox and settle what the challenger is trained from.
+def take_in_waiting(root: Path, challenge: Challenge, inbox: str | None, drift: DriftPolicy) -> list[str]:
+    """Take in what waits in the inbox of a classifier's set; a sentence for each delivery."""
+    if not challenge.model.data:
+        return []
+    folder, say = root / inbox if inbox else None, get_run_logger().info
+    revision, source = challenge.commit, challenge.source
+    return take_in(root, challenge.model.data, source, inbox=folder, revision=revision, drift=drift, say=say).sentences
 
-    Returns:
-        the challenge, and a sentence for each delivery.
 
-    Raises:
-        ValueError: there is no such revision or recipe, or the inbox's source is at fault.
+def conclude(
+    root: Path, name: str, outcome: ChallengeOutcome, state_hash: str, approval_hours: float | None
+) -> State[str]:
+    """Promote the challenger or keep the champion, and remember the outcome for the fingerprint ``state_hash``.
+
+    Without ``approval_hours`` nobody is asked. Where nobody answers in time, nothing is remembered, so the next
+    retraining asks again.
     """
-    model, overrides = settings.model, settings.overrides
-    commit = resolve(root, settings.revision)
-    source = chosen_source(root, commit, model.source, settings.recipe, overrides)
-    sentences: list[str] = []
-    if model.data:
-        folder, say = root / settings.inbox if settings.inbox else None, get_run_logger().info
-        intake = take_in(root, model.data, source, inbox=folder, revision=commit, drift=settings.drift, say=say)
-        sentences = intake.sentences
-    challenge = Challenge(
-        model=model,
-        commit=commit,
-        source=source,
-        recipe=settings.recipe,
-        overrides=overrides,
-        rule=settings.rule,
-        unseen=settings.unseen,
-    )
-    return challenge, sentences
-
-
-def conclude(root: Path, settings: RetrainSettings, outcome: ChallengeOutcome, state_hash: str) -> State[str]:
-    """Promote the challenger or keep the champion.
-
-    The outcome is remembered for the fingerprint ``state_hash``.
-    Where nobody answers in time, nothing is remembered, so the next retraining asks again.
-    """
-    name, reason = settings.model.name, outcome.decision.reason
+    reason = outcome.decision.reason
     if not outcome.decision.promoted:
         return keep(root, name, state_hash, reason)
     approved = ""
-    if settings.approval_hours is not None and champion(root, name):
-        approval = ask(outcome, settings.approval_hours)
+    if approval_hours is not None and champion(root, name):
+        approval = ask(outcome, approval_hours)
         if approval is None:
-            message = f"kept: nobody approved within {settings.approval_hours:g} hours. {reason}"
+            message = f"kept: nobody approved within {approval_hours:g} hours. {reason}"
             return Completed(message=message, data="")
         if not approval.promote:
             return keep(root, name, state_hash, f"a person declined ({approval.reason or 'no reason given'}). {reason}")
@@ -181,13 +144,12 @@ def conclude(root: Path, settings: RetrainSettings, outcome: ChallengeOutcome, s
 
 
 def keep(root: Path, name: str, state_hash: str, reason: str) -> State[str]:
-    """Keep the champion and remember why."""
     remember(root, name, state_hash, f"kept. {reason}")
     return Completed(message=f"kept: {reason}", data="")
 
 
 def ask(outcome: ChallengeOutcome, hours: float) -> Approval | None:
-    """Ask a person in the UI for a decision; None when nobody answers in time."""
+    """A person's decision in the UI; None when nobody answers in time."""
     text = f"{outcome.decision.reason}\n\n{outcome.figures}"
     get_run_logger().info("waiting for a person's approval: Resume this run in the UI")
     try:
@@ -197,7 +159,6 @@ def ask(outcome: ChallengeOutcome, hours: float) -> Approval | None:
 
 
 def publish_outcome(model: Model, outcome: ChallengeOutcome) -> None:
-    """Publish the outcome as an artifact of the run."""
     heading = "Challenger is better" if outcome.decision.promoted else "Champion is kept"
     origin = f"Experiment `{outcome.experiment}`, commit `{outcome.commit}`."
     text = "\n\n".join([f"# {heading}", outcome.decision.reason, outcome.figures, origin])

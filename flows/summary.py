@@ -17,11 +17,7 @@ PRINTING_S = 180
 
 
 def short(root: Path, name: str = WORKSPACE, against: str | None = None) -> str:
-    """Summarise a run in Markdown, with the comparison with another run below.
-
-    Args:
-        name: the run, as `compare_runs` names runs.
-        against: the other run; None: no comparison.
+    """Summarise a run in Markdown, with the comparison with the run ``against`` below.
 
     Raises:
         ValueError: as `compare_runs`.

@@ -62,7 +62,7 @@ def measure_change(
     judgement = judge_images(before[0], after[0], comparison) if comparison else judge_intervals(before, after)
     if headline and judgement.meaning == "clear":
         gain = comparison.gained - comparison.lost if comparison else after[0] - before[0]
-        meaning: Meaning = "better" if (gain > 0) == headline.higher_is_better else "worse"
+        meaning: Meaning = "better" if gain > 0 else "worse"
         judgement = dataclasses.replace(judgement, meaning=meaning)
     return Change(
         key=key,

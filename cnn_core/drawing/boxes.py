@@ -22,10 +22,7 @@ def enlarged(image: np.ndarray, side: int) -> tuple[Image.Image, float]:
 def draw_box(
     draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour, *, text: str = "", width: int = 2
 ) -> None:
-    """Draw one xyxy box in the picture's pixels, with its text on a tab.
-
-    The tab is above the box, or inside it at the upper edge of the picture.
-    """
+    """Draw one xyxy box in the picture's pixels, with its text on a tab above it, or inside it at the upper edge."""
     left, top, right, bottom = box
     draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
     if not text:

@@ -12,13 +12,11 @@ _TEN = ("1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "5
 
 
 def class_colour(number: int) -> Colour:
-    """The colour of a class, the same in every picture."""
     if number < len(_TEN):
         red, green, blue = bytes.fromhex(_TEN[number])
         return red, green, blue
-    share = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.85 if number % 2 else 0.65)
-    red, green, blue = (round(255 * value) for value in share)
-    return red, green, blue
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.85 if number % 2 else 0.65)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def ink_on(colour: Colour) -> Colour:

@@ -26,8 +26,7 @@ def contact_sheet(
 
     Args:
         rows: the images of each row of the grid, uint8 (C, H, W), C = 1 or 3.
-        captions: a text of one or more lines under each image; columns are as wide as the widest
-            text.
+        captions: a text of one or more lines under each image.
         headings: a text above each column.
         side: pixels that an image's longer side is drawn at.
     """

@@ -35,11 +35,9 @@ def overlay(
 
     Args:
         image: uint8 (H, W, 3) BGR.
-        rows: those of `cnn_core.segmentation.inference.predictors.ImageMasks`; smaller masks are drawn
-            on top.
+        rows: those of `cnn_core.segmentation.inference.predictors.ImageMasks`.
         by_class: one colour for each class, otherwise one for each object.
-        prompts: rows of `prompts.table.PROMPTS`; boxes are drawn dashed, points as dots (green
-            inside, red outside).
+        prompts: rows of `prompts.table.PROMPTS`; boxes are drawn dashed, points as dots.
     """
     size, scale = _size(image)
     height, width = image.shape[:2]
@@ -69,18 +67,14 @@ def overlay(
 
 
 def write_overlay(path: Path, picture: Image.Image) -> None:
-    """Write a picture as a JPEG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="JPEG", quality=_QUALITY, subsampling=0)
 
 
 def write_cutouts(folder: Path, image_id: str, image: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``<image_id>-<prompt_id>.png`` of each object.
+    """Write ``<image_id>-<prompt_id>.png`` of each object, RGBA, cropped to its box and transparent around it.
 
-    It is RGBA, cropped to the object's box, transparent and black around the object.
-
-    Args:
-        image: uint8 (H, W, 3) BGR.
+    ``image`` is uint8 (H, W, 3) BGR.
     """
     for row in rows:
         x1, y1, x2, y2 = (int(row[name]) for name in BOX)
@@ -104,10 +98,8 @@ def _size(image: np.ndarray) -> tuple[tuple[int, int], float]:
 def _label(
     draw: ImageDraw.ImageDraw, row: Mapping[str, Any], scale: float, size: tuple[int, int], by_class: bool
 ) -> None:
-    """Write class (or the prompt's number) and score on a tab above the mask, or inside it."""
     font = ImageFont.load_default(_TEXT)
-    name = row["class_name"] if by_class else str(row["prompt_id"])
-    text = f"{name} · {row['score']:.0%}"
+    text = f"{row['class_name' if by_class else 'prompt_id']} · {row['score']:.0%}"
     colour = class_colour(int(row["class_id"] if by_class else row["prompt_id"]))
     across = draw.textlength(text, font) + 8
     left = min(max(0.0, row["x1"] * scale), max(0.0, size[0] - across))

@@ -70,7 +70,6 @@ def _size(height: int, width: int) -> tuple[int, int]:
 
 
 def _fill(image: np.ndarray, row: Mapping[str, Any]) -> None:
-    """Draw the mask in its object's colour, with an outline; only its box is touched."""
     x1, y1, x2, y2 = (int(row[name]) for name in BOX)
     mask = decode_mask(row["rle"], *image.shape[:2])[y1:y2, x1:x2]
     colour = class_colour(int(row["track_id"]))[::-1]
@@ -81,7 +80,6 @@ def _fill(image: np.ndarray, row: Mapping[str, Any]) -> None:
 
 
 def _label(image: np.ndarray, row: Mapping[str, Any], scale: tuple[float, float]) -> None:
-    """Write the object's number on a tab above its mask, or inside it at the upper edge."""
     colour = class_colour(int(row["track_id"]))
     name = "" if row["class_name"] == "object" else f" {row['class_name']}"
     text, font = f"{row['track_id']}{name}", cv2.FONT_HERSHEY_SIMPLEX

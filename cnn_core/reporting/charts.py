@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -38,7 +39,7 @@ CONFIG = {
 
 
 def compiled(spec: Spec, *, height: int = 240) -> Spec:
-    """Compile a Vega-Lite specification to Vega; the chart is as wide as its container on the page."""
+    """Compile Vega-Lite to Vega; the chart is as wide as its container on the page."""
     import vl_convert
 
     return vl_convert.vegalite_to_vega({"width": "container", "height": height, "config": CONFIG, **spec})
@@ -46,7 +47,7 @@ def compiled(spec: Spec, *, height: int = 240) -> Spec:
 
 @functools.cache
 def script() -> str:
-    """Return the JavaScript of Vega and its embedder, which the page contains so that it loads nothing."""
+    """The JavaScript of Vega and its embedder."""
     import vl_convert
 
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub does not know the argument's default
@@ -54,10 +55,7 @@ def script() -> str:
 
 
 def series_rows(table: pd.DataFrame, x: str, names: Mapping[str, str]) -> list[Row]:
-    """Return ``[{"x", "series", "value"}, …]`` of the columns that ``names`` maps to the names of their series.
-
-    Cells without a value are left out, as are columns that the table lacks.
-    """
+    """``[{"x", "series", "value"}, …]`` of the columns in ``names`` (column -> series), without empty cells."""
     rows: list[Row] = []
     for column, name in names.items():
         if column in table:
@@ -68,13 +66,7 @@ def series_rows(table: pd.DataFrame, x: str, names: Mapping[str, str]) -> list[R
 
 
 def epoch_curves(rows: Sequence[Row], *, y: str, marked: float | None = None) -> Spec:
-    """Draw curves over the epochs that show their values under the pointer.
-
-    Args:
-        rows: the result of `series_rows`.
-        y: the title of the axis of values.
-        marked: an epoch to draw a dashed line at.
-    """
+    """Draw the curves of `series_rows` over the epochs, with a dashed line at the epoch ``marked``."""
     axis = {"grid": False, "tickMinStep": 1, "format": "d"}
     scale = {"nice": False, "zero": False}
     epoch = {"field": "x", "type": "quantitative", "title": "epoch", "axis": axis, "scale": scale}
@@ -86,12 +78,16 @@ def epoch_curves(rows: Sequence[Row], *, y: str, marked: float | None = None) ->
     return compiled({"data": {"values": list(rows)}, "encoding": {"x": epoch}, "layer": layers})
 
 
-def precision_recall_curves(rows: Sequence[Row], *, mean: str) -> Spec:
-    """Draw precision over recall, one thin curve for each class and a thick one for the series called ``mean``.
+def learning_chart(
+    path: Path, names: Mapping[str, str], y: str, *, marked: float | None = None, least: int = 1
+) -> Spec | None:
+    """Draw the columns ``names`` of a training's table; None without the file or with fewer than ``least`` values."""
+    rows = series_rows(pd.read_csv(path), "epoch", names) if path.is_file() else []
+    return epoch_curves(rows, y=y, marked=marked) if len(rows) >= least else None
 
-    Args:
-        rows: ``{"x": recall, "series": class, "value": precision}``.
-    """
+
+def precision_recall_curves(rows: Sequence[Row], *, mean: str) -> Spec:
+    """Draw rows ``{"x": recall, "series": class, "value": precision}``, the series called ``mean`` as a thick curve."""
     scale = {"nice": False, "zero": True}
     recall = {"field": "x", "type": "quantitative", "title": "recall", "axis": {"grid": False}, "scale": scale}
     precision = {"field": "value", "type": "quantitative", "title": "precision", "scale": {"zero": True}}
@@ -102,13 +98,13 @@ def precision_recall_curves(rows: Sequence[Row], *, mean: str) -> Spec:
 
 
 def _tooltip(x: tuple[str, str], y: tuple[str, str]) -> list[Spec]:
-    """Return what the pointer shows of a curve; ``x`` and ``y`` are the axes' titles and d3 formats."""
+    """What the pointer shows of a curve; ``x`` and ``y`` are the axes' titles and d3 formats."""
     axes = [{"field": field, "title": title, "format": d3} for field, (title, d3) in (("x", x), ("value", y))]
     return [{"field": "series", "title": "curve"}, *axes]
 
 
 def _curves(rows: Sequence[Row], y: Spec, tooltip: list[Spec], *, point: Spec | bool, width: Spec) -> list[Spec]:
-    """Return two layers: the curves, and the point nearest to the pointer, which shows the tooltip."""
+    """Two layers: the curves, and the point nearest to the pointer."""
     colour = _series_colour(list(dict.fromkeys(row["series"] for row in rows)))
     pointer = {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout"}
     opacity = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
@@ -123,7 +119,7 @@ def _curves(rows: Sequence[Row], y: Spec, tooltip: list[Spec], *, point: Spec | 
 
 
 def _series_colour(series: Sequence[str]) -> Spec:
-    """Return a colour for each series, with a legend where there are several: two columns for long names."""
+    """A colour for each series, and a legend where there are several."""
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(series))]
     columns = 2 if sum(map(len, series)) > 10 * len(series) else 6
     return {

@@ -23,18 +23,19 @@ MAX_REFUSED = 50  # rows of the quarantine that are listed
 
 def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, limit: int) -> dict[str, Any]:
     """Gather what the page shows of one data set; a part whose files are missing is None."""
-    plots = root / "data/plots"
+    plots, raw = root / "data/plots", root / "data/raw" / name
     curves, best_epoch = plots / f"train-{name}.csv", numbers.value(f"train-{name}:best_epoch")
+    model = values.get("train", {}).get(name, {}).get("model", {})
     losses = {"train_loss": "training", "val_loss": "validation"}
     accuracies = {"train_accuracy": "training", "val_accuracy": "validation"}
     return {
         "name": name,
         "origin": origin(name, values),
-        "manifest": manifest(root, name),
-        "quarantine": quarantine(root, name),
-        "network": network_name(values.get("train", {}).get(name, {}).get("model", {})),
-        "loss": learning_chart(curves, losses, "loss", best_epoch),
-        "accuracy": learning_chart(curves, accuracies, "accuracy", best_epoch),
+        "manifest": read_manifest(raw) if (raw / "manifest.json").is_file() else None,
+        "quarantine": read_quarantine(raw)[:MAX_REFUSED] if (raw / "quarantine.parquet").is_file() else [],
+        "network": str(model.get("builder") or model.get("architecture") or "a network"),
+        "loss": charts.learning_chart(curves, losses, "loss", marked=best_epoch),
+        "accuracy": charts.learning_chart(curves, accuracies, "accuracy", marked=best_epoch),
         "confusion": confusion(plots / f"evaluate-{name}-confusion.csv"),
         "answers": answers(root, name, limit),
         "copies": figure(plots / f"augment-{name}.png"),
@@ -48,36 +49,10 @@ def origin(name: str, values: Mapping[str, Any]) -> str:
     return SAMPLES.get(name, "") if source == f"data/sources/{name}" else f"The images come from {source}."
 
 
-def network_name(model: Mapping[str, Any]) -> str:
-    """Return torchvision's name of the network, such as ``alexnet``, or the name of an architecture of our own."""
-    return str(model.get("builder") or model.get("architecture") or "a network")
-
-
-def manifest(root: Path, name: str) -> dict[str, Any] | None:
-    """Return the manifest of the RAW set: its version, and the warnings of the ingestion."""
-    folder = root / "data/raw" / name
-    return read_manifest(folder) if (folder / "manifest.json").is_file() else None
-
-
-def quarantine(root: Path, name: str) -> list[dict[str, str]]:
-    """Return the first rows that the ingestion left out, with the reason."""
-    folder = root / "data/raw" / name
-    return read_quarantine(folder)[:MAX_REFUSED] if (folder / "quarantine.parquet").is_file() else []
-
-
-def learning_chart(path: Path, names: Mapping[str, str], y: str, best_epoch: int | None) -> charts.Spec | None:
-    """Draw the columns ``names`` of a learning curve over the epochs, the kept epoch marked."""
-    if not path.is_file():
-        return None
-    rows = charts.series_rows(pd.read_csv(path), "epoch", names)
-    return charts.epoch_curves(rows, y=y, marked=best_epoch) if rows else None
-
-
 def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
     """Count the rows of a file ``actual, predicted``: ``{"classes": [...], "rows": [[n, ...], ...], "most": n}``.
 
-    ``most`` is the largest count off the diagonal; the shades of the mistakes are relative to it. The class ``last``
-    stands after the others.
+    ``most`` is the largest count off the diagonal. The class ``last`` stands after the others.
     """
     if not path.is_file():
         return None
@@ -92,9 +67,7 @@ def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
 def answers(root: Path, name: str, limit: int) -> dict[str, Any] | None:
     """Return up to ``limit`` test images with the network's answers, for the confusion's cells and the gallery.
 
-    Returns:
-        ``classes``; ``total`` test images, ``wrong`` of them; ``rows`` that `select_answers` chose: ``[id, true class,
-        predicted class, its probability, image]``, with classes as numbers.
+    ``rows`` are ``[id, true class, predicted class, its probability, image]``, with classes as numbers.
     """
     path, folder = root / f"data/predictions/{name}-test.parquet", root / "data/raw" / name
     if not path.is_file() or not (folder / "manifest.json").is_file():

@@ -14,25 +14,30 @@ from cnn_core.detection.evaluation.metrics import BACKGROUND, outcomes
 from cnn_core.drawing.colours import class_colour
 from cnn_core.reporting import charts
 from cnn_core.reporting.classifiers import confusion
-from cnn_core.reporting.images import figure, scene
-from cnn_core.reporting.truth import measured_split
+from cnn_core.reporting.images import figure, measured_split, scene
 
 COMPOSED = "The pictures are composed: real handwritten digits on walls drawn by a program, so every box is exact."
 MIN_SCORE = 0.05  # of a box that the page holds
-LOSSES = {"box": "boxes", "cls": "classes", "dfl": "edges (DFL)"}  # Ultralytics' names of the parts -> the legend's
+PARTS = {"box": "boxes", "cls": "classes", "dfl": "edges (DFL)"}  # Ultralytics' names of the loss's parts -> ours
+LOSSES = {
+    f"{side}_{part}_loss": f"{name}, {words}"
+    for side, words in (("train", "training"), ("val", "validation"))
+    for part, name in PARTS.items()
+}
+MEASURES = {"mAP50": "mAP50", "mAP50-95": "mAP50-95"}
 ClassBox = tuple[list[float], str, float]  # a box xyxy in pixels, its class and its score
 
 
 def section(root: Path, values: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """Gather what the page shows of the detector; a part whose files are missing is None."""
-    plots = root / "data/plots"
+    plots, curves = root / "data/plots", root / "data/plots/train_detector.csv"
     params = values.get("evaluate_detector", {})
     return {
         "origin": origin(params.get("source", "")),
         "composed": figure(plots / "compose.png"),
         "seen": figure(plots / "train_detector-seen.png"),
-        "loss": loss_chart(plots / "train_detector.csv"),
-        "measured": precision_chart(plots / "train_detector.csv"),
+        "loss": charts.learning_chart(curves, LOSSES, "loss"),
+        "measured": charts.learning_chart(curves, MEASURES, "mAP, validation", least=3),
         "curves": precision_recall(plots / "evaluate_detector-pr.csv"),
         "confusion": confusion(plots / "evaluate_detector-confusion.csv", last=BACKGROUND),
         "scenes": scenes(root, params, limit),
@@ -43,24 +48,6 @@ def section(root: Path, values: Mapping[str, Any], limit: int) -> dict[str, Any]
 def origin(source: str) -> str:
     """Say in one sentence where the pictures come from."""
     return COMPOSED if source == "data/composed/numbers" else f"The images come from {source}."
-
-
-def loss_chart(path: Path) -> charts.Spec | None:
-    """Draw the parts of the loss over the epochs; the validation's only at epochs that measured it."""
-    if not path.is_file():
-        return None
-    names = {f"train_{part}_loss": f"{name}, training" for part, name in LOSSES.items()}
-    names |= {f"val_{part}_loss": f"{name}, validation" for part, name in LOSSES.items()}
-    rows = charts.series_rows(pd.read_csv(path), "epoch", names)
-    return charts.epoch_curves(rows, y="loss") if rows else None
-
-
-def precision_chart(path: Path) -> charts.Spec | None:
-    """Draw the validation mAP of the epochs that measured it; None where one epoch alone did."""
-    if not path.is_file():
-        return None
-    rows = charts.series_rows(pd.read_csv(path), "epoch", {"mAP50": "mAP50", "mAP50-95": "mAP50-95"})
-    return charts.epoch_curves(rows, y="mAP, validation") if len(rows) > 2 else None
 
 
 def precision_recall(path: Path) -> charts.Spec | None:
@@ -75,10 +62,8 @@ def precision_recall(path: Path) -> charts.Spec | None:
 def scenes(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
     """Return up to ``limit`` test images with their true and detected boxes, those with most mistakes first.
 
-    Returns:
-        ``classes``; ``colours`` of the classes; ``confidence``: where the slider starts; ``least_iou``: what a box and
-        an object have to share to be a pair; ``total``: the number of test images; ``rows``: ``{id, image, width,
-        height, truth: [[x1, y1, x2, y2, class]], detections: [[…, class, score]], pairs: [[actual, predicted]]}``.
+    ``rows`` are ``{id, image, width, height, truth: [[x1, y1, x2, y2, class]], detections: [[…, class, score]], pairs:
+    [[actual, predicted]]}``; ``confidence`` is where the slider starts, ``least_iou`` what a pair has to share.
     """
     split, path = measured_split(root, params), root / "data/predictions/detector-test.parquet"
     if split is None or not path.is_file():
@@ -133,5 +118,4 @@ def grid(path: Path) -> dict[str, Any] | None:
 
 
 def hex_colour(number: int) -> str:
-    """Return the colour of class ``number`` as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*class_colour(number))

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cnn_core.params import Params, bounded, read_yaml
 
@@ -27,32 +27,17 @@ class Expected(Params):
     found_and_read: float | None = bounded(0, 1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Headline:
-    """One figure of a run, as the metrics file of its stage holds it."""
-
-    key: str  # "evaluate-digits:accuracy": the metrics file and the key in it
-    label: str
-    value: float
-    low: float | None  # 95 % interval: Wilson's for a proportion, bootstrapped over the images for the others
-    high: float | None
-    n: int | None  # the size of the sample that it was measured on
-    unit: Unit
-    higher_is_better: bool
-    expected: float | None
-    expected_by: str | None  # the parameter that says so: "report.expected.digits_accuracy"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadlineSpec:
-    """Where a headline lies in the metrics, and the parameter that says what is expected of it."""
+class HeadlineSpec(NamedTuple):
+    """Where a headline lies in the metrics, and what is expected of it."""
 
     stage: str
     metric: str
     label: str
     unit: Unit
     n: str  # the key of the sample's size, in the same file
-    expected: str | None  # a field of `Expected`
+    counted: str  # what the sample is of
+    section: str  # of the page
+    expected: str  # a field of `Expected`
 
     @property
     def key(self) -> str:
@@ -60,54 +45,48 @@ class HeadlineSpec:
 
 
 HEADLINES = (
-    HeadlineSpec(
-        stage="evaluate-digits",
-        metric="accuracy",
-        label="digits recognised",
-        unit="%",
-        n="n",
-        expected="digits_accuracy",
-    ),
-    HeadlineSpec(
-        stage="evaluate-scenes",
-        metric="accuracy",
-        label="scenes recognised",
-        unit="%",
-        n="n",
-        expected="scenes_accuracy",
-    ),
-    HeadlineSpec(
-        stage="evaluate_detector",
-        metric="map50",
-        label="detector, mAP50",
-        unit="",
-        n="images",
-        expected="detector_map50",
-    ),
-    HeadlineSpec(
-        stage="evaluate_segmenter",
-        metric="mean_iou",
-        label="segmenter, mean IoU",
-        unit="",
-        n="images",
-        expected="segmenter_mean_iou",
-    ),
-    HeadlineSpec(
-        stage="read",
-        metric="found_and_read",
-        label="digits found and read",
-        unit="%",
-        n="true_digits",
-        expected="found_and_read",
-    ),
-)
+    HeadlineSpec("evaluate-digits", "accuracy", "digits recognised", "%", "n", "images", "digits", "digits_accuracy"),
+    HeadlineSpec("evaluate-scenes", "accuracy", "scenes recognised", "%", "n", "images", "scenes", "scenes_accuracy"),
+    HeadlineSpec("evaluate_detector", "map50", "detector, mAP50", "", "images", "images", "detection",
+                 "detector_map50"),
+    HeadlineSpec("evaluate_segmenter", "mean_iou", "segmenter, mean IoU", "", "images", "images", "segmentation",
+                 "segmenter_mean_iou"),
+    HeadlineSpec("read", "found_and_read", "digits found and read", "%", "true_digits", "digits", "reading",
+                 "found_and_read"),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Headline:
+    """One figure of a run, as the metrics file of its stage holds it; higher is better."""
+
+    spec: HeadlineSpec
+    value: float
+    low: float | None  # 95 % interval: Wilson's for a proportion, bootstrapped over the images for the others
+    high: float | None
+    n: int | None  # the size of the sample that it was measured on
+    expected: float | None
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
+
+    @property
+    def label(self) -> str:
+        return self.spec.label
+
+    @property
+    def unit(self) -> Unit:
+        return self.spec.unit
+
+    @property
+    def style(self) -> str:
+        """The name of the number format on the page."""
+        return "percent" if self.unit == "%" else "three"
 
 
 def headlines(root: Path) -> list[Headline]:
-    """Return the headlines of the run below ``root`` in the order of the page, without those not measured.
-
-    What is expected of them stands in ``params.yaml``.
-    """
+    """The headlines that the run below ``root`` measured, in the order of the page."""
     path = root / "params.yaml"
     expected = (read_yaml(path) if path.is_file() else {}).get("report", {}).get("expected") or {}
     every = (_headline(spec, read_metrics(root, spec.stage), expected) for spec in HEADLINES)
@@ -115,7 +94,7 @@ def headlines(root: Path) -> list[Headline]:
 
 
 def read_metrics(root: Path, stage: str) -> dict[str, Any] | None:
-    """Return the content of ``data/metrics/<stage>.json``, or None where the stage was not run."""
+    """The content of ``data/metrics/<stage>.json``, or None where the stage was not run."""
     path = root / f"data/metrics/{stage}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
@@ -123,15 +102,6 @@ def read_metrics(root: Path, stage: str) -> dict[str, Any] | None:
 def _headline(spec: HeadlineSpec, metrics: dict[str, Any] | None, expected: Mapping[str, Any]) -> Headline | None:
     if metrics is None or metrics.get(spec.metric) is None:  # reading without a truth measures nothing
         return None
-    return Headline(
-        key=spec.key,
-        label=spec.label,
-        value=metrics[spec.metric],
-        low=metrics.get(f"{spec.metric}_low"),
-        high=metrics.get(f"{spec.metric}_high"),
-        n=metrics.get(spec.n),
-        unit=spec.unit,
-        higher_is_better=True,
-        expected=expected.get(spec.expected) if spec.expected else None,
-        expected_by=f"report.expected.{spec.expected}" if spec.expected else None,
-    )
+    low, high = (metrics.get(f"{spec.metric}_{end}") for end in ("low", "high"))
+    value, n = metrics[spec.metric], metrics.get(spec.n)
+    return Headline(spec=spec, value=value, low=low, high=high, n=n, expected=expected.get(spec.expected))

@@ -1,14 +1,18 @@
-"""Images for the page: each as a data URI, at the size that the page shows."""
+"""Images for the page: each as a data URI, at the size that the page shows, and the truth about them."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from cnn_core.annotations.tables import Annotations
+from cnn_core.annotations.truth import read_truth
 
 FIGURE_WIDTH = 1200  # pixels; enough for a figure on a screen of twice the density
 SCENE_SIDE = 320  # pixels; the longer side of a picture with objects
@@ -17,8 +21,22 @@ LOSSLESS_SIDE = 64  # an image that is no larger stays as it is, without loss
 QUALITY = 80
 
 
+def measured_split(root: Path, params: Mapping[str, Any]) -> Annotations | None:
+    """The split that ``params`` name (``source``, ``split``), with its images' paths; None where it is not there."""
+    source = root / str(params.get("source", ""))
+    if "source" not in params or not source.exists():
+        return None
+    images, truth, classes = read_truth(source, params["split"])
+    return images.assign(file=[str(locate(root, file)) for file in images["file"]]), truth, classes
+
+
+def locate(root: Path, file: str) -> Path:
+    """The path of a file whose name is relative to the working directory or else to ``root``."""
+    path = Path(file)
+    return path if path.exists() else root / path
+
+
 def data_uri(content: bytes, kind: str) -> str:
-    """Return an encoded image as a data URI; ``kind`` is its format, such as ``png``."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -65,14 +83,12 @@ def painted(path: Path, masks: list[tuple[np.ndarray, tuple[int, int, int]]]) ->
 
 
 def webp(picture: Image.Image) -> str:
-    """Return a picture as a data URI, compressed with some loss."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=QUALITY, method=4)
     return data_uri(buffer.getvalue(), "webp")
 
 
 def png(picture: Image.Image) -> bytes:
-    """Return a picture encoded without loss."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,7 +1,6 @@
 """The report: one self-contained HTML page on a run, made of the run's files and parameters alone.
 
-The page's template, style and scripts stand in ``templates/``. Each section has a module of its own
-that gathers what the template shows.
+Each section has a module that gathers what its template in ``templates/`` shows.
 """
 
 from __future__ import annotations
@@ -15,16 +14,13 @@ from cnn_core.params import Params, bounded, read_yaml
 from cnn_core.reporting import charts, classifiers, detection, parts, reading, segmentation
 from cnn_core.reporting.headlines import Expected, Headline, headlines
 from cnn_core.reporting.numbers import Numbers, count, flatten, parameter
-from cnn_core.reporting.verdict import Limits, judge
+from cnn_core.reporting.verdict import Limits, judge, left_out
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "answers.js", "scenes.js")
-# The section of the page that a headline's card links to, and what the headline is measured on, by stage.
-TARGETS = {"evaluate_detector": "detection", "evaluate_segmenter": "segmentation", "read": "reading"}
-COUNTED = {"evaluate_detector": "images", "evaluate_segmenter": "images", "read": "digits"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +38,8 @@ class ReportParams(Params):
 def write_report(params: ReportParams, *, root: str | Path, output: str | Path) -> None:
     """Write the page on the run below ``root`` to the file ``output``.
 
-    It is a pure function of the files that the stage depends on: it has no date, commit or host name.
-    What depends on the moment is put on top of a copy of it (`cnn_core.comparison.banners`).
+    It has no date, commit or host name. `cnn_core.comparison.banners` puts what depends on the moment on top of a
+    copy.
     """
     root = Path(root)
     values = read_yaml(root / "params.yaml")
@@ -76,7 +72,7 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
             reading=reading.section(root, values, ways, params.pictures),
             baselines=parts.baselines(numbers),
             anatomy=parts.anatomy(root, list(values.get("anatomy", {})), numbers),
-            refused=parts.refused(numbers, names),
+            refused=left_out(numbers, names),
             resources=parts.resources(root, numbers),
             parameters=flatten(values),
             parameter=parameter,
@@ -87,7 +83,6 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
 
 
 def environment() -> Environment:
-    """Return Jinja's environment with the page's templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(TEMPLATES)
@@ -97,7 +92,7 @@ def environment() -> Environment:
 
 
 def contents(sets: Sequence[str]) -> list[tuple[str, str]]:
-    """Return ``(id, name)`` of the page's sections in their order."""
+    """``(id, name)`` of the page's sections, in their order."""
     return [
         ("data", "Data"),
         ("augmentation", "Augmentation"),
@@ -114,34 +109,26 @@ def contents(sets: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def card(headline: Headline, numbers: Numbers) -> Mapping[str, Any]:
-    """Return what the template shows of a headline: marked figures, and positions on its scale in percent."""
-    style = "percent" if headline.unit == "%" else "three"
-    stage, _, metric = headline.key.partition(":")
+    """What the template shows of a headline: marked figures, and positions on its scale in percent."""
+    spec, style = headline.spec, headline.style
     has_interval = headline.low is not None and headline.high is not None
-    count_key = {"read": "true_digits"}.get(stage, "images" if stage in COUNTED else "n")
+    is_expected = headline.expected is not None
     return {
         "headline": headline,
-        "target": TARGETS.get(stage, stage.removeprefix("evaluate-")),
-        "figure": numbers(headline.key, style),
-        "low": numbers(f"{stage}:{metric}_low", style) if has_interval else "",
-        "high": numbers(f"{stage}:{metric}_high", style) if has_interval else "",
-        "n": numbers(f"{stage}:{count_key}", "count") if headline.n else "",
-        "counted": COUNTED.get(stage, "images"),
-        "expected": expected(headline),
+        "target": spec.section,
+        "figure": numbers(spec.key, style),
+        "low": numbers(f"{spec.key}_low", style) if has_interval else "",
+        "high": numbers(f"{spec.key}_high", style) if has_interval else "",
+        "n": numbers(f"{spec.stage}:{spec.n}", "count") if headline.n else "",
+        "counted": spec.counted,
+        "expected": parameter(f"report.expected.{spec.expected}", headline.expected, style) if is_expected else "",
         "met": headline.expected is not None and headline.value >= headline.expected,
         "at": positions(headline),
     }
 
 
-def expected(headline: Headline) -> str:
-    """Return what is expected as text marked with its parameter; empty where nothing is."""
-    if headline.expected is None or headline.expected_by is None:
-        return ""
-    return parameter(headline.expected_by, headline.expected, "percent" if headline.unit == "%" else "three")
-
-
 def positions(headline: Headline) -> dict[str, float | None]:
-    """Return where value, interval and expectation stand on a scale that starts below them all and ends at 1."""
+    """Where value, interval and expectation stand on a scale that starts below them all and ends at 1, in percent."""
     low, high = headline.low or headline.value, headline.high or headline.value
     least = min(low, headline.value, headline.expected if headline.expected is not None else 1.0)
     start = max(0.0, least - max(0.02, 0.25 * (1 - least)))

@@ -1,7 +1,4 @@
-"""Further parts of the page: baselines, the anatomy of the networks, what was refused, time and resources.
-
-A part whose stage was not run is None or empty, and the page says so.
-"""
+"""Further parts of the page: baselines, the anatomy of the networks, time and resources, what ran."""
 
 from __future__ import annotations
 
@@ -22,24 +19,10 @@ FIGURES = {
     "fields": "What an output sees: theoretical and effective receptive fields",
     "behaviour": "Gradients with ReLU and sigmoid, sparsity, dropout's thinned networks",
 }
-# What a stage leaves out: stage, description, and the keys of its count and of the total.
-LEFT_OUT = (
-    ("ingest-{}", "rows refused", "refused", "rows_read"),
-    ("ingest-{}", "copies with the same label", "duplicates/same_label", "rows_read"),
-    ("ingest-{}", "copies with different labels", "duplicates/conflicting_labels", "rows_read"),
-    ("ingest-{}", "training images that are also in the test part", "duplicates/train_in_test", "rows_read"),
-    ("ingest-{}", "training images that nearly equal a test image", "duplicates/near_train_in_test", "rows_read"),
-    ("predict-{}", "images that could not be read", "refused", "n"),
-    ("train_detector", "images without a usable label", "left_out", "images"),
-    ("detect", "files that could not be read", "bad", "images"),
-    ("segment", "files that could not be read", "bad", "images"),
-    ("segment", "prompts that gave no mask", "dropped", "objects"),
-    ("read", "masks that are no separate digit", "dropped", "digits"),
-)
 
 
 def anatomy(root: Path, names: Sequence[str], numbers: Numbers) -> list[dict[str, Any]]:
-    """Return the name, the layers with weights and the figures of each network that the stage anatomy took apart."""
+    """The name, the layers with weights and the figures of each network that the stage anatomy took apart."""
     networks = []
     for name in names:
         if numbers.metrics(f"anatomy-{name}") is None:
@@ -53,7 +36,7 @@ def anatomy(root: Path, names: Sequence[str], numbers: Numbers) -> list[dict[str
 
 
 def baselines(numbers: Numbers) -> dict[str, Any]:
-    """Return the models' ``names``, the best first, and the ``chart`` of their accuracies."""
+    """The models' ``names``, the best first, and the ``chart`` of their accuracies."""
     models = numbers.value("baselines:models") or {}
     names = sorted(models, key=lambda name: -models[name]["accuracy"])
     keys = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
@@ -61,18 +44,8 @@ def baselines(numbers: Numbers) -> dict[str, Any]:
     return {"names": names, "chart": charts.intervals(rows, y="model", x="accuracy") if rows else None}
 
 
-def refused(numbers: Numbers, sets: Sequence[str]) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table of what was left out: stage, description, and the keys of count and total."""
-    rows = []
-    for pattern, words, count, total in LEFT_OUT:
-        for stage in [pattern.format(name) for name in sets] if "{}" in pattern else [pattern]:
-            if numbers.value(f"{stage}:{count}") is not None:
-                rows.append((stage, words, f"{stage}:{count}", f"{stage}:{total}"))
-    return rows
-
-
 def resources(root: Path, numbers: Numbers) -> dict[str, Any]:
-    """Return the ``stages`` with a recorded time, the longest first, its ``chart``, and whether a ``gpu`` was used."""
+    """The ``stages`` with a recorded time, the longest first, its ``chart``, and whether a ``gpu`` was used."""
     names = sorted(path.stem for path in (root / "data/metrics").glob("*.json"))
     seconds = {name: numbers.value(f"{name}:seconds") for name in names}
     stages = sorted((name for name in names if seconds[name] is not None), key=lambda name: -seconds[name])

@@ -8,19 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from cnn_core.reporting.images import figure, scene
-from cnn_core.reporting.truth import locate, measured_split
+from cnn_core.reporting.images import figure, locate, measured_split, scene
 
 CROPS = {"masks": "masks cut out", "boxes": "boxes cut out", "true_masks": "the true masks cut out"}
 READERS = {"cnn": "the CNN", "detector": "the detector", "product": "both"}
 
 
 def section(root: Path, values: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]], limit: int) -> dict[str, Any]:
-    """Gather what the page shows of reading; a part whose files are missing is None.
-
-    Args:
-        ways: the figures by what was cut out and by what read it, as the metrics of the stage have them.
-    """
+    """Gather what the page shows of reading; ``ways`` holds the figures by what was cut out and by what read it."""
     return {
         "ways": [
             (crop, reader, CROPS.get(crop, crop), READERS.get(reader, reader)) for crop in ways for reader in ways[crop]
@@ -33,9 +28,7 @@ def section(root: Path, values: Mapping[str, Any], ways: Mapping[str, Mapping[st
 def plates(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
     """Return up to ``limit`` numbers that were read: the misread ones first, and of each the surest first.
 
-    Returns:
-        ``rows``: ``[id, picture, text, true text, confidence]``, the true text None where the truth has none;
-        ``total``: how many numbers were read; ``wrong``: how many of them are misread.
+    ``rows`` are ``[id, picture, text, true text, confidence]``, the true text None where the truth has none.
     """
     path = root / "data/predictions/read/plates.csv"
     if not path.is_file():

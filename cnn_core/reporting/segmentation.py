@@ -12,9 +12,9 @@ from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import read_objects
 from cnn_core.drawing.colours import class_colour
 from cnn_core.reporting import charts
-from cnn_core.reporting.images import figure, painted, scene
-from cnn_core.reporting.truth import measured_split
+from cnn_core.reporting.images import figure, measured_split, painted, scene
 
+IOUS = {"train_iou": "training", "val_iou": "validation"}  # columns of the learning curve -> the legend's names
 BY_TRUTH = "truth"  # the column prompted_by of masks that true boxes prompted
 
 
@@ -22,20 +22,12 @@ def section(root: Path, values: Mapping[str, Any], limit: int) -> dict[str, Any]
     """Gather what the page shows of the segmenter; a part whose files are missing is None."""
     plots = root / "data/plots"
     return {
-        "iou": learning_chart(plots / "train_segmenter.csv"),
+        "iou": charts.learning_chart(plots / "train_segmenter.csv", IOUS, "mean IoU"),
         "calibration": calibration(plots / "evaluate_segmenter-calibration.csv"),
         "sliders": sliders(root, values.get("evaluate_segmenter", {}), limit),
         "seen": figure(plots / "train_segmenter-seen.png"),
         "examples": figure(plots / "evaluate_segmenter-examples.png"),
     }
-
-
-def learning_chart(path: Path) -> charts.Spec | None:
-    """Draw the mean IoU over the epochs."""
-    if not path.is_file():
-        return None
-    rows = charts.series_rows(pd.read_csv(path), "epoch", {"train_iou": "training", "val_iou": "validation"})
-    return charts.epoch_curves(rows, y="mean IoU") if rows else None
 
 
 def calibration(path: Path) -> charts.Spec | None:
@@ -70,7 +62,6 @@ def sliders(root: Path, params: Mapping[str, Any], limit: int) -> list[dict[str,
 
 
 def _layers(image: pd.Series, masks: pd.DataFrame) -> dict[str, Any]:
-    """Return ``before`` and ``after`` as data URIs, and the picture's own ``width`` and ``height``."""
     path, size = Path(image["file"]), (int(image["height"]), int(image["width"]))
     decoded = [decode_mask(rle, *size) for rle in masks["rle"]]
     before, width, height = scene(path)

@@ -1,13 +1,12 @@
 """The summary of the report as Markdown: the verdict with its reasons, the headline figures, what was left out.
 
-It is shown as an artifact of a run and in the comment of a pull request. Like the page it is a pure
-function of the run's metrics and parameters.
+Like the page it is a pure function of the run's metrics and parameters.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,11 @@ from markupsafe import Markup
 
 from cnn_core.params import from_mapping, read_yaml
 from cnn_core.reporting.headlines import Headline, headlines
-from cnn_core.reporting.numbers import Numbers, count, percent, three
-from cnn_core.reporting.verdict import Limits, Verdict, judge
+from cnn_core.reporting.numbers import STYLES, Numbers, count
+from cnn_core.reporting.verdict import Limits, Verdict, judge, left_out
 
 SIGNS = {"good": "✅", "look": "⚠️", "missing": "❌", "open": "❔"}
 MAX_REASONS = 12  # the page lists them all
-# What a stage left out of its input: the keys of its metrics file, and what they count.
-LEFT_OUT = {
-    "detect": {"bad": "inputs that could not be read"},
-    "segment": {"bad": "inputs that could not be read", "dropped": "prompts that gave no mask"},
-    "train_detector": {"left_out": "damaged images"},
-    "read": {"dropped": "detections not read: too unsure, or detected twice"},
-}
 
 
 def summary(root: Path) -> str:
@@ -42,8 +34,8 @@ def summary(root: Path) -> str:
     parts = [f"## {SIGNS[verdict.level]} {verdict.title}", "", *_reasons(verdict)]
     if figures:
         parts += ["", *_table(figures)]
-    if left_out := list(_left_out(numbers, values)):
-        parts += ["", "**Refused or left out**", "", *(f"- {line}" for line in left_out)]
+    if lines := [*_left_out(numbers, list(values.get("ingest") or {}))]:
+        parts += ["", "**Refused or left out**", "", *lines]
     return "\n".join(parts) + "\n"
 
 
@@ -60,7 +52,7 @@ def _reasons(verdict: Verdict) -> list[str]:
 
 
 def markdown(text: Markup) -> str:
-    """Convert the HTML of a reason to Markdown: emphasis and code stay, the marks of numbers go."""
+    """Convert the HTML of a reason to Markdown, without the marks of numbers."""
     for tag, sign in (("strong", "**"), ("code", "`")):
         text = Markup(re.sub(f"</?{tag}>", sign, str(text)))
     return text.striptags()
@@ -69,7 +61,7 @@ def markdown(text: Markup) -> str:
 def _table(figures: list[Headline]) -> list[str]:
     lines = ["| figure | value | 95 % interval | measured on | expected |", "|---|---:|---:|---:|---:|"]
     for headline in figures:
-        show = percent if headline.unit == "%" else three
+        show = STYLES[headline.style]
         low, high = headline.low, headline.high
         interval = "–" if low is None or high is None else f"{show(low)} to {show(high)}"
         expected = "–"
@@ -80,19 +72,8 @@ def _table(figures: list[Headline]) -> list[str]:
     return lines
 
 
-def _left_out(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[str]:
-    for name in values.get("ingest") or {}:
-        metrics = numbers.metrics(f"ingest-{name}") or {}
-        if refused := metrics.get("refused"):
-            yield f"`ingest@{name}`: {count(refused)} of {count(metrics['rows_read'])} rows refused"
-        copies = {key: number for key, number in (metrics.get("duplicates") or {}).items() if number}
-        if copies:
-            counts = ", ".join(f"{count(number)} {key.replace('_', ' ')}" for key, number in copies.items())
-            yield f"`ingest@{name}`: duplicates: {counts}"
-    for name in values.get("predict") or {}:
-        if refused := (numbers.metrics(f"predict-{name}") or {}).get("refused"):
-            yield f"`predict@{name}`: {count(refused)} inputs refused"
-    for stage, keys in LEFT_OUT.items():
-        for key, words in keys.items():
-            if number := (numbers.metrics(stage) or {}).get(key):
-                yield f"`{stage}`: {count(number)} {words}"
+def _left_out(numbers: Numbers, sets: Sequence[str]) -> Iterator[str]:
+    for stage, words, key, total_key in left_out(numbers, sets):
+        if number := numbers.value(key):
+            total = numbers.value(total_key)
+            yield f"- `{stage}`: {count(number)} {words}" + (f" (of {count(total)})" if total else "")

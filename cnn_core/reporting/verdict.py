@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -31,6 +31,43 @@ PARTS = {  # sections of params.yaml whose stages write one metrics file, and th
     "baselines": "the baselines",
 }
 PER_SET = ("ingest", "augment", "pretrain", "train", "evaluate", "predict", "anatomy")  # one metrics file for each set
+
+
+class LeftOut(NamedTuple):
+    """What a stage leaves out of its input: a description, and the keys of its count and of the total."""
+
+    stage: str
+    words: str
+    key: str
+    total: str
+
+
+LEFT_OUT = (
+    LeftOut("ingest@{}", "rows refused", "refused", "rows_read"),
+    LeftOut("ingest@{}", "copies with the same label", "duplicates/same_label", "rows_read"),
+    LeftOut("ingest@{}", "copies with different labels", "duplicates/conflicting_labels", "rows_read"),
+    LeftOut("ingest@{}", "training images that are also in the test part", "duplicates/train_in_test", "rows_read"),
+    LeftOut(
+        "ingest@{}", "training images that nearly equal a test image", "duplicates/near_train_in_test", "rows_read"
+    ),
+    LeftOut("predict@{}", "images that could not be read", "refused", "n"),
+    LeftOut("train_detector", "images without a usable label", "left_out", "images"),
+    LeftOut("detect", "files that could not be read", "bad", "images"),
+    LeftOut("segment", "files that could not be read", "bad", "images"),
+    LeftOut("segment", "prompts that gave no mask", "dropped", "objects"),
+    LeftOut("read", "masks that are no separate digit", "dropped", "digits"),
+)
+
+
+def left_out(numbers: Numbers, sets: Sequence[str]) -> list[LeftOut]:
+    """The entries of `LEFT_OUT` that the run has counts of, with the stage's name and the keys in full."""
+    rows = []
+    for pattern, words, key, total in LEFT_OUT:
+        for name in sets if "{}" in pattern else [""]:
+            metrics = pattern.format(name).replace("@", "-")
+            if numbers.value(f"{metrics}:{key}") is not None:
+                rows.append(LeftOut(pattern.format(name), words, f"{metrics}:{key}", f"{metrics}:{total}"))
+    return rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,10 +119,8 @@ def _missing(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
 
 
 def _compare(headline: Headline, numbers: Numbers) -> Reason:
-    """Compare a headline with what is expected of it."""
-    style = "percent" if headline.unit == "%" else "three"
-    figure = numbers(headline.key, style)
-    expected = parameter(headline.expected_by or "", headline.expected, style)
+    figure = numbers(headline.key, headline.style)
+    expected = parameter(f"report.expected.{headline.spec.expected}", headline.expected, headline.style)
     name = headline.label[:1].upper() + headline.label[1:]
     if headline.value >= (headline.expected or 0.0):
         return Reason(level="good", text=Markup("{}: {}, at least {} is expected.").format(name, figure, expected))
@@ -110,10 +145,10 @@ def _warnings(numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> It
         if error is not None and error > limits.calibration:
             text = Markup("The classifier of {} is more or less sure than it is right: its calibration error is {}.")
             yield Reason(level="look", text=text.format(name, numbers(f"evaluate-{name}:ece")))
-    for stage, key in (("detect", "bad"), ("segment", "bad"), ("segment", "dropped"), ("train_detector", "left_out")):
-        if numbers.value(f"{stage}:{key}"):
-            text = Markup("<code>{}</code> left out {} of its inputs (<code>{}</code>).")
-            yield Reason(level="look", text=text.format(stage, numbers(f"{stage}:{key}", "count"), key))
+    for stage, words, key, _ in left_out(numbers, ()):
+        if numbers.value(key) and stage != "read":
+            text = Markup("<code>{}</code> left out {} {}.")
+            yield Reason(level="look", text=text.format(stage, numbers(key, "count"), words))
     yield from _lead(numbers)
 
 

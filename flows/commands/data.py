@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import CLASSIFIERS, Drift, errors_exit, one_of
+from flows.commands.options import CLASSIFIERS, Drift, checkout, one_of
 
 
 def fetch(
@@ -25,10 +25,8 @@ def fetch(
     """
     from flows.fetch import fetch as fetch_one
     from flows.fetch import run_with
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        root = find_root()
+    with checkout() as root:
         for name in names:
             path = fetch_one(name, root).relative_to(root)
             print(f"{name}: {path}, tracked by DVC ({path}.dvc: commit it to keep the version)")
@@ -43,10 +41,8 @@ def inbox(
     """Check new data in the inbox and take the good ones in."""
     from cnn_core.params import read_yaml
     from flows.registry.inbox import take_in
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        root = find_root()
+    with checkout() as root:
         source = read_yaml(root / "params.yaml")["ingest"][name]["source"]
         version = take_in(root, name, source, inbox=folder, drift=drift).version
     print(f"{name}-data v{version.number}.0.0" if version else "nothing new")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from flows.commands.options import ModelName, errors_exit
+from flows.commands.options import ModelName, checkout
 
 if TYPE_CHECKING:
     from flows.registry.models import Version
@@ -53,33 +53,27 @@ def _run_module(module: str, *arguments: str) -> NoReturn:
 def champions_list() -> None:
     """List the champions."""
     from flows.registry.promotion import listing
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        print(listing(find_root()))
+    with checkout() as root:
+        print(listing(root))
 
 
 @champions.command("show")
 def champions_show(model: ModelName) -> None:
     """Show every champion that a model has had, and why."""
     from flows.registry.promotion import audit
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        print(audit(find_root(), model))
+    with checkout() as root:
+        print(audit(root, model))
 
 
 @champions.command("fetch")
 def champions_fetch(model: ModelName) -> None:
-    """Print the path of the champion's model folder.
-
-    The folder is brought out of DVC's cache first, where that is necessary.
-    """
+    """Print the path of the champion's model folder, which DVC's cache brings where it is not there."""
     from flows.registry.promotion import fetch as fetch_champion
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        print(fetch_champion(find_root(), model))
+    with checkout() as root:
+        print(fetch_champion(root, model))
 
 
 @champions.command("promote")
@@ -95,10 +89,9 @@ def champions_promote(
     Nothing is compared; `gridflow retrain` compares.
     """
     from flows.registry.promotion import promote
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        _print_champion(promote(find_root(), model, revision, reason=reason))
+    with checkout() as root:
+        _print_champion(promote(root, model, revision, reason=reason))
 
 
 @champions.command("rollback")
@@ -109,10 +102,9 @@ def champions_rollback(
 ) -> None:
     """Make an earlier version the champion again."""
     from flows.registry.promotion import rollback
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        _print_champion(rollback(find_root(), model, to=to, reason=reason))
+    with checkout() as root:
+        _print_champion(rollback(root, model, to=to, reason=reason))
 
 
 def _print_champion(version: Version) -> None:

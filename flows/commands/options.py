@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,8 +16,6 @@ CLASSIFIERS = [name for name, model in MODELS.items() if model.data]
 
 
 def one_of(names: Collection[str]) -> Callable[[str], str]:
-    """A check of an argument's value, for typer."""
-
     def check(name: str) -> str:
         if name not in names:
             raise typer.BadParameter(f"{name!r} is not one of {', '.join(names)}")
@@ -37,11 +36,16 @@ Drift = Annotated[
 
 
 @contextlib.contextmanager
-def errors_exit(code: int, *more: type[Exception]) -> Iterator[None]:
-    """End with this exit code and one sentence after a ValueError or an error of the other kinds named."""
+def checkout(code: int = 1, *more: type[Exception]) -> Iterator[Path]:
+    """The root of the checkout around the current folder.
+
+    A ValueError, or an error of the other kinds named, ends the command with this exit code and one sentence.
+    """
+    from flows.repository.graph import find_root
+
     kinds: tuple[type[Exception], ...] = (ValueError, *more)
     try:
-        yield
+        yield find_root()
     except kinds as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(code) from None

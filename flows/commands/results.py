@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import errors_exit
+from flows.commands.options import checkout
 
 
 def compare(
@@ -31,10 +31,9 @@ def compare(
     from cnn_core.comparison import tables
     from flows.comparison.runs import compare_runs
     from flows.comparison.sides import WORKSPACE
-    from flows.repository.graph import find_root
 
-    with errors_exit(1):
-        comparison = compare_runs(find_root(), before, after or WORKSPACE, html)
+    with checkout() as root:
+        comparison = compare_runs(root, before, after or WORKSPACE, html)
     if as_json:
         print(json.dumps(tables.plain(comparison), indent=2, ensure_ascii=False))
     else:
@@ -48,11 +47,9 @@ def summary(
 ) -> None:
     """Print a run's report in short, as Markdown."""
     from flows.comparison.sides import WORKSPACE
-    from flows.repository.graph import find_root
     from flows.summary import short, write_pdf
 
-    with errors_exit(1, subprocess.TimeoutExpired):
-        root = find_root()
+    with checkout(1, subprocess.TimeoutExpired) as root:
         if pdf:
             write_pdf(root, name or WORKSPACE, pdf)
             print(pdf)

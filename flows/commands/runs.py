@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows.commands.options import CLASSIFIERS, Drift, ModelName, Overrides, Recipe, Revision, errors_exit, one_of
+from flows.commands.options import CLASSIFIERS, Drift, ModelName, Overrides, Recipe, Revision, checkout, one_of
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 
 class StepName(enum.StrEnum):
-    """What `gridflow batch` can do with images."""
-
     DETECT = "detect"
     SEGMENT = "segment"
     CLASSIFY = "classify"
@@ -46,7 +44,7 @@ def run(
     from flows.execution.prepare import RunRequest
     from flows.pipeline import run_pipeline
 
-    with errors_exit(2):
+    with checkout(2):
         request = RunRequest(stages=tuple(stages or ()), recipe=recipe, overrides=tuple(overrides or ()))
         code = run_pipeline(request, isolated=isolated, revision=revision, name=name, check_only=check)
     raise typer.Exit(code)
@@ -122,17 +120,16 @@ def ui(
     """Start the Prefect UI and serve the deployments."""
     from flows.deploy import PORT, serve_deployments
 
-    with errors_exit(1, RuntimeError):
+    with checkout(1, RuntimeError):
         serve_deployments(port or PORT)
 
 
 def _run_flow(flow: Callable[..., State[Any]], **parameters: Any) -> NoReturn:
     """Run a flow at the checkout's root, print how it ended, and exit."""
-    from flows.repository.graph import find_root
     from flows.ui.server import check_server
 
-    with errors_exit(2):
-        os.chdir(find_root())
+    with checkout(2) as root:
+        os.chdir(root)
         check_server()
         state = flow(**parameters, return_state=True)
     print(state.message)

@@ -25,13 +25,10 @@ PAGE = "report.html"
 
 
 def publish_page(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None = None) -> Path | None:
-    """Write the page into the run's folder and publish the comparison with the champions in the UI.
-
-    The folder stays when an isolated run's worktree is gone.
+    """Write the page into the run's folder, which outlives its worktree, and publish the comparison with the champions.
 
     Returns:
-        the page's path; None where the run made no report, or where the page would say no more than
-        the report.
+        the page's path; None where the run made no report, or the page would say no more than the report.
     """
     failed = failures(run)
     compared = None if failed else publish_comparison(run, nodes, experiment)
@@ -65,7 +62,7 @@ def publish_comparison(run: PipelineRun, nodes: Sequence[StageNode], experiment:
 
 
 def changed_since_commit(root: Path) -> dict[str, tuple[Any, Any]]:
-    """List the parameters that differ from the commit that is checked out, with both values."""
+    """The parameters that differ from the commit that is checked out, with both values."""
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         (Path(scratch) / "params.yaml").write_text(git(root, "show", "HEAD:params.yaml"), encoding="utf-8")
         return changed_params(Path(scratch), root)

@@ -14,14 +14,10 @@ from flows.registry.models import MODELS, STAGE, champion
 
 
 def compare_runs(root: Path, before: str, after: str, page: Path | None = None) -> Differences:
-    """Compare the run ``after`` with the run ``before``, both by their names.
-
-    Args:
-        page: a file to write the report of ``after`` to, with the comparison on top.
+    """Compare the run ``after`` with the run ``before``; write the report of ``after``, with this on top, to ``page``.
 
     Raises:
-        ValueError: there is no such run, it has no metrics (or no report), or DVC does not have
-            them.
+        ValueError: there is no such run, it has no metrics (or no report), or DVC does not have them.
     """
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         folders = [Path(scratch) / "before", Path(scratch) / "after"]
@@ -37,17 +33,7 @@ def compare_runs(root: Path, before: str, after: str, page: Path | None = None) 
 
 
 def compare_with_champions(root: Path, run: Path, name: str, stages: Sequence[str]) -> Differences | None:
-    """Compare a run's models with their champions.
-
-    Args:
-        root: the checkout.
-        run: the folder of the run.
-        name: the run's name.
-        stages: the stages of the run.
-
-    Returns:
-        the differences; None where no model that the run measured has a champion.
-    """
+    """Compare the models of the run in the folder ``run`` with their champions; None where none can be compared."""
     models = [model for model in MODELS.values() if model.evaluate in stages and (run / model.metrics).is_file()]
     comparable = [
         model.name

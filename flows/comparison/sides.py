@@ -1,8 +1,7 @@
 """The sides of a comparison: a run's name becomes a folder with its parameters and metrics.
 
-A name is ``workspace`` (the checkout as it stands), ``champion`` (each model's own), a folder, a
-DVC experiment, or anything that git resolves. Of a commit only small files are brought out of DVC's
-cache: metrics, answers, hashes.
+A name is ``workspace`` (the checkout as it stands), ``champion`` (each model's own), a folder, a DVC experiment, or
+anything that git resolves. Of a commit only small files are brought out of DVC's cache: metrics, answers, hashes.
 """
 
 from __future__ import annotations
@@ -32,20 +31,13 @@ REPORT = "data/reports/index.html"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Side:
-    """A run in the folder ``root``.
+    """A run in the folder ``root``."""
 
-    Attributes:
-        name: as tables show it.
-        commit: of the run; None for a folder.
-        partial: whether the folder holds only some models' parts of a run.
-        notes: what to know when reading the figures.
-    """
-
-    name: str
+    name: str  # as tables show it
     root: Path
-    commit: str | None = None
-    partial: bool = False
-    notes: tuple[str, ...] = ()
+    commit: str | None = None  # None for a folder
+    partial: bool = False  # whether the folder holds only some models' parts of a run
+    notes: tuple[str, ...] = ()  # what to know when reading the figures
 
     def report(self, root: Path) -> str:
         """Read the page that the run's stage report made.
@@ -66,11 +58,7 @@ class Side:
 
 
 def find_side(root: Path, name: str, scratch: Path) -> Side:
-    """Find the run of that name.
-
-    Args:
-        root: the checkout.
-        scratch: an empty folder for files that are brought out of DVC's cache.
+    """Find the run of that name; what DVC's cache has of it is brought into the empty folder ``scratch``.
 
     Raises:
         ValueError: there is no such run, it has no metrics, or DVC does not have them.
@@ -134,7 +122,7 @@ def bring(root: Path, commit: str, target: Path, name: str) -> None:
 
 
 def measured(root: Path, commit: str) -> list[str]:
-    """List the metrics files that a commit's dvc.lock holds: of the stages that have run."""
+    """The metrics files in a commit's dvc.lock."""
     try:
         return [path for path in outputs(root, commit) if path.startswith(f"{METRICS}/") and path.endswith(".json")]
     except ValueError:

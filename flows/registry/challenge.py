@@ -54,8 +54,7 @@ def run_challenge(root: Path, challenge: Challenge) -> ChallengeOutcome:
     """Train a challenger in a worktree, save it as an experiment, and compare it with the champion.
 
     Raises:
-        StagesFailed: a stage failed.
-        ValueError: something is missing or a parameter is wrong; nothing has run.
+        StagesFailed, ValueError: as `run_stages`.
     """
     model = challenge.model
     name = f"retrain-{model.name}-{flow_run.get_name() or 'run'}"
@@ -72,7 +71,7 @@ def run_challenge(root: Path, challenge: Challenge) -> ChallengeOutcome:
 
 
 def _grown_source(root: Path, worktree: Workspace, challenge: Challenge) -> list[str]:
-    """Give the override that names the source which the inbox has grown, where there is one."""
+    """The override that names the source which the inbox has grown, where there is one."""
     name = challenge.model.source
     if version := data_grown_from(root, name, challenge.source):
         return [f"ingest.{name}.source={lay_out(worktree, version)}"]
@@ -86,11 +85,7 @@ def _grown_source(root: Path, worktree: Workspace, challenge: Challenge) -> list
 def _decide(
     root: Path, worktree: Workspace, challenge: Challenge, challenger: Result, md5s: Mapping[str, str]
 ) -> tuple[Decision, str]:
-    """Decide on the challenger, and give a table of the figures.
-
-    Args:
-        md5s: path -> MD5 of the challenger's run.
-    """
+    """Decide on the challenger, whose outputs have the hashes ``md5s``, and give a table of the figures."""
     model, current = challenge.model, champion(root, challenge.model.name)
     if current is None:
         return Decision(True, f"There was no champion of {model.name} yet."), ""
@@ -109,12 +104,10 @@ def _decide(
 
 
 def _already_champion(root: Path, model: Model, md5: str) -> str:
-    """Say so where this very model is or was the champion; else an empty text."""
-    assignments = history(root, model.name)
-    current = assignments[-1].version
-    if current.notes["model_md5"] == md5:
-        return f"The challenger is the champion itself ({current.name}): nothing that it depends on is new."
-    for entry in assignments:
-        if entry.version.notes["model_md5"] == md5:
-            return f"The challenger is {entry.version.name}, which was the champion before and was replaced."
-    return ""
+    """A sentence where this very model is or was the champion; else an empty text."""
+    same = [entry.version for entry in history(root, model.name) if entry.version.notes["model_md5"] == md5]
+    if not same:
+        return ""
+    if same[-1] == champion(root, model.name):
+        return f"The challenger is the champion itself ({same[-1].name}): nothing that it depends on is new."
+    return f"The challenger is {same[-1].name}, which was the champion before and was replaced."

@@ -27,8 +27,7 @@ class DataVersion:
     set: str
     number: int
     commit: str
-    # The source that it grew from, images that came, deliveries with counts and warnings, MD5.
-    notes: dict[str, Any]
+    notes: dict[str, Any]  # the source that it grew from, images that came, deliveries with counts, MD5
 
     @property
     def name(self) -> str:
@@ -36,44 +35,32 @@ class DataVersion:
 
 
 def pointer(name: str) -> str:
-    """Name DVC's pointer of a set's grown source, which stands beside the source."""
     return f"data/sources/{name}-grown.dvc"
 
 
 def data_version(root: Path, name: str) -> DataVersion | None:
-    """Find the newest version of a set; None when nothing was ever taken in."""
-    versions = [
-        DataVersion(
-            set=name,
-            number=int(tag.name.rpartition("@v")[2].partition(".")[0]),
-            commit=tag.commit,
-            notes=json.loads(tag.body),
-        )
-        for tag in tags(root, f"{name}-data@v*")
-    ]
-    return max(versions, key=lambda version: version.number, default=None)
+    """The newest version of a set; None when nothing was ever taken in."""
+    versions = {int(tag.name.rpartition("@v")[2].partition(".")[0]): tag for tag in tags(root, f"{name}-data@v*")}
+    if not versions:
+        return None
+    number = max(versions)
+    tag = versions[number]
+    return DataVersion(set=name, number=number, commit=tag.commit, notes=json.loads(tag.body))
 
 
 def data_grown_from(root: Path, name: str, source: str) -> DataVersion | None:
-    """Find the newest version if it grew from ``source``, the parameter's present value.
-
-    A set whose source has changed starts to grow anew.
-    """
+    """The newest version if it grew from ``source``; a set whose source has changed starts to grow anew."""
     version = data_version(root, name)
     return version if version and version.notes["source"] == source else None
 
 
 def next_number(root: Path, name: str) -> int:
-    """Give the number of the version that comes next."""
     version = data_version(root, name)
     return version.number + 1 if version else 1
 
 
 def lay_out(worktree: Workspace, version: DataVersion) -> str:
-    """Bring a version of the data into a worktree, as a part of what its experiment keeps.
-
-    Returns:
-        the path of the data in the worktree.
+    """Bring a version of the data into a worktree, as a part of what its experiment keeps; its path there.
 
     Raises:
         ValueError: DVC has it neither in its cache nor in its remote.
@@ -90,9 +77,7 @@ def lay_out(worktree: Workspace, version: DataVersion) -> str:
 def save_version(worktree: Workspace, name: str, source: str, answer: Mapping[str, Any]) -> DataVersion:
     """Make the grown source that lies in a worktree the next version of its set.
 
-    Args:
-        source: that the data grew from.
-        answer: of ``tasks.inbox``, which grew it.
+    ``answer`` is that of ``tasks.inbox``, which grew it from ``source``.
 
     Raises:
         ValueError: DVC refused the data.

@@ -1,8 +1,4 @@
-"""Whether there is anything new to train from.
-
-A fingerprint of all that a retraining depends on is remembered with its outcome, so that the next
-retraining from the same state ends in a moment.
-"""
+"""Remember retrainings by a fingerprint of all that they depend on, so that the next from the same state is skipped."""
 
 from __future__ import annotations
 
@@ -34,12 +30,11 @@ def fingerprint(root: Path, model: str, commit: str, source: str, settings: Sequ
 
 
 def former_outcome(root: Path, model: str, state_hash: str) -> str | None:
-    """Say how the last retraining from the same fingerprint ended; None where there was none."""
+    """How the last retraining from the same fingerprint ended; None where there was none."""
     return next((entry["verdict"] for entry in _read(root, model) if entry["fingerprint"] == state_hash), None)
 
 
 def remember(root: Path, model: str, state_hash: str, outcome: str) -> None:
-    """Note how a retraining from this fingerprint ended."""
     path = _file(root, model)
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = [{"fingerprint": state_hash, "verdict": outcome, "time": time.time()}, *_read(root, model)][:REMEMBERED]
@@ -49,7 +44,7 @@ def remember(root: Path, model: str, state_hash: str, outcome: str) -> None:
 
 
 def chosen_source(root: Path, commit: str, model: str, recipe: str | None, overrides: Sequence[str]) -> str:
-    """Find what the parameter ``ingest.<model>.source`` will be in the run."""
+    """What the parameter ``ingest.<model>.source`` will be in the run."""
     key = f"ingest.{model}.source"
     source = yaml.safe_load(git(root, "show", f"{commit}:params.yaml"))["ingest"][model]["source"]
     if recipe:
@@ -61,7 +56,6 @@ def chosen_source(root: Path, commit: str, model: str, recipe: str | None, overr
 
 
 def _read(root: Path, model: str) -> list[dict[str, Any]]:
-    """Read the retrainings that are remembered, the newest first."""
     try:
         return json.loads(_file(root, model).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -73,16 +67,10 @@ def _file(root: Path, model: str) -> Path:
 
 
 def _listing(source: Path) -> Any:
-    """Describe a source's content without reading it; None where there is no source.
-
-    The description is DVC's pointer where there is one, else the names, sizes and times of the
-    files.
-    """
+    """DVC's pointer of a source, or else its files' names, sizes and times; None where there is no source."""
     if (pointer := source.with_name(f"{source.name}.dvc")).is_file():
         return pointer.read_text()
-    if source.is_file():
-        return [source.stat().st_size, source.stat().st_mtime_ns]
-    if not source.is_dir():
+    if not source.exists():
         return None
-    files = sorted(path for path in source.rglob("*") if path.is_file())
+    files = sorted(path for path in (source, *source.rglob("*")) if path.is_file())
     return [[str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]

@@ -1,8 +1,7 @@
 """The inbox: what people put into ``data/inbox/<set>/`` grows the set's source.
 
-``gridflow inbox digits`` checks the deliveries that wait there and takes the good ones in, as the
-set's next version. Nothing of the checkout changes but the inbox: each delivery goes to ``done/``
-or, with the reason beside it, to ``refused/``.
+The good deliveries become the set's next version. Nothing of the checkout changes but the inbox: each delivery goes to
+``done/`` or, with the reason beside it, to ``refused/``.
 """
 
 from __future__ import annotations
@@ -41,18 +40,19 @@ DriftPolicy = Literal["off", "warn", "stop"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Intake:
-    """What became of the deliveries: a sentence for each, and the new version, if there is one."""
+    """What became of the deliveries."""
 
     version: DataVersion | None
-    sentences: list[str]
+    sentences: list[str]  # one for each delivery
 
 
 def waiting(folder: Path, *, settle_s: float = SETTLE_S) -> list[Path]:
-    """List the files and folders in an inbox that have not changed for ``settle_s`` seconds."""
+    """The files and folders in an inbox that have not changed for ``settle_s`` seconds."""
     if not folder.is_dir():
         return []
     paths = [path for path in folder.iterdir() if path.name not in (DONE, REFUSED) and not path.name.startswith(".")]
-    return sorted(path for path in paths if time.time() - _last_change(path) >= settle_s)
+    changed = {path: max(file.lstat().st_mtime for file in (path, *path.rglob("*"))) for path in paths}
+    return sorted(path for path, last in changed.items() if time.time() - last >= settle_s)
 
 
 def take_in(
@@ -69,11 +69,9 @@ def take_in(
     """Check what waits and add the good deliveries to the source.
 
     Args:
-        source: that the data grow from: the value of ``ingest.<set>.source`` without the inbox.
+        source: the value of ``ingest.<set>.source`` without the inbox.
         inbox: the folder that is watched; None is ``data/inbox/<set>`` of the checkout.
         revision: the commit whose code judges the deliveries.
-        drift: whether a delivery that differs from the source is taken in with a warning, or
-            refused.
 
     Raises:
         ValueError: the source is missing or cannot be read, or another run is taking in right now.
@@ -101,7 +99,6 @@ def take_in(
 def _check(
     root: Path, worktree: Workspace, name: str, deliveries: list[Path], base: str, drift: DriftPolicy
 ) -> dict[str, Any]:
-    """Let ``tasks.inbox`` judge the deliveries and add the good ones to the source ``base``."""
     version = next_number(root, name)
     request = {
         "set": name,
@@ -122,10 +119,7 @@ def _check(
 
 
 def _find_source(root: Path, worktree: Workspace, name: str, source: str) -> Path:
-    """Find the source that the parameter names.
-
-    It is looked for in the worktree, the checkout and the champion's run.
-    """
+    """Find the source that the parameter names: in the worktree, the checkout or the champion's run."""
     for folder in (worktree.root, root):
         if (folder / source).exists():
             return folder / source
@@ -149,7 +143,3 @@ def _put_away(path: Path, folder: Path, entry: Mapping[str, Any]) -> None:
     path.rename(target)
     if not entry["accepted"]:
         target.with_name(f"{target.name}.reason.txt").write_text(entry["reason"] + "\n")
-
-
-def _last_change(path: Path) -> float:
-    return max(file.lstat().st_mtime for file in (path, *path.rglob("*")))

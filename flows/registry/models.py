@@ -1,8 +1,8 @@
 """The kinds of models, their versions, and which version is the champion.
 
-A version is an annotated tag ``digits@v3.0.0`` on a commit that holds the parameters and dvc.lock
-of a run. The champion is the newest tag ``digits#champion#N``. This is gto's grammar, so ``gto
-show`` and ``dvc artifacts get . digits --stage champion`` read the tags too.
+A version is an annotated tag ``digits@v3.0.0`` on a commit that holds the parameters and dvc.lock of a run. The newest
+tag ``digits#champion#N`` is the champion. This is gto's grammar, so ``gto show`` and ``dvc artifacts get . digits
+--stage champion`` read the tags too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from flows.repository.git import git
 
 STAGE = "champion"
-_VERSION = re.compile(r"v(\d+)\.0\.0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +33,10 @@ class Model:
 
     @property
     def train(self) -> str:
-        """The stage that makes the model."""
         return f"train@{self.name}" if self.data else f"train_{self.name}"
 
     @property
     def evaluate(self) -> str:
-        """The stage that measures the model."""
         return f"evaluate@{self.name}" if self.data else f"evaluate_{self.name}"
 
     @property
@@ -49,7 +46,6 @@ class Model:
 
     @property
     def predictions(self) -> str:
-        """The answers that the stage which measures the model writes."""
         return f"data/predictions/{self.name}-test.parquet"
 
     @property
@@ -117,7 +113,7 @@ class Tag(NamedTuple):
 
 
 def history(root: Path, model: str) -> list[Assignment]:
-    """List every champion that a model has had, the present one last.
+    """Every champion that a model has had, the present one last.
 
     Raises:
         ValueError: there is no such kind of model.
@@ -126,15 +122,9 @@ def history(root: Path, model: str) -> list[Assignment]:
     versions: dict[str, Version] = {}
     assignments: list[tuple[int, Tag]] = []
     for tag in tags(root, f"{model}@v*", f"{model}#{STAGE}#*"):
-        if match := re.fullmatch(rf"{model}@{_VERSION.pattern}", tag.name):
-            version = Version(
-                model=model,
-                number=int(match[1]),
-                commit=tag.commit,
-                date=tag.date,
-                who=tag.tagger,
-                notes=json.loads(tag.body or "{}"),
-            )
+        if match := re.fullmatch(rf"{model}@v(\d+)\.0\.0", tag.name):
+            number, notes = int(match[1]), json.loads(tag.body or "{}")
+            version = Version(model=model, number=number, commit=tag.commit, date=tag.date, who=tag.tagger, notes=notes)
             versions[version.name] = version
         elif match := re.fullmatch(rf"{model}#{STAGE}#(\d+)", tag.name):
             assignments.append((int(match[1]), tag))
@@ -147,24 +137,19 @@ def history(root: Path, model: str) -> list[Assignment]:
 
 
 def champion(root: Path, model: str) -> Version | None:
-    """Find the present champion; None when nothing was promoted yet."""
+    """The present champion; None when nothing was promoted yet."""
     assignments = history(root, model)
     return assignments[-1].version if assignments else None
 
 
 def find_model(name: str) -> Model:
-    """Find a kind of model.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
     return MODELS[name]
 
 
 def tags(root: Path, *patterns: str) -> list[Tag]:
-    """List the annotated tags whose names match one of the patterns, which git expands."""
+    """The annotated tags whose names match one of the patterns, which git expands."""
     fields = ("refname:strip=2", "*objectname", "taggerdate:iso-strict", "taggername", "contents")
     form = "%00".join(f"%({field})" for field in fields) + "%00%00"
     text = git(root, "for-each-ref", f"--format={form}", *(f"refs/tags/{pattern}" for pattern in patterns))

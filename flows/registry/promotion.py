@@ -27,13 +27,12 @@ def promote(
 ) -> Version:
     """Make the model of a run the champion.
 
-    A commit with the run's parameters and dvc.lock, two tags and the branch are made, all of them
-    or none. Nothing of the checkout changes.
+    A commit with the run's parameters and dvc.lock, two tags and the branch are made, all of them or none. Nothing of
+    the checkout changes.
 
     Args:
         name: of the kind of model.
-        revision: a commit or a DVC experiment; None takes dvc.lock and parameters as they stand in
-            the checkout.
+        revision: a commit or a DVC experiment; None takes dvc.lock and parameters as they stand in the checkout.
         metrics: of the model's evaluation; None reads them from the run.
 
     Raises:
@@ -50,8 +49,7 @@ def promote(
     md5s = outputs(root, commit)
     if model.folder not in md5s:
         raise ValueError(f"{revision or 'dvc.lock'} holds no {model.folder}: run the stage {model.train} first")
-    # The model has to be there to be promoted.
-    get_output(root, commit, model.folder, output_path(root, name, md5s[model.folder]))
+    get_output(root, commit, model.folder, output_path(root, name, md5s[model.folder]))  # it has to be there
     notes = {
         "reason": reason,
         "metrics": dict(metrics if metrics is not None else _read_metrics(root, commit, model, md5s)),
@@ -63,15 +61,12 @@ def promote(
     }
     tag = make_tag(root, f"{name}@{version}", commit, f"{name} {version}\n\n{json.dumps(notes, indent=2)}")
     create = f"create refs/tags/{name}@{version} {tag}"
-    _assign(root, name, assignments, version, commit, reason, [create])
+    _assign(root, name, assignments, version, commit, reason, create)
     return history(root, name)[-1].version
 
 
 def rollback(root: Path, name: str, *, to: str | None = None, reason: str = "") -> Version:
-    """Make an earlier version the champion again.
-
-    Args:
-        to: the version, such as ``v2.0.0``; None takes the one before the present.
+    """Make the version ``to``, such as ``v2.0.0`` (None: the one before the present), the champion again.
 
     Raises:
         ValueError: there is no such version.
@@ -107,7 +102,7 @@ def fetch(root: Path, name: str) -> Path:
 
 
 def listing(root: Path) -> str:
-    """List the champions, one line a kind of model."""
+    """The champions, one line a kind of model."""
     lines = [f"{'model':<12}{'champion':<10}{'figure':<20}{'since':<27}commit"]
     for name in MODELS:
         assignments = history(root, name)
@@ -121,7 +116,7 @@ def listing(root: Path) -> str:
 
 
 def audit(root: Path, name: str) -> str:
-    """List every champion that a model has had: when, by whom, why, and from what."""
+    """Every champion that a model has had: when, by whom, why, and from what."""
     lines = []
     for entry in history(root, name):
         version, notes = entry.version, entry.version.notes
@@ -135,7 +130,7 @@ def audit(root: Path, name: str) -> str:
 
 
 def how_to_use(name: str) -> str:
-    """Give the commands that bring the champion into the checkout, which nothing here touches."""
+    """The commands that bring the champion into the checkout, which nothing here touches."""
     return (
         f"Bring it into your checkout: git restore --source={STAGE}/{name} -- dvc.lock params.yaml && "
         f"dvc checkout --force {MODELS[name].folder}"
@@ -150,13 +145,7 @@ def _read_metrics(root: Path, commit: str, model: Model, md5s: Mapping[str, str]
 
 
 def _assign(
-    root: Path,
-    name: str,
-    assignments: Sequence[Assignment],
-    version: str,
-    commit: str,
-    reason: str,
-    more_refs: Sequence[str] = (),
+    root: Path, name: str, assignments: Sequence[Assignment], version: str, commit: str, reason: str, *more_refs: str
 ) -> None:
     """Make a version the champion, unless another was promoted since the history was read."""
     tag_name = f"{name}#{STAGE}#{assignments[-1].number + 1 if assignments else 1}"

@@ -1,8 +1,4 @@
-"""What champion and challenger gave for the same held-out images, and the decision between them.
-
-Classifiers are compared by McNemar's test on the images that both know, detectors and segmenters by
-a paired bootstrap over the images.
-"""
+"""What champion and challenger gave for the same held-out images, and the decision between them."""
 
 from __future__ import annotations
 
@@ -36,13 +32,10 @@ OBJECT_COMPARISONS = {"detector": compare_detectors, "segmenter": compare_segmen
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierResult:
-    """A classifier's answers to the test part of a RAW set, and the rows of that set.
+    """A classifier's answers to the test part of a RAW set, and the rows of that set."""
 
-    ``answers`` has the columns id, label and predicted, ``rows`` has id, split and sha256.
-    """
-
-    answers: pd.DataFrame
-    rows: pd.DataFrame
+    answers: pd.DataFrame  # id, label, predicted
+    rows: pd.DataFrame  # id, split, sha256
     classes: list[str]
     metrics: dict[str, Any]
 
@@ -82,11 +75,6 @@ def read_result(root: Path, model: Model) -> Result:
 
 
 def rows_of_set(raw: Path) -> pd.DataFrame:
-    """Read the rows of a RAW set.
-
-    Raises:
-        ValueError: there is no such set.
-    """
     rows = read_rows(raw)
     if rows is None:
         raise ValueError(f"{raw} holds no RAW set: the stage ingest writes it")
@@ -94,7 +82,7 @@ def rows_of_set(raw: Path) -> pd.DataFrame:
 
 
 def rows_of_champion(root: Path, model: Model, version: Version) -> pd.DataFrame:
-    """Read the rows of the set that a champion was trained and measured on, out of DVC's cache."""
+    """The rows of the set that a champion was trained and measured on, out of DVC's cache."""
     path = f"data/raw/{model.data}"
     target = output_path(root, f"{model.data}-raw", version.notes["data_md5"])
     return rows_of_set(get_output(root, version.commit, path, target))
@@ -105,14 +93,12 @@ def decide_between(
 ) -> tuple[Decision, str]:
     """Decide whether the challenger is promoted, and give a table of the figures in Markdown.
 
-    Both answered the challenger's test part. A detector's pictures are made of test images, which
-    the champion has not been trained on either.
+    Both answered the challenger's test part. A detector's pictures are made of test images, which the champion has not
+    been trained on either.
 
     Args:
-        champion_rows: of the set that a classifier's champion was trained on; None: it is the
-            challenger's set.
-        unseen: count also images that came after the champion, not only those in the test parts of
-            both.
+        champion_rows: of the set that a classifier's champion was trained on; None: it is the challenger's set.
+        unseen: count also images that came after the champion, not only those in the test parts of both.
     """
     try:
         if isinstance(champion, ClassifierResult) and isinstance(challenger, ClassifierResult):
@@ -133,7 +119,6 @@ def decide_between(
 
 
 def classifier_table(comparison: ClassifierComparison) -> str:
-    """Write a comparison of classifiers as a table in Markdown."""
     total = ClassScores(comparison.n, comparison.champion, comparison.challenger)
     return _table("images", {"all": total, **comparison.classes}, "{:.2%}", "{:+.2f}", scale=100) + (
         f"\n\nOnly the challenger right: {comparison.gained}; only the champion: {comparison.lost}; "
@@ -142,7 +127,6 @@ def classifier_table(comparison: ClassifierComparison) -> str:
 
 
 def object_table(comparison: BootstrapComparison) -> str:
-    """Write a comparison of detectors or segmenters as a table in Markdown."""
     objects = sum(scores.n for scores in comparison.classes.values())
     total = ClassScores(objects, comparison.champion, comparison.challenger)
     return _table("objects", {"all": total, **comparison.classes}, "{:.4f}", "{:+.4f}") + (

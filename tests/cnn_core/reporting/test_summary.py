@@ -57,7 +57,8 @@ def test_what_falls_short_is_missing_or_was_refused_is_told(tmp_path: Path) -> N
     assert rows(text)["digits recognised"][-1] == "≥ 95.00 % ✗"
     assert "detector, mAP50" not in rows(text)
     for words in ("`evaluate@scenes`", "the detector's evaluation", "**Digits recognised: 50.00 %**",
-                  "- `ingest@digits`: 21 of 5,000 rows refused", "- `ingest@digits`: duplicates: 1,200 same label\n",
+                  "- `ingest@digits`: 21 rows refused (of 5,000)\n",
+                  "- `ingest@digits`: 1,200 copies with the same label (of 5,000)\n",
                   "- `segment`: 7 prompts that gave no mask"):  # fmt: skip
         assert words in text, words
 

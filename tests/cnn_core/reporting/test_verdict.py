@@ -91,7 +91,7 @@ def test_a_lead_that_may_be_chance_is_to_be_looked_at(root: Path) -> None:
 def test_what_a_stage_left_out_is_to_be_looked_at(root: Path) -> None:
     put(root, "detect", bad=3)
     assert verdict(root).level == "look"
-    assert "detect left out 3 of its inputs" in said(verdict(root))
+    assert "detect left out 3 files that could not be read." in said(verdict(root))
 
 
 def test_a_part_that_is_missing_outweighs_the_rest(root: Path) -> None:

@@ -46,11 +46,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path, *, made_by: str) -> Any:
-    """The content of a JSON file that the stage ``made_by`` writes last.
-
-    Raises:
-        ValueError: it is missing, so the folder is missing or not whole, or it is not JSON.
-    """
+    """Read a JSON file that the stage ``made_by`` writes last. Raises ValueError if it is missing or no JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -60,15 +56,9 @@ def read_json(path: str | Path, *, made_by: str) -> Any:
 
 
 def sha256_files(folder: str | Path, names: Iterable[str] | None = None) -> str:
-    """Return one SHA-256 over the names and bytes of files in ``folder``, in the given order.
-
-    Args:
-        names: relative to the folder; without them, all files below it, sorted, but for Python's ``__pycache__``.
-    """
+    """One SHA-256 over the names and bytes of files in ``folder``, in the order of ``names`` (or `file_names`)."""
     digest = hashlib.sha256()
-    if names is None:
-        names = file_names(folder)
-    for name in names:
+    for name in file_names(folder) if names is None else names:
         path = Path(folder) / name
         digest.update(f"{name}:{path.stat().st_size}\n".encode())
         with path.open("rb") as file:
@@ -95,8 +85,7 @@ MODEL_FILE = "model.pt"  # the weights in the model folder of a detector or segm
 
 
 def weights_file(path: str | Path) -> Path:
-    """Find the file that a weights parameter names: a checkpoint, or the one in a model folder of ours. An OpenVINO
-    export is a folder, and comes back as such.
+    """Find the checkpoint, the file in a model folder of ours, or the OpenVINO folder that a parameter names.
 
     Raises:
         ValueError: nothing is there; the message says what to fetch or put where.

@@ -1,10 +1,8 @@
 """Read a stage's section of a parameter file into the frozen dataclass that stands beside the code it configures.
 
-``params.yaml`` holds every value, the dataclass every type and bound. No value has two homes, so the
-dataclasses have no defaults. Each error message names the key in full and says what is allowed.
-
-The conversion is written by hand: pydantic would do it in 15 lines less, but its import adds 0.16 s
-to the start of every stage, and ``cnn_core`` has to run where it is not installed.
+``params.yaml`` holds every value, the dataclass every type and bound and no default. Each error message names the key
+in full and says what is allowed. The conversion is written by hand, as pydantic's import adds 0.16 s to the start of
+every stage, and ``cnn_core`` has to run where it is not installed.
 """
 
 from __future__ import annotations
@@ -31,11 +29,7 @@ def bounded(low: float | None = None, high: float | None = None, *, above: float
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Params:
-    """The base of every parameter dataclass, which checks the bounds of its fields.
-
-    Raises:
-        ValueError: a value lies outside its field's bounds. The message starts with the field's name.
-    """
+    """The base of every parameter dataclass, which checks the bounds of its fields."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -57,11 +51,7 @@ def load_section(cls: type[T], section: str, path: str | Path = "params.yaml") -
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Return the content of a YAML file; an empty file gives an empty dict.
-
-    Raises:
-        ValueError: the file does not exist or is not YAML.
-    """
+    """Read a YAML file; raises ValueError if it does not exist or is not YAML."""
     try:
         return yaml.safe_load(Path(path).read_text()) or {}
     except FileNotFoundError:
@@ -71,14 +61,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def from_mapping(cls: type[T], values: Any, name: str) -> T:
-    """Return ``cls(**values)`` with every key and type checked.
-
-    Args:
-        name: the section's full name, for the messages.
-
-    Raises:
-        ValueError: a key is unknown, missing, of the wrong type or out of bounds.
-    """
+    """Return ``cls(**values)``; raises ValueError if a key is unknown, missing, of the wrong type or out of bounds."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{name} must be a section with keys, not {values!r}")
     kinds = typing.get_type_hints(cls)
@@ -99,10 +82,7 @@ def from_mapping(cls: type[T], values: Any, name: str) -> T:
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
-    """Return a YAML value as the type ``kind``: a list as a tuple, a whole number as a float, a section as a dataclass.
-
-    ``kind`` is a class, a dataclass, a ``Literal``, a ``tuple`` or one of these ``| None``.
-    """
+    """Return a YAML value as ``kind``: a class, a dataclass, a ``Literal``, a ``tuple`` or one of these ``| None``."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in args:

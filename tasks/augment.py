@@ -41,8 +41,7 @@ def main(name: str) -> None:
     if not manifest["counts"]["train"]:
         raise ValueError(f"{raw} has no training image; lower val_fraction and test_fraction of ingest.{name}")
     rows = {split: read_raw(raw, split) for split in SPLITS}
-    images = sum(len(part.ids) for part in rows.values())
-    copies = len(rows["train"].ids) * params.copies
+    images, copies = sum(len(part.ids) for part in rows.values()), len(rows["train"].ids) * params.copies
     shape = decode_images(rows["train"].images[:1], size=params.size).shape[1:]
     with (
         arrays_writer(folder, name=name, classes=manifest["classes"], shape=shape, copies=params.copies) as writer,
@@ -64,10 +63,9 @@ def main(name: str) -> None:
 
 
 def distorted(images: np.ndarray, params: AugmentParams) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the copies of uint8 images (N, C, H, W) in blocks.
+    """Yield blocks of the copies of uint8 images (N, C, H, W), each with its first index: first copies, then second.
 
-    Each block comes with the index of its first image among all copies: all first copies come
-    first, then all second ones. The same seed gives the same bytes, whatever the number of threads.
+    The same seed gives the same bytes, whatever the number of threads.
     """
     with _one_thread():
         for copy in range(params.copies):

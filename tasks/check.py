@@ -20,12 +20,8 @@ TASKS = Path(__file__).parent
 
 
 def faults(path: str | Path, stages: Collection[str] = ()) -> Iterator[str]:
-    """Yield a sentence for each fault in the parameter file at ``path``.
-
-    Args:
-        stages: the stages whose sections are checked; empty means all. That each section belongs to a stage
-            is checked in any case.
-    """
+    """Yield a sentence for each fault in the parameter file: in the sections of ``stages`` (empty = all), and for each
+    section that belongs to no stage."""
     try:
         content = read_yaml(path)
     except ValueError as error:

@@ -42,9 +42,8 @@ def main() -> None:
         "images_per_minute": round(total / minutes),
     }
     events.write_metrics("data/metrics/compose.json", metrics)
-    events.log(
-        f"{total:,} pictures with {len(objects):,} digits in {FOLDER}, {metrics['images_per_minute']:,} a minute"
-    )
+    speed = metrics["images_per_minute"]
+    events.log(f"{total:,} pictures with {len(objects):,} digits in {FOLDER}, {speed:,} a minute")
 
 
 def show(path: Path) -> None:
@@ -55,11 +54,8 @@ def show(path: Path) -> None:
         for row in range(count):
             part = annotations[0].iloc[row * ACROSS : (row + 1) * ACROSS]
             if len(part):
-                rows.append(
-                    np.stack(
-                        [boxed(file, image_id, annotations) for file, image_id in part[["file", "image_id"]].values]
-                    )
-                )
+                names = part[["file", "image_id"]].values
+                rows.append(np.stack([boxed(file, image_id, annotations) for file, image_id in names]))
                 captions.append([f"{text or 'no digit'}  ({split})" for text in part["text"]])
     title = "Composed scenes: house numbers of ingested digits on generated walls, with their exact boxes"
     contact_sheet(path, rows, title=title, captions=captions, side=SHOWN)

@@ -26,13 +26,11 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """Judge each delivery of a request, and add the accepted ones to the source.
 
     Args:
-        request: ``set``, ``source``, ``target``, ``deliveries`` (path -> name in the source),
-            ``max_bad_fraction``, ``drift`` (off, warn or stop), ``drift_params``, ``champion``
-            (a model folder or null).
+        request: ``set``, ``source``, ``target``, ``deliveries`` (path -> name in the source), ``max_bad_fraction``,
+            ``drift`` (off, warn or stop), ``drift_params``, ``champion`` (a model folder or null).
 
     Returns:
-        ``deliveries``: path -> accepted, reason, new, known, refused, warnings; ``images``: the
-        number of images that were added.
+        ``deliveries``: path -> accepted, reason, new, known, refused, warnings; ``images``: how many were added.
     """
     source_format = SOURCE_FORMATS[request["set"]]
     params = DriftParams(**request["drift_params"])
@@ -61,9 +59,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 class DriftCheck:
     """Compares deliveries with a source, whose images it measures once.
 
-    Args:
-        champion: a model folder for the features, or None. When it cannot be used (it may be of an
-            earlier version of this project), the check goes on without features and ``note`` says so.
+    When the champion cannot be used (it may be of an earlier version of this project), the check goes on without
+    features and ``note`` says so.
     """
 
     def __init__(
@@ -83,11 +80,6 @@ class DriftCheck:
             self._old = self._sample(old)
 
     def __call__(self, new: Sequence[LabelledImage]) -> list[Drift]:
-        """Measure how far the new images differ from the source's.
-
-        Raises:
-            ValueError: there are too few images to tell.
-        """
         random = np.random.default_rng(self._params.seed)
         rows = sorted(random.choice(len(new), min(len(new), self._params.most), replace=False))
         return check_drift(self._old, self._sample([new[row] for row in rows]), self._classes, self._params)
@@ -102,11 +94,7 @@ class DriftCheck:
 
 
 def drift_warnings(check: DriftCheck | None, delivery: Delivery, content: SourceContent, *, stop: bool) -> list[str]:
-    """Return a sentence for each thing that a person should know of the delivery's drift.
-
-    Raises:
-        ValueError: the images have drifted, and ``stop`` is set.
-    """
+    """Sentences about the delivery's drift; raises ValueError if the images have drifted and ``stop`` is set."""
     if check is None:
         return []
     try:

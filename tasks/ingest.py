@@ -8,7 +8,6 @@ from cnn_core.data.digit_sources import open_digits
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.scene_sources import open_scenes
 from cnn_core.data.splits import ink_keys
-from cnn_core.images.decoding import thumbnails
 from cnn_core.images.near_duplicates import near_keys
 from cnn_core.params import load_section
 from tasks.engine import events
@@ -16,7 +15,12 @@ from tasks.engine import events
 PARAMS = IngestParams
 LAYOUTS = {
     "digits": Layout(open=open_digits, features=ink_keys, keys=lambda _, inks: inks, refuse_near_test=False),
-    "scenes": Layout(open=open_scenes, features=thumbnails, keys=near_keys, refuse_near_test=True),
+    "scenes": Layout(
+        open=open_scenes,
+        features=lambda pictures: [picture.thumbnail for picture in pictures],
+        keys=near_keys,
+        refuse_near_test=True,
+    ),
 }
 
 

@@ -31,11 +31,7 @@ class SampleParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneSampleParams(Params):
-    """The section ``sample.scenes``.
-
-    Attributes:
-        side: pixels of the square pictures' sides; Kaggle's have 150.
-    """
+    """The section ``sample.scenes``; ``side`` is that of the square pictures (Kaggle's: 150 pixels)."""
 
     train_per_class: int = bounded(low=1, high=99_999)
     test_per_class: int = bounded(low=0, high=99_999)
@@ -79,10 +75,9 @@ def write_table(path: Path, header: list[str], rows: np.ndarray) -> None:
 
 
 def write_scenes(params: SceneSampleParams, folder: Path) -> None:
-    """Write seg_train and seg_test (a folder for each class) and seg_pred (without classes).
+    """Write seg_train and seg_test (a folder for each class) and seg_pred, each below its own name again as at Kaggle.
 
-    Each lies below its own name again, as in Kaggle's archive. Image ``i`` of a part depends on
-    (seed, part, class, i) alone, so a larger number of images changes none of the others.
+    Image ``i`` of a part depends on (seed, part, class, i) alone, so a larger number of images changes no other.
     """
     classes = list(SCENES)
     each = {"seg_train": params.train_per_class, "seg_test": params.test_per_class}

@@ -27,12 +27,7 @@ _BLOCK = 4096  # images
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """One split of an AUGMENTED set.
-
-    Attributes:
-        images: uint8 (N, C, H, W), read-only and memory-mapped.
-        labels: int64 (N,).
-    """
+    """One split of an AUGMENTED set: ``images`` uint8 (N, C, H, W), memory-mapped, and ``labels`` int64 (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -50,7 +45,7 @@ def read_dataset(folder: str | Path) -> dict[str, Any]:
 
 
 def load_arrays(folder: str | Path, split: str) -> Arrays:
-    """Load one split of an AUGMENTED set. Images are read from the disk only when they are used.
+    """Load one split of an AUGMENTED set.
 
     Raises:
         ValueError: there is no such split, or the folder is missing or incomplete.
@@ -76,13 +71,9 @@ class ArraysWriter:
         self._originals: dict[str, int] = {}
 
     def add(self, split: str, ids: Sequence[str], labels: np.ndarray) -> np.ndarray:
-        """Create the array of one split, uint8 (N, C, H, W), which the caller must fill.
+        """Create the array of one split, uint8 (N, C, H, W), which the caller must fill, originals first.
 
-        Args:
-            ids, labels: of the originals; those of the copies follow from them.
-
-        Returns:
-            The array, originals first; N is ``len(ids)``, for train times (1 + copies).
+        N is the number of originals, for train times (1 + copies).
         """
         assert split in SPLITS
         assert len(ids) == len(labels)
@@ -139,10 +130,7 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _mean_std(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """The mean and standard deviation of each channel, in 0..1.
-
-    They come from a histogram, which is exact in any order and block size, so they are the same on every machine.
-    """
+    """The mean and standard deviation of each channel, in 0..1; from a histogram, the same on every machine."""
     values, means, stds = np.arange(256) / 255.0, [], []
     for channel in range(images.shape[1]):
         counts = np.zeros(256, np.int64)

@@ -47,8 +47,8 @@ def open_digits(path: str | Path) -> Iterator[ImageSource]:
         yield _kaggle(files, tables) if tables else _mnist(files, idx)
 
 
-def _top(files: SourceFiles) -> Iterator[PurePosixPath]:
-    return (path for path in map(PurePosixPath, files.names) if len(path.parts) <= 2)
+def _top(files: SourceFiles) -> list[PurePosixPath]:
+    return [path for path in map(PurePosixPath, files.names) if len(path.parts) <= 2]
 
 
 def _find_tables(files: SourceFiles) -> dict[str, str]:
@@ -149,7 +149,7 @@ def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str 
 
 @contextlib.contextmanager
 def _open_idx(files: SourceFiles, name: str, magic: int) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a file after its header, and say how many items the header gives. It is unpacked whatever its name is."""
+    """Open a file, packed or not, after its header, and say how many items the header gives."""
     where, dimensions = files.at(name), 3 if magic == _IMAGES else 1
     with files.open(name) as packed:
         buffered = io.BufferedReader(cast(io.RawIOBase, packed))

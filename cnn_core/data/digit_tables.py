@@ -25,19 +25,15 @@ _MAX_LINE = 1 << 16  # characters; a row of 784 numbers has at most 4,000
 
 
 def open_text(file: BinaryIO) -> TextIO:
-    """Open as text, with any line ends and byte-order mark. A byte that is no UTF-8 spoils only its own row."""
+    """Open as text with any line ends; a byte that is no UTF-8 spoils only its own row."""
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=None)
 
 
 def read_header(text: TextIO, where: str, *, labelled: bool) -> list[str]:
     """Read the names of the columns, in lower case.
 
-    Args:
-        where: how messages call the file.
-        labelled: a column of labels is needed.
-
     Raises:
-        ValueError: the file is empty, or has other columns.
+        ValueError: the file is empty, or has other columns than pixels and a label (which ``labelled`` demands).
     """
     line = next(_lines(text, where), "")
     if not line.strip():
@@ -124,7 +120,6 @@ def _parse_quickly(lines: list[str], width: int) -> np.ndarray | None:
 def _parse_row_by_row(
     block: list[tuple[str, str]], label: int | None, order: list[int], refused: dict[str, Refusal]
 ) -> tuple[list[str], np.ndarray]:
-    """Parse the rows of a block one by one; the bad ones go to ``refused``."""
     ids, rows = [], []
     for id_, line in block:
         fields = next(csv.reader([line]))

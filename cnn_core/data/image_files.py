@@ -30,10 +30,7 @@ class Block:
 
 
 def read_folder(path: str | Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """Read all files of a folder or .zip, at any depth, as images (C, S, S) = ``shape``.
-
-    Returns:
-        The number of files, and their blocks.
+    """Read all files of a folder or .zip, at any depth: their number, and blocks of images (C, S, S) = ``shape``.
 
     Raises:
         ValueError: there is no file, or the .zip is damaged.
@@ -46,13 +43,7 @@ def read_folder(path: str | Path, shape: tuple[int, int, int]) -> tuple[int, Ite
 
 
 def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """Read the files that ``paths`` name as images (C, S, S) = ``shape``, in the order of ``paths``.
-
-    Args:
-        paths: image files, folders and .zip archives. A file within the latter two is called ``<path>/<its name>``.
-
-    Returns:
-        The number of files, and their blocks.
+    """As `read_folder`, for image files, folders and .zip archives in this order; names begin with the path.
 
     Raises:
         ValueError: one of the paths does not exist, is empty, or is a damaged .zip. A file that is no image is refused.
@@ -61,21 +52,16 @@ def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int]) -> tupl
     if missing := [path for path in sources if not path.exists()]:
         raise ValueError(f"{missing[0]} does not exist: name image files, folders or .zip archives")
     parts: list[tuple[int, Iterator[Block]]] = []
-    for single, group in itertools.groupby(sources, _is_image_file):
-        if single:  # neighbours share a block, as thousands of files may be named
+    for whole, group in itertools.groupby(sources, lambda path: path.is_dir() or path.suffix.lower() == ".zip"):
+        if whole:
+            parts += [_below(path, shape) for path in group]
+        else:  # neighbours share a block, as thousands of files may be named
             names = [str(path) for path in group]
             parts.append((len(names), _blocks(names, _file_bytes, shape)))
-        else:
-            parts += [_below(path, shape) for path in group]
     return sum(count for count, _ in parts), itertools.chain.from_iterable(blocks for _, blocks in parts)
 
 
-def _is_image_file(path: Path) -> bool:
-    return not path.is_dir() and path.suffix.lower() != ".zip"
-
-
 def _below(path: Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """As `read_folder`, with the path in front of the names."""
     count, blocks = read_folder(path, shape)
     return count, (
         Block(
@@ -133,11 +119,7 @@ def _decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray | BadImage:
 
 
 def as_square(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Decode an image file's bytes to uint8 of ``shape`` (C, S, S): its middle square, grey if C is 1.
-
-    Raises:
-        BadImage: as `cnn_core.images.decoding.read_picture`.
-    """
+    """Decode an image file's middle square to uint8 of ``shape`` (C, S, S), grey if C is 1; raises `BadImage`."""
     picture = square(Image.fromarray(decode_rgb(data)), shape[-1])
     pixels = np.asarray(picture.convert("L") if shape[0] == 1 else picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.raw import UNLABELLED, RawRow, count_rows, write_raw
-from cnn_core.data.sources import Batch, ImageSource
+from cnn_core.data.sources import ImageSource
 from cnn_core.data.splits import assign_split, check_proportions
 from cnn_core.data.validation import (
     DUPLICATE,
@@ -47,11 +47,10 @@ class Layout:
     """What is special about a data set's ingestion.
 
     Attributes:
-        open: the reader: a path -> its `ImageSource`, open while the block lasts.
+        open: a path -> its `ImageSource`, open while the block lasts.
         features: images as in a `Batch` -> one small value each, by which near-duplicates are found.
         keys: SHA-256s and features of all labelled images -> one split key each, the same for near-duplicates. The key
-            of an image without near-duplicates must follow from the image alone, so that adding data moves no other
-            image.
+            of any other image must follow from it alone, so that adding data moves no image.
         refuse_near_test: leave a near-duplicate of the publisher's test part out of train; else only count it.
     """
 
@@ -63,8 +62,6 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Record:
-    """An image as it was read, without a split yet. It is encoded, as all are in memory until they are written."""
-
     id: str
     part: str
     image: bytes
@@ -122,19 +119,13 @@ def _read(
     records: list[_Record] = []
     refused: list[Refusal] = []
     for batch in source.batches():
-        records += _records(batch, layout.features(batch.images))
+        labels = [UNLABELLED] * len(batch.ids) if batch.labels is None else batch.labels.tolist()
+        columns = zip(batch.ids, batch.images, labels, layout.features(batch.images), strict=True)
+        records += [_record(id_, batch.part, image, label, feature) for id_, image, label, feature in columns]
         refused += batch.refused
         if on_progress:
             on_progress(len(batch.ids) + len(batch.refused))
     return records, refused
-
-
-def _records(batch: Batch, features: Sequence[Any]) -> list[_Record]:
-    labels = [UNLABELLED] * len(batch.ids) if batch.labels is None else batch.labels.tolist()
-    return [
-        _record(id_, batch.part, image, label, feature)
-        for id_, image, label, feature in zip(batch.ids, batch.images, labels, features, strict=True)
-    ]
 
 
 def _record(id_: str, part: str, image: np.ndarray | Picture, label: int, feature: Any) -> _Record:
@@ -186,7 +177,6 @@ def _split(
 
 
 def _describe(duplicates: Duplicates, near: NearDuplicates) -> dict[str, Any]:
-    """Count the rows, with a few examples of each kind (the quarantine names all that were left out)."""
     left_out = [f"{entry.id}: {entry.detail}" for entry in duplicates.left_out]
     pairs = [f"{unlabelled}: same pixels as {labelled}" for labelled, unlabelled in duplicates.labelled_and_unlabelled]
     kinds = [

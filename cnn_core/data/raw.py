@@ -48,13 +48,7 @@ QUARANTINE = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawRows:
-    """Rows of a RAW set in source order. All lists have one length.
-
-    Attributes:
-        images: encoded, PNG or JPEG bytes.
-        labels: int64 (N,), -1 = unlabelled.
-        sha256: of the decoded pixels (`images.decoding.pixels_sha256`).
-    """
+    """Rows of a RAW set in source order: encoded ``images``, ``labels`` int64 (N,) with -1 = unlabelled."""
 
     ids: list[str]
     images: list[bytes]
@@ -84,7 +78,7 @@ def write_raw(
     Args:
         rows: in source order.
         quarantine: objects with ``id``, ``reason`` and ``detail``.
-        description: the manifest's further entries: set, classes, source, seed, refused, duplicates, …
+        description: the manifest's other entries.
     """
     manifest = {"schema_version": SCHEMA_VERSION, **description, **count_rows(rows, description["classes"])}
     with whole_folder(folder) as partial:
@@ -99,7 +93,7 @@ def write_raw(
 
 
 def count_rows(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]:
-    """The part of a manifest that follows from the rows: counts, class_counts and content_sha256."""
+    """The counts, class_counts and content_sha256 of a manifest."""
     counts = Counter(row.split for row in rows)
     pairs = Counter((row.split, row.label) for row in rows)
     content = hashlib.sha256()  # of the rows, not of the files, so that another version of Parquet changes nothing
@@ -165,8 +159,8 @@ def decode_images(
 
     Args:
         mode: L or RGB; None = that of the first image.
-        size: make them squares of this side, as `images.decoding.square` does; 0 = they have one size already.
-        out: an array to write into, e.g. a memory-mapped one, which may be longer; None = a new array.
+        size: side of the squares that they become (`square`); 0 = they have one size already.
+        out: an array to write into, which may be longer.
         on_progress: called with the number of images decoded since the last call.
 
     Raises:

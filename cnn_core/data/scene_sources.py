@@ -43,10 +43,7 @@ class _File:
 
 @contextlib.contextmanager
 def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[ImageSource]:
-    """Open the scenes in a folder or .zip.
-
-    Args:
-        threads: how many decode, by default one for each CPU. The batches are the same for any number.
+    """Open the scenes in a folder or .zip, which ``threads`` decode (default: one for each CPU).
 
     Raises:
         ValueError: there is nothing usable, the .zip is damaged, or a class has no folder or no files in seg_train.
@@ -75,7 +72,6 @@ def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[Ima
 
 
 def _find_root(files: SourceFiles) -> tuple[str, ...]:
-    """The folder around seg_train, () if there is none."""
     roots = {path.parts[:depth] for path, depth in _parts(files) if path.parts[depth].lower() == TRAIN}
     if not roots:
         raise ValueError(f"{files.path} has no folder {TRAIN}: {ADVICE}")
@@ -88,7 +84,6 @@ def _find_root(files: SourceFiles) -> tuple[str, ...]:
 
 
 def _parts(files: SourceFiles) -> Iterator[tuple[PurePosixPath, int]]:
-    """Yield the paths in a part, each with the depth of the part's name."""
     for path in map(PurePosixPath, (*files.folders, *files.names)):
         for depth in range(min(2, len(path.parts))):
             if path.parts[depth].lower() in PARTS:
@@ -106,7 +101,6 @@ def _inside(name: str, root: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | N
 
 
 def _find_files(files: SourceFiles, root: tuple[str, ...]) -> list[_File]:
-    """The files of all parts, ordered by part, then by name."""
     by_id: dict[str, _File] = {}
     for name in files.names:
         if (location := _inside(name, root)) is None or not location[1]:
@@ -122,11 +116,7 @@ def _find_files(files: SourceFiles, root: tuple[str, ...]) -> list[_File]:
 def _check_classes(
     files: SourceFiles, root: tuple[str, ...], images: Sequence[_File]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes, and sentences to warn of.
-
-    Raises:
-        ValueError: a class has no images to learn from, or there are fewer than two classes.
-    """
+    """The classes, and sentences to warn of. Raises ValueError if a class has nothing to learn from."""
     filled = {part: {file.label for file in images if file.part == part and file.label} for part in (TRAIN, TEST)}
     folders: dict[str, set[str]] = {part: set(names) for part, names in filled.items()}
     parts = set()
@@ -170,7 +160,6 @@ def _list(part: str, names: Iterable[str]) -> str:
 
 
 def _blocks(files: SourceFiles, images: Iterable[_File]) -> Iterator[list[_File]]:
-    """Yield consecutive files of one part, not too many bytes at a time."""
     block: list[_File] = []
     size = 0
     for file in images:
@@ -184,7 +173,7 @@ def _blocks(files: SourceFiles, images: Iterable[_File]) -> Iterator[list[_File]
 
 
 def _read(files: SourceFiles, block: list[_File], classes: tuple[str, ...], pool: ThreadPoolExecutor) -> Batch:
-    """Read a block. The bytes are read here, one file after the other; the pool decodes and hashes them, in order."""
+    """Read a block's files one after the other; the pool decodes and hashes them."""
 
     def contents() -> Iterator[bytes]:
         for file in block:

@@ -18,10 +18,8 @@ def ink_keys(images: np.ndarray) -> list[str]:
     """The split keys of digits, uint8 (N, H, W). Near-duplicates share a key.
 
     The key is the SHA-256 of the digit's ink: the pixels brighter than half of the image's own maximum, cropped to
-    their bounding box. The crop forgets where the digit stands, so shifts that cut nothing off share a key; the
-    threshold goes with the maximum, so changed contrast does too (but for pixels that rounding carries over the
-    threshold). Rotation, zoom, noise or another thickness of the stroke change the ink and are not caught: a hash
-    knows only equal and unequal, and a looser one would also tie different digits together.
+    their bounding box. So shifts that cut nothing off and changes of contrast share a key. Rotation, zoom, noise or
+    another thickness of the stroke are not caught: a looser hash would also tie different digits together.
     """
     ink = images.astype(np.uint16) * 2 > images.max(axis=(1, 2), keepdims=True)
     rows, columns = ink.any(axis=2), ink.any(axis=1)
@@ -38,7 +36,7 @@ def assign_split(key: str, *, seed: int, val_fraction: float, test_fraction: flo
     """Assign an image with this key to ``test``, ``val`` or ``train``.
 
     The SHA-256 of seed and key is read as a number in [0, 1): it lies below ``test_fraction``, in the
-    ``val_fraction`` above that, or in the rest. If the publisher has a test part, ``test_fraction`` is 0.
+    ``val_fraction`` above that, or in the rest.
     """
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     number = int.from_bytes(digest[:8], "big") / 2**64
@@ -48,14 +46,11 @@ def assign_split(key: str, *, seed: int, val_fraction: float, test_fraction: flo
 
 
 def check_proportions(class_counts: Mapping[str, Mapping[str, int]], *, far: float = 4.0) -> list[str]:
-    """Compare the classes' shares in train, val and test, which hashing keeps equal only on average.
+    """Warn of every class that val or test lacks, and of unequal shares, as hashing keeps them equal only on average.
 
     Args:
         class_counts: split -> class -> images.
         far: how many standard deviations of the binomial a share may deviate without a warning.
-
-    Returns:
-        A warning for every class that val or test lacks, and for every share that deviates more.
 
     Raises:
         ValueError: train lacks a class.

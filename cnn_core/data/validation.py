@@ -35,16 +35,7 @@ class Refusal:
 
 
 def check_digits(ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray | None) -> dict[int, Refusal]:
-    """Find the rows that are no digits: a label outside 0..9 or a pixel outside 0..255.
-
-    Args:
-        ids: N names.
-        pixels: whole numbers (N, P).
-        labels: whole numbers (N,), or None when unlabelled.
-
-    Returns:
-        Row -> its refusal with the first fault.
-    """
+    """Refuse the rows that are no digits: a label (N,) outside 0..9 or a pixel (N, P) outside 0..255."""
     refused: dict[int, Refusal] = {}
     checks = [] if labels is None else [(LABEL_OUTSIDE, "label", labels[:, None], 9)]
     for reason, what, values, high in [*checks, (PIXEL_OUTSIDE, "pixel", pixels, 255)]:
@@ -57,7 +48,7 @@ def check_digits(ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray | No
 
 
 def check_digit_text(id_: str, label: str | None, pixels: Sequence[str]) -> tuple[int, list[int]] | Refusal:
-    """Parse one row's fields as whole numbers (label 0 if there is none), or say why not. Ranges are not checked."""
+    """Parse one row's fields as whole numbers (label 0 if there is none), or say why not."""
     fields = [*pixels, "0" if label is None else label]
     if (text := "".join(fields)).isascii() and text.isdigit() and all(0 < len(field) < 10 for field in fields):
         numbers = list(map(int, fields))  # the usual row, about thirty times as fast as field by field
@@ -87,8 +78,6 @@ def _whole(text: str, kind: str, column: int | str = "") -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """The decisions of `find_duplicates`. Numbers count rows."""
-
     left_out: list[Refusal]  # reason `duplicate` (not bad) or `conflicting labels` (bad)
     counts: dict[str, int]
     labelled_and_unlabelled: list[tuple[str, str]]  # (labelled id, unlabelled id) with the same pixels
@@ -101,16 +90,12 @@ def find_duplicates(
     published_test: Sequence[bool],
     classes: Sequence[str],
 ) -> Duplicates:
-    """Decide what happens to rows with the same pixels.
+    """Decide what happens to rows with the same pixels; a label of -1 is none.
 
-    - Two labels for the same pixels: all copies are refused, as nobody here knows which label is right.
-    - The same label: the first copy stays, so that no image is in two splits or counts twice. A copy in the
-      publisher's own test part is preferred to one in train, so that train holds no test image. The test part itself
-      is kept as it was published, with its repetitions.
+    - Two labels: all copies are refused, as nobody here knows which label is right.
+    - The same label: the first copy stays. One in the publisher's own test part is preferred to one in train, so that
+      train holds no test image. The test part itself is kept as it was published, with its repetitions.
     - Labelled and unlabelled: both stay, as every unlabelled row gets a prediction. They are only reported.
-
-    Args:
-        labels: -1 = none; else an index of ``classes``.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(hashes):
@@ -143,8 +128,6 @@ def find_duplicates(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """The decisions of `find_near_duplicates`. Numbers count rows."""
-
     left_out: list[Refusal]  # reason `near-duplicate of a test image` (not bad)
     counts: dict[str, int]
     across_classes: list[list[str]]  # the ids of each group with more than one label; all stay
@@ -160,9 +143,8 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Decide what happens to labelled rows with the same key. Exact duplicates have been left out before.
 
-    They all stay, as a shared key means a shared split. The publisher's test part is the exception, as it is not ours
-    to change: a near-duplicate of it in train is left out with ``refuse_near_test``, and only counted without. Groups
-    with two labels are reported, as nobody here knows which label is right, or whether both are.
+    They all stay, as a shared key means a shared split. A near-duplicate in train of the publisher's test part is left
+    out with ``refuse_near_test``, and only counted without. Groups with two labels are reported.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
@@ -186,15 +168,7 @@ def find_near_duplicates(
 
 
 def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: float, where: str) -> None:
-    """Stop if too much of the source is bad.
-
-    Args:
-        refused: the bad rows, without mere duplicates.
-        total: all rows of the source.
-
-    Raises:
-        ValueError: too much is bad; the message counts every reason, gives examples and says what to do.
-    """
+    """Raise ValueError if too much of the source's ``total`` rows is bad: counts, examples, and what to do."""
     if len(refused) <= max_bad_fraction * total:
         return
     reasons = "; ".join(

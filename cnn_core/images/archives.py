@@ -18,12 +18,9 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 class SourceFiles:
-    """The files below a folder or in a .zip, by their relative names with ``/``.
+    """The files below a folder or in a .zip, by their relative names with ``/``; hidden files are left out.
 
-    Hidden files are left out.
-
-    Attributes:
-        folders: the names of the folders, empty ones too (as far as a .zip lists them).
+    ``folders`` names empty folders too (as far as a .zip lists them).
     """
 
     def __init__(
@@ -33,11 +30,9 @@ class SourceFiles:
         self.folders = sorted(folders)
 
     def size(self, name: str) -> int:
-        """The bytes of the unpacked file."""
         return self._sizes[name]
 
     def at(self, name: str) -> str:
-        """The file's name in a message."""
         return f"{self.path}/{name}"
 
     @contextlib.contextmanager
@@ -64,14 +59,12 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
     """Open the folder or .zip at ``path``.
 
     Args:
-        advice: what to put there or run: the end of the message when there is nothing.
-        max_bytes: refuse a .zip whose files, unpacked, are larger than this in all. zipfile reads
-            no more of a file than the size that the .zip states, so a bomb that states too little
-            is met as damage.
+        advice: the end of the message when there is nothing: what to put there or run.
+        max_bytes: of all files of a .zip, unpacked. zipfile reads no more of a file than the size that the .zip
+            states, so a bomb that states too little is met as damage.
 
     Raises:
-        ValueError: there is nothing, it is no folder and no whole .zip, or an entry of the .zip
-            leads out of it.
+        ValueError: there is nothing, it is no folder and no whole .zip, or an entry leads out of the .zip.
     """
     path = Path(path)
     if not path.exists():

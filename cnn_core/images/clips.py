@@ -32,12 +32,7 @@ class Frame:
 
 
 class Clip:
-    """Frames in order.
-
-    Args:
-        part: a whole video, or files in the order of the frames.
-        imread: reads an image file; None for a video.
-    """
+    """The frames of a whole video, or of files in their order, which ``imread`` reads."""
 
     def __init__(self, part: Part, *, vid_stride: int = 1, imread: Imread | None = None) -> None:
         self.part = dataclasses.replace(part, first=0)
@@ -68,7 +63,6 @@ class Clip:
 
     @property
     def image_ids(self) -> list[str]:
-        """The ids of its frames, in order."""
         if self.part.kind == "video":
             return [f"{self.part.ids[0]}#{number:06d}" for number in range(1, len(self) + 1)]
         return list(self.part.ids)
@@ -112,9 +106,7 @@ def _coloured(image: np.ndarray) -> np.ndarray:
 
 
 def clip_parts(media: Media, *, folders: bool) -> list[Part]:
-    """One part for every video; with ``folders`` also one for every folder of images.
-
-    The files of a folder are sorted as people number them (frame2 before frame10).
+    """One part for every video; with ``folders`` also one for every folder of images, in `natural` order.
 
     Raises:
         ValueError: ``folders``, and images are in a .zip or Parquet file.
@@ -151,10 +143,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def shortfall(clip: Clip, read: int) -> BadImage | None:
-    """Say why a video is not whole.
-
-    Headers are often wrong by a frame or two, or by a hundredth; that is no shortfall.
-    """
+    """Say why a video is not whole. Headers are often wrong by a frame or two, or by a hundredth: that is none."""
     missing = len(clip) - read
     if clip.part.kind != "video" or read == 0 or missing <= max(2, len(clip) // 100):
         return None

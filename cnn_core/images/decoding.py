@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -45,7 +44,7 @@ class Picture:
 
     Attributes:
         image: PNG or JPEG bytes that decode to 8-bit RGB, upright.
-        sha256: that of the decoded pixels (`pixels_sha256`).
+        sha256: `pixels_sha256` of the decoded pixels.
         thumbnail: uint8 (16, 17), grey, by which near-duplicates are found.
     """
 
@@ -57,13 +56,10 @@ class Picture:
 
 
 def read_picture(data: bytes) -> Picture:
-    """Check, decode and hash an image file.
-
-    Plain 8-bit RGB JPEG and PNG files keep their bytes; others become PNG.
+    """Check, decode and hash an image file. Plain 8-bit RGB JPEG and PNG files keep their bytes; others become PNG.
 
     Raises:
-        BadImage: the file is empty, no image, damaged, cut short, too large, too small or too
-            narrow, or the range of its values is unknown.
+        BadImage: empty, no image, damaged, cut short, too large, small or narrow, or of unknown range.
     """
     rgb, plain = _decode(data)
     pixels = np.asarray(rgb)
@@ -77,16 +73,8 @@ def read_picture(data: bytes) -> Picture:
     )
 
 
-def thumbnails(pictures: Sequence[Picture]) -> list[np.ndarray]:
-    """The thumbnails of pictures, uint8 (16, 17) each."""
-    return [picture.thumbnail for picture in pictures]
-
-
 def decode_rgb(data: bytes) -> np.ndarray:
-    """Decode any image file to uint8 (H, W, 3).
-
-    The result is upright by the EXIF, 16 bits are scaled to 8, and transparency lies on
-    `BACKGROUND`.
+    """Decode any image file to uint8 (H, W, 3), upright by its EXIF, 16 bits scaled to 8, on `BACKGROUND`.
 
     Raises:
         BadImage: as `read_picture`.
@@ -150,10 +138,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def _scale(values: np.ndarray, mode: str) -> np.ndarray:
-    """Scale grey of 16 bits, or floats in 0..1 or 0..255, to uint8.
-
-    No range is guessed from an image's extremes.
-    """
+    """Scale grey of 16 bits, or floats in 0..1 or 0..255, to uint8. No range is guessed from an image's extremes."""
     low, high = values.min(), values.max()
     if mode == "F":
         if not (low >= 0 and high <= 255):  # a NaN included
@@ -174,12 +159,6 @@ def square(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize(
         (side, side), Image.Resampling.BILINEAR, box=(left, upper, left + edge, upper + edge), reducing_gap=3.0
     )
-
-
-def decode_pixels(image: bytes, mode: str | None = None) -> np.ndarray:
-    """Decode an image file to uint8 (H, W) or (H, W, 3), in ``mode`` or in its own mode."""
-    with Image.open(io.BytesIO(image)) as opened:
-        return np.asarray(opened if mode in (None, opened.mode) else opened.convert(mode))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

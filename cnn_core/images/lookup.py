@@ -15,8 +15,8 @@ class SourceImages:
     """The images of a source by their names.
 
     Attributes:
-        matched: whether a table had a row of one of these images.
-        unknown: the names in tables that are none of these images, in order.
+        matched: whether a table had a row of one of them.
+        unknown: names in tables that are none of them, in order.
     """
 
     def __init__(self, media: Media) -> None:
@@ -39,15 +39,10 @@ class SourceImages:
         self._by_name: dict[str, set[str]] | None = None
 
     def resolved(self, frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-        """Keep the rows of images of this source, with the ``image_id`` of each.
-
-        Args:
-            frame: rows with a column ``image_id`` or ``file``.
-            path: where the rows come from, for messages.
+        """Keep the rows of images of this source, with the ``image_id`` of each; ``path`` is named in messages.
 
         Raises:
-            ValueError: the rows have neither an image_id nor a file, or a file's name is that of
-                several images.
+            ValueError: the rows have no column ``image_id`` or ``file``, or a file's name is that of several images.
         """
         by_id = "image_id" in frame and not ("file" in frame and not frame["image_id"].astype(str).isin(self.ids).any())
         if not by_id and "file" not in frame:
@@ -90,5 +85,4 @@ def _parquet_ids(path: str) -> Iterator[str]:
 
 
 def listed(frame: pd.DataFrame) -> str:
-    """The columns of a table, for a message."""
     return ", ".join(map(str, frame.columns)) or "no column"

@@ -42,13 +42,10 @@ class Part:
     """Some consecutive images of a source.
 
     Attributes:
-        path: for the kind files, the folder of ``names``; for the others, the file that holds the
-            images.
+        path: for the kind files, the folder of ``names``; else the file that holds the images.
         names: for the kinds files and zip.
-        ids: the images' ids; for a video, the one id that its frames' ids begin with; for Parquet,
-            none.
-        start, stop: for Parquet, rows; for a video, frames counted as they are read (with their
-            stride).
+        ids: the images' ids; for a video, the one id that its frames' ids begin with; for Parquet, none.
+        start, stop: for Parquet, rows; for a video, frames counted with their stride.
         first: how many images of the source come before this part.
     """
 
@@ -64,7 +61,6 @@ class Part:
         return self.stop - self.start
 
     def __str__(self) -> str:
-        """Which images they are, for a message."""
         if self.names:
             which = self.names[0] if len(self) == 1 else f"{self.names[0]} to {self.names[-1]} ({len(self):,} images)"
             return f"{self.path}/{which}"
@@ -104,7 +100,6 @@ class Media:
 
     @property
     def videos(self) -> list[Part]:
-        """The parts that are videos, each whole."""
         return [span for span in self.spans if span.kind == "video"]
 
     def parts(self, size: int) -> list[Part]:
@@ -149,13 +144,11 @@ def list_media(source: str | Path, *, match: str = "*", vid_stride: int = 1) -> 
     """List the images below ``source``, at any depth, without reading one.
 
     Args:
-        match: which files in a folder or .zip count, as for `PurePath.match`: ``*.jpg``,
-            ``2024-*/*.png``.
+        match: which files in a folder or .zip count, as for `PurePath.match`: ``*.jpg``, ``2024-*/*.png``.
         vid_stride: keep every n-th video frame.
 
     Raises:
-        ValueError: nothing is there, or nothing in it is an image; the message says what can be
-            named.
+        ValueError: nothing is there, or nothing in it is an image; the message says what can be named.
     """
     path = Path(source)
     check_source(source)
@@ -195,10 +188,6 @@ def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int,
         raise ValueError(_no_images(source, left_out))
     ids = dict(zip(usable, image_ids(usable), strict=True))
     pictures = [name for name in usable if _suffix(name) not in VIDEOS]
-    digest = hashlib.sha256(repr((str(base), vid_stride)).encode())
-    for name in usable:
-        stat = Path(base, name).stat()
-        digest.update(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     spans, first = [], 0
     if pictures:
         first, listed = len(pictures), tuple(ids[name] for name in pictures)
@@ -211,14 +200,12 @@ def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int,
             path = str(Path(base, name))
             spans.append(Part(kind="video", path=path, start=0, stop=frames, first=first, ids=(ids[name],)))
             first += frames
-    return Media(spans=tuple(spans), left_out=dict(left_out), signature=digest.hexdigest(), vid_stride=vid_stride)
+    signature = _signature([Path(base, name) for name in usable], vid_stride)
+    return Media(spans=tuple(spans), left_out=dict(left_out), signature=signature, vid_stride=vid_stride)
 
 
 def count_frames(path: Path, vid_stride: int) -> int:
-    """Count the frames of a video at this stride, by its header or else one by one.
-
-    It is at least 1, so that a video which cannot be opened comes up as a bad one.
-    """
+    """Count the frames of a video by its header, or else one by one. At least 1, so that a bad video comes up."""
     capture = cv2.VideoCapture(str(path))
     try:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
@@ -270,13 +257,12 @@ def _of_parquet(paths: Sequence[Path], source: Path) -> Media:
     return Media(spans=tuple(spans), left_out={}, signature=_signature(paths))
 
 
-def _signature(paths: Sequence[Path]) -> str:
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()
+def _signature(paths: Sequence[Path], vid_stride: int = 1) -> str:
+    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+    return hashlib.sha256(repr((vid_stride, stats)).encode()).hexdigest()
 
 
 def id_column(schema: pa.Schema) -> str | None:
-    """The column with the images' ids, if there is one."""
     return next((name for name in ID_COLUMNS if name in schema.names), None)
 
 

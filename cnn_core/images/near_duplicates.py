@@ -42,10 +42,7 @@ def near_keys(hashes: Sequence[str], thumbnails: Sequence[np.ndarray]) -> list[s
 
 
 def near_groups(thumbnails: Sequence[np.ndarray]) -> list[int]:
-    """Give each image a number, the same for images joined by pairs of near-duplicates.
-
-    The thumbnails are uint8 (16, 17).
-    """
+    """Give each image, uint8 (16, 17), a number, the same for images joined by pairs of near-duplicates."""
     if not thumbnails:
         return []
     grey = np.stack(thumbnails)
@@ -68,10 +65,7 @@ def difference_hashes(grey: np.ndarray) -> np.ndarray:
 
 
 def details(grey: np.ndarray) -> np.ndarray:
-    """Turn uint8 (N, 16, 17) into float32 (N, 256), free of light, slopes and horizons.
-
-    The values are whole numbers, each row of the norm `_UNIT`.
-    """
+    """Turn uint8 (N, 16, 17) into whole float32 (N, 256) of the norm `_UNIT`, free of light, slopes and horizons."""
     blocks = grey[:, :, :-1].astype(np.float64).reshape(len(grey), 4, 4, 4, 4)
     rest = (blocks - blocks.mean(axis=(2, 4), keepdims=True)).reshape(len(grey), 16, 16)
     rest = (rest - rest.mean(axis=2, keepdims=True)).reshape(len(grey), -1)

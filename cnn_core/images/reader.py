@@ -1,8 +1,4 @@
-"""Read the images of a `cnn_core.images.media.Part`, one after the other, and decode them.
-
-The caller passes the function that decodes an image file (for detection, that of Ultralytics). What
-it cannot read, `cnn_core.images.decoding.decode_rgb` decodes.
-"""
+"""Read the images of a `cnn_core.images.media.Part`, one after the other, and decode them."""
 
 from __future__ import annotations
 
@@ -142,8 +138,8 @@ def rows(path: str) -> Iterator[tuple[str, str, bytes | None]]:
 def pixels(entry: Entry, imread: Imread) -> np.ndarray:
     """Decode an entry: uint8 (H, W, C) in OpenCV's order (BGR).
 
-    ``imread`` decodes whatever it can, so that the result is the same as its own. A file that is
-    cut short is refused all the same, because decoders fill with grey what is missing.
+    ``imread`` (for detection, that of Ultralytics) decodes whatever it can, so that the result is the same as its
+    own; `decode_rgb` decodes the rest. A file that is cut short is refused, as decoders fill with grey what is missing.
 
     Raises:
         BadImage: empty, no image, damaged or cut short.
@@ -165,13 +161,9 @@ def pixels(entry: Entry, imread: Imread) -> np.ndarray:
         return _read(Path(file.name), imread)
 
 
-def _suffix(name: str) -> str:
-    return Path(name).suffix[1:].lower()
-
-
 def _ending(name: str, data: bytes) -> str:
-    if _suffix(name) in IMAGES:
-        return f".{_suffix(name)}"
+    if (suffix := Path(name).suffix.lower())[1:] in IMAGES:
+        return suffix
     if data[:4] in (b"II*\0", b"MM\0*"):
         return ".tif"
     return ".heic" if data[4:8] == b"ftyp" else ""
@@ -189,7 +181,11 @@ def _read(path: Path, imread: Imread) -> np.ndarray:
     if not size:
         raise BadImage(EMPTY, "0 bytes")
     if _seems_cut(head, tail):
-        _refuse_damaged(path)
+        try:
+            _decoded(path)
+        except BadImage as error:
+            if error.reason in (DAMAGED, NOT_AN_IMAGE):
+                raise
     try:
         image = imread(str(path))
     except (cv2.error, OSError, ValueError, SyntaxError) as error:
@@ -204,14 +200,6 @@ def _seems_cut(head: bytes, tail: bytes) -> bool:
     if head[:2] == b"\xff\xd8":
         return not tail.rstrip(b"\0").endswith(b"\xff\xd9")
     return head[:4] == b"\x89PNG" and b"IEND" not in tail
-
-
-def _refuse_damaged(path: Path) -> None:
-    try:
-        _decoded(path)
-    except BadImage as error:
-        if error.reason in (DAMAGED, NOT_AN_IMAGE):
-            raise
 
 
 def _decoded(path: Path) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""New data as people hand it in: read, checked, and held against what a source has already.
-
-A delivery is a table of Kaggle's, MNIST's idx files, or images in folders of their class.
-"""
+"""New data (a table of Kaggle's, MNIST's idx files, images in folders of their class), held against a source."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.scene_sources import NO_CLASS, PRED, TEST
-from cnn_core.data.sources import Batch, ImageSource
+from cnn_core.data.sources import ImageSource
 from cnn_core.data.validation import CONFLICTING, Refusal, refuse_too_many
 from cnn_core.images.archives import open_files
 from cnn_core.images.decoding import BadImage
@@ -38,13 +35,7 @@ class LabelledImage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """What a delivery holds.
-
-    Attributes:
-        new: the good images that the source does not have.
-        refused: the bad images.
-        known: how many images the source has already.
-    """
+    """A delivery's images: good ones that the source lacks, bad ones, and how many the source has already."""
 
     path: Path
     new: list[LabelledImage]
@@ -54,13 +45,7 @@ class Delivery:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceContent:
-    """What a source holds.
-
-    Attributes:
-        labels: SHA-256 -> label.
-        tested: whether the publisher labelled a test part.
-        sample: some of the images, drawn evenly from all.
-    """
+    """A source's labels by SHA-256, whether its publisher labelled a test part, and a sample drawn evenly from all."""
 
     labels: dict[str, int]
     classes: Sequence[str]
@@ -73,8 +58,6 @@ class SourceFormat:
     """How one data set's sources are read and written.
 
     Attributes:
-        open: opens a source.
-        read_file: makes an image of a file's bytes.
         digest: computes the SHA-256 of an image's pixels.
         write: adds images to a copy of a source: (copy, source, delivery's name, images, classes).
         pixels: stacks images as squares of so many pixels a side: uint8 (N, H, W) or (N, H, W, 3).
@@ -88,17 +71,10 @@ class SourceFormat:
 
 
 def read_source(source_format: SourceFormat, source: str | Path, *, sample: int) -> SourceContent:
-    """Read all labelled images of a source.
-
-    Args:
-        sample: how many of the images to keep: those with the smallest hashes.
-
-    Raises:
-        ValueError: the source cannot be read.
-    """
+    """Read all labelled images of a source; the sample are the ``sample`` images with the smallest hashes."""
     labels: dict[str, int] = {}
     with source_format.open(source) as opened:
-        images = _remember(_labelled_images(opened, source_format), labels)
+        images = _remember(_labelled_images(opened, source_format, []), labels)
         kept = heapq.nsmallest(sample, images, key=lambda image: image.sha256)
         tested = opened.published_test is not None
         return SourceContent(labels=labels, classes=opened.classes, tested=tested, sample=kept)
@@ -109,12 +85,8 @@ def read_delivery(
 ) -> Delivery:
     """Read a delivery and sort its images into new, bad and known ones.
 
-    Args:
-        content: of the source that the delivery is to be added to.
-
     Raises:
-        ValueError: the delivery cannot be read, holds no labelled image or only such as the source
-            has, or too much of it is bad.
+        ValueError: the delivery cannot be read, holds no labelled image that the source lacks, or too much is bad.
     """
     refused: list[Refusal] = []
     if _in_folders(path, content.classes):
@@ -141,17 +113,16 @@ def read_delivery(
     return Delivery(path=path, new=list(new.values()), refused=refused, known=known)
 
 
-def _labelled_images(source: ImageSource, source_format: SourceFormat) -> Iterator[LabelledImage]:
+def _labelled_images(
+    source: ImageSource, source_format: SourceFormat, refused: list[Refusal]
+) -> Iterator[LabelledImage]:
     for batch in source.batches():
-        yield from _images_of_batch(batch, source, source_format)
-
-
-def _images_of_batch(batch: Batch, source: ImageSource, source_format: SourceFormat) -> Iterator[LabelledImage]:
-    if batch.labels is None:
-        return
-    tested = batch.part == source.published_test
-    for id_, image, label in zip(batch.ids, batch.images, batch.labels.tolist(), strict=True):
-        yield LabelledImage(id=id_, image=image, label=label, sha256=source_format.digest(image), tested=tested)
+        if batch.labels is None:
+            continue
+        refused += batch.refused
+        tested = batch.part == source.published_test
+        for id_, image, label in zip(batch.ids, batch.images, batch.labels.tolist(), strict=True):
+            yield LabelledImage(id=id_, image=image, label=label, sha256=source_format.digest(image), tested=tested)
 
 
 def _remember(images: Iterable[LabelledImage], labels: dict[str, int]) -> Iterator[LabelledImage]:
@@ -163,7 +134,6 @@ def _remember(images: Iterable[LabelledImage], labels: dict[str, int]) -> Iterat
 
 
 def _in_folders(path: Path, classes: Sequence[str]) -> bool:
-    """Tell whether a delivery is images in folders of their class, at any depth."""
     if path.suffix.lower() == ".csv":
         return False
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
@@ -205,8 +175,4 @@ def _read_table(source_format: SourceFormat, path: Path, refused: list[Refusal])
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             (folder / "train.csv").symlink_to(path.resolve())
             path = folder
-        source = stack.enter_context(source_format.open(path))
-        for batch in source.batches():
-            if batch.labels is not None:
-                refused += batch.refused
-                yield from _images_of_batch(batch, source, source_format)
+        yield from _labelled_images(stack.enter_context(source_format.open(path)), source_format, refused)

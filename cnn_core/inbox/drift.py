@@ -19,8 +19,6 @@ from cnn_core.params import Params, bounded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DriftParams(Params):
-    """The settings of the check."""
-
     alpha: float = bounded(0.0, 1.0, above=0.0)  # probability of a false alarm, over all measures
     draws: int = bounded(20)  # from the old images, for each measure
     most: int = bounded(20)  # images of each side that are looked at, drawn evenly
@@ -30,13 +28,7 @@ class DriftParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Images of one side.
-
-    Attributes:
-        labels: int (N,).
-        pixels: float (N, 3), from `pixel_measures`.
-        features: of a network, float (N, D), or None.
-    """
+    """Images of one side: ``labels`` int (N,), `pixel_measures`, and features of a network, float (N, D), or None."""
 
     labels: np.ndarray
     pixels: np.ndarray
@@ -55,10 +47,8 @@ class Drift:
     """One measure of new images against old ones.
 
     Attributes:
-        distance: between the new and the old images.
-        threshold: that draws from the old images hardly ever pass.
+        threshold: a distance that draws from the old images hardly ever pass.
         p_value: the share of draws that lie as far.
-        detail: what changed, in words.
     """
 
     measure: str
@@ -73,25 +63,14 @@ PIXELS = ("brightness", "contrast", "sharpness")
 
 
 def pixel_measures(images: np.ndarray) -> np.ndarray:
-    """Compute `PIXELS` of each image: mean, standard deviation, mean step to the neighbours.
-
-    Args:
-        images: uint8 (N, H, W) or (N, H, W, 3).
-
-    Returns:
-        float64 (N, 3), in 0..1.
-    """
+    """Compute `PIXELS` of images uint8 (N, H, W[, 3]), float64 (N, 3) in 0..1: mean, deviation, step to neighbours."""
     grey = images.astype(np.float32).reshape(*images.shape[:3], -1).mean(-1) / 255
     steps = (np.abs(np.diff(grey, axis=1)).mean((1, 2)) + np.abs(np.diff(grey, axis=2)).mean((1, 2))) / 2
     return np.stack([grey.mean((1, 2)), grey.std((1, 2)), steps], axis=1).astype(np.float64)
 
 
 def check_drift(old: Sample, new: Sample, classes: Sequence[str], params: DriftParams) -> list[Drift]:
-    """Compare new images with old ones by every measure.
-
-    Raises:
-        ValueError: there are too few images on either side.
-    """
+    """Compare new images with old ones by every measure; raises ValueError if either side has too few."""
     random = np.random.default_rng(params.seed)
     new, old = _thin(new, params.most, random), _thin(old, params.most, random)
     size = min(len(new), len(old) // 2)  # of a draw: the rest is what it is compared with
@@ -159,10 +138,7 @@ def _shares(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def population_stability(expected: np.ndarray, observed: np.ndarray) -> float:
-    """Compute the population stability index of two vectors of counts.
-
-    It is the sum of (q - p) ln(q / p) over the classes. Half a count is added to each class.
-    """
+    """The sum of (q - p) ln(q / p) over the classes of two vectors of counts, half a count added to each class."""
     p, q = (expected + 0.5) / (expected + 0.5).sum(), (observed + 0.5) / (observed + 0.5).sum()
     return float(((q - p) * np.log(q / p)).sum())
 
@@ -190,10 +166,9 @@ def _balance(old: np.ndarray, new: np.ndarray, classes: int) -> _Distance:
 
 
 def _mmd(old: np.ndarray, new: np.ndarray) -> _Distance:
-    """Compute the squared, unbiased maximum mean discrepancy (Gretton et al., 2012).
+    """The squared, unbiased maximum mean discrepancy (Gretton et al., 2012), with the median distance as the width.
 
-    The kernel is a Gaussian whose width is the median distance. Unlike a Fréchet distance this
-    needs no more images than there are features.
+    Unlike a Fréchet distance it needs no more images than there are features.
     """
     both = np.concatenate([old, new]).astype(np.float32)
     both = (both - both[: len(old)].mean(0)) / (both[: len(old)].std(0) + 1e-6)

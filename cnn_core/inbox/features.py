@@ -14,14 +14,7 @@ from cnn_core.classification.inference.views import views
 
 @torch.inference_mode()
 def last_features(folder: str | Path, images: np.ndarray, *, batch: int = 100) -> np.ndarray:
-    """Compute the input of the network's last linear layer for each image.
-
-    Args:
-        folder: a model folder.
-        images: squares, uint8 (N, H, W) or (N, H, W, 3).
-
-    Returns:
-        float32 (N, D).
+    """Compute the input of the network's last linear layer, float32 (N, D), for squares uint8 (N, H, W[, 3]).
 
     Raises:
         ValueError: the model folder is not complete, or the network takes images of another shape.

@@ -32,12 +32,7 @@ def grow(
     deliveries: Iterable[tuple[str, Delivery]],
     content: SourceContent,
 ) -> None:
-    """Write the source and the deliveries into ``target``, which may be the source itself.
-
-    Args:
-        deliveries: each with the name that its images bear in the source.
-        content: of the source.
-    """
+    """Write the source and the deliveries, by the names of their images, into ``target`` (or the source itself)."""
     with whole_folder(target) as partial:
         _copy(Path(source), partial)
         for name, delivery in deliveries:
@@ -46,7 +41,6 @@ def grow(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy the source's files, out of a .zip too."""
     with open_files(source, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         for name in files.names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,6 @@ TIMES: dict[str, tuple[float, Rgb, Rgb, Rgb, float, float]] = {
 
 
 def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
-    """Draw one of the choices, all with the same probability."""
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -44,29 +43,18 @@ def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray | float) -> np.
 
 
 def chance(rng: np.random.Generator, probability: float) -> bool:
-    """Draw True with this probability."""
     return bool(rng.random() < probability)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Light:
-    """The light of one moment.
-
-    Attributes:
-        top, low: the sky's colours overhead and at the horizon, (3,).
-        ambient: the colour of a white thing, (3,).
-        haze: how fast things fade into ``low`` with their depth.
-        lit: the share of windows and lamps that shine.
-        side: -1.0 if the sun is on the left, 1.0 on the right.
-    """
-
     time: str
-    top: np.ndarray
-    low: np.ndarray
-    ambient: np.ndarray
-    haze: float
-    lit: float
-    side: float
+    top: np.ndarray  # colour of the sky overhead, (3,)
+    low: np.ndarray  # and at the horizon
+    ambient: np.ndarray  # colour of a white thing, (3,)
+    haze: float  # how fast things fade into ``low`` with their depth
+    lit: float  # share of windows and lamps that shine
+    side: float  # -1.0 if the sun is on the left, 1.0 on the right
 
 
 def draw_light(rng: np.random.Generator) -> Light:
@@ -85,8 +73,6 @@ def draw_light(rng: np.random.Generator) -> Light:
 
 
 class Canvas:
-    """A square sheet to draw on from back to front, under one light."""
-
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng, self.light = size, rng, draw_light(rng)
         self._ambient, self._low = self.light.ambient.tolist(), self.light.low.tolist()
@@ -104,7 +90,6 @@ class Canvas:
         return red, green, blue
 
     def shade(self, colours: np.ndarray, depth: float = 0.0) -> np.ndarray:
-        """Colours (..., 3) in this light at ``depth``."""
         clear = math.exp(-depth * self.light.haze)
         return colours * (self.light.ambient * clear) + self.light.low * (1 - clear)
 
@@ -121,16 +106,11 @@ class Canvas:
             self.draw.rectangle((left * size, top * size, right * size, bottom * size), fill=ink)
 
     def oval(self, x: float, y: float, across: float, down: float, ink: Ink) -> None:
-        """An ellipse around (x, y) with these half axes."""
         size = self.size
         self.draw.ellipse(((x - across) * size, (y - down) * size, (x + across) * size, (y + down) * size), fill=ink)
 
     def paint(self, colours: np.ndarray, mask: np.ndarray | None = None, start: int = 0) -> None:
-        """Paint final colours (rows, size, 3), 0..1, over the sheet from row ``start`` on.
-
-        Args:
-            mask: opacities 0..1 that broadcast to (rows, size).
-        """
+        """Paint final colours (rows, size, 3), 0..1, from row ``start`` on, as opaque as ``mask``, 0..1."""
         layer = Image.fromarray((colours * 255).clip(0, 255).astype(np.uint8))
         if mask is None:
             self.image.paste(layer, (0, start))

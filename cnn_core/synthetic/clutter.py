@@ -39,7 +39,6 @@ def _ink(rng: np.random.Generator, colours: tuple[Rgb, ...]) -> Ink:
 def _free_corner(
     rng: np.random.Generator, side: int, width: float, height: float, number: Span
 ) -> tuple[int, int] | None:
-    """Find the upper left corner for a rectangle that lies at least partly in the picture, and not on the number."""
     for _ in range(_TRIES):
         x, y = rng.uniform(-0.3 * width, side - 0.7 * width), rng.uniform(-0.3 * height, side - 0.7 * height)
         if x > number[2] or x + width < number[0] or y > number[3] or y + height < number[1]:
@@ -71,7 +70,6 @@ def pipe(rng: np.random.Generator, ground: np.ndarray, number: Span) -> None:
 
 
 def frame(rng: np.random.Generator, ground: np.ndarray, number: Span) -> None:
-    """A window, or the edge of one."""
     side = len(ground)
     width, height = rng.uniform(0.2, 0.7, 2) * side
     if (corner := _free_corner(rng, side, width, height, number)) is None:
@@ -93,7 +91,6 @@ def letters(rng: np.random.Generator, ground: np.ndarray, number: Span) -> None:
 
 
 def scrawl(rng: np.random.Generator, ground: np.ndarray, number: Span) -> None:
-    """Bent strokes, like those of chalk, cracks or graffiti."""
     side = len(ground)
     size = side * rng.uniform(0.08, 0.35)
     if (corner := _free_corner(rng, side, size, size, number)) is None:
@@ -104,7 +101,6 @@ def scrawl(rng: np.random.Generator, ground: np.ndarray, number: Span) -> None:
 
 
 def box(rng: np.random.Generator, ground: np.ndarray, number: Span) -> None:
-    """A letter-box with its slot, or a bell with its button."""
     side = len(ground)
     width, height = side * rng.uniform(0.1, 0.35), side * rng.uniform(0.1, 0.35)
     if (corner := _free_corner(rng, side, width, height, number)) is None:
@@ -139,9 +135,9 @@ THINGS: tuple[Callable[[np.random.Generator, np.ndarray, Span], None], ...] = (
 
 
 def light(rng: np.random.Generator, side: int, strength: float) -> np.ndarray:
-    """How much light falls on each pixel, float32 (side, side), at most 1: a gradient, and often a shadow with an edge.
+    """The light on each pixel, float32 (side, side), at most 1: a gradient, and often a shadow with an edge.
 
-    A ``strength`` of 0 is even light. At 1 the darkest pixel gets a little less than half of the brightest one's light.
+    At a ``strength`` of 1 the darkest pixel gets a little less than half of the brightest one's light, at 0 all of it.
     """
     turn = rng.uniform(0, 2 * math.pi)
     down, across = np.linspace(-1, 1, side, dtype=np.float32)[:, None], np.linspace(-1, 1, side, dtype=np.float32)

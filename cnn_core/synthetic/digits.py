@@ -39,32 +39,21 @@ class RowStyle:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """A digit in the picture, entirely inside it.
+    """A digit in the picture, entirely inside it."""
 
-    Attributes:
-        x, y: its upper left pixel.
-        alpha: float32 (h, w) in 0..1.
-        visible: bool (h, w), where no other digit covers it.
-    """
-
-    x: int
+    x: int  # of its upper left pixel
     y: int
-    alpha: np.ndarray
-    visible: np.ndarray
+    alpha: np.ndarray  # float32 (h, w) in 0..1
+    visible: np.ndarray  # bool (h, w), where no other digit covers it
 
     @property
     def area(self) -> tuple[slice, slice]:
-        """Its rows and columns in the picture."""
         height, width = self.alpha.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
 def remove_specks(ink: np.ndarray) -> np.ndarray:
-    """Remove separate dots, which come from scanning and would widen the digit's box.
-
-    Args:
-        ink: float32 (h, w) in 0..1, with a pixel of at least `INK`.
-    """
+    """Remove separate dots, which come from scanning and would widen the digit's box; ``ink`` as in `lay_row`."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats((ink >= INK).astype(np.uint8))
     sizes = stats[:, cv2.CC_STAT_AREA]
     specks = [number for number in range(1, count) if sizes[number] < SPECK * sizes[1:].sum()]
@@ -83,7 +72,7 @@ def lay_row(
         inks: float32 (h, w) in 0..1 each, with a pixel of at least `INK`; one at least.
 
     Returns:
-        The row's rectangle, and for each digit a 2 x 3 matrix from its pixels to the picture's.
+        The row, and for each digit a matrix (2, 3) from its pixels to the picture's.
     """
     tall = max(style.smallest, math.exp(rng.uniform(*np.log(style.height))))
     turns = np.radians(rng.uniform(-style.rotation, style.rotation, len(inks)))

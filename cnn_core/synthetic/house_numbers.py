@@ -42,11 +42,7 @@ class DigitInks:
 
 
 def read_digits(folder: str | Path, split: str) -> DigitInks:
-    """Read the digits of a RAW set's split. Specks are removed, and images without ink are left out.
-
-    Raises:
-        ValueError: the set is missing, or its split has no image with ink.
-    """
+    """Read the digits of a split without specks and without blank ones; raises ValueError if there are none."""
     rows = read_raw(folder, split)
     if not rows.ids:
         raise ValueError(f"{folder} has no images of the split {split}; raise {split}_fraction of the stage ingest")
@@ -64,8 +60,8 @@ def read_digits(folder: str | Path, split: str) -> DigitInks:
 def chosen_digits(scene: int, total: int, params: ComposeParams, split: str) -> np.ndarray:
     """Choose which of a split's ``total`` digits picture number ``scene`` bears, left to right.
 
-    The result depends on the arguments alone, and yet all digits are used equally often: the numbers of digits come in
-    cycles, so it is known how many all earlier pictures bear, and all digits are gone through in ever new orders.
+    All digits are used equally often: the numbers of digits come in cycles, so it is clear how many all earlier
+    pictures bear, and all digits are gone through in ever new orders.
     """
     part, counts = SPLITS.index(split), np.arange(params.digits_min, params.digits_max + 1)
     cycle, index = divmod(scene, len(counts))
@@ -93,9 +89,7 @@ def compose_picture(
 def compose(
     params: ComposeParams, folder: str | Path, *, on_progress: Callable[[int], Any] = lambda _: None
 ) -> dict[str, Any]:
-    """Write the set to ``folder`` (see the docstring of this module) and return its manifest.
-
-    The same parameters and digits give the same pictures, and asking for more pictures changes none of them.
+    """Write the set to ``folder`` and return its manifest. Asking for more pictures changes none of the others.
 
     Raises:
         ValueError: the RAW set is missing or has no digits of a split.
@@ -126,7 +120,9 @@ def compose(
             "objects": {split: int(object_rows["image_id"].str.startswith(f"{split}/").sum()) for split in SPLITS},
             "source": {"folder": params.source, "content_sha256": source["content_sha256"]},
             "seed": params.seed,
-            "content_sha256": sha256_files(partial, [f for image in images for f in _files(image)]),
+            "content_sha256": sha256_files(
+                partial, [name for image in images for name in (image["file"], f"labels/{image['image_id']}.txt")]
+            ),
         }
         write_json(partial / "manifest.json", manifest)
     return manifest
@@ -135,7 +131,6 @@ def compose(
 def _scenes(
     split: str, digits: DigitInks, classes: Sequence[str], params: ComposeParams
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], np.ndarray]]:
-    """Yield for each picture of a split its row of the images' table, those of the objects' table, and its pixels."""
     ending = "jpg" if params.jpeg_quality else "png"
     for number in range(getattr(params, split)):
         scene, chosen = compose_picture(number, digits, params, split)
@@ -162,10 +157,6 @@ def _scenes(
             for position, (label, index, mask) in enumerate(zip(labels, chosen, scene.masks, strict=True))
         ]
         yield image, rows, scene.image
-
-
-def _files(image: dict[str, Any]) -> tuple[str, str]:
-    return image["file"], f"labels/{image['image_id']}.txt"
 
 
 def _write_picture(path: Path, pixels: np.ndarray, quality: int) -> None:

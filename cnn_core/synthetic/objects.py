@@ -18,15 +18,12 @@ PAINTS: tuple[Rgb, ...] = (
     (0.75, 0.12, 0.10), (0.92, 0.92, 0.92), (0.12, 0.12, 0.14), (0.15, 0.28, 0.58), (0.90, 0.75, 0.15),
     (0.55, 0.57, 0.60), (0.12, 0.42, 0.30),
 )  # fmt: skip
+ROOFS: tuple[Rgb, ...] = ((0.50, 0.22, 0.16), (0.30, 0.28, 0.28), (0.45, 0.33, 0.24), (0.88, 0.90, 0.94))
 LAMPLIGHT: tuple[Rgb, ...] = ((1.0, 0.85, 0.50), (1.0, 0.93, 0.75), (0.85, 0.92, 1.0))
 
 
 def wall(c: Canvas, corners: np.ndarray, rows: int, columns: int, colour: Rgb, depth: float = 0.0) -> None:
-    """Draw a wall of a house, with its windows.
-
-    Args:
-        corners: (4, 2), top left, top right, bottom right, bottom left. Sides of different height are seen at an angle.
-    """
+    """Draw a wall of a house with windows; corners (4, 2) from the top left clockwise, unequal sides at an angle."""
     rng = c.rng
     top_left, top_right, bottom_right, bottom_left = corners
     c.polygon(corners, c.ink(colour, depth))
@@ -50,37 +47,22 @@ def wall(c: Canvas, corners: np.ndarray, rows: int, columns: int, colour: Rgb, d
     if chance(rng, 0.3):  # ledges between the floors
         ledge = c.ink((colour[0] * 0.75, colour[1] * 0.75, colour[2] * 0.75), depth)
         for share in (np.arange(rows) + 1.05) / (rows + 0.4):
-            ends = np.array(
-                [top_left + share * (bottom_left - top_left), top_right + share * (bottom_right - top_right)]
-            )
-            c.line(ends, ledge, 0.006)
+            left, right = top_left + share * (bottom_left - top_left), top_right + share * (bottom_right - top_right)
+            c.line(np.array([left, right]), ledge, 0.006)
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """The corners of a rectangle, (4, 2), as `wall` takes them."""
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
 def house(c: Canvas, x: float, y: float, height: float, depth: float = 0.0) -> None:
-    """Draw a small house with a pitched roof, a door and a few windows."""
     rng = c.rng
     half, eaves = height * rng.uniform(0.45, 0.8), y - height * rng.uniform(0.5, 0.65)
-    wall(
-        c,
-        rectangle(x - half, eaves, x + half, y),
-        int(rng.integers(1, 3)),
-        int(rng.integers(2, 5)),
-        pick(rng, WALLS),
-        depth,
-    )
-    roof = c.ink(
-        pick(rng, ((0.50, 0.22, 0.16), (0.30, 0.28, 0.28), (0.45, 0.33, 0.24), (0.88, 0.90, 0.94))), depth, 0.15
-    )
-    inset = pick(rng, (0.0, 0.5, 1.0)) * half
-    over = half * 1.12
-    c.polygon(
-        [(x - over, eaves), (x - inset * 0.8, y - height), (x + inset * 0.8, y - height), (x + over, eaves)], roof
-    )
+    rows, columns = int(rng.integers(1, 3)), int(rng.integers(2, 5))
+    wall(c, rectangle(x - half, eaves, x + half, y), rows, columns, pick(rng, WALLS), depth)
+    roof = c.ink(pick(rng, ROOFS), depth, 0.15)
+    inset, over = 0.8 * pick(rng, (0.0, 0.5, 1.0)) * half, half * 1.12
+    c.polygon([(x - over, eaves), (x - inset, y - height), (x + inset, y - height), (x + over, eaves)], roof)
     c.box(x - half * 0.1, y - height * 0.25, x + half * 0.1, y, c.ink((0.28, 0.18, 0.12), depth))
     if chance(rng, 0.5):
         c.box(x + half * 0.4, y - height * 1.02, x + half * 0.52, eaves, c.ink((0.4, 0.3, 0.28), depth))
@@ -96,18 +78,11 @@ def person(c: Canvas, x: float, y: float, height: float, depth: float = 0.0) -> 
 
 
 def car(c: Canvas, x: float, y: float, wide: float, depth: float = 0.0) -> None:
-    """Draw a car from behind, or with its headlamps on from the front."""
     rng, tall = c.rng, wide * c.rng.uniform(0.72, 0.95)
     paint, glass = c.ink(pick(rng, PAINTS), depth, 0.15), c.ink((0.16, 0.20, 0.25), depth)
     c.oval(x, y, wide * 0.56, wide * 0.06, c.ink((0.08,) * 3, depth))
-    for side in (-1, 1):
-        c.box(
-            x + side * wide * 0.38 - wide * 0.09,
-            y - tall * 0.25,
-            x + side * wide * 0.38 + wide * 0.09,
-            y,
-            c.ink((0.05,) * 3),
-        )
+    for wheel in (x - wide * 0.38, x + wide * 0.38):
+        c.box(wheel - wide * 0.09, y - tall * 0.25, wheel + wide * 0.09, y, c.ink((0.05,) * 3))
     cabin = np.array([[-0.33, -1.0], [0.33, -1.0], [0.44, -0.55], [-0.44, -0.55]])
     c.polygon(cabin * (wide, tall) + (x, y), paint)
     c.polygon(cabin * (wide * 0.84, tall * 0.9) + (x, y - tall * 0.05), glass)
@@ -118,28 +93,13 @@ def car(c: Canvas, x: float, y: float, wide: float, depth: float = 0.0) -> None:
 
 
 def boat(c: Canvas, x: float, y: float, length: float, depth: float = 0.0) -> None:
-    """Draw a sailing boat or a ship, its hull at (x, y)."""
     rng = c.rng
     hull = np.array([[-0.5, -0.14], [0.5, -0.16], [0.38, 0.03], [-0.4, 0.03]]) * length + (x, y)
     c.polygon(hull, c.ink(pick(rng, PAINTS), depth, 0.2))
     if chance(rng, 0.6):
         tall, sail = length * rng.uniform(0.9, 1.5), c.ink(pick(rng, (*PAINTS, (0.95, 0.94, 0.9))), depth)
-        c.polygon(
-            [
-                (x + length * 0.04, y - tall),
-                (x + length * 0.04, y - length * 0.2),
-                (x + length * 0.45, y - length * 0.2),
-            ],
-            sail,
-        )
-        c.polygon(
-            [
-                (x - length * 0.02, y - tall),
-                (x - length * 0.02, y - length * 0.2),
-                (x - length * 0.36, y - length * 0.2),
-            ],
-            sail,
-        )
+        for inner, outer in ((x + length * 0.04, x + length * 0.45), (x - length * 0.02, x - length * 0.36)):
+            c.polygon([(inner, y - tall), (inner, y - length * 0.2), (outer, y - length * 0.2)], sail)
     else:
         c.box(x - length * 0.3, y - length * 0.32, x + length * 0.05, y - length * 0.14, c.ink((0.9, 0.9, 0.88), depth))
         c.box(x - length * 0.2, y - length * 0.45, x - length * 0.1, y - length * 0.3, c.ink(pick(rng, PAINTS), depth))
@@ -157,14 +117,8 @@ def rock(c: Canvas, x: float, y: float, half: float, depth: float = 0.0) -> None
 def lamp_post(c: Canvas, x: float, y: float, height: float, reach: float, depth: float = 0.0) -> None:
     """Draw a street lamp that leans over the road by ``reach``. It shines when the windows do."""
     c.line([(x, y), (x, y - height), (x + reach, y - height * 1.03)], c.ink((0.22, 0.23, 0.25), depth), height * 0.025)
-    shines = c.light.lit > 0.3
-    c.oval(
-        x + reach,
-        y - height,
-        height * 0.05,
-        height * 0.03,
-        (255, 240, 190) if shines else c.ink((0.7, 0.7, 0.68), depth),
-    )
+    lamp = (255, 240, 190) if c.light.lit > 0.3 else c.ink((0.7, 0.7, 0.68), depth)
+    c.oval(x + reach, y - height, height * 0.05, height * 0.03, lamp)
 
 
 def clutter(c: Canvas, horizon: float) -> None:
@@ -177,12 +131,9 @@ def clutter(c: Canvas, horizon: float) -> None:
     if chance(rng, 0.12):
         x, y = rng.random(), rng.uniform(0.05, 0.4)
         c.box(x - 0.008, y, x + 0.008, 1, dark)
-        for low in (0.02, 0.06):
-            c.line(
-                [(0, y + low + rng.uniform(-0.1, 0.1)), (x, y + low), (1, y + low + rng.uniform(-0.1, 0.1))],
-                dark,
-                0.004,
-            )
+        for level in (y + 0.02, y + 0.06):
+            left, right = level + rng.uniform(-0.1, 0.1), level + rng.uniform(-0.1, 0.1)
+            c.line([(0, left), (x, level), (1, right)], dark, 0.004)
     if chance(rng, 0.18):
         leaf, (x, y) = pick(rng, pick(rng, LEAVES)), (pick(rng, (0.0, 1.0)), rng.uniform(-0.05, 0.3))
         for _ in range(int(rng.integers(10, 45))):

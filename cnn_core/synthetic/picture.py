@@ -64,16 +64,10 @@ class ComposeParams(Params):
             )
 
     def style(self) -> RowStyle:
-        return RowStyle(
-            height=(self.size_min * self.side, self.size_max * self.side),
-            smallest=self.smallest,
-            rotation=self.rotation,
-            tilt=self.tilt,
-            jitter=self.jitter,
-            spacing=(self.spacing_min, self.spacing_max),
-            overlap=self.overlap,
-            overlap_rate=self.overlap_rate,
-        )
+        same = {name: getattr(self, name) for name in ("smallest", "rotation", "tilt", "jitter", "overlap")}
+        height = (self.size_min * self.side, self.size_max * self.side)
+        spacing = (self.spacing_min, self.spacing_max)
+        return RowStyle(height=height, spacing=spacing, overlap_rate=self.overlap_rate, **same)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,11 +79,7 @@ class ComposedPicture:
 
 
 def draw_picture(rng: np.random.Generator, inks: Sequence[np.ndarray], params: ComposeParams) -> ComposedPicture:
-    """Draw a wall, clutter, a plate, digits, light and a camera.
-
-    Args:
-        inks: float32 (h, w) in 0..1 each, left to right; may be empty.
-    """
+    """Draw a wall, clutter, a plate, digits (float32 (h, w) in 0..1 each, or none), light and a camera."""
     side = params.side
     ground = (wall(rng, side) * 255).astype(np.uint8)
     if len(inks):
@@ -111,11 +101,8 @@ def draw_picture(rng: np.random.Generator, inks: Sequence[np.ndarray], params: C
 def paint(
     rng: np.random.Generator, picture: np.ndarray, lit: np.ndarray, stamps: Sequence[Stamp], params: ComposeParams
 ) -> np.ndarray:
-    """Paint the digits on the picture, float32 (side, side, 3).
-
-    Their colours keep the contrast of the parameters after the light has fallen on them. If no colour can, the wall is
-    first brightened or darkened.
-    """
+    """Paint the digits on the picture, float32 (side, side, 3), with the parameters' contrast after the light has
+    fallen on them. If no colour has it, the wall is first brightened or darkened."""
     luma = picture @ LUMA
     grounds = np.array([_grounds(luma, stamp) for stamp in stamps])  # (n, 2) lowest, highest
     light_digits = chance(rng, params.light_on_dark)
@@ -148,7 +135,6 @@ def _grounds(luma: np.ndarray, stamp: Stamp) -> tuple[float, float]:
 
 
 def _cast(picture: np.ndarray, stamps: Sequence[Stamp], shift: int) -> None:
-    """Cast the shadow of raised digits, down to the right."""
     side = len(picture)
     cover = np.zeros((side + shift, side + shift), np.float32)
     for stamp in stamps:

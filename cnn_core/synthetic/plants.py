@@ -20,7 +20,6 @@ BARK: tuple[Rgb, ...] = ((0.30, 0.21, 0.14), (0.40, 0.31, 0.23), (0.22, 0.17, 0.
 
 
 def conifer(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float = 0.0) -> None:
-    """Draw a spruce or fir: tiers of branches, darker on the side away from the sun."""
     rng, wide = c.rng, height * c.rng.uniform(0.16, 0.26)
     c.box(x - height * 0.02, y - height * 0.2, x + height * 0.02, y, c.ink(BARK[0], depth))
     bright, dark = c.ink(leaf, depth, 0.2), c.ink((leaf[0] * 0.62, leaf[1] * 0.62, leaf[2] * 0.7), depth, 0.2)
@@ -34,7 +33,6 @@ def conifer(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: floa
 
 
 def broadleaf(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float = 0.0) -> None:
-    """Draw a trunk and a crown of many clumps, lit from the sun's side."""
     rng = c.rng
     trunk = height * rng.uniform(0.02, 0.04)
     c.box(x - trunk, y - height * 0.6, x + trunk, y, c.ink(pick(rng, BARK), depth, 0.2))
@@ -47,7 +45,6 @@ def broadleaf(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: fl
 
 
 def birch(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float = 0.0) -> None:
-    """Draw a pale trunk with dark scars and a light crown."""
     rng, half = c.rng, height * c.rng.uniform(0.012, 0.022)
     broadleaf(c, x, y - height * 0.1, height * 0.9, leaf, depth)
     c.box(x - half, y - height * 0.75, x + half, y, c.ink((0.86, 0.85, 0.80), depth, 0.1))
@@ -56,7 +53,6 @@ def birch(c: Canvas, x: float, y: float, height: float, leaf: Rgb, depth: float 
 
 
 def bare(c: Canvas, x: float, y: float, height: float, _leaf: Rgb, depth: float = 0.0) -> None:
-    """Draw a tree without leaves: a trunk that forks four times."""
     ink = c.ink(pick(c.rng, BARK), depth)
     ends = [(x, y, 0.0, height * 0.34)]
     for width in (0.05, 0.03, 0.018, 0.01):
@@ -64,9 +60,8 @@ def bare(c: Canvas, x: float, y: float, height: float, _leaf: Rgb, depth: float 
         for left, low, lean, length in ends:
             tip = (left + np.sin(lean) * length, low - np.cos(lean) * length)
             c.line([(left, low), tip], ink, width * height)
-            branches += [
-                (*tip, lean + c.rng.uniform(0.15, 0.6) * turn, length * c.rng.uniform(0.6, 0.85)) for turn in (-1, 1)
-            ]
+            for turn in (-1, 1):
+                branches.append((*tip, lean + c.rng.uniform(0.15, 0.6) * turn, length * c.rng.uniform(0.6, 0.85)))
         ends = branches
 
 
@@ -100,11 +95,8 @@ def trunk(c: Canvas, x: float, foot: float, half: float, depth: float) -> None:
         if pale:
             c.box(right - half * 0.4, low, right + half * 0.3, low + 0.008, c.ink((0.15,) * 3, depth))
         else:
-            c.line(
-                [(right + lean * (1 - low), low), (right + lean * (0.9 - low), low + rng.uniform(0.03, 0.1))],
-                dark,
-                0.004,
-            )
+            end = (right + lean * (0.9 - low), low + rng.uniform(0.03, 0.1))
+            c.line([(right + lean * (1 - low), low), end], dark, 0.004)
 
 
 def grove(c: Canvas, foot: float, count: int, tall: float, back: float | None = None) -> None:

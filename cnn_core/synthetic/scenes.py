@@ -19,13 +19,9 @@ from cnn_core.synthetic.towns import buildings, street
 
 
 def draw_scene(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one picture of the class ``kind``, uint8 (side, side, 3).
+    """Draw one picture of a class of `SCENES`, uint8 (side, side, 3), twice as large and reduced: so edges are smooth.
 
-    The same state of ``rng`` gives the same bytes with the same versions of numpy and Pillow. The picture is drawn
-    twice as large and reduced, which smooths the edges.
-
-    Raises:
-        ValueError: there is no such class.
+    The same state of ``rng`` gives the same bytes with the same versions of numpy and Pillow.
     """
     if kind not in SCENES:
         raise ValueError(f"there is no generated scene of {kind}: the classes are {', '.join(SCENES)}")
@@ -71,19 +67,12 @@ def _forest_edge(c: Canvas, horizon: float, leaves: tuple[Rgb, ...]) -> None:
     species = SPECIES if chance(rng, 0.3) else (pick(rng, SPECIES[:2]),)
     tall, count = rng.uniform(0.35, 0.75), int(rng.integers(22, 36))
     for near in np.linspace(0, 1, count).tolist():
-        foot = horizon + 0.02 + near**1.5 * (0.95 - horizon)
-        pick(rng, species)(
-            c,
-            rng.uniform(-0.05, 1.05),
-            foot,
-            tall * (0.55 + 0.6 * near) * rng.uniform(0.75, 1.2),
-            pick(rng, leaves),
-            0.8 - 0.7 * near,
-        )
+        foot, tree = horizon + 0.02 + near**1.5 * (0.95 - horizon), pick(rng, species)
+        x, height = rng.uniform(-0.05, 1.05), tall * (0.55 + 0.6 * near) * rng.uniform(0.75, 1.2)
+        tree(c, x, foot, height, pick(rng, leaves), 0.8 - 0.7 * near)
 
 
 def _crowns(c: Canvas, horizon: float, leaves: tuple[Rgb, ...]) -> None:
-    """From a hill or from the air: tree behind tree, smaller and paler with the distance."""
     rng = c.rng
     horizon *= rng.uniform(-0.2, 0.7)
     ground(c, horizon, tuple((0.55 * red, 0.55 * green, 0.55 * blue) for red, green, blue in leaves))
@@ -118,13 +107,11 @@ def _ice_field(c: Canvas, horizon: float) -> None:
 
 
 def _tongue(c: Canvas, horizon: float) -> None:
-    """A tongue that flows down from the horizon in a curve. Bands of moraine follow it, crevasses cross it."""
     rng, size = c.rng, c.size
     ground(c, horizon, ROCKS)
     near = np.clip((c.rows - horizon) / (1 - horizon), 0, 1)
-    middle = rng.uniform(0.3, 0.7) + rng.uniform(-0.3, 0.3) * np.sin(near * rng.uniform(2, 5) + rng.uniform(0, 6)) * (
-        1 - near
-    )
+    middle, bend = rng.uniform(0.3, 0.7), rng.uniform(-0.3, 0.3)
+    middle = middle + bend * np.sin(near * rng.uniform(2, 5) + rng.uniform(0, 6)) * (1 - near)
     half = rng.uniform(0.05, 0.2) + rng.uniform(0.2, 0.5) * near
     across = (c.rows.T - middle) / half  # -1..1 on the ice
     ragged = across + 0.12 * noise(rng, size, cells=6)
@@ -136,25 +123,19 @@ def _tongue(c: Canvas, horizon: float) -> None:
 
 
 def _ice_wall(c: Canvas, _horizon: float) -> None:
-    """The wall where a glacier breaks off into water: towers of ice, blue clefts, floes."""
     rng, size = c.rng, c.size
     shore = rng.uniform(0.62, 0.9)
     top = rng.uniform(0.2, shore - 0.2) - 0.12 * ridge(rng, size, rough=0.7, peaks=6)
     cracks = noise(rng, size, cells=rng.uniform(5, 9), stretch=rng.uniform(0.08, 0.35))
-    c.paint(
-        c.shade(ice_colours(c, cracks, noise(rng, size, cells=4, stretch=0.4)), 0.15),
-        np.clip((c.rows - top) * size, 0, 1),
-    )
+    ice = ice_colours(c, cracks, noise(rng, size, cells=4, stretch=0.4))
+    c.paint(c.shade(ice, 0.15), np.clip((c.rows - top) * size, 0, 1))
     water(c, shore)
     for _ in range(int(rng.integers(0, 14))):
         y = rng.uniform(shore, 1.0)
         half = rng.uniform(0.01, 0.09) * (0.4 + 3 * (y - shore))
         edge = [(half * t, -half * rng.uniform(0.2, 0.7)) for t in (-0.6, -0.1, 0.5)]
-        x = rng.random()
-        c.polygon(
-            [(x - half, y), *[(x + right, y + up) for right, up in edge], (x + half, y)],
-            c.ink((0.85, 0.93, 0.98), 0.1, 0.15),
-        )
+        outline = np.array([(-half, 0.0), *edge, (half, 0.0)])
+        c.polygon(outline + np.array([rng.random(), y]), c.ink((0.85, 0.93, 0.98), 0.1, 0.15))
 
 
 def mountain(c: Canvas) -> float:
@@ -167,9 +148,8 @@ def mountain(c: Canvas) -> float:
     for layer in range(layers):
         left = 1 - layer / layers
         tall = rng.uniform(0.4, 0.75) * (left if layer else 1.0)
-        mountain_range(
-            c, horizon + 0.1 * (1 - left), tall * min(1.0, horizon), 1.0 * left, snow=snow * left, colour=rocks
-        )
+        foot = horizon + 0.1 * (1 - left)
+        mountain_range(c, foot, tall * min(1.0, horizon), left, snow=snow * left, colour=rocks)
     if horizon < 0.92:
         front = rng.random()
         if front < 0.3:
@@ -207,18 +187,14 @@ def sea(c: Canvas) -> float:
 
 
 def _beach(c: Canvas, horizon: float) -> None:
-    """Sand with a seam of foam along a slanting, wavy shore."""
     rng, size = c.rng, c.size
     across = c.rows.T
-    shore = (
-        rng.uniform(0.65, 1.0) + rng.uniform(-0.35, 0.35) * (across - 0.5) + 0.03 * np.sin(across * rng.uniform(4, 12))
-    )
+    slope = rng.uniform(0.65, 1.0) + rng.uniform(-0.35, 0.35) * (across - 0.5)
+    shore = slope + 0.03 * np.sin(across * rng.uniform(4, 12))
     shore = np.maximum(shore + 0.012 * noise(rng, size, cells=6)[0], horizon + 0.2)
     sand = rgb(pick(rng, GROUNDS[2:])) * (1 + 0.1 * noise(rng, size, cells=25, octaves=2))[..., None]
-    c.paint(
-        np.broadcast_to(c.light.ambient * 0.95, (size, size, 3)),
-        np.clip(1 - np.abs(c.rows - shore + 0.012) / 0.022, 0, 1),
-    )
+    seam = np.clip(1 - np.abs(c.rows - shore + 0.012) / 0.022, 0, 1)
+    c.paint(np.broadcast_to(c.light.ambient * 0.95, (size, size, 3)), seam)
     c.paint(c.shade(sand), np.clip((c.rows - shore) * size / 3, 0, 1))
     for _ in range(int(rng.integers(0, 4))):
         person(c, rng.random(), rng.uniform(min(0.95, float(shore.min()) + 0.02), 1.0), rng.uniform(0.05, 0.12))

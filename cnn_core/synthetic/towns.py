@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_core.synthetic.canvas import Canvas, chance, pick, sky
+from cnn_core.synthetic.canvas import Canvas, Ink, chance, pick, sky
 from cnn_core.synthetic.ground import ground, mountain_range
 from cnn_core.synthetic.objects import WALLS, car, house, lamp_post, person, rectangle, wall
 from cnn_core.synthetic.plants import LEAVES, SPECIES, broadleaf, grove
@@ -74,13 +74,8 @@ def _row(c: Canvas, horizon: float) -> None:
     ground(c, horizon * 0.9)
     count = int(rng.integers(1, 5))
     for number in range(count):
-        house(
-            c,
-            (number + rng.uniform(0.3, 0.7)) / count,
-            horizon + rng.uniform(0, 0.06),
-            rng.uniform(0.45, 0.8) / count**0.4,
-            0.1,
-        )
+        x, y = (number + rng.uniform(0.3, 0.7)) / count, horizon + rng.uniform(0, 0.06)
+        house(c, x, y, rng.uniform(0.45, 0.8) / count**0.4, 0.1)
 
 
 def _from_below(c: Canvas, _horizon: float) -> None:
@@ -89,15 +84,9 @@ def _from_below(c: Canvas, _horizon: float) -> None:
     for x in np.sort(rng.uniform(-0.1, 1.1, rng.integers(2, 5))).tolist():
         half, reach = rng.uniform(0.12, 0.3), rng.uniform(0.45, 0.8)
         foot = np.array([[x - half, 1.1], [x + half, 1.1]])
-        top = foot + (summit - foot) * reach
-        wall(
-            c,
-            np.array([top[0], top[1], foot[1], foot[0]]),
-            int(rng.integers(6, 14)),
-            int(rng.integers(3, 7)),
-            pick(rng, WALLS),
-            0.15,
-        )
+        left, right = foot + (summit - foot) * reach
+        rows, columns = int(rng.integers(6, 14)), int(rng.integers(3, 7))
+        wall(c, np.array([left, right, foot[1], foot[0]]), rows, columns, pick(rng, WALLS), 0.15)
 
 
 Projection = Callable[[float, float, float], tuple[float, float]]  # right, up, away -> x, y on the sheet
@@ -111,10 +100,7 @@ def street(c: Canvas) -> float:
     if chance(rng, 0.25):
         mountain_range(c, horizon, rng.uniform(0.05, 0.25), 1.2)
     ground(c, horizon)
-    eye, lane = (
-        rng.uniform(0.25, 0.5),
-        rng.uniform(0.3, 0.75),
-    )  # the height of the eye over the road, half of the road's width
+    eye, lane = rng.uniform(0.25, 0.5), rng.uniform(0.3, 0.75)  # height of the eye over the road, half of its width
 
     def project(right: float, up: float, away: float) -> tuple[float, float]:
         return middle + right / away, horizon + (eye - up) / away
@@ -135,34 +121,24 @@ def _road(c: Canvas, project: Projection, lane: float, walk: float) -> None:
     rng = c.rng
     asphalt, pavement = rng.uniform(0.18, 0.5), rng.uniform(0.4, 0.7)
     tint = pick(rng, ((1, 1, 1), (1, 0.92, 0.82), (0.94, 0.97, 1.05)))
+
+    def strip(left: float, right: float, near: float, far: float, ink: Ink) -> None:
+        c.polygon([project(left, 0, far), project(right, 0, far), project(right, 0, near), project(left, 0, near)], ink)
+
     for half, grey in ((walk, pavement), (lane + 0.02, 0.72), (lane, asphalt)):
-        ink = c.ink((grey * tint[0], grey * tint[1], grey * tint[2]), 0.1)
-        c.polygon([project(-half, 0, 60), project(half, 0, 60), project(half, 0, 0.4), project(-half, 0, 0.4)], ink)
+        strip(-half, half, 0.4, 60, c.ink((grey * tint[0], grey * tint[1], grey * tint[2]), 0.1))
     paint = c.ink(pick(rng, ((0.92, 0.92, 0.88), (0.9, 0.75, 0.25))), 0.1)
     if chance(rng, 0.75):
         unbroken = chance(rng, 0.3)
         for away in np.geomspace(0.5, 12, 14).tolist():
-            end = away * (1.27 if unbroken else 1.12)
-            c.polygon(
-                [project(-0.018, 0, away), project(0.018, 0, away), project(0.018, 0, end), project(-0.018, 0, end)],
-                paint,
-            )
+            strip(-0.018, 0.018, away * (1.27 if unbroken else 1.12), away, paint)
     if chance(rng, 0.2):  # a crossing
         away = rng.uniform(0.7, 1.6)
         for x in np.arange(-lane, lane, lane / 4).tolist():
-            c.polygon(
-                [
-                    project(x, 0, away),
-                    project(x + lane / 8, 0, away),
-                    project(x + lane / 8, 0, away * 1.25),
-                    project(x, 0, away * 1.25),
-                ],
-                paint,
-            )
+            strip(x, x + lane / 8, away * 1.25, away, paint)
 
 
 def _roadside(c: Canvas, project: Projection, side: int, edge: float) -> None:
-    """Draw from far to near: houses wall to wall or with gaps, or trees, or a mixture, with lamps before them."""
     rng = c.rng
     houses, gap = pick(rng, (0.95, 0.95, 0.6, 0.1)), rng.uniform(0, 0.4)
     tall, leaves = rng.uniform(0.5, 1.6), pick(rng, LEAVES)
@@ -174,19 +150,13 @@ def _roadside(c: Canvas, project: Projection, side: int, edge: float) -> None:
             up, colour = tall * rng.uniform(0.7, 1.3), pick(rng, WALLS)
             gain = 1.0 if side == -c.light.side else 0.7
             tint = (colour[0] * gain, colour[1] * gain, colour[2] * gain)
-            ends = [
-                project(side * edge, up, near_),
-                project(side * edge, up, far),
-                project(side * edge, 0, far),
-                project(side * edge, 0, near_),
-            ]
+            (x, top), (_, foot) = project(side * edge, up, near_), project(side * edge, 0, near_)
+            ends = [(x, top), project(side * edge, up, far), project(side * edge, 0, far), (x, foot)]
             corners = np.array(ends if side < 0 else [ends[1], ends[0], ends[3], ends[2]])
             wall(c, corners, max(2, round(up * rng.uniform(4, 7))), int(rng.integers(2, 5)), tint, depth)
             if gap > 0.05:  # the front of the house is visible in the gap
-                (x, top), (_, foot) = project(side * edge, up, near_), project(side * edge, 0, near_)
-                c.box(
-                    min(x, x + side * 0.5 / near_), top, max(x, x + side * 0.5 / near_), foot, c.ink(colour, depth, 0.1)
-                )
+                left, right = sorted((x, x + side * 0.5 / near_))
+                c.box(left, top, right, foot, c.ink(colour, depth, 0.1))
         else:
             x, y = project(side * (edge + 0.15), 0, far)
             pick(rng, (broadleaf, *SPECIES))(c, x, y, rng.uniform(0.6, 1.2) / far, pick(rng, leaves), depth)

@@ -51,17 +51,12 @@ class RowPlace:
 
 
 def wall(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Draw one of `WALLS`, float32 (side, side, 3)."""
     return pick(rng, WALLS)(rng, side).clip(0, 1)
 
 
 def _blocks(rng: np.random.Generator, side: int, tall: float, long: float, joint: float) -> tuple[np.ndarray, ...]:
-    """Courses of blocks, each shifted by half a block.
-
-    Returns:
-        A number drawn from N(0, 1) for each block, at each of its pixels, (side, side); and how far each pixel belongs
-        to a joint, 0..1, (side, side).
-    """
+    """Courses of blocks, each shifted by half a block: a number from N(0, 1) for each block, at each of its pixels,
+    (side, side), and how far each pixel belongs to a joint, 0..1, (side, side)."""
     down, across = np.arange(side) + rng.uniform(0, tall), np.arange(side) + rng.uniform(0, long)
     course = (down // tall).astype(int)
     along = across[None] + (course % 2)[:, None] * (long / 2)
@@ -95,7 +90,6 @@ def plaster(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def boards(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Wooden boards, upright or horizontal, with grain."""
     wide = side * rng.uniform(0.1, 0.5)
     tone, joint = _blocks(rng, side, wide, 40.0 * side, max(1.0, side * 0.01))
     grain = noise(rng, side, cells=14, octaves=2, stretch=1 / 40)
@@ -105,7 +99,6 @@ def boards(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def siding(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Overlapping painted boards, each darkest below the edge of the one above."""
     tall = side * rng.uniform(0.07, 0.2)
     down = (np.arange(side) + rng.uniform(0, tall)) % tall / tall
     shape = (1 - rng.uniform(0.15, 0.4) * np.exp(-down * rng.uniform(5, 12))).astype(np.float32)[:, None, None]
@@ -114,7 +107,6 @@ def siding(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def door(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A painted door or gate with the edges of a panel."""
     tone = 0.015 * noise(rng, side, cells=3, octaves=2)
     painted = rgb(pick(rng, PAINTS)) * (1 + tone[..., None])
     left, top = rng.uniform(-0.2, 0.25, 2) * side
@@ -129,10 +121,7 @@ WALLS: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (bricks, s
 
 
 def sign(rng: np.random.Generator, ground: np.ndarray, row: RowPlace) -> None:
-    """Draw a plate behind the row on ``ground``, uint8 (side, side, 3), in place.
-
-    It is square, rounded or oval, has a rim, and often screws.
-    """
+    """Draw a plate behind the row on ``ground``, uint8 (side, side, 3), in place."""
     margin = row.height * rng.uniform(0.15, 0.5)
     paint = rgb(pick(rng, SIGNS)) * rng.uniform(0.85, 1.1)
     rim = rgb(pick(rng, SIGNS)) if chance(rng, 0.4) else paint * rng.uniform(0.5, 0.8)

@@ -11,7 +11,7 @@ import pytest
 
 from cnn_core.data.ingestion import IngestParams, ingest
 from cnn_core.data.raw import RawRows, read_manifest, read_quarantine, read_raw
-from cnn_core.images.decoding import decode_pixels
+from cnn_core.images.decoding import decode_rgb
 from tasks.ingest import LAYOUTS
 
 # Pairs that a person sees to be one photograph, or two frames of one burst.
@@ -76,7 +76,7 @@ def test_every_image_arrives_with_its_bytes(source, made, raw):
 
 
 def test_values(raw):
-    pixels = [decode_pixels(image) for image in raw.images[::10]]
+    pixels = [decode_rgb(image) for image in raw.images[::10]]
     assert {image.shape for image in pixels} == {(100, 100, 3)}
     means = np.array([image.mean() for image in pixels])
     assert 90 < means.mean() < 150

@@ -15,7 +15,7 @@ from PIL import ImageEnhance
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
 from cnn_core.data.scene_sources import open_scenes
-from cnn_core.images.decoding import decode_pixels
+from cnn_core.images.decoding import decode_rgb
 from tasks.ingest import LAYOUTS, main
 from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene, zipped
 
@@ -83,7 +83,7 @@ def test_rows_say_what_the_files_hold(tmp_path):
         assert split in {"seg_train": ("train", "val"), "seg_test": ("test",), "seg_pred": ("unlabelled",)}[part]
         assert label == (-1 if part == "seg_pred" else CLASSES.index(id_.split("/")[1]))
         assert (image == file.read_bytes()) == (name != "grey.png")
-        assert decode_pixels(image).shape == (40, 48, 3)
+        assert decode_rgb(image).shape == (40, 48, 3)
 
 
 def cut_zip(source: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK = 1 << 20
+_LONG_PART, _LONG_NAME, _DEPTH = 160, 500, 20  # bytes, characters, folders; a file system takes 255 and 4,096 bytes
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\/]")
+_HASHED = re.compile(r"-[0-9a-f]{16}$")  # the end of a part that `safe_file_name` has changed
+_ENDING = re.compile(r"\.[A-Za-z]\w{0,4}$")
 
 
 @contextmanager
@@ -122,3 +128,27 @@ _OFFICIAL = (
 def file_sha256(file: str | Path) -> str:
     with Path(file).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def safe_file_name(name: str) -> str:
+    """Make a relative path of a name that comes from data, to which the caller appends an ending.
+
+    Nothing leads out of the folder that it is put in. ``a/b`` stays as it is, with its folder.
+    Different names give different paths: a part that is no plain name (``..``, an empty or a long
+    one, one with control characters, a folder that looks like a file) gets a hash at its end.
+    """
+    deep = len(name) > _LONG_NAME or name.count("/") > _DEPTH
+    parts = [name] if deep else name.split("/")
+    return "/".join([*(_safe_part(part, folder=True) for part in parts[:-1]), _safe_part(parts[-1])])
+
+
+def _safe_part(part: str, *, folder: bool = False) -> str:
+    try:
+        long = len(os.fsencode(part)) > _LONG_PART
+    except UnicodeEncodeError:  # half of a surrogate pair
+        long = True
+    odd = part in ("", ".", "..") or _UNSAFE.search(part) or _HASHED.search(part)
+    if not (long or odd or (folder and _ENDING.search(part))):
+        return part
+    plain = re.sub(r"[^\w.+@#=,-]", "_", part[:40]).strip(".")
+    return f"{plain or '_'}-{hashlib.sha256(part.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

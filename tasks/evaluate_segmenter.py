@@ -107,7 +107,6 @@ def main() -> None:
 
 
 def make_prompts(params: EvaluateSegmenterParams, images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Return the true boxes and, for the objects that the detector found, its boxes."""
     prompts = [true_prompts(truth)]
     if not is_none(params.prompts):
         predictions = read_predictions(params.prompts, made_by=BOXES)
@@ -138,7 +137,6 @@ def make_segmenter(params: EvaluateSegmenterParams) -> Segmenter:
 
 
 def segment(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -> pd.DataFrame:
-    """Return every prompt with its mask."""
     parts = []
     with events.progress("segment", len(images), "images") as bar:
         for rows in segment_prompts(segmenter, images, prompts):
@@ -150,10 +148,10 @@ def segment(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -
 def scored(
     params: EvaluateSegmenterParams, images: pd.DataFrame, truth: pd.DataFrame, rows: pd.DataFrame
 ) -> pd.DataFrame:
-    """Compare the masks in ``rows`` with the truth; ``found`` says whether an object had a prompt."""
+    """Compare the masks in ``rows`` with the truth; ``prompted`` says whether an object had a prompt."""
     masks = {index: rle for index, rle in zip(rows["object"], rows["rle"], strict=True) if rle}
     prompted = np.isin(np.arange(len(truth)), rows["object"].to_numpy(int))
-    return compare_masks(truth, masks, images, params.tolerance).assign(found=prompted)
+    return compare_masks(truth, masks, images, params.tolerance).assign(prompted=prompted)
 
 
 def measure(
@@ -163,10 +161,7 @@ def measure(
     scores: dict[str, pd.DataFrame],
     predicted: np.ndarray,
 ) -> dict[str, Any]:
-    """Return the metrics with true boxes as prompts, and with the detector's.
-
-    The latter stand twice: among the objects that it found, and among all, where a missed one
-        counts 0.
+    """Return the metrics with true boxes as prompts, and with the detector's: of those that it found, and of all.
 
     Args:
         predicted: the predicted IoU with true boxes, float (objects,); NaN without a mask.
@@ -184,7 +179,7 @@ def measure(
     }
     if DETECTOR in scores:
         with_detected_boxes = scores[DETECTOR]
-        hit = with_detected_boxes["found"].to_numpy()
+        hit = with_detected_boxes["prompted"].to_numpy()
         metrics["mean_iou_by_detector"] = float(with_detected_boxes["iou"].mean())
         metrics["detector"] = {
             "found": float(hit.mean()),
@@ -202,44 +197,33 @@ def reference(
     truth: pd.DataFrame,
     answers: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Segment some images with Ultralytics' predictor too, by the same weights and true boxes.
-
-    Returns:
-        its mean IoU, this project's on the same objects, and the share of masks that are equal to
-        the pixel.
-    """
+    """Segment some images with Ultralytics' predictor too, by the same weights and true boxes, and compare."""
     chosen = evenly_spaced(images[images["image_id"].isin(truth["image_id"])], params.reference)
     prompts = true_prompts(truth)
-    project_masks = answers.set_index("object")["rle"]
-    objects: list[int] = []
-    reference_masks: dict[int, str] = {}
-    equal = 0
+    reference_masks: dict[int, str | None] = {}
     with events.progress("reference", len(chosen), "images") as bar:
-        rows = chosen.itertuples()
         loaded = load_sam(params.weights)
-        for positions, masks in ultralytics_masks(loaded, segmenter.steps.side, rows, prompts):
-            for index, mask in zip(map(int, positions), masks, strict=True):
-                objects.append(index)
-                equal += int(mask == (project_masks[index] or None))
-                if mask:
-                    reference_masks[index] = mask
+        for masks in ultralytics_masks(loaded, segmenter.steps.side, chosen.itertuples(), prompts):
+            reference_masks |= masks
             bar.update()
-    same_masks = {index: project_masks[index] for index in objects if project_masks[index]}
-    mean_ious = [
-        compare_masks(truth, masks, images, params.tolerance).iloc[objects]["iou"].mean()
-        for masks in (reference_masks, same_masks)
-    ]
+    by_object = answers.set_index("object")["rle"]
+    project_masks = {index: by_object[index] or None for index in reference_masks}
+    by_ultralytics, by_project = (
+        compare_masks(truth, {index: rle for index, rle in masks.items() if rle}, images, params.tolerance)
+        for masks in (reference_masks, project_masks)
+    )
+    objects = list(reference_masks)
+    equal = sum(project_masks[index] == mask for index, mask in reference_masks.items())
     return {
         "images": len(chosen),
         "objects": len(objects),
-        "ultralytics_mean_iou": float(mean_ious[0]),
-        "mean_iou": float(mean_ious[1]),
+        "ultralytics_mean_iou": float(by_ultralytics.iloc[objects]["iou"].mean()),
+        "mean_iou": float(by_project.iloc[objects]["iou"].mean()),
         "equal_masks": equal / max(1, len(objects)),
     }
 
 
 def write(masks: pd.DataFrame, truth: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> None:
-    """Write one row a mask: `annotations.OBJECTS` with the true class, the prompt and the scores."""
     rows = masks[masks["rle"].notna()].reset_index(drop=True)
     true_objects = truth.iloc[rows["object"]].reset_index(drop=True)
     table = rows.assign(class_id=true_objects["class_id"], class_name=true_objects["class_name"])
@@ -252,13 +236,11 @@ def write(masks: pd.DataFrame, truth: pd.DataFrame, scores: dict[str, pd.DataFra
 
 def summary_line(metrics: dict[str, Any]) -> str:
     line = f"mean IoU {metrics['mean_iou']:.3f} with true boxes on {metrics['objects']:,} unseen objects"
-    if "detector" in metrics:
-        found_iou = metrics["detector"]["found_objects"].get("mean_iou", 0.0)
-        line += (
-            f"; {metrics['mean_iou_by_detector']:.3f} with the detector's boxes ({found_iou:.3f} of the "
-            f"{metrics['detector']['found']:.1%} that it found)"
-        )
-    return line
+    if (detector := metrics.get("detector")) is None:
+        return line
+    iou = detector["found_objects"].get("mean_iou", 0.0)
+    line += f"; {metrics['mean_iou_by_detector']:.3f} with the detector's boxes"
+    return f"{line} ({iou:.3f} of the {detector['found']:.1%} that it found)"
 
 
 if __name__ == "__main__":

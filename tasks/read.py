@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import cv2
@@ -44,7 +43,7 @@ from cnn_core.reading.numbers import (
     remove_islands,
     unique_digits,
 )
-from cnn_core.reading.pictures import draw_example, outline_colours, write_examples
+from cnn_core.reading.pictures import draw_example, write_examples
 from tasks.common.predictions import (
     BOXES,
     MASKS,
@@ -116,7 +115,6 @@ def main() -> None:
 
 
 def open_truth(params: ReadParams, source: Predictions) -> Truth:
-    """Read the truth of the source's images, including those that could not be read."""
     images, objects, _ = read_truth(params.truth, params.split)
     same = same_images(source.seen, images, named=(params.source, params.truth))
     source_ids = {true_id: source_id for source_id, true_id in same.items()}
@@ -130,10 +128,8 @@ def open_truth(params: ReadParams, source: Predictions) -> Truth:
 
 
 def digit_tables(params: ReadParams, source: Predictions, truth: Truth | None) -> Tables:
-    """Return the digits to be read: by their masks, by the detector's boxes, and by the true masks.
-
-    The true masks show how many mistakes are the classifier's alone.
-    """
+    """Return the digits to be read: by their masks, by the detector's boxes, and by the true masks (to see how many
+    mistakes are the classifier's alone)."""
     limits = {"conf": params.conf, "duplicate_iou": params.duplicate_iou}
     solid = remove_islands(source.objects, source.images, params.islands)
     tables = {"masks": unique_digits(solid, source.images, **limits)}
@@ -149,11 +145,7 @@ def digit_tables(params: ReadParams, source: Predictions, truth: Truth | None) -
 
 
 def cut_outs(params: ReadParams, media: Media, source: Predictions, tables: Tables) -> dict[str, np.ndarray]:
-    """Cut out the digits of each table as the classifier takes them, uint8 (N, 28, 28).
-
-    Raises:
-        ValueError: an image is missing, or is not the one that was segmented.
-    """
+    """Cut out the digits of each table as the classifier takes them, uint8 (N, 28, 28)."""
     glyphs = {name: np.zeros((len(table), SIDE, SIDE), np.uint8) for name, table in tables.items()}
     rows_by_image = {name: table.groupby("image_id", sort=False).indices for name, table in tables.items()}
     missing: set[str] = set().union(*rows_by_image.values())
@@ -181,18 +173,14 @@ def cut_outs(params: ReadParams, media: Media, source: Predictions, tables: Tabl
 
 
 def pictures(media: Media, image_ids: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield image_id and pixels, uint8 (H, W, 3) RGB, of those of the images that can be read."""
+    """Yield image_id and pixels, RGB, of those of the images that can be read."""
     reader = Reader(vid_stride=media.vid_stride)
     for part in media.parts(PART):
         for entry in reader(part):
             if entry.image_id not in image_ids:
                 continue
             with contextlib.suppress(BadImage):
-                yield entry.image_id, pixels(entry, _imread)[..., ::-1]
-
-
-def _imread(path: str) -> np.ndarray | None:
-    return cv2.imread(path, cv2.IMREAD_COLOR)
+                yield entry.image_id, pixels(entry, lambda path: cv2.imread(path, cv2.IMREAD_COLOR))[..., ::-1]
 
 
 def summary(source: Predictions, digits: pd.DataFrame, texts: pd.DataFrame) -> dict[str, Any]:
@@ -214,7 +202,6 @@ def measure(
     classes: Sequence[str],
     truth: Truth,
 ) -> dict[str, Any]:
-    """Return the metrics of the chosen way, and those of all ways."""
     images, objects = truth
     by_way: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
@@ -277,14 +264,13 @@ def show(
         rows = rows_by_image.get(name, np.empty(0, int))
         rows = rows[np.argsort(digits["position"].to_numpy()[rows])]
         masks = [decode_mask(rle, *image.shape[:2]) for rle in digits["rle"].iloc[rows]]
-        colours = outline_colours([right[row] for row in rows])
-        drawn[name] = draw_example(image, masks, digits[BOX].to_numpy()[rows], glyphs[rows], colours)
+        boxes, are_right = digits[BOX].to_numpy()[rows], [right[row] for row in rows]
+        drawn[name] = draw_example(image, masks, boxes, glyphs[rows], are_right)
     captions = {
         name: f"read {read.get(name) or 'nothing'}"
         + (f"\nis {true_texts[name] or 'nothing'}" if name in true_texts else "")
         for name in chosen
     }
-    Path("data/plots").mkdir(parents=True, exist_ok=True)
     write_examples("data/plots/read-examples.png", {name: drawn[name] for name in chosen if name in drawn}, captions)
 
 
@@ -292,10 +278,8 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
     line = f"{TARGET}: {metrics['digits']:,} digits read in {metrics['images']:,} images"
     if "ways" not in metrics:
         return line
-    return (
-        f"{line}; {metrics['found_and_read']:.1%} of the {metrics['true_digits']:,} true ones found and read right, "
-        f"{metrics['plates_right']:.1%} of the numbers"
-    )
+    line += f"; {metrics['found_and_read']:.1%} of the {metrics['true_digits']:,} true ones found and read right"
+    return f"{line}, {metrics['plates_right']:.1%} of the numbers"
 
 
 if __name__ == "__main__":

@@ -60,20 +60,21 @@ PARAMS = SegmentParams
 def main() -> None:
     params, runtime = load_section(PARAMS, "segment"), load_runtime()
     weights_file(params.weights)  # before anything else, so that missing weights are an error at once
-    if has_prompts(params):
+    if params.prompted:
         check_prompts(params.prompts)
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
-    if media.videos and has_prompts(params) and Path(params.prompts).is_dir():
+    if media.videos and params.prompted and Path(params.prompts).is_dir():
         check_same_frames(params.prompts, media.vid_stride, made_by=BOXES)
     log_left_out(media, params.source)
     videos = tracked_videos(media, params)
-    stills = without(media, videos)
+    kinds = {part.kind for part in videos}
+    stills = dataclasses.replace(media, spans=tuple(span for span in media.spans if span.kind not in kinds))
     key = key_of(
         "segment",
         params=dataclasses.asdict(params),
         weights=input_sha256(params.weights),
         source=media.signature,
-        prompts=[input_sha256(file) for file in prompt_files(params.prompts)] if has_prompts(params) else [],
+        prompts=[input_sha256(file) for file in prompt_files(params.prompts)] if params.prompted else [],
     )
     with run_in_progress(runtime, f"segment-{key}") as run:
         state = local(run.folder, "segment")
@@ -89,7 +90,6 @@ def main() -> None:
 
 
 def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state: Path, by_class: bool) -> list[Path]:
-    """Segment all images in parts; return the parts' folders."""
     parts = media.parts(PART)
     if parts:
         make = functools.partial(SegmentWorker, params, runtime, str(state), by_class)
@@ -97,17 +97,9 @@ def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state:
     return [part_folder(state / "parts", number) for number in range(len(parts))]
 
 
-def has_prompts(params: SegmentParams) -> bool:
-    """Whether objects are prompted, by boxes or points."""
-    return params.prompt != "everything"
-
-
 def tracked_videos(media: Media, params: SegmentParams) -> list[Part]:
-    """List the videos (and folders of frames) through which SAM 2 tracks the prompted objects.
-
-    The rest is segmented image by image.
-    """
-    if has_prompts(params) and (media.videos or params.video.folders):
+    """List the videos (and folders of frames) through which SAM 2 tracks the prompted objects."""
+    if params.prompted and (media.videos or params.video.folders):
         from cnn_core.segmentation.sam.weights import family
 
         if family(params.weights) == "sam2":
@@ -115,18 +107,9 @@ def tracked_videos(media: Media, params: SegmentParams) -> list[Part]:
     return []
 
 
-def without(media: Media, videos: Sequence[Part]) -> Media:
-    kinds = {part.kind for part in videos}
-    return dataclasses.replace(media, spans=tuple(span for span in media.spans if span.kind not in kinds))
-
-
 def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict: bool) -> list[str]:
-    """Write the images' prompts for the workers; return the classes' names, if any.
-
-    Args:
-        strict: every prompt must belong to one of these images, as there are no videos.
-    """
-    if params.prompt == "everything" or not media.spans:
+    """Write the images' prompts for the workers; return the classes' names. ``strict``: there are no videos too."""
+    if not params.prompted or not media.spans:
         return []
     written = write_prompts(params.prompts, state / "prompts.parquet", media, params.prompt, strict=strict)
     if strict and written.elsewhere:
@@ -146,13 +129,9 @@ def log_summary(params: SegmentParams, summary: Mapping[str, Any]) -> None:
 
 
 class SegmentWorker:
-    """A `tasks.engine.workers.Worker` that writes a part's tables, overlays and cut-outs.
+    """A `tasks.engine.workers.Worker` that loads the network once and writes a part's tables, overlays and cut-outs.
 
-    It loads the network once. Build it in its own process: only there is torch imported.
-
-    Args:
-        state: the folder of the run in progress.
-        by_class: overlays have a colour for each class, else one for each object.
+    Build it in its own process: only there is torch imported.
     """
 
     def __init__(
@@ -166,7 +145,7 @@ class SegmentWorker:
             torch.set_num_threads(resources.cpus)
             keep_memory()
         self.params, self.by_class, self.reader = params, by_class, Reader(vid_stride=params.vid_stride)
-        self.prompts = PromptTable(Path(state) / "prompts.parquet") if has_prompts(params) else None
+        self.prompts = PromptTable(Path(state) / "prompts.parquet") if params.prompted else None
         self.predictor = open_mask_predictor(
             params.weights,
             params,
@@ -179,7 +158,6 @@ class SegmentWorker:
         )
 
     def __call__(self, part: Part, folder: Path) -> dict[str, int]:
-        sha256 = self.predictor.sha256
         entries = list(self.reader(part)) if part.kind == "parquet" else self.reader(part)
         prompts = self._prompts(part, entries)
         objects, images, bad, dropped = [], [], [], []
@@ -190,19 +168,18 @@ class SegmentWorker:
                 bad.append({**named, "reason": segments.reason, "detail": segments.detail})
                 continue
             images.append({**named, "width": segments.width, "height": segments.height})
-            objects += [{**named, **row, "model_sha256": sha256} for row in segments.rows]
+            objects += [{**named, **row, "model_sha256": self.predictor.sha256} for row in segments.rows]
             dropped += [{**named, "prompt_id": number, "reason": why} for number, why in segments.dropped.items()]
             self._draw(folder, entry, image, segments.rows, (prompts or {}).get(entry.image_id))
         write_part(folder, objects, images, bad, MASK_COLUMNS)
         write_rows(folder / "dropped.parquet", dropped, DROPPED_PROMPTS)
-        model_names = self.predictor.names
-        names = list(model_names.values()) if model_names and prompts is None else [OBJECT["class_name"]]
-        about = {"names": names, "sha256": sha256, "family": self.predictor.family, "name": self.predictor.name}
+        network = self.predictor
+        names = list(network.names.values()) if network.names and prompts is None else [OBJECT["class_name"]]
+        about = {"names": names, "sha256": network.sha256, "family": network.family, "name": network.name}
         write_json(folder / "model.json", about)
         return {"images": len(images), "bad": len(bad)}
 
     def _prompts(self, part: Part, entries: Any) -> Mapping[str, ImagePrompts] | None:
-        """Return the part's prompts by image; None means to segment everything."""
         if self.prompts is None:
             return None
         if part.kind == "parquet":
@@ -228,17 +205,13 @@ class SegmentWorker:
 
 
 def collect(folders: list[Path], params: SegmentParams, classes: list[str]) -> dict[str, Any]:
-    """Join the parts into the stage's output; return the metrics.
-
-    Raises:
-        ValueError: not one image could be read.
-    """
+    """Join the parts into the stage's output; return the metrics."""
     with whole_folder(TARGET) as target:
         copied = ("pictures", "cutouts")
         gathered = gather(folders, target, source=params.source, copied=copied, tables=("dropped",))
         model = gathered.model
-        network = {key: model[key] for key in ("family", "name")}
-        about = {"classes": classes or model["names"], "model_sha256": model["sha256"], **network}
+        about = {"classes": classes or model["names"], "model_sha256": model["sha256"]}
+        about |= {"family": model["family"], "name": model["name"]}
         listed = {"match": params.match, "vid_stride": params.vid_stride}  # needed to read the source again
         counts = {"source": params.source, "prompt": params.prompt, "counts": gathered.counts, "listed": listed}
         write_json(target / "manifest.json", {"schema_version": 1, **about, **counts})

@@ -21,7 +21,7 @@ from cnn_core.params import load_section
 from cnn_core.segmentation.sam.network import LoadedSam
 from cnn_core.segmentation.training.data import content_sha256, read_masks
 from cnn_core.segmentation.training.params import TrainSegmenterParams
-from cnn_core.segmentation.training.pictures import sample_pictures
+from cnn_core.segmentation.training.prompts import sample_pictures
 from cnn_core.segmentation.training.train import SegmenterJob, final_state, start_network, train
 from tasks.common.training import train_on_ray, training_figures, training_key, write_card, write_curve
 from tasks.engine import events
@@ -31,7 +31,7 @@ from tasks.engine.training_worker import WorkerContext
 
 PARAMS = TrainSegmenterParams
 FOLDER = "data/models/segmenter"
-MEASURED = ("val_iou",)
+SAMPLES = "images with their prompts as training draws them, and the masks that answer the prompts"
 COLUMNS = ("train_loss", "train_iou", "val_iou", "val_iou_error", "images_per_s")  # of an epoch's line
 
 
@@ -44,15 +44,18 @@ def main() -> None:
         tell_start(job)
         digest = content_sha256(job.source)
         key = training_key("train_segmenter", params, data=digest, start=job.start)
-        progress = TrainingProgress("train_segmenter", params.epochs, columns=COLUMNS, measured=MEASURED)
+        progress = TrainingProgress("train_segmenter", params.epochs, columns=COLUMNS, measured=("val_iou",))
         with train_on_ray(
             work, job, runtime, run_name=f"train_segmenter-{key}", progress=progress, shared=job.source
         ) as (checkpoint, resumed_at):
             loaded = save(job, checkpoint, digest)
-            write_curve("data/plots/train_segmenter.csv", checkpoint["history"])
-            draw_samples("data/plots/train_segmenter-seen.png", params)
-            figures = metrics(loaded, checkpoint["history"], resumed_at)
-            events.write_metrics("data/metrics/train_segmenter.json", figures)
+            history = checkpoint["history"]
+            write_curve("data/plots/train_segmenter.csv", history)
+            rows, captions = sample_pictures(params)
+            contact_sheet("data/plots/train_segmenter-seen.png", rows, title=SAMPLES, captions=captions, side=160)
+            last = {name: value for name, value in history[-1].items() if name.startswith(("train_", "val_"))}
+            figures = training_figures(history, loaded.network, resumed_at)
+            events.write_metrics("data/metrics/train_segmenter.json", {**last, **figures})
 
 
 def make_job(params: TrainSegmenterParams) -> SegmenterJob:
@@ -61,7 +64,7 @@ def make_job(params: TrainSegmenterParams) -> SegmenterJob:
 
 
 def tell_start(job: SegmenterJob) -> None:
-    """Tell what the network begins with, before Ray starts, so that weights that cannot be read fail at once."""
+    """Log what the network begins with, before Ray starts, so that weights that cannot be read fail at once."""
     if is_none(job.start):
         return
     loaded = start_network(job.params, job.start)
@@ -70,7 +73,6 @@ def tell_start(job: SegmenterJob) -> None:
 
 
 def work(job: SegmenterJob, context: WorkerContext) -> None:
-    """Train in a worker of Ray."""
     resume = context.restored()
     if resume:
         context.report_resumed(resume["epoch"], finished=resume["finished"])
@@ -96,7 +98,6 @@ def work(job: SegmenterJob, context: WorkerContext) -> None:
 
 
 def save(job: SegmenterJob, checkpoint: Mapping[str, Any], digest: str) -> LoadedSam:
-    """Write the model folder; model.json comes last."""
     loaded, state = final_state(job, checkpoint)
     history, source = checkpoint["history"], job.params.source
     with whole_folder(FOLDER) as folder:
@@ -121,18 +122,6 @@ def save(job: SegmenterJob, checkpoint: Mapping[str, Any], digest: str) -> Loade
             counts={split: len(read_masks(source, split)[0]) for split in ("train", "val")},
         )
     return loaded
-
-
-def metrics(loaded: LoadedSam, history: list[dict[str, Any]], resumed_at: int) -> dict[str, Any]:
-    last = {name: value for name, value in history[-1].items() if name.startswith(("train_", "val_"))}
-    return {**last, **training_figures(history, loaded.network, resumed_at)}
-
-
-def draw_samples(path: str, params: TrainSegmenterParams) -> None:
-    """Draw images with prompts, and the masks that answer them."""
-    rows, captions = sample_pictures(params)
-    title = "images with their prompts as training draws them, and the masks that answer the prompts"
-    contact_sheet(path, rows, title=title, captions=captions, side=160)
 
 
 if __name__ == "__main__":

@@ -53,13 +53,14 @@ def compare(
     seed: int,
     on_done: Callable[[str], None] = lambda _name: None,
 ) -> pd.DataFrame:
-    """Fit each of `BASELINES` and measure it; return one row for each, with the columns of `row`.
+    """Fit each of `BASELINES` on images, uint8 (N, C, H, W), and labels; return the `row` of each.
 
     Args:
-        train, test: images uint8 (N, C, H, W) and labels int64 (N,).
         on_done: called with the name of each classifier that is finished.
     """
-    (x, y), (x_test, y_test) = ((_flat(images), labels) for images, labels in (train, test))
+    (x, y), (x_test, y_test) = (
+        (images.reshape(len(images), -1) / np.float32(255), labels) for images, labels in (train, test)
+    )
     rows = []
     for name, (make, kept) in BASELINES.items():
         began = time.perf_counter()
@@ -72,18 +73,12 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1) / np.float32(255)
-
-
 def row(name: str, right: int, n: int, parameters: int, fit_s: float, predict_s: float, images: int) -> dict[str, Any]:
     """Return a row of the table: the model, its accuracy with a 95 % interval, its size and its speed.
 
     Args:
-        parameters: how many numbers the model keeps.
-        fit_s: seconds of fitting; NaN = not measured here.
+        fit_s: seconds of fitting on ``images`` images; NaN = not measured here.
         predict_s: seconds of predicting ``n`` images.
-        images: how many images it was fitted on.
     """
     low, high = wilson(right, n)
     return {

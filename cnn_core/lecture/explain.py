@@ -28,10 +28,10 @@ def layers(network: nn.Module, shape: Sequence[int]) -> pd.DataFrame:
     """Return a table of the layers in the order in which they run, for one image of ``shape`` (C, H, W).
 
     Columns: layer (its name), kind, input and output (shapes without the batch, as text), parameters, multiply_adds,
-    receptive_field and stride (pixels of the image: what an output sees, and from one to the next; 0 where it sees
-    all of it), dense_parameters (weights of a fully connected layer from the same input to the same output),
-    connected (share of all pairs of inputs and outputs that a weight connects: sparse interactions), reuse (how often
-    each weight is used: parameter sharing). The last three are missing where a layer has no weights that multiply.
+    receptive_field and stride (pixels of the image that an output sees, and from one to the next; 0 where it sees all),
+    dense_parameters (of a fully connected layer from the same input to the same output), connected (share of all pairs
+    of inputs and outputs that a weight connects: sparse interactions), reuse (how often each weight is used: parameter
+    sharing). The last three are missing where a layer has no weights that multiply.
     """
     network = copy.deepcopy(network).eval()
     images = torch.zeros(1, *shape)
@@ -50,12 +50,12 @@ def layers(network: nn.Module, shape: Sequence[int]) -> pd.DataFrame:
             {
                 "layer": name,
                 "kind": kind,
-                "input": _text(inputs),
-                "output": _text(outputs),
+                "input": " x ".join(map(str, inputs)),
+                "output": " x ".join(map(str, outputs)),
                 "parameters": parameters,
                 "multiply_adds": sums,
-                "receptive_field": 0 if field is None or field.whole else field.size,
-                "stride": 0 if field is None or field.whole else field.step,
+                "receptive_field": 0 if field is None or field.is_global else field.size,
+                "stride": 0 if field is None or field.is_global else field.step,
                 "dense_parameters": pairs if weighted else None,
                 "connected": sums / pairs if weighted else None,
                 "reuse": sums / _weights(network, name) if weighted else None,
@@ -66,7 +66,7 @@ def layers(network: nn.Module, shape: Sequence[int]) -> pd.DataFrame:
 
 
 def _shapes(network: nn.Module, images: Tensor) -> dict[str, tuple[str, tuple[int, ...], tuple[int, ...], int]]:
-    """Return kind, input shape, output shape and number of parameters of each leaf module, in running order."""
+    """The kind, input shape, output shape and number of parameters of each leaf module, in running order."""
     seen: dict[str, Any] = {}
     inner = {name: module for name, module in network.named_modules() if name and not any(module.children())}
 
@@ -85,10 +85,6 @@ def _shapes(network: nn.Module, images: Tensor) -> dict[str, tuple[str, tuple[in
 
 def _weights(network: nn.Module, name: str) -> int:
     return sum(each.numel() for each in network.get_submodule(name).parameters() if each.ndim > 1)
-
-
-def _text(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def totals(table: pd.DataFrame) -> dict[str, float]:
@@ -110,12 +106,7 @@ def effective_receptive_field(network: nn.Module, images: Tensor, layer: str) ->
     The mean over images and channels of |d (sum over channels of the middle output) / d pixel|. Pixels in the middle
     of the theoretical field have many more paths to the output than those at its edge (Luo et al., "Understanding the
     effective receptive field in deep convolutional neural networks", NeurIPS 2016).
-
-    Args:
-        images: (N, C, H, W).
-        layer: the name of a module with outputs (N, F, h, w).
     """
-    network = copy.deepcopy(network).eval()
     images = images.clone().requires_grad_()
     maps = _outputs(network, images, [layer])[layer]
     if maps.ndim != 4:
@@ -127,7 +118,7 @@ def effective_receptive_field(network: nn.Module, images: Tensor, layer: str) ->
 
 
 def first_kernels(network: nn.Module) -> np.ndarray:
-    """Return the kernels of the first convolution, which sees the image itself: float32 (F, C, h, w)."""
+    """The kernels of the first convolution, which sees the image itself: float32 (F, C, h, w)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             return module.weight.detach().float().numpy().copy()
@@ -136,7 +127,6 @@ def first_kernels(network: nn.Module) -> np.ndarray:
 
 def feature_maps(network: nn.Module, image: Tensor, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the feature maps of one image (C, H, W), float32 (F, h, w), by the layers' names."""
-    network = copy.deepcopy(network).eval()
     with torch.no_grad():
         outputs = _outputs(network, image[None], names)
     return {name: outputs[name][0].float().numpy() for name in names}
@@ -144,7 +134,6 @@ def feature_maps(network: nn.Module, image: Tensor, names: Sequence[str]) -> dic
 
 def map_layers(network: nn.Module, shape: Sequence[int], most: int = 6) -> list[str]:
     """Choose up to ``most`` activations, evenly spread, whose maps show the way through the network."""
-    network = copy.deepcopy(network).eval()
     names = [name for name, module in network.named_modules() if isinstance(module, ACTIVATIONS)]
     with torch.no_grad():
         outputs = _outputs(network, torch.zeros(1, *shape), names)
@@ -155,12 +144,8 @@ def map_layers(network: nn.Module, shape: Sequence[int], most: int = 6) -> list[
 
 
 def sparsity(network: nn.Module, images: Tensor) -> pd.DataFrame:
-    """Return a row for each activation function, in running order: layer, zeros, dead.
-
-    ``zeros`` is the share of its outputs that are 0, ``dead`` the share of its channels (or units) that are 0
-    for all images.
-    """
-    network = copy.deepcopy(network).eval()
+    """Return for each activation function, in running order: layer, zeros (the share of its outputs that are 0), and
+    dead (the share of its channels, or units, that are 0 for all images)."""
     names = [name for name, module in network.named_modules() if isinstance(module, ACTIVATIONS)]
     with torch.no_grad():
         outputs = _outputs(network, images, names)
@@ -174,8 +159,8 @@ def sparsity(network: nn.Module, images: Tensor) -> pd.DataFrame:
 def gradient_norms(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> pd.DataFrame:
     """Measure how much of the loss's gradient reaches each layer at the start of training, with ReLU and with sigmoid.
 
-    The network keeps its architecture. Its activations are exchanged, its weights are new (He's initialisation, the
-    same for both), and dropout and normalisation, which was invented to hide the difference, are taken out.
+    Its activations are exchanged, its weights are new (He's initialisation, the same for both), and dropout and
+    normalisation, which was invented to hide the difference, are taken out.
 
     Returns:
         One row for each layer with weights and each activation: layer, depth (from 1), activation, gradient (the root
@@ -234,8 +219,8 @@ def thinned(network: nn.Module, images: Tensor, *, networks: int, seed: int = 0)
         torch.manual_seed(seed)
         for number in range(networks + 1):
             if number == 0:
-                whole = copy.deepcopy(network).eval()(images).softmax(1)
-            outputs = whole if number == 0 else network(images).softmax(1)
+                complete = copy.deepcopy(network).eval()(images).softmax(1)
+            outputs = complete if number == 0 else network(images).softmax(1)
             best, predicted = outputs.max(1)
             frames.append(
                 pd.DataFrame(
@@ -244,7 +229,7 @@ def thinned(network: nn.Module, images: Tensor, *, networks: int, seed: int = 0)
                         "network": number,
                         "predicted": predicted.numpy(),
                         "p": best.numpy(),
-                        "agrees": (predicted == whole.argmax(1)).numpy(),
+                        "agrees": (predicted == complete.argmax(1)).numpy(),
                     }
                 )
             )
@@ -252,7 +237,8 @@ def thinned(network: nn.Module, images: Tensor, *, networks: int, seed: int = 0)
 
 
 def _outputs(network: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return copies of the modules' outputs by name, in running order; later in-place operations do not change them."""
+    """Copies of the modules' outputs in evaluation mode by name, in running order."""
+    network = copy.deepcopy(network).eval()
     outputs: dict[str, Tensor] = {}
 
     def note(name: str) -> Callable[..., None]:

@@ -34,13 +34,7 @@ def kernels_picture(path: str | Path, kernels: np.ndarray, *, title: str) -> Non
 def maps_picture(
     path: str | Path, image: np.ndarray, maps: Mapping[str, np.ndarray], *, title: str, most: int = 12
 ) -> None:
-    """Draw one image's way through the network: a row for each layer, its most active channels first.
-
-    Args:
-        image: uint8 (C, H, W).
-        maps: by layer, float (F, h, w).
-        most: channels of each layer.
-    """
+    """Draw one image's way, uint8 (C, H, W), through the network: for each layer its ``most`` active maps (F, h, w)."""
     figure, axes = _grid(len(maps), most + 1, width=0.85, title=title)
     for row, (name, values) in enumerate(maps.items()):
         left, *others = axes[row * (most + 1) : (row + 1) * (most + 1)]
@@ -59,7 +53,7 @@ def maps_picture(
 
 
 def fields_picture(path: str | Path, fields: Mapping[str, np.ndarray], sizes: Mapping[str, int], *, title: str) -> None:
-    """Draw the effective receptive fields (H, W) by layer, and the theoretical ones as squares of ``sizes`` pixels."""
+    """Draw effective receptive fields (H, W) by layer, and the theoretical ones as squares of ``sizes`` pixels."""
     figure, axes = _grid(1, len(fields), width=1.9, title=title, extra=0.45)
     for axis, (name, field) in zip(axes, fields.items(), strict=True):
         axis.imshow(np.sqrt(field), cmap="magma", interpolation="nearest")
@@ -112,9 +106,9 @@ def behaviour_picture(
 
 def _thinned(axis: Axes, thin: pd.DataFrame) -> None:
     """Draw how sure the complete network (bars) and the thinned ones (dots) are; red dots predict another class."""
-    whole, others = thin[thin["network"] == 0], thin[thin["network"] > 0]
-    shown = whole["image"].to_numpy()[:12]
-    axis.bar(range(len(shown)), whole["p"].to_numpy()[: len(shown)], color="#cbd5e1", label="complete network")
+    complete, others = thin[thin["network"] == 0], thin[thin["network"] > 0]
+    shown = complete["image"].to_numpy()[:12]
+    axis.bar(range(len(shown)), complete["p"].to_numpy()[: len(shown)], color="#cbd5e1", label="complete network")
     for agrees, colour, label in ((True, "#1f77b4", "thinned, same answer"), (False, "#d62728", "thinned, another")):
         rows = others[(others["agrees"] == agrees) & others["image"].isin(shown)]
         position = rows["image"].map({image: number for number, image in enumerate(shown)})

@@ -31,8 +31,7 @@ def per_axis(size: Sizes, axes: int) -> tuple[int, ...]:
 def pad(inputs: Tensor, padding: Sizes, value: float = 0.0) -> Tensor:
     """A border, of zeros mostly, around the spatial axes: (N, C, H, W) -> (N, C, H + 2 padding, W + 2 padding).
 
-    Without it each convolution shrinks its input by a kernel less one ("valid"); with dilation (kernel - 1) / 2 of it
-    the size stays ("same").
+    Without it a convolution shrinks its input ("valid"); with dilation (kernel - 1) / 2 of it the size stays ("same").
     """
     sides = per_axis(padding, inputs.ndim - 2)
     shape = [*inputs.shape[:2], *(side + 2 * border for side, border in zip(inputs.shape[2:], sides, strict=True))]
@@ -56,7 +55,7 @@ def windows(inputs: Tensor, kernel: Sizes, stride: Sizes = 1, dilation: Sizes = 
     return inputs
 
 
-def cross_correlation2d(
+def cross_correlation(
     inputs: Tensor,
     kernels: Tensor,
     bias: Tensor | None = None,
@@ -69,66 +68,36 @@ def cross_correlation2d(
     """What is called convolution in a network: a kernel laid on the input at each place, and multiplied.
 
     Z[f, i, j] = sum over c, m, n of V[c, i s + d m, j s + d n] K[f, c, m, n] + b[f]        (equations 9.6 to 9.8)
+    Z[f, t] = sum over c, m of V[c, t s + d m] K[f, c, m] + b[f]        (the same along one axis, as of a time series)
 
     The same few weights at each place (parameter sharing), a few inputs for each output (sparse interactions): so a
     shift of the input shifts the output (equivariance). With groups, each group of outputs sees its own group of
     input channels only; as many groups as channels is a depthwise convolution.
 
     Args:
-        inputs: (N, C, H, W). kernels: (F, C / groups, kernel_H, kernel_W). bias: (F,).
+        inputs: (N, C, H, W) or (N, C, T). kernels: (F, C / groups, kernel_H, kernel_W) or (F, C / groups, kernel).
+        bias: (F,).
 
     Returns:
-        (N, F, out_H, out_W).
+        (N, F, out_H, out_W) or (N, F, out_T).
     """
-    seen = windows(pad(inputs, padding), kernels.shape[2:], stride, dilation)
-    seen = seen.unflatten(1, (groups, -1))
-    grouped = kernels.unflatten(0, (groups, -1))
-    outputs = torch.einsum("bgcijmn,gfcmn->bgfij", seen, grouped).flatten(1, 2)
-    return outputs if bias is None else outputs + bias[:, None, None]
+    axes = inputs.ndim - 2
+    seen = windows(pad(inputs, padding), kernels.shape[2:], stride, dilation).flatten(-axes)  # k = all of (m, n)
+    grouped = kernels.flatten(2).unflatten(0, (groups, -1))
+    outputs = torch.einsum("bgc...k,gfck->bgf...", seen.unflatten(1, (groups, -1)), grouped).flatten(1, 2)
+    return outputs if bias is None else outputs + bias.view(-1, *[1] * axes)
 
 
-def cross_correlation1d(
-    inputs: Tensor,
-    kernels: Tensor,
-    bias: Tensor | None = None,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-    groups: int = 1,
-) -> Tensor:
-    """The same along one axis, as of a time series: Z[f, t] = sum over c, m of V[c, t s + d m] K[f, c, m] + b[f].
-
-    Args:
-        inputs: (N, C, T). kernels: (F, C / groups, kernel). bias: (F,).
-
-    Returns:
-        (N, F, out_T).
-    """
-    seen = windows(pad(inputs, padding), kernels.shape[2:], stride, dilation)
-    seen = seen.unflatten(1, (groups, -1))
-    grouped = kernels.unflatten(0, (groups, -1))
-    outputs = torch.einsum("bgctm,gfcm->bgft", seen, grouped).flatten(1, 2)
-    return outputs if bias is None else outputs + bias[:, None]
-
-
-def convolution2d(inputs: Tensor, kernels: Tensor, bias: Tensor | None = None, *, padding: Sizes = 0) -> Tensor:
+def convolution(inputs: Tensor, kernels: Tensor, bias: Tensor | None = None, *, padding: Sizes = 0) -> Tensor:
     """Convolution as mathematics has it: the kernel is turned round first.
 
+    s(t) = sum over a of x(t - a) w(a)        (equation 9.3)
     Z[f, i, j] = sum over c, m, n of V[c, i - m, j - n] K[f, c, m, n]        (equation 9.5, which commutes)
 
     A network learns its kernels, so it may as well learn them turned round: hence cross-correlation in its place.
-    Here (i, j) counts from the first place where the whole kernel lies on the padded input.
-
-    Args:
-        inputs: (N, C, H, W). kernels: (F, C, kernel_H, kernel_W). bias: (F,).
+    Here (i, j) counts from the first place where the kernel lies completely on the padded input.
     """
-    return cross_correlation2d(inputs, kernels.flip(-2, -1), bias, padding=padding)
-
-
-def convolution1d(inputs: Tensor, kernels: Tensor, bias: Tensor | None = None, *, padding: int = 0) -> Tensor:
-    """The same along one axis: s(t) = sum over a of x(t - a) w(a) (equation 9.3), for (N, C, T) and (F, C, kernel)."""
-    return cross_correlation1d(inputs, kernels.flip(-1), bias, padding=padding)
+    return cross_correlation(inputs, kernels.flip(*range(2, kernels.ndim)), bias, padding=padding)
 
 
 def channel_mixing(inputs: Tensor, weights: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -136,10 +105,7 @@ def channel_mixing(inputs: Tensor, weights: Tensor, bias: Tensor | None = None) 
 
     Z[f, i, j] = sum over c of V[c, i, j] W[f, c] + b[f]
 
-    Lin, Chen and Yan, "Network in network" (ICLR 2014).
-
-    Args:
-        inputs: (N, C, H, W). weights: (F, C). bias: (F,).
+    Inputs are (N, C, H, W), weights (F, C). Lin, Chen and Yan, "Network in network" (ICLR 2014).
     """
     outputs = torch.einsum("bcij,fc->bfij", inputs, weights)
     return outputs if bias is None else outputs + bias[:, None, None]
@@ -160,8 +126,8 @@ def transposed_convolution2d(
 
     Z[f, i s + d m, j s + d n] += V[c, i, j] K[c, f, m, n]        (equation 9.13)
 
-    As a linear map it is the transpose of `cross_correlation2d` with the same kernels, whose gradient with respect to
-    its input it therefore is. It does not undo it.
+    As a linear map it is the transpose of `cross_correlation` with the same kernels, and so the gradient of that with
+    respect to its input. It does not undo it.
 
     Args:
         inputs: (N, C, H, W). kernels: (C, F, kernel_H, kernel_W). bias: (F,).
@@ -211,9 +177,6 @@ def maxout(inputs: Tensor, pieces: int) -> Tensor:
 
     Args:
         inputs: (N, C pieces, …).
-
-    Returns:
-        (N, C, …).
     """
     return inputs.unflatten(1, (-1, pieces)).max(2).values
 
@@ -258,10 +221,8 @@ def dropout(inputs: Tensor, rate: float, *, generator: torch.Generator | None = 
 def channel_dropout(inputs: Tensor, rate: float, *, generator: torch.Generator | None = None) -> Tensor:
     """As `dropout`, of whole channels: neighbours in an image say nearly the same, so a unit alone would not be missed.
 
-    Tompson et al., "Efficient object localization using convolutional networks" (CVPR 2015).
-
-    Args:
-        inputs: (N, C, …); each sample drops channels of its own.
+    Each sample of (N, C, …) drops channels of its own. Tompson et al., "Efficient object localization using
+    convolutional networks" (CVPR 2015).
     """
     return _masked(inputs, (*inputs.shape[:2], *[1] * (inputs.ndim - 2)), rate, generator)
 
@@ -281,9 +242,6 @@ def fully_connected(inputs: Tensor, weights: Tensor, bias: Tensor | None = None)
 
     Args:
         inputs: (N, D). weights: (F, D). bias: (F,).
-
-    Returns:
-        (N, F).
     """
     outputs = inputs @ weights.T
     return outputs if bias is None else outputs + bias

@@ -7,44 +7,36 @@ They are torch's layers, with the same parameters, shapes and checkpoints, excep
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 from torch import Tensor, nn
 
 from cnn_core.lecture import functional
 
 
+def _convolve(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor) -> Tensor:
+    return functional.cross_correlation(
+        inputs,
+        layer.weight,
+        layer.bias,
+        stride=layer.stride,
+        padding=_numbers(layer.padding),
+        dilation=layer.dilation,
+        groups=layer.groups,
+    )
+
+
 class Conv1d(nn.Conv1d):
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C, T) -> (N, F, out_T)."""
-        return functional.cross_correlation1d(
-            inputs,
-            self.weight,
-            self.bias,
-            stride=self.stride[0],
-            padding=_number(self.padding),
-            dilation=self.dilation[0],
-            groups=self.groups,
-        )
+        return _convolve(self, inputs)
 
 
 class Conv2d(nn.Conv2d):
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, F, out_H, out_W)."""
-        return functional.cross_correlation2d(
-            inputs,
-            self.weight,
-            self.bias,
-            stride=self.stride,
-            padding=_numbers(self.padding),
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+        return _convolve(self, inputs)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, F, out_H, out_W)."""
         if self.groups != 1 or output_size is not None:
             raise ValueError("a readable transposed convolution has one group and no output_size")
         return functional.transposed_convolution2d(
@@ -70,7 +62,6 @@ class AvgPool2d(nn.AvgPool2d):
 
 class Linear(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, D) -> (N, F)."""
         return functional.fully_connected(inputs, self.weight, self.bias)
 
 
@@ -126,13 +117,10 @@ READABLE: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def readable(network: nn.Module) -> nn.Module:
-    """Return a copy of the network, with the same weights, whose layers compute by functional.py.
-
-    Layers that functional.py does not have stay as they are.
+    """Return a copy of the network, with the same weights, whose layers compute by functional.py, if that has them.
 
     Raises:
-        ValueError: a layer has a setting that functional.py leaves out (another padding mode, dilated or rounded-up
-            pooling …).
+        ValueError: a layer has a setting that functional.py leaves out (another padding mode, dilated pooling …).
     """
     network = copy.deepcopy(network)
     for name, layer in network.named_modules():
@@ -163,10 +151,5 @@ def _check(name: str, layer: nn.Module) -> None:
 
 
 def _numbers(padding: str | tuple[int, ...]) -> tuple[int, ...]:
-    """Return a layer's padding as numbers; `readable` refuses torch's words for it."""
-    assert not isinstance(padding, str)
+    assert not isinstance(padding, str)  # `readable` refuses torch's words for it
     return padding
-
-
-def _number(padding: str | tuple[int, ...]) -> int:
-    return cast(int, _numbers(padding)[0])

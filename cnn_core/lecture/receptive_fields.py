@@ -22,19 +22,18 @@ class Field:
     """The receptive field of a layer's outputs.
 
     Attributes:
-        size: pixels of the input's side that one output sees. It counts beyond the image's border, as the padding is
-            seen too.
+        size: pixels of the input's side that one output sees, beyond the image's border too, where the padding is.
         step: pixels from one output to the next.
-        whole: each output sees all positions, as behind a global pool or attention, or in front of a fully connected
-            layer. The size is then that of the kernels before.
+        is_global: each output sees all positions, as behind a global pool or attention, or in front of a fully
+            connected layer. The size is then that of the kernels before.
     """
 
     size: int
     step: int
-    whole: bool = False
+    is_global: bool = False
 
     def through(self, kernel: int, stride: int, dilation: int = 1) -> Field:
-        return Field(self.size + dilation * (kernel - 1) * self.step, self.step * stride, self.whole)
+        return Field(self.size + dilation * (kernel - 1) * self.step, self.step * stride, self.is_global)
 
 
 class ReceptiveFields(TorchDispatchMode):
@@ -55,7 +54,7 @@ class ReceptiveFields(TorchDispatchMode):
         outputs = func(*args, **(kwargs or {}))
         followed = [each for each in _tensors(args) if id(each) in self.fields]
         if followed:
-            widest = max((self.fields[id(each)] for each in followed), key=lambda field: (field.size, field.whole))
+            widest = max((self.fields[id(each)] for each in followed), key=lambda field: (field.size, field.is_global))
             field = _through(func.name().removeprefix("aten::").partition(".")[0], widest, followed[0], args)
             for output in _tensors(outputs):
                 self.fields[id(output)] = field
@@ -64,7 +63,6 @@ class ReceptiveFields(TorchDispatchMode):
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in an operation's arguments or outputs, which may be nested lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
@@ -73,13 +71,12 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _through(name: str, field: Field, seen: Tensor, args: Sequence[Any]) -> Field:
-    """Return the field behind one operation on ``seen``."""
     if name in _MOVING:
         return field.through(*_MOVING[name](args))
     if name in _ADAPTIVE and (parts := args[1][-1]) > 1:
         return field.through(-(-seen.shape[-1] // parts), max(1, seen.shape[-1] // parts))
     flattens = name == "flatten" or (name in _RESHAPING and seen.ndim > 2 and len(args[1]) == 2)
-    return dataclasses.replace(field, whole=True) if flattens or name in _WHOLE else field
+    return dataclasses.replace(field, is_global=True) if flattens or name in _GLOBAL else field
 
 
 def _convolution(args: Sequence[Any]) -> tuple[int, int, int]:
@@ -104,14 +101,11 @@ _MOVING: dict[str, Callable[[Sequence[Any]], tuple[int, ...]]] = {
 }
 # Each output sees all positions: by a pool over all of them, or by attention.
 _ADAPTIVE = {"_adaptive_avg_pool2d", "adaptive_avg_pool2d"}
-_WHOLE = {*_ADAPTIVE, "mean", "bmm", "_softmax"}
-_WHOLE |= {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention"}
-_WHOLE |= {"_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
-_RESHAPING = {
-    "view",
-    "_unsafe_view",
-    "reshape",
-}  # joins positions and channels in one axis, before a fully connected layer
+_GLOBAL = {*_ADAPTIVE, "mean", "bmm", "_softmax"}
+_GLOBAL |= {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention"}
+_GLOBAL |= {"_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
+# These join positions and channels in one axis, before a fully connected layer.
+_RESHAPING = {"view", "_unsafe_view", "reshape"}
 
 
 def output_fields(network: torch.nn.Module, inputs: Tensor) -> dict[str, Field]:

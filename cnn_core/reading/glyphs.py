@@ -56,19 +56,17 @@ def mnist_glyph(ink: np.ndarray) -> np.ndarray:
         return field
     left, top, right, bottom = map(int, mask_box(ink > 0))
     small = _resized(ink[top:bottom, left:right])
-    rows, columns = np.arange(small.shape[0]), np.arange(small.shape[1])
-    mass = small.sum()
-    middle = small.sum(1) @ rows / mass, small.sum(0) @ columns / mass
+    rows, columns = small.sum(1), small.sum(0)  # the mass along each axis
     y, x = (
-        int(np.clip(round(SIDE / 2 - centre), 0, SIDE - length))
-        for centre, length in zip(middle, small.shape, strict=True)
+        int(np.clip(round(SIDE / 2 - mass @ np.arange(len(mass)) / small.sum()), 0, SIDE - len(mass)))
+        for mass in (rows, columns)
     )
     field[y : y + small.shape[0], x : x + small.shape[1]] = np.rint(255 * small)
     return field
 
 
 def _resized(ink: np.ndarray) -> np.ndarray:
-    """Scale the longer side to `BOX`. Reduction takes the mean of the pixels, which gives MNIST's smooth edges."""
+    """Scale the longer side to `BOX`, reducing by the mean of the pixels, which gives MNIST's smooth edges."""
     scale = BOX / max(ink.shape)
     if scale == 1:
         return ink
@@ -88,7 +86,6 @@ def window(box: Sequence[float], shape: tuple[int, ...], *, margin: float) -> tu
 
 
 def ink_of_mask(mask: np.ndarray) -> np.ndarray:
-    """A mask, bool (H, W), as ink."""
     return mask.astype(np.float32)
 
 
@@ -96,12 +93,11 @@ def ink_by_contrast(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Measure the ink in and near a mask by colour. It is sharper than the mask, whose edge may be some pixels off.
 
     The digit's colour is the median in the mask's inner half, the background's that of a ring around it. A pixel's ink
-    says how far its colour lies from the background's towards the digit's. So dark digits on light and light ones on
-    dark give the same, and pixels that are neither near the mask nor of the digit's colour are left out.
+    says how far its colour lies from the background's towards the digit's, so dark digits on light give the same as
+    light ones on dark.
 
     Args:
-        pixels: uint8 (H, W, 3), with some background around the mask.
-        mask: bool (H, W), not empty.
+        pixels: uint8 (H, W, 3), with some background around the mask, which is bool (H, W) and not empty.
     """
     if mask.all():
         return ink_of_mask(mask)
@@ -123,11 +119,7 @@ def ink_by_contrast(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def ink_in_box(pixels: np.ndarray) -> np.ndarray:
-    """Measure the ink in a box: its pixels are divided in two by brightness (Otsu, 1979); the frame is background.
-
-    Args:
-        pixels: uint8 (H, W, 3), those of the box.
-    """
+    """Measure the ink in a box's pixels: divided in two by brightness (Otsu, 1979); the frame is background."""
     grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1].astype(bool)
     if light.all() or not light.any():

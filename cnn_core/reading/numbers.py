@@ -26,14 +26,9 @@ STEEPEST = 45.0  # degrees by which a row may be tilted
 
 
 def remove_islands(objects: pd.DataFrame, images: pd.DataFrame, min_share: float) -> pd.DataFrame:
-    """Remove small parts from masks, and make their boxes tight again.
+    """Remove the parts of masks that are smaller than ``min_share`` of the largest, and make their boxes tight again.
 
     A digit is one stroke or two, and a few stray pixels elsewhere would change its position and size.
-
-    Args:
-        objects: rows of `annotations.OBJECTS`; those without a mask stay as they are.
-        images: with image_id, height and width.
-        min_share: parts of a mask with a smaller share of the largest part's pixels are removed; 0 = none is.
     """
     sizes = dict(zip(images["image_id"], zip(images["height"], images["width"], strict=True), strict=True))
     objects = objects.reset_index(drop=True)
@@ -52,10 +47,6 @@ def remove_islands(objects: pd.DataFrame, images: pd.DataFrame, min_share: float
 
 def unique_digits(objects: pd.DataFrame, images: pd.DataFrame, *, conf: float, duplicate_iou: float) -> pd.DataFrame:
     """Keep the objects with a high enough score, each once, in the order of the images' table.
-
-    Args:
-        objects: rows of `annotations.OBJECTS`, with prompt_score where masks were prompted by detections.
-        images: with image_id, height and width.
 
     Returns:
         The rows with the further columns ``sure`` (the detection's score, else the object's own) and ``detected`` (the
@@ -78,14 +69,11 @@ def unique_digits(objects: pd.DataFrame, images: pd.DataFrame, *, conf: float, d
 
 
 def drop_duplicates(overlap: np.ndarray, scores: np.ndarray, max_iou: float) -> np.ndarray:
-    """Choose which digits of a picture to keep: of two that overlap by more than ``max_iou``, the one with the better
-    score (of equal ones the first).
+    """Return the indices, int (K,), of the digits to keep: of two that overlap by more than ``max_iou``, the one with
+    the better score (of equal ones the first).
 
     Args:
         overlap: (N, N), of each digit with each: `mask_iou`, or `nms.iou` of the boxes if there are no masks.
-
-    Returns:
-        The indices, int (K,), in rising order.
     """
     kept: list[int] = []
     for number in np.argsort(-scores, kind="stable"):
@@ -108,9 +96,6 @@ def reading_order(boxes: np.ndarray) -> list[np.ndarray]:
 
     The tilt of the rows follows from the direction of each digit's nearest neighbour. Across that direction a gap
     separates two rows. Within a row digits are ordered along its principal axis.
-
-    Args:
-        boxes: float (N, 4), xyxy.
     """
     if not len(boxes):
         return []
@@ -170,11 +155,7 @@ def combine_probabilities(how: Combine, cnn: np.ndarray, detected: np.ndarray, s
 
 def label_digits(digits: pd.DataFrame, cnn: np.ndarray, how: Combine, classes: Sequence[str]) -> pd.DataFrame:
     """Add to `unique_digits` the digit that is read (``read``) with its probability (``confidence``), and those of the
-    classifier alone (``cnn``, ``cnn_confidence``).
-
-    Args:
-        cnn: float (N, K), the classifier's probabilities of ``classes``.
-    """
+    classifier alone (``cnn``, ``cnn_confidence``)."""
     names = np.array(classes, dtype=object)
     numbered = {name: number for number, name in enumerate(classes)}
     detected = digits["detected"].map(numbered).fillna(-1).to_numpy(np.int64)
@@ -189,9 +170,6 @@ def label_digits(digits: pd.DataFrame, cnn: np.ndarray, how: Combine, classes: S
 
 def read_numbers(digits: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Read the number in each image.
-
-    Args:
-        digits: image_id, the box, ``read`` and ``confidence``.
 
     Returns:
         image_id, file, text (rows of digits separated by a space), and confidence: the product of the digits'
@@ -219,8 +197,7 @@ def digit_positions(digits: pd.DataFrame) -> np.ndarray:
 
 
 def match_to_truth(truth: pd.DataFrame, digits: pd.DataFrame, min_iou: float) -> np.ndarray:
-    """Match each true digit with one of the digits that were found, by their boxes, the surest first, whatever they are
-    read as.
+    """Match true digits with ``digits`` by their boxes, the surest first, whatever they are read as.
 
     Returns:
         int (N,), the index in ``digits``; -1 = not found.
@@ -238,18 +215,14 @@ def match_to_truth(truth: pd.DataFrame, digits: pd.DataFrame, min_iou: float) ->
 
 def correct_digits(truth: pd.DataFrame, digits: pd.DataFrame, min_iou: float) -> list[bool]:
     """Whether each digit is one of the truth's and read right."""
-    right = [False] * len(digits)
-    for true, position in enumerate(match_to_truth(truth, digits, min_iou)):
-        if position >= 0:
-            right[position] = bool(digits["read"].iloc[position] == truth["class_name"].iloc[true])
-    return right
+    true_names = dict(zip(match_to_truth(truth, digits, min_iou), truth["class_name"], strict=True))
+    return [true_names.get(position) == read for position, read in enumerate(digits["read"])]
 
 
 def accuracy(truth: pd.DataFrame, digits: pd.DataFrame, matches: np.ndarray, texts: pd.DataFrame) -> dict[str, Any]:
     """Measure how much of the truth was found, and read right.
 
     Args:
-        matches: of `match_to_truth`.
         texts: image_id, ``text`` (as read) and ``truth``.
 
     Returns:
@@ -262,8 +235,7 @@ def accuracy(truth: pd.DataFrame, digits: pd.DataFrame, matches: np.ndarray, tex
     hit = matches >= 0
     right = int((digits["read"].to_numpy()[matches[hit]] == truth["class_name"].to_numpy()[hit]).sum())
     plates = int((texts["text"].str.replace(" ", "") == texts["truth"].str.replace(" ", "")).sum())
-    low, high = wilson(right, len(truth))
-    plates_low, plates_high = wilson(plates, len(texts))
+    (low, high), (plates_low, plates_high) = wilson(right, len(truth)), wilson(plates, len(texts))
     return {
         "found": int(hit.sum()) / max(1, len(truth)),
         "read_right": right / max(1, int(hit.sum())),

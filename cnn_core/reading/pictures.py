@@ -19,22 +19,25 @@ _GLYPH = 44  # pixels of each digit's side when drawn
 
 
 def draw_example(
-    image: np.ndarray, masks: Sequence[np.ndarray | None], boxes: np.ndarray, glyphs: np.ndarray, colours: list[Colour]
+    image: np.ndarray,
+    masks: Sequence[np.ndarray | None],
+    boxes: np.ndarray,
+    glyphs: np.ndarray,
+    right: Sequence[bool | None],
 ) -> np.ndarray:
     """Draw a picture with its digits outlined, and below it what the classifier saw: uint8 (3, 272, 224).
 
     Args:
-        image: uint8 (H, W, 3).
         masks: bool (H, W), one for each digit in reading order; None = draw its box.
         glyphs: uint8 (N, 28, 28).
-        colours: of the outlines.
+        right: whether each digit was read right; None = unknown.
     """
     scale = _SIDE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     canvas = np.full((_SIDE + _GLYPH + 4, _SIDE, 3), 255, np.uint8)
     picture = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-    for mask, box, colour in zip(masks, boxes, colours, strict=True):
-        _outline(picture, mask, box * scale, colour)
+    for mask, box, correct in zip(masks, boxes, right, strict=True):
+        _outline(picture, mask, box * scale, MISSED if correct is None else RIGHT if correct else WRONG)
     canvas[: size[1], : size[0]] = picture
     for index, glyph in enumerate(glyphs[:_STRIP]):
         large = cv2.resize(glyph, (_GLYPH, _GLYPH), interpolation=cv2.INTER_NEAREST)
@@ -52,13 +55,7 @@ def _outline(picture: np.ndarray, mask: np.ndarray | None, box: np.ndarray, colo
     cv2.drawContours(picture, contours, -1, colour, 1, cv2.LINE_AA)
 
 
-def outline_colours(right: Sequence[bool | None]) -> list[Colour]:
-    """Colours for digits that are read right or wrong, or (None) whose truth is unknown."""
-    return [MISSED if correct is None else RIGHT if correct else WRONG for correct in right]
-
-
 def write_examples(path: str | Path, pictures: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
-    """Write a PNG of pictures by `draw_example`, with what was read and the truth below each."""
     names = list(pictures)
     rows = [names[start : start + ACROSS] for start in range(0, len(names), ACROSS)]
     contact_sheet(

@@ -56,6 +56,16 @@ class TrackingParams(Params):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoParams(TrackingParams):
+    """How objects are followed, and how the network is asked (as `SegmenterParams`)."""
+
+    imgsz: int = bounded(0, 4096)
+    conf: float = bounded(0, 1)
+    half: Literal["auto", True, False]
+    stability_score_offset: float = bounded(above=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentParams(SegmenterParams):
     """The section ``segment``; the names are Ultralytics'."""
 
@@ -69,3 +79,8 @@ class SegmentParams(SegmenterParams):
     pictures: int = bounded(-1)  # overlays of the first images, this many; -1 = of all
     cutouts: int = bounded(-1)
     video: TrackingParams
+
+    @property
+    def prompted(self) -> bool:
+        """Whether objects are prompted, by boxes or points."""
+        return self.prompt != "everything"

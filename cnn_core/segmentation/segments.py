@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 
 from cnn_core.annotations.masks import encode_mask, mask_box
+from cnn_core.annotations.tables import BOX
 
 if TYPE_CHECKING:
     from torch import Tensor  # the stage's driver imports this module, and needs no torch
 
 EMPTY_MASK = "empty mask"
 LOW_SCORE = "predicted IoU too low"
+HIDDEN = "not visible in this frame"  # of a video
 OBJECT: dict[str, Any] = {"class_id": 0, "class_name": "object"}  # the class of a mask whose prompt has none
 
 
@@ -29,9 +31,8 @@ class Segments:
         areas: int64 (n,), pixels.
         scores: float32 (n,), the predicted IoU.
         stability: float32 (n,), the IoU between the masks cut at a higher and at a lower logit.
-        prompts: int64 (n,), the number of the prompt that a mask answers. For automatic masks it is the number of the
-            grid's point.
-        dropped: why the other prompts have no mask: number -> `OUTSIDE`, `NO_AREA`, `EMPTY_MASK` or `LOW_SCORE`.
+        prompts: int64 (n,), the number of the prompt (of an automatic mask: of the grid's point) that a mask answers.
+        dropped: prompt's number -> why it has no mask: `OUTSIDE`, `NO_AREA`, `EMPTY_MASK` or `LOW_SCORE`.
     """
 
     height: int
@@ -53,20 +54,15 @@ class Segments:
         """Yield a row of `annotations.OBJECTS` for each mask, without image_id, but with area, stability, prompt_id.
 
         Args:
-            prompts: for each prompt (or each object's number), the columns that its mask's row takes
-                over: class_id, class_name, perhaps track_id, and perhaps a prompt_id to use instead
-                of the prompt's number.
+            prompts: by number, the columns that a mask's row takes over: class_id, class_name, perhaps track_id, and
+                perhaps a prompt_id to use instead of the number.
         """
         for index, number in enumerate(map(int, self.prompts)):
-            x1, y1, x2, y2 = map(float, self.boxes[index])
             yield {
                 **OBJECT,
                 "prompt_id": number,
                 **(prompts[number] if prompts is not None else {}),
-                "x1": x1,
-                "y1": y1,
-                "x2": x2,
-                "y2": y2,
+                **dict(zip(BOX, map(float, self.boxes[index]), strict=True)),
                 "score": float(self.scores[index]),
                 "rle": self.masks[index],
                 "area": int(self.areas[index]),

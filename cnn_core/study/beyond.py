@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,21 +20,16 @@ from cnn_core.study.networks import CPU, Digits, size_of
 LENGTH = 128  # samples of a series
 WAVES = ("sine", "square", "sawtooth", "chirp")
 NOISE = 0.35  # standard deviation of the noise that `spoilt` adds
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
-    """Generated time series.
+    """Generated time series."""
 
-    Attributes:
-        values: float32 (N, 1, 128).
-        waves: int64 (N,), indices into `WAVES`.
-        periods: float32 (N,), the number of periods in each series.
-    """
-
-    values: Tensor
-    waves: Tensor
-    periods: Tensor
+    values: Tensor  # float32 (N, 1, 128)
+    waves: Tensor  # int64 (N,), indices into `WAVES`
+    periods: Tensor  # float32 (N,), the number of periods in each series
 
 
 def series(count: int, seed: int) -> Series:
@@ -42,17 +38,9 @@ def series(count: int, seed: int) -> Series:
     waves, periods = draws.integers(0, len(WAVES), count), draws.uniform(2, 10, count)
     time = np.linspace(0, 1, LENGTH, endpoint=False)
     turns = periods[:, None] * time + draws.uniform(0, 1, (count, 1))
-    chirped = turns + 0.6 * periods[:, None] * (
-        time**2 - time
-    )  # slow first, then fast, with the same number of periods
-    shapes = np.stack(
-        [
-            np.sin(2 * math.pi * turns),
-            np.sign(np.sin(2 * math.pi * turns)),
-            2 * (turns % 1) - 1,
-            np.sin(2 * math.pi * chirped),
-        ]
-    )
+    chirped = turns + 0.6 * periods[:, None] * (time**2 - time)  # slow first, then fast, with the same periods
+    sine, chirp = np.sin(2 * math.pi * turns), np.sin(2 * math.pi * chirped)
+    shapes = np.stack([sine, np.sign(sine), 2 * (turns % 1) - 1, chirp])
     values = draws.uniform(0.5, 1.5, (count, 1)) * shapes[waves, np.arange(count)] + draws.normal(0, 0.3, (count, 1))
     values += draws.normal(0, 0.5, values.shape)
     return Series(
@@ -71,9 +59,7 @@ class TwoHeads(nn.Module):
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(values)
-        return self.which(features), 6 + 4 * self.periods(features)[
-            :, 0
-        ]  # scaled, so that the head learns values near 1
+        return self.which(features), 6 + 4 * self.periods(features)[:, 0]  # so that the head learns values near 1
 
 
 def series_cnn() -> TwoHeads:
@@ -85,7 +71,7 @@ def series_cnn() -> TwoHeads:
 
 
 def series_mlp() -> TwoHeads:
-    """Build an MLP with as many parameters as the CNN; each moment has weights of its own."""
+    """Build an MLP with as many parameters as the CNN."""
     return TwoHeads(nn.Sequential(nn.Flatten(), nn.Linear(LENGTH, 72), nn.ReLU(), nn.Linear(72, 32), nn.ReLU()), 32)
 
 
@@ -96,17 +82,11 @@ def fit_series(make: Callable[[], TwoHeads], data: Series, *, draws: int, seed: 
         waves, periods = network(data.values[rows])
         return F.cross_entropy(waves, data.waves[rows]) + F.smooth_l1_loss(periods, data.periods[rows])
 
-    network = _fit(make, len(data.waves), loss, draws=draws, seed=seed)
-    assert isinstance(network, TwoHeads)
-    return network
+    return _fit(make, len(data.waves), loss, draws=draws, seed=seed)
 
 
 def series_rows(data: Series, unseen: Series, *, draws: int, repeats: int, seed: int) -> Iterator[dict[str, object]]:
-    """Yield a row for each model and repeat.
-
-    A row has the accuracy of the wave, the mean absolute error of the periods, and that of always
-    predicting their mean.
-    """
+    """Yield a row for each model and repeat: the accuracy of the wave, and the mean absolute error of the periods."""
     error_of_the_mean = (unseen.periods - data.periods.mean()).abs().mean().item()
     for name, make in (("1-D CNN", series_cnn), ("MLP", series_mlp)):
         for repeat in range(repeats):
@@ -135,19 +115,11 @@ class Upsampler(nn.Module):
         self.skips = skips
         self.down1 = nn.Sequential(nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU())
         self.down2 = nn.Sequential(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU())
-        self.middle = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(32 * 49, code),
-            nn.ReLU(),
-            nn.Linear(code, 32 * 49),
-            nn.ReLU(),
-            nn.Unflatten(1, (32, 7, 7)),
-        )
-        wider = 2 if skips else 1
-        self.up1 = nn.Sequential(
-            nn.ConvTranspose2d(32 * wider, 16, 3, stride=2, padding=1, output_padding=1), nn.ReLU()
-        )
-        self.up2 = nn.ConvTranspose2d(16 * wider, 1, 3, stride=2, padding=1, output_padding=1)
+        to_code = [nn.Flatten(), nn.Linear(32 * 49, code), nn.ReLU()]
+        self.middle = nn.Sequential(*to_code, nn.Linear(code, 32 * 49), nn.ReLU(), nn.Unflatten(1, (32, 7, 7)))
+        wider, doubling = 2 if skips else 1, {"stride": 2, "padding": 1, "output_padding": 1}
+        self.up1 = nn.Sequential(nn.ConvTranspose2d(32 * wider, 16, 3, **doubling), nn.ReLU())
+        self.up2 = nn.ConvTranspose2d(16 * wider, 1, 3, **doubling)
 
     def forward(self, images: Tensor) -> Tensor:
         half = self.down1(images)
@@ -164,7 +136,7 @@ def spoilt(images: Tensor, *parts: object) -> Tensor:
     return (images + NOISE * noise).clamp(0, 1)
 
 
-def fit_upsampler(make: Callable[[], Upsampler], data: Digits, *, draws: int, seed: int) -> nn.Module:
+def fit_upsampler(make: Callable[[], Upsampler], data: Digits, *, draws: int, seed: int) -> Upsampler:
     """Train a network to restore digits from their spoilt images."""
     count = itertools.count()
 
@@ -193,9 +165,7 @@ def _error(images: Tensor, truth: Tensor) -> float:
     return (images - truth).square().mean().sqrt().item()
 
 
-def _fit(
-    make: Callable[[], nn.Module], size: int, loss: Callable[[nn.Module, Tensor], Tensor], *, draws: int, seed: int
-) -> nn.Module:
+def _fit(make: Callable[[], N], size: int, loss: Callable[[nn.Module, Tensor], Tensor], *, draws: int, seed: int) -> N:
     """Train by AdamW with a one-cycle schedule on random batches of 64."""
     torch.manual_seed(mixed_seed(seed, "weights"))
     network, steps = make().train(), max(1, draws // 64)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from cnn_core.params import Params, bounded
 from cnn_core.seeds import generator
@@ -30,13 +32,13 @@ from cnn_core.study.networks import (
     size_of,
     width_for,
 )
-from cnn_core.study.shifts import SHIFTS
 
 Row = dict[str, object]
 SIZES = (100, 300, 1000, 3000)
 DEPTHS = (1, 2, 3, 4, 6, 8)
 PIECES = 4  # kernels of a maxout unit
 PARAMETERS = 8_000  # of every network in `depth` and `maxout`
+MODELS: dict[str, Callable[[], nn.Module]] = {"CNN": lambda: cnn(width=20), "MLP": mlp, "linear": linear}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,21 +53,66 @@ class ExperimentParams(Params):
     seed: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shift:
+    """A change of images."""
+
+    apply: Callable[[Tensor, float], Tensor]  # float32 (N, 1, H, W) in 0..1 and a strength -> the same shape and range
+    strengths: tuple[float, ...]  # from the first, which changes nothing, to the strongest
+    unit: str  # of the strengths, for an axis
+
+
+def _affine(images: Tensor, *, angle: float = 0.0, right: float = 0.0, scale: float = 1.0) -> Tensor:
+    if (angle, right, scale) == (0.0, 0.0, 1.0):
+        return images
+    return functional.affine(images, angle, [right, 0.0], scale, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
+
+
+def _noise(images: Tensor, deviation: float) -> Tensor:
+    noise = torch.randn(images.shape, generator=generator(CPU, "noise"))
+    return (images + deviation * noise).clamp(0, 1)
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    return images if sigma == 0 else functional.gaussian_blur(images, [9, 9], [sigma, sigma])
+
+
+SHIFTS = {
+    "translation": Shift(
+        apply=lambda images, right: _affine(images, right=right),
+        strengths=(0, 1, 2, 3, 4, 6),
+        unit="pixels to the right",
+    ),
+    "rotation": Shift(
+        apply=lambda images, angle: _affine(images, angle=angle), strengths=(0, 10, 20, 30, 45, 60), unit="degrees"
+    ),
+    "scale": Shift(
+        apply=lambda images, scale: _affine(images, scale=scale),
+        strengths=(1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+        unit="of the size",
+    ),
+    "blur": Shift(apply=_blur, strengths=(0, 0.5, 1, 1.5, 2, 3), unit="pixels (sigma)"),
+    "noise": Shift(apply=_noise, strengths=(0, 0.1, 0.2, 0.3, 0.4, 0.6), unit="standard deviation"),
+    "contrast": Shift(
+        apply=lambda images, share: images * share, strengths=(1.0, 0.8, 0.6, 0.4, 0.3, 0.2), unit="of the brightness"
+    ),
+}
+
+
 def learning_curves(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
     """Measure accuracy over the number of training images, with the pixels in their places and permuted.
 
-    One permutation for all images takes away what the CNN assumes, that neighbours belong together, and
-    takes nothing from the other models: there is no free lunch (Wolpert, 1996).
+    The permutation takes away what the CNN assumes, that neighbours belong together, and takes nothing
+    from the other models: there is no free lunch (Wolpert, 1996).
     """
     order = torch.randperm(SIDE * SIDE, generator=generator(CPU, params.seed, "permutation"))
 
     def permuted(images: Tensor) -> Tensor:
         return images.flatten(1)[:, order].view_as(images)
 
-    models: dict[str, Callable[[], nn.Module]] = {"CNN": lambda: cnn(width=20), "MLP": mlp, "linear": linear}
     for pixels, prepare in (("in their places", lambda images: images), ("permuted", permuted)):
         unseen = Digits(images=prepare(test.images), labels=test.labels)
-        for name, make in models.items():
+        for name, make in MODELS.items():
             for size in sorted({min(size, len(train)) for size in SIZES}):
                 for repeat in range(params.repeats):
                     subset = train[torch.randperm(len(train), generator=generator(CPU, repeat, "some"))[:size]]
@@ -133,10 +180,9 @@ def activations(train: Digits, test: Digits, params: ExperimentParams) -> Iterat
 
 
 def maxout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """Measure pooling over kernels: a maxout unit may respond to the same stroke in several directions.
+    """Measure pooling over kernels, trained on digits turned by up to 90 degrees, at every angle.
 
-    ReLU networks, and maxout networks with as many parameters and with as many units, are trained on digits
-    turned by up to 90 degrees and measured at every angle.
+    A maxout unit may respond to the same stroke in several directions.
     """
     turned = dataclasses.replace(UNDISTORTED, degrees=90.0)
     units = width_for(PARAMETERS, cnn)
@@ -162,13 +208,9 @@ def maxout(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Ro
 
 
 def invariance(train: Digits, test: Digits, params: ExperimentParams) -> Iterator[Row]:
-    """Measure each model on digits that are moved, turned, scaled, blurred, noisy or faint.
-
-    Each model is trained with and without distortions.
-    """
-    models: dict[str, Callable[[], nn.Module]] = {"CNN": lambda: cnn(width=20), "MLP": mlp, "linear": linear}
+    """Measure each model, trained with and without distortions, on digits that `SHIFTS` have changed."""
     for augmented, distort in ((False, UNDISTORTED), (True, DISTORTED)):
-        for name, make in models.items():
+        for name, make in MODELS.items():
             for repeat in range(params.repeats):
                 fitted = fit(make, train, draws=params.draws, seed=params.seed + repeat, distort=distort)
                 for kind, shift in SHIFTS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.study.shifts import SHIFTS
+from cnn_core.study.experiments import SHIFTS
 
 _COLOURS = {
     "CNN": "#1f77b4",
@@ -79,20 +80,20 @@ def _dropout(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _activations(table: pd.DataFrame) -> Figure:
+def _one_panel(table: pd.DataFrame, x: str, y: str, by: str, **settings: Any) -> Figure:
     figure, (axes,) = _panels(1)
-    _lines(axes, table, "tenth", "loss", "activation")
-    axes.set(xlabel="tenths of the training", ylabel="loss", ylim=(0, None))
+    _lines(axes, table, x, y, by)
+    axes.set(ylabel=y, **settings)
     axes.legend(fontsize=8)
     return figure
+
+
+def _activations(table: pd.DataFrame) -> Figure:
+    return _one_panel(table, "tenth", "loss", "activation", xlabel="tenths of the training", ylim=(0, None))
 
 
 def _maxout(table: pd.DataFrame) -> Figure:
-    figure, (axes,) = _panels(1)
-    _lines(axes, table, "angle", "accuracy", "kind")
-    axes.set(xlabel="degrees that the digits are turned by", ylabel="accuracy")
-    axes.legend(fontsize=8)
-    return figure
+    return _one_panel(table, "angle", "accuracy", "kind", xlabel="degrees that the digits are turned by")
 
 
 def _invariance(table: pd.DataFrame) -> Figure:
@@ -115,9 +116,8 @@ def _series(table: pd.DataFrame) -> Figure:
     left.bar(list(means.index), means["accuracy"], 0.5, color=colours)
     left.set(title="which wave: accuracy", ylim=(0, 1))
     right.bar(list(means.index), means["error_periods"], 0.5, color=colours)
-    right.axhline(
-        means["error_of_the_mean"].iloc[0], color="#6b7280", linestyle="--", label="always predicting the mean"
-    )
+    error_of_the_mean = means["error_of_the_mean"].iloc[0]
+    right.axhline(error_of_the_mean, color="#6b7280", linestyle="--", label="always predicting the mean")
     right.set(title="how many periods: mean absolute error")
     right.legend(fontsize=8)
     return figure

@@ -53,10 +53,7 @@ def cnn(
     """Build a CNN: (N, 1, 28, 28) -> logits (N, 10).
 
     It has 3 x 3 convolutions of equal width, two max-pools spread evenly among them, and a linear head
-    on the averages over a grid of 3 x 3.
-
-    Args:
-        maxout: how many kernels a unit takes the greatest output of, in place of the activation; 1 = none.
+    on the averages over a grid of 3 x 3. With ``maxout`` a unit takes the greatest output of so many kernels.
     """
     layers: list[nn.Module] = []
     channels = 1
@@ -87,12 +84,11 @@ def linear() -> nn.Sequential:
 
 
 def size_of(network: nn.Module) -> int:
-    """Count the parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def width_for(parameters: int, make: Callable[..., nn.Module]) -> int:
-    """Return the width whose network has a number of parameters nearest to ``parameters``."""
+    """The width whose network has a number of parameters nearest to ``parameters``."""
     return min(range(2, 257), key=lambda width: abs(size_of(make(width=width)) - parameters))
 
 
@@ -119,9 +115,7 @@ def fit(
     """Train a new network by AdamW with a one-cycle schedule.
 
     Args:
-        make: builds the network; its weights follow from the seed.
         draws: the number of images that the network is shown, whatever the size of the set.
-        distort: how each batch is distorted when it is drawn.
         prepare: a change of the distorted images, such as a permutation of the pixels.
     """
     torch.manual_seed(mixed_seed(seed, "weights"))
@@ -149,12 +143,11 @@ def fit(
 
 @torch.no_grad()
 def probabilities(networks: nn.Module | Sequence[nn.Module], images: Tensor) -> Tensor:
-    """Return the classes' probabilities, float32 (N, 10), averaged over the networks."""
+    """The classes' probabilities, float32 (N, 10), averaged over the networks."""
     members = [networks] if isinstance(networks, nn.Module) else list(networks)
     batches = images.split(500)
     return torch.cat([torch.stack([each.eval()(batch).softmax(1) for each in members]).mean(0) for batch in batches])
 
 
 def accuracy(networks: nn.Module | Sequence[nn.Module], data: Digits) -> float:
-    """Return the share of the digits that the networks, averaged, classify correctly."""
     return (probabilities(networks, data.images).argmax(1) == data.labels).float().mean().item()

@@ -151,13 +151,10 @@ SECTIONS = {
 
 
 def write_study(root: str | Path, output: str | Path, *, names: Collection[str] | None = None) -> None:
-    """Write the page from ``data/study/*.csv`` and ``*.png`` below ``root``.
+    """Write the page from ``data/study/*.csv`` and ``*.png`` below ``root``; a ValueError if a table is missing.
 
     Args:
         names: the experiments to show; None shows all.
-
-    Raises:
-        ValueError: an experiment's table is missing.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -170,8 +167,8 @@ def write_study(root: str | Path, output: str | Path, *, names: Collection[str] 
 
 
 def _content(root: Path, name: str, section: Section) -> dict[str, Any]:
-    """Return what the template shows of one experiment; its numbers are means over the repeats."""
-    path = root / f"data/study/{name}.csv"
+    """What the template shows of one experiment; its numbers are means over the repeats."""
+    path, figure = (root / f"data/study/{name}.{ending}" for ending in ("csv", "png"))
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run `make study`")
     table = pd.read_csv(path)
@@ -183,7 +180,7 @@ def _content(root: Path, name: str, section: Section) -> dict[str, Any]:
         "title": section.title,
         "claim": section.claim,
         "verdict": section.verdict(table),
-        "figure": picture(root / f"data/study/{name}.png"),
+        "figure": data_uri(figure.read_bytes(), "png") if figure.is_file() else None,
         "columns": [column.replace("_", " ") for column in means.columns],
         "rows": [[_text(value) for value in row] for row in means.itertuples(index=False)],
         "repeats": int(table["repeat"].max()) + 1 if "repeat" in table else 1,
@@ -192,8 +189,3 @@ def _content(root: Path, name: str, section: Section) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def picture(path: Path) -> str | None:
-    """Return a PNG as a data URI, or None where it is missing."""
-    return data_uri(path.read_bytes(), "png") if path.is_file() else None

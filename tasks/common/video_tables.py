@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from cnn_core.images.decoding import BadImage
-from cnn_core.segmentation.segments import LOW_SCORE
-from cnn_core.segmentation.video.params import HIDDEN
+from cnn_core.segmentation.segments import HIDDEN, LOW_SCORE
 from tasks.common.prediction_parts import DROPPED_PROMPTS, MASK_COLUMNS, write_part, write_rows
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from cnn_core.files import write_json
 from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, shortfall
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, Part
-from cnn_core.segmentation.params import SegmentParams
-from cnn_core.segmentation.video.params import VideoParams, VideoPrompt
-from cnn_core.segmentation.video.prompts import prompt_classes, unreachable_prompts, video_prompts
+from cnn_core.segmentation.params import SegmentParams, VideoParams
+from cnn_core.segmentation.video.prompts import VideoPrompt, prompt_classes, unreachable_prompts, video_prompts
 from tasks.common.video_tables import VideoTables
 from tasks.engine import events
 from tasks.engine.environment import keep_memory

@@ -12,8 +12,8 @@ from torch import nn
 
 from cnn_core.images.clips import Clip, clip_parts
 from cnn_core.images.media import list_media
+from cnn_core.segmentation.params import VideoParams
 from cnn_core.segmentation.sam.network import LoadedSam, make_sam_2_1
-from cnn_core.segmentation.video.params import VideoParams
 
 SIDE = 64  # of the small network's input
 

@@ -7,7 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from cnn_core.detection.inference.results import Detections
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 
+T = TypeVar("T")
 Result = tuple[Entry, np.ndarray | None, Detections | BadImage]
 _READ_AHEAD = 2  # batches
 _PRESSED = 4  # times what is read ahead: so many may wait for one whose shape is rare
@@ -52,7 +53,7 @@ def in_order(
         ThreadPoolExecutor(streams, thread_name_prefix="detect") as runners,
     ):
         batches = _Batches(batch, run, runners)
-        for entry, decoded in _decoded(entries, decode, decoders, ahead):
+        for entry, decoded in decoded_ahead(entries, decode, decoders, ahead):
             slot = _Slot(entry)
             waiting.append(slot)
             if isinstance(decoded, BadImage):
@@ -67,12 +68,12 @@ def in_order(
             yield waiting.popleft().result()
 
 
-def _decoded(
-    entries: Iterable[Entry], decode: Callable[[Entry], Decoded], decoders: Executor, ahead: int
-) -> Iterator[tuple[Entry, Decoded | BadImage]]:
+def decoded_ahead(
+    entries: Iterable[Entry], decode: Callable[[Entry], T], decoders: Executor, ahead: int
+) -> Iterator[tuple[Entry, T | BadImage]]:
     """Each entry with its pixels or why it has none; ``ahead`` entries are decoded at a time."""
     source = iter(entries)
-    decoding: deque[tuple[Entry, Future[Decoded]]] = deque()
+    decoding: deque[tuple[Entry, Future[T]]] = deque()
     while True:
         for entry in itertools.islice(source, ahead - len(decoding)):
             decoding.append((entry, decoders.submit(decode, entry)))

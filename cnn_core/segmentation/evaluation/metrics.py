@@ -49,27 +49,19 @@ def boundary_f(truth: np.ndarray, mask: np.ndarray, tolerance: float) -> float:
     true_line, line = outline(truth), outline(mask)
     if not true_line.any() or not line.any():
         return float(true_line.any() == line.any())
-    part = _around(true_line | line)  # the rest of the image has no outline
+    left, top, right, bottom = map(int, mask_box(true_line | line))  # the rest of the image has no outline
+    part = slice(top, bottom), slice(left, right)
     precision, recall = _near(line[part], true_line[part], reach), _near(true_line[part], line[part], reach)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def _near(line: np.ndarray, other: np.ndarray, reach: int) -> float:
-    """The share of a line's pixels with one of the other at most ``reach`` pixels away."""
     far = cv2.distanceTransform((~other).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return float((far[line] <= reach + 1e-3).mean())
 
 
-def _around(mask: np.ndarray) -> tuple[slice, slice]:
-    left, top, right, bottom = map(int, mask_box(mask))
-    return slice(top, bottom), slice(left, right)
-
-
 def size_groups(truth: pd.DataFrame, images: pd.DataFrame, small: float, large: float) -> list[str]:
-    """Call each object `SMALL`, `MEDIUM` or `LARGE`.
-
-    The square root of its box's share of the image is below ``small``, between, or above ``large``.
-    """
+    """Call each object `SMALL`, `MEDIUM` or `LARGE` by the square root of its box's share of the image."""
     pixels = dict(zip(images["image_id"], images["width"] * images["height"], strict=True))
     areas = (truth["x2"] - truth["x1"]) * (truth["y2"] - truth["y1"])
     shares = np.sqrt(areas.to_numpy() / truth["image_id"].map(pixels).to_numpy())
@@ -79,14 +71,10 @@ def size_groups(truth: pd.DataFrame, images: pd.DataFrame, small: float, large: 
 def compare_masks(
     truth: pd.DataFrame, masks: Mapping[int, str], images: pd.DataFrame, tolerance: float
 ) -> pd.DataFrame:
-    """Give the `SCORES` of every object of the truth, 0 if it has no mask.
+    """Give a row of the `SCORES` for every object of the truth, 0 if it has no mask.
 
     Args:
-        truth: objects with masks.
         masks: an object's position in ``truth`` -> the mask to compare with, as run lengths.
-
-    Returns:
-        Float columns, one row for each object of the truth.
     """
     shapes = dict(zip(images["image_id"], zip(images["height"], images["width"], strict=True), strict=True))
     rows = np.zeros((len(truth), len(SCORES)))
@@ -98,7 +86,6 @@ def compare_masks(
 
 
 def mean_scores(scores: pd.DataFrame) -> dict[str, float]:
-    """The means over the objects."""
     return {f"mean_{name}": float(scores[name].mean()) for name in SCORES} if len(scores) else {}
 
 
@@ -114,11 +101,7 @@ def bootstrap_interval(
     """The 95 % percentile bootstrap interval of the mean (Efron, 1979); None without resamples.
 
     Images are drawn with replacement, each with all its objects: objects of an image are alike, so drawing single
-    objects would make the interval too narrow.
-
-    Args:
-        values: float (N,).
-        images: the image of each value.
+    objects would make the interval too narrow. ``images`` names the image of each value.
     """
     table = pd.DataFrame({"image": list(images), "value": values}).groupby("image")["value"].agg(["sum", "size"])
     if not resamples or table.empty:
@@ -155,25 +138,20 @@ def calibration(predicted: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def calibration_error(table: pd.DataFrame) -> float:
-    """The expected calibration error (Guo et al., 2017) of `calibration`'s table: the bins' |predicted - actual|,
-    weighted by their objects. 0 is best."""
-    gaps = (table["predicted"] - table["actual"]).abs()
-    return float((gaps * table["objects"]).sum() / max(1, table["objects"].sum()))
-
-
 def score_reliability(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float | None]:
     """Measure how reliable the predicted IoU is; NaNs are left out.
 
     Returns:
-        Its mean, its calibration error, and Spearman's rank correlation with the actual IoU (None if all values of one
-        of them are equal).
+        Its mean; its expected calibration error (Guo et al., 2017: the bins' |predicted - actual|, weighted by their
+        objects); its rank correlation with the actual IoU (Spearman; None if all values of one of them are equal).
     """
     valid = ~np.isnan(predicted)
     scores, true = predicted[valid], actual[valid]
+    bins = calibration(scores, true)
+    gaps = (bins["predicted"] - bins["actual"]).abs()
     varied = len(scores) > 2 and np.ptp(scores) > 0 and np.ptp(true) > 0
     return {
         "mean": float(scores.mean()) if len(scores) else None,
-        "calibration_error": calibration_error(calibration(scores, true)),
+        "calibration_error": float((gaps * bins["objects"]).sum() / max(1, bins["objects"].sum())),
         "rank_correlation": float(pd.Series(scores).rank().corr(pd.Series(true).rank())) if varied else None,
     }

@@ -24,14 +24,11 @@ _FILL = 0.6
 def draw_examples(
     path: str | Path, images: pd.DataFrame, truth: pd.DataFrame, masks: pd.DataFrame, ious: pd.Series, count: int
 ) -> None:
-    """Write a PNG with three parts for each object: image, truth (blue), mask.
-
-    Of the mask, green is right, red too much, orange missing.
+    """Write a PNG with image, truth (blue) and mask of ``count`` of the best, of the middling and of the worst objects.
 
     Args:
         masks: rows of `prompted_masks.segment_prompts`, one for each object.
         ious: by the object's position in ``truth``.
-        count: how many objects are shown of the best, of the middling and of the worst.
     """
     order = np.argsort(-ious.to_numpy(), kind="stable")
     middle = max(0, (len(order) - count) // 2)
@@ -61,7 +58,6 @@ def draw_examples(
 
 
 def _example(row: pd.Series, images: pd.DataFrame, rle: str | None) -> np.ndarray:
-    """One object's three parts side by side, uint8 (3, SIDE, 3 * SIDE + 8)."""
     image_row = images.loc[row["image_id"]]
     image = read_image(row["image_id"], image_row["file"])[..., ::-1]
     shape = int(image_row["height"]), int(image_row["width"])
@@ -84,7 +80,6 @@ def _part(box: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
-    """Enlarge to uint8 (SIDE, SIDE, 3); the rest of the square is white."""
     scale = SIDE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     canvas = np.full((SIDE, SIDE, 3), 255, np.uint8)

@@ -44,17 +44,12 @@ def read_masked_truth(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.
 
 
 def true_prompts(truth: pd.DataFrame) -> pd.DataFrame:
-    """The box of each object: rows of `PROMPTS`; ``object`` is the position in ``truth``."""
+    """The box of each object: rows of `PROMPTS`; ``object`` is its position in ``truth``."""
     return truth[["image_id", *BOX]].assign(prompted_by=TRUTH, object=np.arange(len(truth)))[list(PROMPTS)]
 
 
 def detected_prompts(truth: pd.DataFrame, detections: pd.DataFrame, min_iou: float) -> pd.DataFrame:
-    """The detector's boxes of the objects that it found, whatever class it gave them: rows of `PROMPTS`.
-
-    Args:
-        detections: with the truth's image ids.
-        min_iou: between a box and the object that it is matched with.
-    """
+    """The detector's boxes of the objects that it found, whatever class it gave them: rows of `PROMPTS`."""
     by_image = detections.groupby("image_id", sort=False).indices
     boxes, true_boxes, scores = detections[BOX].to_numpy(), truth[BOX].to_numpy(), detections["score"].to_numpy()
     rows = []
@@ -82,8 +77,7 @@ def segment_prompts(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.Data
     """Yield the prompts with their masks, one image after the other. All prompts of an image share one embedding.
 
     Yields:
-        The prompts' rows with further columns: ``rle`` (None = no mask), ``score`` (the predicted IoU, NaN without a
-        mask), the mask's tight box, ``stability``.
+        The prompts' rows with ``rle`` (None = no mask), ``score`` (the predicted IoU), ``stability`` and the tight box.
     """
     by_image = prompts.reset_index(drop=True).groupby("image_id", sort=False).indices
     row: Any  # of itertuples, whose fields have no types
@@ -111,15 +105,11 @@ def _with_masks(rows: pd.DataFrame, masks: dict[int, dict[str, Any]]) -> pd.Data
 
 def ultralytics_masks(
     loaded: LoadedSam, imgsz: int, images: Iterable[Any], prompts: pd.DataFrame
-) -> Iterator[tuple[np.ndarray, list[str | None]]]:
-    """Segment the same prompts by Ultralytics' own predictor.
+) -> Iterator[dict[int, str | None]]:
+    """Yield, image by image, the mask of each prompt (by its position in the table) by Ultralytics' own predictor.
 
     Args:
         loaded: a network that no `Segmenter` uses, as that one changes the decoder.
-        images: rows with image_id and file.
-
-    Yields:
-        For each image the positions of its prompts, and their masks.
     """
     predictor = reference_predictor(loaded, imgsz)
     for row in images:
@@ -127,14 +117,13 @@ def ultralytics_masks(
         image = read_image(row.image_id, row.file)
         boxes = prompts[BOX].to_numpy()[positions]
         result = next(iter(predictor(image, stream=True, bboxes=boxes.tolist())))
-        masks: list[str | None] = [None] * len(positions)
+        masks: dict[int, str | None] = dict.fromkeys(positions.tolist())
         if result.masks is not None:
             numbers = result.boxes.cls.int().tolist()  # it leaves out those with a predicted IoU of 0
             for number, mask in zip(numbers, result.masks.data.bool().cpu().numpy(), strict=True):
-                masks[number] = encode_mask(mask) if mask.any() else None
-        yield positions, masks
+                masks[int(positions[number])] = encode_mask(mask) if mask.any() else None
+        yield masks
 
 
 def evenly_spaced(images: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Choose ``count`` images, evenly spaced over the table."""
     return images.iloc[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]

@@ -18,9 +18,8 @@ from cnn_core.segmentation.sam.network import PIECE, Features, SamSteps
 class AutomaticMasks:
     """Segments everything in an image, prompted by a grid of points (SAM paper, section 4 and appendix B).
 
-    The steps are those of Ultralytics' `Predictor.generate`, made of its own parts, but memory is bounded and the
-    encoded image is shared. Ultralytics keeps every candidate as an array, and scales the three masks of all points
-    of a batch at a time. Here candidates are run lengths, and few masks are scaled at a time.
+    The steps are those of Ultralytics' `Predictor.generate`, made of its own parts, but the encoded image is shared,
+    and memory is bounded: candidates are run lengths, not arrays, and few masks are scaled at a time.
     """
 
     def __init__(self, steps: SamSteps, params: EverythingParams, *, conf: float, batch: int) -> None:
@@ -31,14 +30,11 @@ class AutomaticMasks:
     def __call__(
         self, pixels: Tensor, features: Features, shape: tuple[int, int]
     ) -> Iterator[tuple[int, float, float, Tensor]]:
-        """Yield each mask with the number of its point, predicted IoU and stability, the best first.
+        """Yield the number of each mask's point, predicted IoU, stability, and the mask, the best first.
 
         Args:
             pixels, features: as of `SamSteps`.
-            shape: (height, width) of the original image.
-
-        Yields:
-            number, predicted IoU, stability, and the mask, bool (height, width).
+            shape: (height, width) of the original image, and of the masks.
         """
         params, side = self.params, self.steps.side
         regions, layers = self.amg.generate_crop_boxes((side, side), params.crop_n_layers, params.crop_overlap_ratio)
@@ -70,10 +66,9 @@ class AutomaticMasks:
         features: Features,
         shape: tuple[int, int],
     ) -> _Candidates:
-        """Find the candidates in one crop, and suppress those that show the same object.
+        """Find the candidates in one crop, xyxy in pixels of the input, and suppress those of the same object.
 
         Args:
-            region: the crop, xyxy in pixels of the input.
             grid: (P, 2), its points as shares of its sides; ``first`` is the number of the first one.
         """
         side, (x1, y1, x2, y2) = self.steps.side, region
@@ -101,7 +96,6 @@ class AutomaticMasks:
         return dataclasses.replace(candidates, boxes=self.amg.uncrop_boxes_xyxy(candidates.boxes, region))
 
     def _stable(self, logits: Tensor, scores: Tensor, numbers: Tensor, region: list[int]) -> Iterator[_Candidates]:
-        """Keep the masks that hardly depend on the threshold and do not end at the crop's edge."""
         params, side, (x1, y1, x2, y2) = self.params, self.steps.side, region
         size = max(1, PIECE // ((x2 - x1) * (y2 - y1)))
         for piece, score, number in zip(logits.split(size), scores.split(size), numbers.split(size), strict=True):
@@ -153,21 +147,14 @@ class AutomaticMasks:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Candidates:
-    """Masks in pixels of the network's input.
+    """Masks in pixels of the network's input."""
 
-    Attributes:
-        boxes: float32 (n, 4), xyxy. scores, stability: float32 (n,).
-        prompts: the numbers of the points.
-        masks: run lengths within the crop.
-        regions: the crops, xyxy.
-    """
-
-    boxes: Tensor
-    scores: Tensor
+    boxes: Tensor  # float32 (n, 4), xyxy
+    scores: Tensor  # float32 (n,), and stability too
     stability: Tensor
-    prompts: list[int]
-    masks: list[str]
-    regions: list[list[int]]
+    prompts: list[int]  # the numbers of the points
+    masks: list[str]  # run lengths within the crop
+    regions: list[list[int]]  # the crops, xyxy
 
     @classmethod
     def joined(cls, parts: list[_Candidates]) -> _Candidates:
@@ -181,7 +168,6 @@ class _Candidates:
         )
 
     def only(self, keep: Tensor) -> _Candidates:
-        """The candidates at these indices, in their order."""
         indices = keep.tolist()
         return _Candidates(
             boxes=self.boxes[keep],

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +13,12 @@ import torch
 from pycocotools import mask as coco_mask
 
 from cnn_core.detection.inference.detector import Detector
+from cnn_core.detection.inference.ordered import decoded_ahead
 from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import Backend, DetectorParams
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
-from cnn_core.images.reader import Imread, pixels
+from cnn_core.images.reader import pixels
 from cnn_core.segmentation.inference.segmenter import Segmenter
 from cnn_core.segmentation.inference.yolo_prompting import PromptMatcher
 from cnn_core.segmentation.params import SegmenterParams
@@ -36,41 +35,29 @@ PromptsByImage = Mapping[str, ImagePrompts]  # by image_id
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageMasks:
-    """The masks of one image.
-
-    Attributes:
-        rows: rows of `annotations.OBJECTS` without image_id, with area, stability, prompt_id and prompt_score.
-        dropped: prompt_id -> why it has no mask.
-    """
+    """The masks of one image."""
 
     height: int
     width: int
-    rows: list[dict[str, Any]]
-    dropped: dict[int, str]
+    rows: list[dict[str, Any]]  # of `annotations.OBJECTS`, with area, stability, prompt_id and prompt_score
+    dropped: dict[int, str]  # prompt_id -> why it has no mask
 
 
 Result = tuple[Entry, np.ndarray | None, ImageMasks | BadImage]
 
 
 class MaskPredictor(Protocol):
-    """A network that segments a stream of images.
-
-    Attributes:
-        name: of the network, such as sam2.1_t.
-        sha256: of its file.
-        names: its own classes by number; None where it has none.
-    """
+    """A network that segments a stream of images."""
 
     family: Family
-    name: str
-    sha256: str
-    names: dict[int, str] | None
+    name: str  # such as sam2.1_t
+    sha256: str  # of its file
+    names: dict[int, str] | None  # its own classes by number
 
     def stream(self, entries: Iterable[Entry], prompts: PromptsByImage | None) -> Iterator[Result]:
         """Yield the entries in order, each with its pixels (BGR) and its masks, or with None and why it is bad.
 
-        Args:
-            prompts: None = segment everything.
+        Without ``prompts`` everything is segmented.
         """
 
 
@@ -88,7 +75,7 @@ def open_mask_predictor(
     """Load the network of a weights file or model folder.
 
     Args:
-        threads, cache, backend: used for a YOLO network, as `Detector` takes them.
+        threads, cache, backend: used for a YOLO network alone.
         batch: prompts, or images of a YOLO network, at a time; 0 = what suits the device.
 
     Raises:
@@ -133,23 +120,24 @@ class SamPredictor:
         self.imread = reader(3)
 
     def stream(self, entries: Iterable[Entry], prompts: PromptsByImage | None) -> Iterator[Result]:
-        for entry, image in decode_ahead(entries, self.imread):
-            if isinstance(image, BadImage):
-                yield entry, None, image
-                continue
-            try:
-                if prompts is None:
-                    masks = _everything_masks(self.segmenter.everything(self.segmenter.embed(image)))
+        with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
+            for entry, image in decoded_ahead(entries, lambda entry: pixels(entry, self.imread), decoder, _AHEAD):
+                if isinstance(image, BadImage):
+                    yield entry, None, image
+                    continue
+                try:
+                    if prompts is None:
+                        masks = _everything_masks(self.segmenter.everything(self.segmenter.embed(image)))
+                    else:
+                        masks = self._prompted(image, prompts.get(entry.image_id))
+                except BadImage as fault:
+                    yield entry, None, fault
                 else:
-                    masks = self._prompted(image, prompts.get(entry.image_id))
-            except BadImage as fault:
-                yield entry, None, fault
-            else:
-                yield entry, image, masks
+                    yield entry, image, masks
 
     def _prompted(self, image: np.ndarray, prompts: ImagePrompts | None) -> ImageMasks:
         if prompts is None:
-            return _no_masks(image)
+            return _image_masks(image.shape, [], {})
         embedding = self.segmenter.embed(image)
         return _prompted_masks(image, prompts, lambda arrays: self.segmenter.masks(embedding, **arrays))
 
@@ -181,22 +169,16 @@ class YoloPredictor:
 
     def _prompted(self, image: np.ndarray, detections: Detections, prompts: ImagePrompts | None) -> ImageMasks:
         if prompts is None:
-            return _no_masks(image)
+            return _image_masks(image.shape, [], {})
         return _prompted_masks(image, prompts, lambda arrays: self._chosen(_segments(detections), arrays))
 
     def _chosen(self, segments: Segments, arrays: Mapping[str, np.ndarray]) -> Segments:
-        """The masks of ``segments`` that answer the prompts."""
         boxes, points, labels = (arrays.get(name) for name in ("boxes", "points", "labels"))
         prompts = CheckedPrompts.checked(boxes, points, labels, segments.height, segments.width)
-        indices: list[int] = []
-        numbers: list[int] = []
-        dropped = dict(prompts.dropped)
-        for number, index in zip(map(int, prompts.numbers), self.match(segments, prompts), strict=True):
-            if index is None:
-                dropped[number] = NO_MASK_THERE
-            else:
-                indices.append(index)
-                numbers.append(number)
+        answers = dict(zip(map(int, prompts.numbers), self.match(segments, prompts), strict=True))
+        dropped = prompts.dropped | {number: NO_MASK_THERE for number, index in answers.items() if index is None}
+        numbers = [number for number in answers if number not in dropped]
+        indices = [index for index in answers.values() if index is not None]
         return dataclasses.replace(
             segments,
             masks=[segments.masks[index] for index in indices],
@@ -207,26 +189,6 @@ class YoloPredictor:
             prompts=np.array(numbers, np.int64),
             dropped=dropped,
         )
-
-
-def decode_ahead(entries: Iterable[Entry], imread: Imread) -> Iterator[tuple[Entry, np.ndarray | BadImage]]:
-    """Yield the entries in order with their pixels. A few are read ahead by a thread."""
-
-    def read(entry: Entry) -> np.ndarray | BadImage:
-        try:
-            return pixels(entry, imread)
-        except BadImage as fault:
-            return fault
-
-    source, waiting = iter(entries), deque[tuple[Entry, Future[Any]]]()
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
-        while True:
-            for entry in itertools.islice(source, _AHEAD - len(waiting)):
-                waiting.append((entry, decoder.submit(read, entry)))
-            if not waiting:
-                return
-            entry, future = waiting.popleft()
-            yield entry, future.result()
 
 
 def _segments(detections: Detections) -> Segments:
@@ -249,11 +211,7 @@ def _segments(detections: Detections) -> Segments:
 
 
 def _everything_masks(segments: Segments, columns: Sequence[Mapping[str, Any]] | None = None) -> ImageMasks:
-    """A mask's prompt_id is its index, as one point of the grid may have several masks.
-
-    Args:
-        columns: for each mask, further columns of its row.
-    """
+    """A mask's prompt_id is its index, as one point of the grid may have several masks."""
     rows = [
         {**row, **(columns[index] if columns else {}), "prompt_id": index} for index, row in enumerate(segments.rows())
     ]
@@ -263,7 +221,6 @@ def _everything_masks(segments: Segments, columns: Sequence[Mapping[str, Any]] |
 def _prompted_masks(
     image: np.ndarray, prompts: ImagePrompts, segment: Callable[[dict[str, Any]], Segments]
 ) -> ImageMasks:
-    """The masks of all groups of an image's prompts; ``segment`` answers one group."""
     rows: list[dict[str, Any]] = []
     dropped: dict[int, str] = {}
     for columns, arrays in prompts.groups():
@@ -271,14 +228,10 @@ def _prompted_masks(
         rows += segments.rows(columns)
         dropped |= {int(columns[number]["prompt_id"]): reason for number, reason in segments.dropped.items()}
     rows.sort(key=lambda row: row["prompt_id"])
-    return _image_masks(image.shape[:2], rows, dict(sorted(dropped.items())))
-
-
-def _no_masks(image: np.ndarray) -> ImageMasks:
-    return _image_masks(image.shape[:2], [], {})
+    return _image_masks(image.shape, rows, dict(sorted(dropped.items())))
 
 
 def _image_masks(shape: tuple[int, ...], rows: list[dict[str, Any]], dropped: dict[int, str]) -> ImageMasks:
-    height, width = shape
+    height, width = shape[:2]
     rows = [{"prompt_score": float("nan"), **row} for row in rows]
     return ImageMasks(height=height, width=width, rows=rows, dropped=dropped)

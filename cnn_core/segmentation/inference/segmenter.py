@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from cnn_core.detection.yolo import quiet
-from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.segmentation.inference.automatic import AutomaticMasks
 from cnn_core.segmentation.params import SegmenterParams
 from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
@@ -27,16 +26,11 @@ BATCH = {"cpu": 32, "cuda": 64}  # prompts decoded at a time
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """An encoded image.
+    """An encoded image."""
 
-    Attributes:
-        height, width: of the original image.
-        pixels: float (1, 3, side, side), the network's input, which crops are made of.
-    """
-
-    height: int
+    height: int  # of the original image
     width: int
-    pixels: Tensor
+    pixels: Tensor  # float (1, 3, side, side), the network's input, which crops are made of
     features: Features
 
 
@@ -47,7 +41,7 @@ class Segmenter:
         weights: a checkpoint of SAM or SAM 2, a model folder, or a network that is already loaded.
         settings: folder for Ultralytics' own settings.
         batch: prompts decoded at a time; 0 = `BATCH`. Memory grows with it, not with the number of prompts.
-        trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.segmentation.sam.weights`).
+        trusted: as for `cnn_core.segmentation.sam.weights.read_weights`.
 
     Raises:
         ValueError: as `cnn_core.segmentation.sam.network.load_sam`.
@@ -99,8 +93,7 @@ class Segmenter:
         ):
             raise ValueError(f"an image must be uint8 (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
         height, width = image.shape[:2]
-        if round(min(height, width) * self.steps.side / max(height, width)) < 1:
-            raise BadImage(TOO_NARROW, f"{width}x{height} pixels, less than 1 pixel wide at {self.steps.side}")
+        self.steps.check_shape((height, width))
         colour = image if image.shape[2:] == (3,) else np.repeat(image.reshape(height, width, 1), 3, axis=2)
         pixels = self.steps.pixels(colour)
         return Embedding(height=height, width=width, pixels=pixels, features=self.steps.features(pixels))
@@ -140,11 +133,9 @@ class Segmenter:
 
     @torch.inference_mode()
     def logits(self, embedding: Embedding, prompts: CheckedPrompts) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-        """Yield the masks' logits for one batch of prompts after the other.
+        """Yield one batch's prompt numbers (n,), mask logits (n, side / 4, side / 4) and predicted IoUs (n,).
 
-        Yields:
-            The prompts' numbers (n,), mask logits (n, side / 4, side / 4) and predicted IoUs (n,). With
-            ``multimask_output`` they are those of the best of the three masks.
+        With ``multimask_output`` they are those of the best of the three masks.
         """
         multimask = self.params.multimask_output
         shape = (embedding.height, embedding.width)

@@ -31,8 +31,7 @@ class PromptMatcher:
     def __call__(self, segments: Segments, prompts: CheckedPrompts) -> list[int | None]:
         """Give for each prompt the index of its mask in ``segments``; None = no mask lies there.
 
-        Ultralytics gives a box the mask that overlaps it best, and a point all masks that it lies in: of those the one
-        with the best score is taken.
+        A box gets the mask that overlaps it best, a point the one with the best score of those that it lies in.
         """
         return [self._match(segments, prompt) for prompt in prompts.batches(1)]
 
@@ -66,7 +65,6 @@ class PromptMatcher:
 
 
 def _ultralytics_arguments(prompt: CheckedPrompts) -> dict[str, Any]:
-    """The prompt as Ultralytics' predictor takes it."""
     arguments: dict[str, Any] = {}
     if prompt.boxes is not None:
         arguments["bboxes"] = prompt.boxes

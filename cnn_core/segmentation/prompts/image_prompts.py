@@ -14,20 +14,13 @@ NO_AREA = "box without an area"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckedPrompts:
-    """Prompts that lie in an image.
+    """Prompts that lie in an image."""
 
-    Attributes:
-        numbers: int64 (n,), their indices among all prompts that were passed in.
-        boxes: float32 (n, 4), or None.
-        points: float32 (n, P, 2), or None; with labels int32 (n, P).
-        dropped: index -> why the prompt was left out.
-    """
-
-    numbers: np.ndarray
-    boxes: np.ndarray | None
-    points: np.ndarray | None
-    labels: np.ndarray | None
-    dropped: dict[int, str]
+    numbers: np.ndarray  # int64 (n,), their indices among all prompts that were passed in
+    boxes: np.ndarray | None  # float32 (n, 4)
+    points: np.ndarray | None  # float32 (n, P, 2)
+    labels: np.ndarray | None  # int32 (n, P)
+    dropped: dict[int, str]  # index -> why the prompt was left out
 
     @classmethod
     def checked(cls, boxes: Any, points: Any, labels: Any, height: int, width: int) -> CheckedPrompts:

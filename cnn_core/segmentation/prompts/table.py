@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cnn_core.annotations.tables import BOX
 from cnn_core.files import is_none, read_json
 from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import Media
-from cnn_core.segmentation.prompts.rows import POINT, PROMPTS, Kind, prompt_rows, read_table, with_classes
+from cnn_core.segmentation.prompts.rows import POINT, PROMPTS, Kind, prompt_rows, read_table, rows_of, with_classes
 
 CARRIED_OVER = ("prompt_id", "class_id", "class_name", "track_id", "prompt_score")  # into a mask's row
 _GROUP = 4096  # rows of the file that are read at a time
@@ -38,16 +37,11 @@ _GROUP = 4096  # rows of the file that are read at a time
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WrittenPrompts:
-    """What `write_prompts` wrote.
+    """What `write_prompts` wrote."""
 
-    Attributes:
-        images: how many images of the source have prompts.
-        elsewhere: how many images that the table names are not in the source, and the first of them.
-    """
-
-    images: int
+    images: int  # how many images of the source have prompts
     prompts: int
-    elsewhere: int
+    elsewhere: int  # how many images that the table names are not in the source
     first_elsewhere: str
     classes: list[str]
 
@@ -59,11 +53,7 @@ class ImagePrompts:
     rows: pd.DataFrame
 
     def groups(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, np.ndarray]]]:
-        """Yield the prompts in groups of one shape, with the columns `CARRIED_OVER` of each.
-
-        Yields:
-            For each prompt of a group its columns, and the arrays that `Segmenter.masks` takes.
-        """
+        """Yield the prompts in groups of one shape: `CARRIED_OVER` of each, and what `Segmenter.masks` takes."""
         prompts: dict[int, list[dict[str, Any]]] = {}
         for row in self.rows.to_dict("records"):
             prompts.setdefault(int(row["prompt_id"]), []).append(row)
@@ -90,24 +80,17 @@ class PromptTable:
     """The file that `write_prompts` wrote, read as it is needed."""
 
     def __init__(self, file: str | Path) -> None:
-        self.table = ds.dataset(str(file), format="parquet")
+        self.file = Path(file)
 
     def __call__(self, ids: Sequence[str]) -> dict[str, ImagePrompts]:
-        """Give the prompts by image_id; images without prompts are left out."""
         if not ids:
             return {}
-        image = ds.field("image_id")  # the range lets whole pieces of the file be passed over
-        condition = (image >= min(ids)) & (image <= max(ids)) & image.isin(list(ids))
-        rows = self.table.to_table(filter=condition, use_threads=False).to_pandas()
-        return {str(name): ImagePrompts(rows=image_rows) for name, image_rows in rows.groupby("image_id", sort=False)}
+        groups = rows_of([self.file], ids).groupby("image_id", sort=False)
+        return {str(name): ImagePrompts(rows=rows) for name, rows in groups}
 
 
 def check_prompts(path: str | Path) -> None:
-    """Check that a path can hold prompts.
-
-    Raises:
-        ValueError: it cannot; the message says what to do.
-    """
+    """Raise a ValueError if a path cannot hold prompts; the message says what to do."""
     path = Path(path)
     if is_none(path):
         raise ValueError(
@@ -126,7 +109,6 @@ def check_prompts(path: str | Path) -> None:
 
 
 def prompt_files(path: str | Path) -> list[Path]:
-    """The files that prompts are read from."""
     path = Path(path)
     return [*sorted(path.glob("part-*.parquet")), path / "manifest.json"] if path.is_dir() else [path]
 

@@ -31,12 +31,11 @@ def predict_masks(
     """Decode many prompts on one image, as the method of this name in Ultralytics' mask decoders of SAM and SAM 2.
 
     It computes the same sums in another order (logits differ by about 1e-5), in less than half of the time.
-    Ultralytics copies the image for every prompt and multiplies each copy by the projections of every attention. But a
-    prompt has about 8 tokens and the image 4096 cells, and a product of matrices may be bracketed in another way: here
-    the projections are multiplied into the tokens, q · (W k) = (Wᵀ q) · k. In the first layer the image is still the
-    same for all prompts and is not copied. Channels are the last dimension, so that an upsampling by strided transposed
-    convolution is a matrix product. On a CPU few prompts are decoded at a time, so that the next ones reuse their
-    memory: new memory costs as much as the sums.
+    Ultralytics copies the image (4096 cells) for every prompt (8 tokens) and multiplies each copy by the projections
+    of every attention. Here the projections are multiplied into the tokens, q · (W k) = (Wᵀ q) · k, and the first
+    layer, where the image is the same for all prompts, copies nothing. Channels are the last dimension, so that an
+    upsampling by strided transposed convolution is a matrix product. On a CPU few prompts are decoded at a time, so
+    that the next ones reuse their memory: new memory costs as much as the sums.
 
     Args:
         image_embeddings: (B, C, H, W), of B images that have the same number of prompts.
@@ -44,8 +43,7 @@ def predict_masks(
         sparse_prompt_embeddings: (N, P, C), N a multiple of B: the first image's prompts, then the second's …
         dense_prompt_embeddings: (N, C, H, W), the same for all prompts, as no prompt is a mask.
         high_res_features: of SAM 2: (B, C / 8, 4H, 4W) and (B, C / 4, 2H, 2W).
-        single: compute only the first mask, not those of an ambiguous prompt. For SAM alone, as SAM 2 may choose among
-            all of them.
+        single: compute only the first mask, for SAM alone, as SAM 2 may choose among those of an ambiguous prompt.
     """
     side = image_embeddings.shape[-1]
     output_tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -87,7 +85,7 @@ def _decoded(
     shared: _SharedKeys | None,
     single: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all tokens that are read."""
+    """Tokens (N, T, C) -> mask logits (N, masks, 4H, 4W), the masks' tokens, and all that are read."""
     heads = decoder.output_hypernetworks_mlps[:1] if single else decoder.output_hypernetworks_mlps
     tokens, image = _two_way(decoder.transformer, image, positions, tokens, shared, first + 1 + len(heads))
     outputs = tokens[:, first + 1 :]
@@ -116,7 +114,6 @@ class _SharedKeys:
         return None if few or len(image) > 1 else cls(attention, image + positions, image)
 
     def __call__(self, query: Tensor) -> Tensor:
-        """Tokens (N, T, C) attend to it."""
         rows = self.attention.q_proj(query).flatten(0, 1)[None].unflatten(-1, (self.attention.num_heads, -1))
         attended = nn.functional.scaled_dot_product_attention(rows.transpose(1, 2), self.key, self.value)
         return self.attention.out_proj(attended.transpose(1, 2).flatten(2)).view(query.shape)
@@ -125,10 +122,7 @@ class _SharedKeys:
 def _two_way(
     transformer: Any, image: Tensor, positions: Tensor, prompts: Tensor, shared: _SharedKeys | None, read: int
 ) -> tuple[Tensor, Tensor]:
-    """SAM's two-way transformer: image and positions (1, HW, C), prompts (N, T, C) -> (N, read, C) and (N, HW, C).
-
-    Only the first ``read`` tokens are used afterwards, so only these attend to the image a last time.
-    """
+    """SAM's two-way transformer: image and positions (1, HW, C), prompts (N, T, C) -> (N, read, C) and (N, HW, C)."""
     tokens, original = prompts, image
     plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(image.device.type)
     for layer in transformer.layers:
@@ -154,7 +148,6 @@ def _two_way(
 
 
 def _to_image(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Let tokens (N, T, C) attend to the image, (1, HW, C) or (N, HW, C)."""
     heads = attention.num_heads
     query = attention.q_proj(query).unflatten(-1, (heads, -1))
     count, number, _, width = query.shape
@@ -168,8 +161,7 @@ def _to_image(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tens
 
 
 def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, image: Tensor, *, spare: bool) -> Tensor:
-    """The image plus what its cells (query) take from the tokens (N, T, C): (N, HW, C). With ``spare`` it is written
-    over the image."""
+    """The image plus what its cells (query) take from the tokens (N, T, C); with ``spare`` written over the image."""
     heads = attention.num_heads
     key, value = (x.unflatten(-1, (heads, -1)) for x in (attention.k_proj(key), attention.v_proj(value)))
     count, number, _, width = key.shape
@@ -190,7 +182,7 @@ def _from_tokens(attention: Any, query: Tensor, key: Tensor, value: Tensor, imag
 
 
 def _per_prompt(image: Tensor, count: int) -> Tensor:
-    """Repeat what belongs to images (B, …) for each of their prompts (count, …)."""
+    """Repeat (B, …) of images for each of their prompts (count, …)."""
     if len(image) == 1:
         return image.expand(count, *image.shape[1:])
     return image.repeat_interleave(count // len(image), 0) if len(image) < count else image
@@ -211,8 +203,7 @@ def _by_cell(finer: Sequence[Tensor] | None, side: int) -> tuple[Tensor, Tensor]
 def _logits(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, Tensor] | None) -> Tensor:
     """The upscaled image (N, HW, C) times the masks' weights (N, C / 8, masks): (N, HW, 4, 4, masks).
 
-    Each cell is upscaled by itself. On a CPU a block of cells is upscaled at a time, so that the results stay in the
-    processor's cache.
+    On a CPU a block of cells is upscaled at a time, so that the results stay in the processor's cache.
     """
     kernels = [_kernel(decoder.output_upscaling[number]) for number in (0, 3)]
     if image.is_cuda or torch.is_grad_enabled():
@@ -233,7 +224,6 @@ def _logits(decoder: Any, image: Tensor, weights: Tensor, fine: tuple[Tensor, Te
 
 
 def _of_prompt(maps: Tensor, prompt: int, count: int) -> Tensor:
-    """The maps of the image (one of B) that one of ``count`` prompts is for."""
     image = prompt * len(maps) // count
     return maps[image : image + 1]
 
@@ -259,5 +249,4 @@ def _kernel(convolution: Any) -> tuple[Tensor, Tensor]:
 
 
 def _quartered(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply that convolution to rows (…, C) -> (…, 4, D)."""
     return torch.addmm(bias, rows.flatten(0, -2), weight).view(*rows.shape[:-1], 4, -1)

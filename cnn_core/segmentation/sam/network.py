@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnn_core.images.decoding import TOO_NARROW, BadImage
 from cnn_core.params import from_mapping
 from cnn_core.segmentation.sam.decoder import predict_masks
 from cnn_core.segmentation.sam.params import INPUT_STRIDE, SmallSamParams
@@ -56,8 +57,14 @@ def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
     """
     weights = read_weights(path, trusted=trusted)
     imgsz = int(weights.card.get("imgsz", IMGSZ))
-    model = _sizes(weights, path) if weights.name == SMALL else {}
-    network = build_small_sam(from_mapping(SmallSamParams, model, "model"), imgsz) if model else build_sam(weights.name)
+    model: dict[str, Any] = {}
+    if weights.name == SMALL:
+        if not isinstance(sizes := weights.card.get("model"), dict):
+            raise ValueError(f"{path} is a small SAM, whose sizes are in the model.json beside it: name the folder")
+        model = {name: value for name, value in sizes.items() if name != "architecture"}
+        network = build_small_sam(from_mapping(SmallSamParams, model, "model"), imgsz)
+    else:
+        network = build_sam(weights.name)
     _fill(network, weights, path)
     return LoadedSam(
         network=network,
@@ -69,21 +76,8 @@ def load_sam(path: str | Path, *, trusted: Collection[str] = ()) -> LoadedSam:
     )
 
 
-def _sizes(weights: SamWeights, path: str | Path) -> dict[str, Any]:
-    model = weights.card.get("model")
-    if not isinstance(model, dict):
-        raise ValueError(
-            f"{path} is a small SAM of train_segmenter, whose sizes are in the model.json beside it: name the folder"
-        )
-    return {name: value for name, value in model.items() if name != "architecture"}
-
-
 def build_sam(name: str) -> nn.Module:
-    """Build an official network with random weights, in evaluation mode, by Ultralytics' builder.
-
-    Raises:
-        ValueError: there is no network of this name.
-    """
+    """Build an official network with random weights, in evaluation mode, by Ultralytics' builder."""
     from ultralytics.models.sam.build import sam_model_map
 
     if f"{name}.pt" not in sam_model_map:
@@ -95,11 +89,7 @@ def build_sam(name: str) -> nn.Module:
 
 
 def make_sam_2_1(network: Any) -> None:
-    """Add what SAM 2.1 has over SAM 2.
-
-    Ultralytics' builder decides this by the checkpoint's path, which it then unpickles unsafely. Without a path it
-    builds SAM 2. A test compares the result with Ultralytics' own network.
-    """
+    """Add what SAM 2.1 has over SAM 2: without a path, which it unpickles unsafely, Ultralytics builds SAM 2."""
     network.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, network.mem_dim))
     network.proj_tpos_enc_in_obj_ptrs = network.use_signed_tpos_enc_to_obj_ptrs = True
     network.obj_ptr_tpos_proj = nn.Linear(network.hidden_dim, network.mem_dim)
@@ -127,18 +117,13 @@ def reference_predictor(loaded: LoadedSam, imgsz: int) -> Any:
     settings = {"imgsz": imgsz, "conf": 0.0, "device": "cpu", "save": False, "verbose": False}
     predictor: Any = (SAM2Predictor if loaded.family == "sam2" else Predictor)(overrides=settings)
     predictor.setup_model(loaded.network, verbose=False)
-    if loaded.name == SMALL:
-        _decode_as_sam_2(predictor.model.mask_decoder)
+    if loaded.name == SMALL:  # its fine features are taken by Ultralytics' method for SAM 2, not by that for SAM
+        from ultralytics.models.sam.modules.decoders import SAM2MaskDecoder
+
+        decoder = predictor.model.mask_decoder
+        decoder.pred_obj_scores, decoder.use_high_res_features = False, True
+        decoder.predict_masks = lambda **inputs: SAM2MaskDecoder.predict_masks(decoder, repeat_image=True, **inputs)[:2]
     return predictor
-
-
-def _decode_as_sam_2(decoder: Any) -> None:
-    """Make the decoder of our small SAM use Ultralytics' method for SAM 2, which takes fine features; that for SAM does
-    not."""
-    from ultralytics.models.sam.modules.decoders import SAM2MaskDecoder
-
-    decoder.pred_obj_scores, decoder.use_high_res_features = False, True
-    decoder.predict_masks = lambda **inputs: SAM2MaskDecoder.predict_masks(decoder, repeat_image=True, **inputs)[:2]
 
 
 class SamSteps:
@@ -174,12 +159,17 @@ class SamSteps:
         self.predictor, self.side = predictor, int(predictor.imgsz[0])
         self.threshold = float(predictor.model.mask_threshold)
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise `BadImage` if nothing would be left of the shorter side of an image of this (height, width)."""
+        height, width = shape
+        if round(min(height, width) * self.side / max(height, width)) < 1:
+            raise BadImage(TOO_NARROW, f"{width}x{height} pixels, less than 1 pixel wide at {self.side}")
+
     def pixels(self, image: np.ndarray) -> Tensor:
         """uint8 (H, W, 3), BGR -> (1, 3, side, side): scaled to fit, in the upper left corner, normalised."""
         return self.predictor.preprocess([image])
 
     def features(self, pixels: Tensor) -> Features:
-        """Encode the input that `pixels` gives."""
         with self.autocast():
             return self.predictor.get_im_features(pixels)
 
@@ -193,14 +183,10 @@ class SamSteps:
         labels: np.ndarray | None,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Decode prompts: mask logits (N, M, side / 4, side / 4) and predicted IoUs (N, M); M is 3 with ``multimask``,
-        else 1.
+        """Decode the arrays of `CheckedPrompts`, in pixels of an image of ``shape`` (height, width).
 
-        Args:
-            shape: (height, width) of the image whose pixels the prompts are in.
-            boxes: (N, 4), xyxy.
-            points: (N, P, 2).
-            labels: (N, P), 1 = inside, 0 = outside.
+        Returns:
+            Mask logits (N, M, side / 4, side / 4) and predicted IoUs (N, M); M is 3 with ``multimask``, else 1.
         """
         prompts = self.predictor._prepare_prompts(self.predictor.imgsz, shape, boxes, points, labels)
         with self.autocast(), self._shared_decoder(single=not (multimask or self._may_choose)):
@@ -210,8 +196,7 @@ class SamSteps:
 
     @contextlib.contextmanager
     def _shared_decoder(self, *, single: bool) -> Iterator[None]:
-        """Use our mask decoder (`sam.decoder`) within the block. After it the network is as Ultralytics made it, since
-        others may hold it too."""
+        """Use our mask decoder within the block; after it the network, which others may hold, is as it was."""
         self._decoder.predict_masks = functools.partial(predict_masks, self._decoder, single=single)
         try:
             yield
@@ -219,21 +204,16 @@ class SamSteps:
             del self._decoder.predict_masks
 
     def stability(self, logits: Tensor, offset: float) -> float:
-        """How little a mask depends on the threshold: the IoU, 0..1, of the masks cut ``offset`` above and below it.
-        NaN for an empty mask (SAM paper, appendix B).
+        """The IoU, 0..1, of the masks cut ``offset`` above and below the threshold, of one mask's logits (H, W).
 
-        Args:
-            logits: of one mask, (H, W).
+        NaN for an empty mask (SAM paper, appendix B).
         """
         from ultralytics.models.sam.amg import calculate_stability_score
 
         return float(calculate_stability_score(logits[None], self.threshold, offset)[0])
 
     def in_original(self, masks: Tensor, shape: tuple[int, int]) -> Iterator[Tensor]:
-        """Scale masks to the image's own pixels.
-
-        Args:
-            masks: masks or logits of the network's input, (N, h, w).
+        """Scale masks or logits (N, h, w) of the network's input to the image's own pixels.
 
         Yields:
             float32 (height, width), one after the other, so that the masks of large images are not all in memory.

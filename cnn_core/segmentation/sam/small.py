@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from cnn_core.segmentation.sam.params import SmallSamParams
 
 STRIDE = 16  # of the embedding; the masks' stride is a quarter of it
-IOU_HEAD = 256  # hidden width of the head that predicts the IoU, as in SAM
-MULTIMASK = 3  # masks of an ambiguous prompt, beside the single one, as in SAM
 
 
 def build_small_sam(params: SmallSamParams, imgsz: int) -> nn.Module:
@@ -100,7 +98,6 @@ def _encoder(params: SmallSamParams, imgsz: int) -> Any:
 
 
 def _as_image(x: Tensor, shape: tuple[int, int]) -> Tensor:
-    """(N, H * W, C) -> (N, C, H, W)"""
     return x if x.ndim == 4 else x.transpose(1, 2).unflatten(2, tuple(shape))
 
 
@@ -126,7 +123,7 @@ def _decoder(params: SmallSamParams, transformer: nn.Module) -> Any:
     return Decoder(
         transformer_dim=params.dim,
         transformer=transformer,
-        num_multimask_outputs=MULTIMASK,
+        num_multimask_outputs=3,  # this and the next two as in SAM
         iou_head_depth=3,
-        iou_head_hidden_dim=IOU_HEAD,
+        iou_head_hidden_dim=256,
     )

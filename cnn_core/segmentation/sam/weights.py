@@ -45,19 +45,12 @@ _KNOWN = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamWeights:
-    """The content of a checkpoint.
+    """The content of a checkpoint."""
 
-    Attributes:
-        name: of the network, as Ultralytics calls its file: mobile_sam, sam2.1_t, …
-        state: its tensors by their official names, mostly float32; memory-mapped if the format allows it.
-        sha256: of the file.
-        card: the content of model.json if the file is in a model folder of ours, else empty.
-    """
-
-    name: str
-    state: dict[str, Tensor]
-    sha256: str
-    card: dict[str, Any]
+    name: str  # as Ultralytics calls the network's file: mobile_sam, sam2.1_t, …
+    state: dict[str, Tensor]  # by their official names, mostly float32; memory-mapped if the format allows it
+    sha256: str  # of the file
+    card: dict[str, Any]  # the content of model.json if the file is in a model folder of ours, else empty
 
 
 def family(path: str | Path) -> Family:
@@ -87,21 +80,14 @@ def read_weights(path: str | Path, *, trusted: Collection[str] = ()) -> SamWeigh
         raise ValueError(f"{file} is a YOLO or FastSAM network of Ultralytics: those are run by the detector")
     sha256 = file_sha256(file)
     _check_origin(file, sha256)
-    state = _state(file, _read(file, trusted, sha256))
-    return SamWeights(name=identify(state, file), state=state, sha256=sha256, card=_card(file))
-
-
-def _card(file: Path) -> dict[str, Any]:
-    path = file.with_name("model.json")
-    return read_json(path, made_by="train_segmenter") if file.name == MODEL_FILE and path.is_file() else {}
+    state, card = _state(file, _read(file, trusted, sha256)), file.with_name("model.json")
+    in_folder = file.name == MODEL_FILE and card.is_file()
+    content = read_json(card, made_by="train_segmenter") if in_folder else {}
+    return SamWeights(name=identify(state, file), state=state, sha256=sha256, card=content)
 
 
 def identify(state: Mapping[str, Tensor], file: str | Path) -> str:
-    """Ultralytics' name of the network that has tensors of these names and shapes.
-
-    Raises:
-        ValueError: no network has such tensors; the message names ``file``.
-    """
+    """Ultralytics' name of the network that has tensors of these names and shapes; a ValueError names ``file``."""
     name = None
     if _SMALL_KEY in state:
         name = SMALL
@@ -110,21 +96,19 @@ def identify(state: Mapping[str, Tensor], file: str | Path) -> str:
     elif _TINY_VIT_KEY in state and state[_TINY_VIT_KEY].shape[0] == _TINY_VIT_WIDTH:
         name = "mobile_sam"
     elif _HIERA_KEY in state:
-        size = _HIERA.get((state[_HIERA_KEY].shape[0], _blocks(state)))
+        blocks = {match[1] for key in state if (match := re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", key))}
+        size = _HIERA.get((state[_HIERA_KEY].shape[0], len(blocks)))
         name = size and f"sam2{'.1' if _ONLY_SAM_2_1 in state else ''}_{size}"
     if name is None:
         raise ValueError(f"{file} holds none of the known networks: {_KNOWN}")
     return name
 
 
-def _blocks(state: Mapping[str, Tensor]) -> int:
-    numbers = (re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", key) for key in state)
-    return 1 + max((int(match[1]) for match in numbers if match), default=-1)
-
-
 def _read(file: Path, trusted: Collection[str], sha256: str | None = None) -> Any:
     zipped = zipfile.is_zipfile(file)
-    if not zipped and not (beginning := _beginning(file)).startswith(_PICKLE):
+    with file.open("rb") as opened:
+        beginning = opened.read(8)
+    if not zipped and not beginning.startswith(_PICKLE):
         content = f"begins with {beginning!r}" if beginning else "is empty"
         raise ValueError(f"{file} is no file of weights, or only the beginning of one: it {content}")
     try:
@@ -160,29 +144,19 @@ def _is_ultralytics(file: Path) -> bool:
         return True
     if not zipfile.is_zipfile(file):
         return False
+    declared = torch.serialization.get_safe_globals()  # Ultralytics has declared its own classes safe
+    torch.serialization.clear_safe_globals()
     try:
-        names = _foreign_names(file)
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
     except Exception:  # damaged, or no checkpoint: reading it will say so
         return False
+    finally:
+        torch.serialization.add_safe_globals(declared)
     return any(name.startswith("ultralytics.") for name in names)
 
 
-def _foreign_names(file: Path) -> list[str]:
-    """The names that a checkpoint imports when it is read, with those that Ultralytics has declared safe meanwhile."""
-    declared = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-    finally:
-        torch.serialization.add_safe_globals(declared)
-
-
 def _check_origin(file: Path, sha256: str) -> None:
-    """Compare a file with the note that `gridflow fetch` left beside it, if it did.
-
-    Raises:
-        ValueError: the SHA-256 is another one.
-    """
+    """Compare a file with the note that `gridflow fetch` left beside it, if it did; a ValueError if they differ."""
     note = file.with_suffix(".json")
     try:
         origin = json.loads(note.read_text())
@@ -193,8 +167,3 @@ def _check_origin(file: Path, sha256: str) -> None:
             f"{file} has the SHA-256 {sha256}, but {origin['sha256']} was fetched (noted in {note.name}): fetch it "
             f"again (`gridflow fetch {file.name}`), or delete {note.name} if this file is yours"
         )
-
-
-def _beginning(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(8)

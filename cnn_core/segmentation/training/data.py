@@ -14,8 +14,8 @@ import psutil
 
 from cnn_core.annotations.coco import from_coco
 from cnn_core.annotations.masks import decode_mask
-from cnn_core.annotations.tables import BOX, Annotations, read_annotations
-from cnn_core.annotations.yolo_labels import read_yolo
+from cnn_core.annotations.tables import BOX, Annotations
+from cnn_core.annotations.truth import read_truth
 from cnn_core.images.decoding import BadImage, decode_rgb
 
 VAL_SHARE = 0.1  # of the images of a COCO JSON that has no second one for validation
@@ -25,27 +25,16 @@ MEMORY_SHARE = 0.6  # of what is free: more than this the images may not take
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskSet:
-    """Images of one split that have objects with masks.
+    """N images of one split that have objects with masks, M in all."""
 
-    Attributes:
-        images: uint8 (N, 3, side, side), RGB, scaled to fit into the upper left corner.
-        ids: the image ids.
-        scales: float (N,), the factors by which the pixels of the images were multiplied.
-        first: int64 (N + 1,): the objects of image n are ``first[n]`` … ``first[n + 1]`` - 1.
-        boxes: float32 (M, 4), xyxy in pixels of ``images``.
-        rles: the run lengths of each object's mask.
-        shapes: int (M, 2), the (height, width) of each object's image before it was scaled.
-        left_out: objects without a mask, in these images and in others.
-    """
-
-    images: np.ndarray
+    images: np.ndarray  # uint8 (N, 3, side, side), RGB, scaled to fit into the upper left corner
     ids: list[str]
-    scales: np.ndarray
-    first: np.ndarray
-    boxes: np.ndarray
+    scales: np.ndarray  # float (N,), the factors by which the sides of the images were multiplied
+    first: np.ndarray  # int64 (N + 1,): the objects of image n are ``first[n]`` … ``first[n + 1]`` - 1
+    boxes: np.ndarray  # float32 (M, 4), xyxy in pixels of ``images``
     rles: list[str]
-    shapes: np.ndarray
-    left_out: int
+    shapes: np.ndarray  # int (M, 2), the (height, width) of each object's image before it was scaled
+    left_out: int  # objects without a mask, in these images and in others
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,27 +58,14 @@ class MaskSet:
 
 
 def read_masks(source: str | Path, split: str) -> Annotations:
-    """Read the split ``train`` or ``val`` of an own set, a folder with a data.yaml, a data.yaml, or a COCO JSON.
+    """Read the split ``train`` or ``val`` as `read_truth` does, but a COCO JSON has splits.
 
     The validation images of a COCO JSON whose name says ``train`` are those of the file beside it that says ``val``.
     Where there is none, they are a tenth of its own, drawn by their names.
-
-    Raises:
-        ValueError: the source does not exist, or is none of these.
     """
     path = Path(source)
-    if path.suffix == ".json":
-        return _read_coco(path, split)
-    if (path / "objects.parquet").is_file():
-        return read_annotations(path, split)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: the stage compose writes data/composed/numbers")
-    if path.is_dir() and not (path / "data.yaml").is_file():
-        raise ValueError(f"{path} has no data.yaml: name a data set of Ultralytics, its data.yaml or a COCO JSON")
-    return read_yolo(path / "data.yaml" if path.is_dir() else path, split)
-
-
-def _read_coco(path: Path, split: str) -> Annotations:
+    if path.suffix != ".json":
+        return read_truth(path, split)
     other = path.with_name(path.name.replace("train", "val"))
     if other != path and other.is_file():
         return from_coco(other if split == "val" else path, split=split)
@@ -102,10 +78,7 @@ def _read_coco(path: Path, split: str) -> Annotations:
 
 
 def load_masks(source: str | Path, split: str, *, imgsz: int, most: int = 0) -> MaskSet:
-    """Decode a split into memory, each image no larger than ``imgsz`` pixels a side, and none scaled up for it.
-
-    Args:
-        most: take only the first so many images; 0 = all.
+    """Decode a split, or its first ``most`` images, each no larger than ``imgsz`` pixels a side, and none scaled up.
 
     Raises:
         ValueError: an image cannot be read, there is no object with a mask, or the images do not fit into memory.

@@ -28,7 +28,6 @@ class Embeddings:
     """The maps of a split's images, computed where they are missing and read where they are there.
 
     Args:
-        folder: of the run; it holds what an interrupted run had computed.
         local_rank: (rank, world size). Processes of one machine that call this with the same folder each compute a
             part, and wait for the others.
         on_image: called now and then with the images that this process has done, and how many its part has.

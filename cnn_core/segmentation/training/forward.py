@@ -60,11 +60,7 @@ def decode(
 
 
 class PromptedSam(nn.Module):
-    """`encode` and `decode` as one forward pass, which `DistributedDataParallel` needs.
-
-    Args:
-        network: its parameters become the module's own.
-    """
+    """`encode` and `decode` as one forward pass, which `DistributedDataParallel` needs."""
 
     def __init__(self, network: nn.Module, family: Family) -> None:
         super().__init__()
@@ -73,7 +69,6 @@ class PromptedSam(nn.Module):
     def forward(
         self, images: Tensor | None, maps: Maps | None, boxes: Tensor | None, points: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """`decode` of ``maps``, or of the maps that `encode` makes of normalised ``images``."""
         if maps is None:
             assert images is not None, "either the images or their maps"
             maps = encode(self.network, self.family, images)

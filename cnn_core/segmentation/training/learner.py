@@ -31,8 +31,8 @@ class SamLearner:
 
     Args:
         network: as `load_sam` gives it, the same on all ranks; its ``set_imgsz`` is called.
-        frozen: the encoder stays as it is, and with it the prompts' embeddings; only the mask decoder learns.
-        steps: the number of steps that the schedule spans.
+        frozen: only the mask decoder learns.
+        steps: that the schedule spans.
         dtype: what autocast computes in; None = float32.
     """
 
@@ -54,7 +54,8 @@ class SamLearner:
         self.device, self.dtype = device, dtype
         self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
-        self.trained_part: nn.Module = _mask_decoder(network, family) if frozen else network
+        decoder: nn.Module = network.sam_mask_decoder if family == "sam2" else network.mask_decoder
+        self.trained_part = decoder if frozen else network
         self.network.requires_grad_(False)
         for name, parameter in self.trained_part.named_parameters():
             # SAM 2's decoder has two layers that belong to its encoder.
@@ -74,8 +75,7 @@ class SamLearner:
 
         Args:
             maps: of the batch's images, where the encoder is frozen.
-            draws: uniform in 0..1, float (B, AUGMENTATION_DRAWS): how each image is changed. They are not used where
-                the encoder is frozen.
+            draws: uniform in 0..1, float (B, AUGMENTATION_DRAWS): how each image is changed, unless there are maps.
             global_batch_size: images over all ranks; 0 = this rank has them all.
 
         Returns:
@@ -93,8 +93,7 @@ class SamLearner:
             boxes, points = (None if prompts is None else prompts * scale for prompts in (batch.boxes, batch.points))
             logits, scores = self._forward(images, maps, boxes, points)
         loss, overlap = self.loss(logits, scores, batch.masks, ambiguous=points is not None)
-        # Each rank's loss is a mean over its own images and the ranks' gradients are averaged; so a rank counts by its
-        # images.
+        # The ranks' gradients are averaged, and a loss is a mean over a rank's images: so a rank counts by its images.
         share = len(batch.images) / (global_batch_size or len(batch.images))
         (loss * (rank_and_world()[1] * share)).backward()
         optimizer_step(self.optimizer, self.schedule, self.trained_part.parameters(), grad_clip=self.params.grad_clip)
@@ -146,7 +145,6 @@ class SamLearner:
                 sum_over_ranks(value).div_(rank_and_world()[1])
 
     def _augmented(self, batch: PromptBatch, draws: Tensor) -> PromptBatch:
-        """Mirror some images and change their contrast, their brightness and the balance of their channels."""
         strength = self.params.colour
         batch = batch.mirrored(draws[:, 5] < self.params.fliplr)
         if not strength:
@@ -185,11 +183,7 @@ class SamLearner:
             _copy_into(values, saved)
 
     def state_dict(self, *, optimizer: bool) -> dict[str, Any]:
-        """What a training goes on from: what training changes, not what is frozen.
-
-        Args:
-            optimizer: False for a training that is at its end; only the averaged weights are kept then.
-        """
+        """What training changes; without ``optimizer``, at the end of a training, only the averaged weights."""
         if not optimizer:
             return {"average": self.average}
         return {
@@ -205,10 +199,6 @@ class SamLearner:
             _copy_into(self._values(), state["values"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
-
-
-def _mask_decoder(network: Any, family: Family) -> nn.Module:
-    return network.sam_mask_decoder if family == "sam2" else network.mask_decoder
 
 
 def _copy_into(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

@@ -28,12 +28,12 @@ from cnn_core.seeds import generator, mixed_seed
 from cnn_core.segmentation.sam.network import LoadedSam, load_sam
 from cnn_core.segmentation.sam.small import build_small_sam
 from cnn_core.segmentation.sam.weights import SMALL
-from cnn_core.segmentation.training.data import MaskSet, load_masks
+from cnn_core.segmentation.training.data import load_masks
 from cnn_core.segmentation.training.embeddings import Embeddings
 from cnn_core.segmentation.training.learner import AUGMENTATION_DRAWS, SamLearner
 from cnn_core.segmentation.training.losses import iou
 from cnn_core.segmentation.training.params import TrainSegmenterParams
-from cnn_core.segmentation.training.prompts import PromptBatch, draw_prompts
+from cnn_core.segmentation.training.prompts import draw_prompts
 
 STEP_EVERY_S = 0.5  # how often `on_step` is called
 NOTE_EVERY_S = 10  # how often the embeddings' progress is told
@@ -44,24 +44,15 @@ OnEpoch = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmenterJob:
-    """All that a segmenter's training needs of whoever starts it; paths are absolute.
-
-    Attributes:
-        source: the data, see `read_masks`.
-        start: the weights to begin with, or none.
-    """
+    """All that a segmenter's training needs of whoever starts it; paths are absolute."""
 
     params: TrainSegmenterParams
-    source: str
-    start: str
+    source: str  # see `read_masks`
+    start: str  # the weights to begin with, or none
 
 
 def start_network(params: TrainSegmenterParams, start: str) -> LoadedSam:
-    """Return the network that training begins with, in float32; call ``cnn_core.detection.yolo.quiet`` before.
-
-    Raises:
-        ValueError: as `load_sam`.
-    """
+    """Return the network that training begins with, in float32; call ``cnn_core.detection.yolo.quiet`` before."""
     if not is_none(start):
         loaded = load_sam(start)
         return dataclasses.replace(loaded, imgsz=params.imgsz or loaded.imgsz)
@@ -85,12 +76,10 @@ def train(
     """Train to the end, from the checkpoint ``resume`` on where there is one.
 
     Args:
-        folder: of the run, for the embeddings.
-        local_rank: this rank's number, and how many ranks there are, among those that have the same folder.
+        folder: for the embeddings, and ``local_rank``: as `Embeddings` takes them.
         on_step: called now and then with epoch, done, total (images of the epoch), loss, iou, images_per_s.
         on_epoch: called after each epoch with its record and a function that makes the checkpoint, which must be stored
             before this returns.
-        on_note: called with sentences for a person.
 
     Raises:
         ValueError: as `start_network` and `load_masks`; the loss has become infinite or not a number; or there are
@@ -137,7 +126,6 @@ class _Training:
         self.embeddings: dict[str, Embeddings] = {}
 
     def embed(self, folder: Path, local_rank: tuple[int, int]) -> None:
-        """Compute what the frozen encoder makes of the images, with the other ranks that have the same folder."""
         for split, data in self.data.items():
             report = self._embedding_notes(split, len(data))
             self.embeddings[split] = Embeddings(
@@ -189,7 +177,7 @@ class _Training:
         # The batches differ by one image at most: none is a remainder too small to be shared.
         for step, rows in enumerate(map(np.sort, np.array_split(order, self.steps))):
             part = rank_slice(len(rows), self.rank, self.world_size)
-            batch = draw_batch(params, data, rows, draws, part=part)
+            batch = draw_prompts(params, data, rows, draws, part=part)
             maps = self.embeddings["train"][batch.rows] if self.embeddings else None
             augmentation = generator(CPU, params.seed, "augment", epoch, step)
             uniform = torch.rand(len(rows), AUGMENTATION_DRAWS, generator=augmentation)
@@ -215,9 +203,7 @@ class _Training:
             raise diverged(loss.item(), where, learning_rate=params.learning_rate, grad_clip=params.grad_clip)
 
     def measure(self) -> dict[str, float]:
-        """Measure the averaged network on the validation part, prompted by the true boxes.
-
-        Each rank takes some of the images.
+        """Measure the averaged network on the validation part, prompted by the true boxes; each rank has some images.
 
         Returns:
             Means over the objects: of the IoU, and of how far the predicted IoU is from it.
@@ -245,27 +231,6 @@ def rank_slice(count: int, rank: int, world_size: int) -> slice:
     """Return which of ``count`` rows a rank takes."""
     rows = share(torch.arange(count), rank, world_size)
     return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
-
-
-def draw_batch(
-    params: TrainSegmenterParams,
-    data: MaskSet,
-    rows: np.ndarray,
-    draws: np.random.Generator,
-    *,
-    points: float | None = None,
-    part: slice = slice(None),
-) -> PromptBatch:
-    """Draw a batch as training does, or a part of it, before it is mirrored and its colours change."""
-    return draw_prompts(
-        data,
-        rows,
-        prompts=params.prompts,
-        points=params.points if points is None else points,
-        box_jitter=params.box_jitter,
-        draws=draws,
-        part=part,
-    )
 
 
 def final_state(job: SegmenterJob, checkpoint: Mapping[str, Any]) -> tuple[LoadedSam, dict[str, Any]]:

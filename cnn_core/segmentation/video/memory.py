@@ -27,33 +27,20 @@ _ENDLESS = 1 << 30  # frames of a video whose length is unknown
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodedFrame:
-    """An encoded frame.
+    """An encoded frame, whose original has ``shape`` (height, width)."""
 
-    Attributes:
-        height, width: of the original.
-        features: the encoder's output at three levels, the finest first, each (cells, 1, C).
-        positions: the cells' positional encodings, of the same shapes.
-        sizes: (height, width) of each level.
-    """
-
-    height: int
-    width: int
-    features: list[Tensor]
-    positions: list[Tensor]
-    sizes: list[tuple[int, int]]
+    shape: tuple[int, int]
+    features: list[Tensor]  # the encoder's output at three levels, the finest first, each (cells, 1, C)
+    positions: list[Tensor]  # the cells' positional encodings, of the same shapes
+    sizes: list[tuple[int, int]]  # (height, width) of each level
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectMask:
-    """An object in one frame.
+    """An object in one frame."""
 
-    Attributes:
-        logits: of the mask, (1, 1, side / 4, side / 4); far below 0 where the object is hidden.
-        score: the predicted IoU.
-    """
-
-    logits: Tensor
-    score: float
+    logits: Tensor  # of the mask, (1, 1, side / 4, side / 4); far below 0 where the object is hidden
+    score: float  # the predicted IoU
 
 
 class ObjectMemory:
@@ -61,8 +48,7 @@ class ObjectMemory:
 
     Args:
         prompted: how many frames with a prompt are kept, the closest ones.
-        recent: for how many other frames the object pointer (256 numbers) is kept.
-        maps: for how many of these the map is kept, which is larger.
+        recent: for how many other frames the object pointer (256 numbers) is kept; ``maps``: the map, which is larger.
     """
 
     def __init__(self, *, prompted: int, recent: int, maps: int) -> None:
@@ -70,17 +56,9 @@ class ObjectMemory:
         self.outputs: dict[str, dict[int, dict[str, Any]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
 
     def __len__(self) -> int:
-        """How many frames are remembered."""
         return sum(map(len, self.outputs.values()))
 
-    @property
-    def tensors(self) -> int:
-        """Bytes of the tensors, without the positions of the maps' cells, which all memories share."""
-        frames = (output for outputs in self.outputs.values() for output in outputs.values())
-        return sum(output[key].nbytes for output in frames for key in ("maskmem_features", "obj_ptr") if key in output)
-
     def add(self, number: int, output: dict[str, Any], *, prompted: bool) -> None:
-        """Remember a frame, and forget those that no later one will look at."""
         closest, others = self.outputs["cond_frame_outputs"], self.outputs["non_cond_frame_outputs"]
         (closest if prompted else others)[number] = output
         for far in sorted(closest, key=lambda other: abs(other - number))[self.prompted :]:
@@ -117,16 +95,12 @@ class VideoSteps(SamSteps):
         """Encode a frame; ``shape`` is the (height, width) of the original."""
         encoded = self.model.forward_image(self.pixels(image))
         _, features, positions, sizes = self.model._prepare_backbone_features(encoded)
-        return EncodedFrame(height=shape[0], width=shape[1], features=features, positions=positions, sizes=sizes)
+        return EncodedFrame(shape=shape, features=features, positions=positions, sizes=sizes)
 
     def prompt(self, frame: EncodedFrame, number: int, memory: ObjectMemory, **prompt: np.ndarray | None) -> ObjectMask:
         """Segment the object that a prompt (as `SamSteps.decode` takes it, N = 1) shows. Its memory is not asked."""
         points, labels, _ = self.predictor._prepare_prompts(
-            self.predictor.imgsz,
-            (frame.height, frame.width),
-            prompt.get("boxes"),
-            prompt.get("points"),
-            prompt.get("labels"),
+            self.predictor.imgsz, frame.shape, prompt.get("boxes"), prompt.get("points"), prompt.get("labels")
         )
         inputs = {"point_coords": points, "point_labels": labels}
         heads = self._heads(frame, number, memory, inputs, _ENDLESS, reverse=False)
@@ -136,11 +110,10 @@ class VideoSteps(SamSteps):
     def track(
         self, frame: EncodedFrame, number: int, memory: ObjectMemory, *, count: int | None, reverse: bool
     ) -> ObjectMask:
-        """Segment the object by its memory.
+        """Segment the object by its memory, with ``reverse`` one of later frames.
 
         Args:
             count: frames of the video, None = unknown. With fewer than 16, SAM 2 measures times relative to it.
-            reverse: the video is followed backwards, so the memory is of later frames.
         """
         frames = max(count, number + 1) if count else _ENDLESS
         heads = self._heads(frame, number, memory, None, frames, reverse=reverse)
@@ -223,11 +196,7 @@ class BackwardMasks:
 
 
 def _cut(logits: Tensor) -> tuple[tuple[int, ...], int, int, np.ndarray]:
-    """Cut out the rectangle with all logits above `_FAR` / 4, with a margin of one cell.
-
-    Returns:
-        The shape of all logits, top, left, and the rectangle, float32.
-    """
+    """Cut out the rectangle with all logits above `_FAR` / 4: shape of all, top, left, and the rectangle, float32."""
     array = logits[0, 0].float().cpu().numpy()
     rows, columns = (np.flatnonzero((array > _FAR / 4).any(axis)) for axis in (1, 0))
     if not len(rows):

@@ -9,37 +9,83 @@ the first frame that has any are followed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as ds
 
 from cnn_core.annotations.tables import BOX
 from cnn_core.files import read_json
 from cnn_core.images.clips import Clip
 from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import Media
-from cnn_core.segmentation.prompts.rows import POINT, Kind, prompt_rows, read_table, with_classes
-from cnn_core.segmentation.video.params import VideoPrompt
+from cnn_core.segmentation.prompts.rows import POINT, Kind, prompt_rows, read_table, rows_of, with_classes
 
 OBJECT_IDS = ("object", "track_id")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoPrompt:
+    """What and where an object is in one frame. Each prompt must say it by itself."""
+
+    frame: int  # from 0
+    object_id: int
+    box: tuple[float, ...] | None = None  # xyxy in pixels of the frame
+    points: tuple[tuple[float, float], ...] = ()  # (x, y)
+    labels: tuple[int, ...] | None = None  # of the points, 1 = inside the object, 0 = outside
+    about: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # class_id, class_name, prompt_score for the rows
+
+
+PromptsByFrame = dict[int, dict[int, VideoPrompt]]  # by frame, then by object
+
+
+def group_by_frame(prompts: Iterable[VideoPrompt]) -> PromptsByFrame:
+    """Group the prompts by frame, then by object, both in rising order.
+
+    Raises:
+        ValueError: a frame is negative, or an object has two prompts in one frame.
+    """
+    table: PromptsByFrame = {}
+    for prompt in sorted(prompts, key=lambda prompt: (prompt.frame, prompt.object_id)):
+        if prompt.frame < 0:
+            raise ValueError(f"a prompt is for frame {prompt.frame}: frames are numbered from 0")
+        objects = table.setdefault(prompt.frame, {})
+        if prompt.object_id in objects:
+            raise ValueError(f"object {prompt.object_id} has two prompts in frame {prompt.frame}: one must say it all")
+        objects[prompt.object_id] = prompt
+    return table
+
+
+def first_prompts(table: PromptsByFrame) -> PromptsByFrame:
+    """Keep the first prompt of each object."""
+    prompted: set[int] = set()
+    first: PromptsByFrame = {}
+    for frame, objects in table.items():
+        if new := {object_id: prompt for object_id, prompt in objects.items() if object_id not in prompted}:
+            first[frame] = new
+            prompted |= new.keys()
+    return first
 
 
 def video_prompts(path: str | Path, clip: Clip, kind: Kind, *, alone: bool) -> list[VideoPrompt]:
     """Read the clip's prompts from ``path``, an output of `detect` or a file; none if it names none of the frames.
 
     Args:
-        kind: boxes, or points alone, as in `prompts.table.write_prompts`.
         alone: the clip is the only one, so a table of frames need not name it.
 
     Raises:
         ValueError: a column or value is missing or wrong.
     """
     path = Path(path)
-    frame = _detected(path, clip) if path.is_dir() else with_classes(read_table(path), path)[1]
+    if path.is_dir():
+        frame = rows_of(sorted(path.glob("part-*.parquet")), clip.image_ids)
+    else:
+        frame = with_classes(read_table(path), path)[1]
     exact = "frame" in frame
     frame = _by_number(frame, clip, path, alone) if exact else _by_image(frame, clip, path)
     frame = _numbered(frame)
@@ -64,15 +110,6 @@ def prompt_classes(path: str | Path) -> list[str]:
     return with_classes(read_table(path), path)[0]
 
 
-def _detected(folder: Path, clip: Clip) -> pd.DataFrame:
-    """The clip's rows in a folder of parts. The others are not read."""
-    ids = clip.image_ids
-    image = ds.field("image_id")  # the range lets whole pieces of the files be passed over
-    condition = (image >= min(ids)) & (image <= max(ids)) & image.isin(ids)
-    parts = [str(part) for part in sorted(folder.glob("part-*.parquet"))]
-    return ds.dataset(parts, format="parquet").to_table(filter=condition, use_threads=False).to_pandas()
-
-
 def _by_number(frame: pd.DataFrame, clip: Clip, path: Path, alone: bool) -> pd.DataFrame:
     named = next((name for name in ("image_id", "file") if name in frame), None)
     if named is None and not alone:
@@ -93,10 +130,7 @@ def _by_image(frame: pd.DataFrame, clip: Clip, path: Path) -> pd.DataFrame:
 
 
 def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give each object a whole number, as ``track_id`` and ``object``; missing if no column tells objects apart.
-
-    Rows without a value in that column are left out.
-    """
+    """Give each object a whole number, as ``track_id`` and ``object``; missing if no column tells objects apart."""
     name = next((name for name in OBJECT_IDS if name in frame and frame[name].notna().any()), None)
     if name is None:
         return frame.drop(columns="object", errors="ignore").assign(
@@ -110,7 +144,6 @@ def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _prompt(rows: pd.DataFrame, path: Path) -> VideoPrompt:
-    """The prompt that the rows of one object in one frame describe."""
     first = rows.iloc[0]
     frame, object_id = int(first["frame"]), int(first["track_id"])
     boxed, pointed = not np.isnan(first["x1"]), rows[rows["x"].notna()]

@@ -17,34 +17,22 @@ from torch import Tensor
 
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.clips import Clip, Frame
-from cnn_core.images.decoding import TOO_NARROW, BadImage
+from cnn_core.images.decoding import BadImage
+from cnn_core.segmentation.params import VideoParams
 from cnn_core.segmentation.prompts.image_prompts import CheckedPrompts
 from cnn_core.segmentation.sam.network import LoadedSam, load_sam
-from cnn_core.segmentation.segments import LOW_SCORE, Segments, SegmentsBuilder
+from cnn_core.segmentation.segments import HIDDEN, LOW_SCORE, Segments, SegmentsBuilder
 from cnn_core.segmentation.video.memory import BackwardMasks, ObjectMask, ObjectMemory, VideoSteps
-from cnn_core.segmentation.video.params import (
-    HIDDEN,
-    PromptsByFrame,
-    VideoParams,
-    VideoPrompt,
-    first_prompts,
-    group_by_frame,
-)
+from cnn_core.segmentation.video.prompts import PromptsByFrame, VideoPrompt, first_prompts, group_by_frame
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackedFrame:
-    """A frame with the masks of the objects that are followed.
-
-    Attributes:
-        segments: its ``prompts`` are object ids. Each object that is followed is either there or in ``dropped``. None
-            for a frame that cannot be read.
-        states: frames that are remembered, summed over the objects.
-    """
+    """A frame with the masks of the objects that are followed."""
 
     frame: Frame
-    segments: Segments | None
-    states: int
+    segments: Segments | None  # its ``prompts`` are object ids; None for a frame that cannot be read
+    states: int  # frames that are remembered, summed over the objects
 
 
 @dataclasses.dataclass
@@ -59,7 +47,7 @@ class VideoSegmenter:
     Args:
         weights: a checkpoint of SAM 2, or a network that is already loaded.
         settings: folder for Ultralytics' own settings, and for masks that wait for their frame.
-        trusted: SHA-256 values of files that may execute code when they are read (`cnn_core.segmentation.sam.weights`).
+        trusted: as for `cnn_core.segmentation.sam.weights.read_weights`.
 
     Raises:
         ValueError: as `cnn_core.segmentation.sam.network.load_sam`; or the network is no SAM 2.
@@ -67,7 +55,8 @@ class VideoSegmenter:
     Examples:
         >>> from cnn_core.images.clips import Clip, clip_parts
         >>> from cnn_core.images.media import list_media
-        >>> from cnn_core.segmentation.video.params import VideoPrompt
+        >>> from cnn_core.segmentation.params import VideoParams
+        >>> from cnn_core.segmentation.video.prompts import VideoPrompt
         >>> params = VideoParams(
         ...     imgsz=0, conf=0.0, half="auto", stability_score_offset=0.95, folders=False, backwards=True,
         ...     non_overlap_masks=True, max_cond_frames_in_attn=4, memory_frames=8, patience=0,
@@ -103,7 +92,7 @@ class VideoSegmenter:
         A prompt has an effect from its frame on. Prompts after the last frame have none.
 
         Raises:
-            ValueError: as `cnn_core.segmentation.video.params.group_by_frame`, or a prompt's values are no numbers.
+            ValueError: as `cnn_core.segmentation.video.prompts.group_by_frame`, or a prompt's values are no numbers.
         """
         table = group_by_frame(prompts)
         self.settings.mkdir(parents=True, exist_ok=True)
@@ -137,10 +126,7 @@ class VideoSegmenter:
                 backward_masks.write(number, earlier)
 
     def _letterboxed(self, frame: Frame) -> tuple[int, np.ndarray | None, tuple[int, int]]:
-        """A frame's number, what the network will see of it (None: it is bad), and its own (height, width).
-
-        Frames wait for their turn in this form, as it is smaller.
-        """
+        """A frame's number, what the network will see of it (None: it is bad), and its own (height, width)."""
         image = self._usable(frame).image
         if isinstance(image, BadImage):
             return frame.number, None, (0, 0)
@@ -150,11 +136,11 @@ class VideoSegmenter:
         """The frame, with a `BadImage` in it if nothing would be left of its shorter side."""
         if isinstance(frame.image, BadImage):
             return frame
-        height, width = frame.image.shape[:2]
-        if round(min(height, width) * self.steps.side / max(height, width)) >= 1:
-            return frame
-        detail = f"{width}x{height} pixels, less than 1 pixel wide at {self.steps.side}"
-        return dataclasses.replace(frame, image=BadImage(TOO_NARROW, detail))
+        try:
+            self.steps.check_shape(frame.image.shape[:2])
+        except BadImage as fault:
+            return dataclasses.replace(frame, image=fault)
+        return frame
 
     @torch.inference_mode()
     def _step(
@@ -170,9 +156,10 @@ class VideoSegmenter:
     ) -> tuple[dict[int, ObjectMask], dict[int, str]]:
         """Segment one frame. Objects are followed by their memory, unless they are prompted in this frame.
 
+        New objects are added to ``objects``, and those out of sight for too long are removed.
+
         Args:
-            number: of the frame; ``count`` is that of all frames.
-            objects: those that are followed. New ones are added, and those out of sight for too long are removed.
+            count: of all frames.
 
         Returns:
             The masks by object, and why some prompts are not used.
@@ -204,7 +191,6 @@ class VideoSegmenter:
         return bool((mask.logits > self.steps.threshold).any())
 
     def _segments(self, shape: tuple[int, int], masks: dict[int, ObjectMask], dropped: dict[int, str]) -> Segments:
-        """The masks in the frame's own pixels, (height, width) = ``shape``."""
         builder = SegmentsBuilder(*shape, {number: reason for number, reason in dropped.items() if number not in masks})
         visible = {}
         for object_id in sorted(masks):

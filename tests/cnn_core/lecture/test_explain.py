@@ -37,7 +37,7 @@ def test_receptive_fields_are_those_that_are_known(builder: str, layer: str, siz
     with torch.device("meta"):
         network = get_model(builder)
         field = output_fields(network, torch.zeros(1, 3, 64, 64))[layer]
-    assert (field.size, field.step, field.whole) == (size, stride, False)
+    assert (field.size, field.step, field.is_global) == (size, stride, False)
 
 
 def test_a_receptive_field_is_what_the_gradient_reaches(network: nn.Module, images: torch.Tensor) -> None:
@@ -76,10 +76,10 @@ def test_attention_and_global_pools_see_everything() -> None:
             return self.end(self.attend(tokens, tokens, tokens)[0])
 
     fields = output_fields(Attends(), torch.zeros(1, 3, 16, 16))
-    assert not fields["cut"].whole
-    assert fields["end"].whole
+    assert not fields["cut"].is_global
+    assert fields["end"].is_global
     pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1))
-    assert [field.whole for _, field in sorted(output_fields(pooled, torch.zeros(1, 3, 9, 9)).items())][1:] == [
+    assert [field.is_global for _, field in sorted(output_fields(pooled, torch.zeros(1, 3, 9, 9)).items())][1:] == [
         False, True, True,
     ]  # fmt: skip
 

@@ -56,7 +56,7 @@ def test_cross_correlation2d(shapes: tuple, seed: int, biased: bool) -> None:
     inputs, kernels, options = shapes
     arrays = draw(seed, inputs, kernels, *([kernels[:1]] if biased else []))
     agree(
-        lambda *xs: functional.cross_correlation2d(*xs, **options),
+        lambda *xs: functional.cross_correlation(*xs, **options),
         lambda *xs: F.conv2d(*xs, **options),
         *arrays,
     )
@@ -68,7 +68,7 @@ def test_cross_correlation1d(shapes: tuple, seed: int, biased: bool) -> None:
     inputs, kernels, options = shapes
     options = {name: value if name == "groups" else value[0] for name, value in options.items()}
     arrays = draw(seed, inputs, kernels, *([kernels[:1]] if biased else []))
-    agree(lambda *xs: functional.cross_correlation1d(*xs, **options), lambda *xs: F.conv1d(*xs, **options), *arrays)
+    agree(lambda *xs: functional.cross_correlation(*xs, **options), lambda *xs: F.conv1d(*xs, **options), *arrays)
 
 
 @SHAPES
@@ -79,7 +79,7 @@ def test_convolution_is_cross_correlation_with_the_kernel_turned_round(
     side = max(1, size - 2 * padding) + more
     images, kernels, bias = draw(seed, (2, channels, side, side + 1), (maps, channels, size, size), (maps,))
     agree(
-        lambda *xs: functional.convolution2d(*xs, padding=padding),
+        lambda *xs: functional.convolution(*xs, padding=padding),
         lambda x, k, b: F.conv2d(x, k.rot90(2, (2, 3)), b, padding=padding),
         images, kernels, bias,
     )  # fmt: skip
@@ -89,15 +89,15 @@ def test_convolution_is_cross_correlation_with_the_kernel_turned_round(
 @given(st.integers(1, 5), st.integers(1, 5), seeds)
 def test_convolution1d_is_the_sum_of_the_definition(size: int, length: int, seed: int) -> None:
     series, kernel = draw(seed, (1, 1, length), (1, 1, size))
-    whole = functional.convolution1d(series, kernel, padding=size - 1)[0, 0]
+    whole = functional.convolution(series, kernel, padding=size - 1)[0, 0]
     expected = [
         sum(series[0, 0, a] * kernel[0, 0, t - a] for a in range(length) if 0 <= t - a < size)
         for t in range(length + size - 1)
     ]
     torch.testing.assert_close(whole, torch.stack([torch.as_tensor(each) for each in expected]))
     agree(
-        lambda *xs: functional.convolution1d(*xs, padding=size - 1),
-        lambda *xs: functional.convolution1d(*xs[::-1], padding=length - 1),  # it commutes
+        lambda *xs: functional.convolution(*xs, padding=size - 1),
+        lambda *xs: functional.convolution(*xs[::-1], padding=length - 1),  # it commutes
         series, kernel,
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_transposed_convolution_is_the_gradient_of_cross_correlation(shapes: tup
     options = {**options, "groups": 1}
     images, weights = draw(seed, inputs, kernels)
     images.requires_grad_()
-    outputs = functional.cross_correlation2d(images, weights, **options)
+    outputs = functional.cross_correlation(images, weights, **options)
     (above,) = draw(seed + 1, outputs.shape)
     (gradient,) = torch.autograd.grad(outputs, images, above)
     sides = zip(inputs[2:], outputs.shape[2:], kernels[2:], options["stride"], options["padding"], options["dilation"], strict=True)  # fmt: skip  # noqa: E501

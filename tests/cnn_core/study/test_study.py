@@ -12,10 +12,9 @@ import torch
 
 from cnn_core.study import beyond as study_beyond
 from cnn_core.study import figures
-from cnn_core.study.experiments import EXPERIMENTS, ExperimentParams, measure
+from cnn_core.study.experiments import EXPERIMENTS, SHIFTS, ExperimentParams, measure
 from cnn_core.study.networks import Digits, accuracy, cnn, fit, linear, mlp, size_of, width_for
 from cnn_core.study.page import SECTIONS, write_study
-from cnn_core.study.shifts import SHIFTS
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from cnn_core.annotations.tables import read_images, read_objects
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.clips import CUT_SHORT
 from cnn_core.images.media import list_media
-from cnn_core.segmentation.video.params import VideoPrompt
+from cnn_core.segmentation.video.prompts import VideoPrompt
 from tasks import segment
 from tasks.common.videos import VideoJob, VideoWorker, video_parts
 from tasks.engine.workers import Resources

@@ -90,17 +90,10 @@ def test_who_is_done_first_waits_for_the_embeddings_of_the_other(tmp_path):
 
 def test_the_prompts_do_not_depend_on_the_number_of_ranks(tmp_path):
     data = load_masks(write_set(tmp_path, train=5), "train", imgsz=64)
+    params = from_mapping(TrainSegmenterParams, {**PARAMS, "prompts": 3, "box_jitter": 0.1}, "train_segmenter")
     for points in (0.0, 1.0):
         whole, first, rest = (
-            draw_prompts(
-                data,
-                np.array([4, 0, 2]),
-                prompts=3,
-                points=points,
-                box_jitter=0.1,
-                draws=np.random.default_rng(0),
-                part=part,
-            )
+            draw_prompts(params, data, np.array([4, 0, 2]), np.random.default_rng(0), points=points, part=part)
             for part in (slice(None), slice(0, 1), slice(1, 3))
         )
         assert first.rows.tolist() + rest.rows.tolist() == whole.rows.tolist()

@@ -211,7 +211,7 @@ def test_prompts_lie_where_the_masks_are_and_mirror_with_them(source):
     rows, which = np.arange(4), torch.tensor([True, False, True, False])
     for points in (0.0, 1.0):
         draws = np.random.default_rng(0)
-        batch = draw_prompts(data, rows, prompts=3, points=points, box_jitter=0.0, draws=draws)
+        batch = draw_prompts(parameters(prompts=3, box_jitter=0.0), data, rows, draws, points=points)
         for some in (batch, batch.mirrored(which)):
             for number, mask in enumerate(some.masks):
                 ys, xs = np.nonzero(mask.numpy())

@@ -12,7 +12,7 @@ import torch
 
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.detection.yolo import quiet
-from cnn_core.segmentation.video.params import VideoPrompt
+from cnn_core.segmentation.video.prompts import VideoPrompt
 from cnn_core.segmentation.video.segmenter import VideoSegmenter
 from tests.helpers.paths import ROOT
 from tests.helpers.video_files import clips, small_sam2, video_params, write_folder

@@ -11,8 +11,13 @@ import pytest
 from cnn_core.annotations.tables import objects_table, write_objects
 from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, natural, shortfall
 from cnn_core.images.media import list_media
-from cnn_core.segmentation.video.params import first_prompts, group_by_frame
-from cnn_core.segmentation.video.prompts import prompt_classes, unreachable_prompts, video_prompts
+from cnn_core.segmentation.video.prompts import (
+    first_prompts,
+    group_by_frame,
+    prompt_classes,
+    unreachable_prompts,
+    video_prompts,
+)
 from tests.helpers.video_files import clips, frames, write_folder, write_video
 
 
@@ -105,7 +110,7 @@ def test_what_is_wrong_is_said(tmp_path, clip, rows, words):
 
 
 def test_first_prompts():
-    from cnn_core.segmentation.video.params import VideoPrompt
+    from cnn_core.segmentation.video.prompts import VideoPrompt
 
     prompts = [VideoPrompt(frame=f, object_id=n) for f, n in ((3, 1), (0, 2), (3, 2), (5, 1))]
     begins = first_prompts(group_by_frame(prompts))

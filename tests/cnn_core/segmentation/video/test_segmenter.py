@@ -9,7 +9,9 @@ import torch
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.detection.yolo import quiet
 from cnn_core.images.decoding import BadImage
-from cnn_core.segmentation.video.params import HIDDEN, VideoParams, VideoPrompt
+from cnn_core.segmentation.params import VideoParams
+from cnn_core.segmentation.segments import HIDDEN
+from cnn_core.segmentation.video.prompts import VideoPrompt
 from cnn_core.segmentation.video.segmenter import VideoSegmenter
 from tests.helpers.examples import run_examples
 from tests.helpers.sam_files import write_sam

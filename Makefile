@@ -15,7 +15,7 @@ export YOLO_OFFLINE := true
 TWO := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro study ui test test-unit test-all test-slow test-nightly lint format install clean
+.PHONY: help run repro study ui test test-unit test-all test-slow test-nightly chaos lint format install clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -46,6 +46,9 @@ test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large in
 
 test-nightly: $(READY) ## The tests that take minutes each; not part of test-all
 	@python -m pytest $(TWO) -m nightly $(ARGS)
+
+chaos: $(READY) ## 200 faults on a whole pipeline: what recovers, what is lost, what is left behind (hours)
+	@python -m bench.chaos $(ARGS)
 
 test-all: test test-slow ## All tests but the nightly ones
 

@@ -14,15 +14,11 @@ import pytest
 import yaml
 
 from flows import deploy
+from tests.helpers.checkouts import copy_tiny
 
 APPEND = (
     "import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + sys.argv[3])"
 )
-WRITTEN_BY_RUNS = (
-    "dvc.lock",
-    "study/dvc.yaml",
-    "study/dvc.lock",
-)  # by `make run` and `make study`; not for git
 DVC_YAML = """
 stages:
   first:
@@ -90,19 +86,7 @@ def make_small(run: Callable, repository: Path) -> Callable[[Path], Path]:
 def make_tiny(run: Callable, repository: Path) -> Callable[[Path], Path]:
     """Make a copy of this checkout as it is, with the tiny recipe, committed in a repository of its own."""
 
-    def make(root: Path) -> Path:
-        files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=repository).stdout
-        for name in filter(None, files.split("\0")):
-            if (repository / name).is_file() and name not in WRITTEN_BY_RUNS:
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(repository / name, root / name)
-        run("git", "init", "-q", cwd=root)
-        run("gridflow", "run", "--recipe", "tiny", "--check", cwd=root)
-        run("git", "add", ".", cwd=root)
-        run("git", "commit", "-qm", "tiny", cwd=root)
-        return root
-
-    return make
+    return lambda root: copy_tiny(root, run, repository)
 
 
 @pytest.fixture(scope="session")

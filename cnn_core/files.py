@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+GENERATED = "generated-"  # the start of the names of pictures that a program drew
 _CHUNK = 1 << 20
 _LONG_PART, _LONG_NAME, _DEPTH = 160, 500, 20  # bytes, characters, folders; a file system takes 255 and 4,096 bytes
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\/]")
@@ -44,6 +45,19 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(former, ignore_errors=True)
+
+
+def are_generated(names: Iterable[str]) -> bool:
+    """Whether a program drew one of these pictures or more, by their names (``forest/generated-00001.jpg``)."""
+    return any(name.rpartition("/")[2].startswith(GENERATED) for name in names)
+
+
+def is_composed(source: str | Path) -> bool:
+    """Whether the manifest of a set says that a program made its images, as the stage compose does."""
+    source = Path(source)  # a folder, or a file in it such as data.yaml
+    manifest = (source.parent if source.is_file() else source) / "manifest.json"
+    content = read_json(manifest, made_by="compose") if manifest.is_file() else {}
+    return isinstance(content, dict) and content.get("generated") is True  # a set of others may have a list there
 
 
 def write_json(path: str | Path, value: Any) -> None:

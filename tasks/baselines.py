@@ -69,13 +69,14 @@ def cnn(weights: str, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     right = int((classifier(images).argmax(1) == labels).sum())
     seconds = time.perf_counter() - start
     parameters = sum(each.numel() for each in network.parameters())
-    originals = read_dataset(f"data/augmented/{SET}")["originals"]
+    dataset = read_dataset(f"data/augmented/{SET}")  # weights from elsewhere do not say how many images they have seen
+    originals = dataset["originals"] if card.data_sha256 == dataset["content_sha256"] else None
     return row(f"CNN ({card.model['architecture']})", right, len(labels), parameters, float("nan"), seconds, originals)
 
 
 def by_name(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return the rows by model, without the values that are NaN."""
-    lines = [{key: value for key, value in line.items() if value == value} for line in table.to_dict("records")]
+    """Return the rows by model, without the values that are None or NaN."""
+    lines = [{key: value for key, value in line.items() if pd.notna(value)} for line in table.to_dict("records")]
     return {line.pop("model"): line for line in lines}
 
 

@@ -14,6 +14,7 @@ from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.augmented import Arrays, load_arrays, read_dataset
 from cnn_core.devices import pick_device
 from cnn_core.drawing.contact_sheet import contact_sheet
+from cnn_core.files import are_generated
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
@@ -50,7 +51,8 @@ def main(name: str) -> None:
     write_confusion(Path(f"data/plots/evaluate-{name}-confusion.csv"), test.labels, probabilities, classes)
     show_mistakes(Path(f"data/plots/evaluate-{name}-mistakes.png"), test, probabilities, classes, params.worst)
     measured = "without held-out images" if classifier.card.refit == "all" else "shipped"
-    events.write_metrics(f"data/metrics/evaluate-{name}.json", {**metrics, "evaluated_model": measured})
+    about = {"evaluated_model": measured, "generated": are_generated(test.ids)}
+    events.write_metrics(f"data/metrics/evaluate-{name}.json", {**metrics, **about})
     events.log(
         f"accuracy {metrics['accuracy']:.2%} on {metrics['n']:,} unseen images "
         f"(95 % interval {metrics['accuracy_low']:.2%} to {metrics['accuracy_high']:.2%}; model: {measured})"

@@ -37,7 +37,7 @@ from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device
-from cnn_core.files import write_json
+from cnn_core.files import is_composed, write_json
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
@@ -94,7 +94,7 @@ def main() -> None:
     Path("data/predictions").mkdir(parents=True, exist_ok=True)
     write_objects("data/predictions/detector-test.parquet", detected)
     show(params, plots, images, truth, detected, table)
-    metrics |= rates(table) | {"weights_sha256": detector.info.sha256}
+    metrics |= rates(table) | {"weights_sha256": detector.info.sha256, "generated": is_composed(params.source)}
     events.write_metrics("data/metrics/evaluate_detector.json", metrics)
     events.log(
         f"mAP50 {metrics['map50']:.3f}, mAP50-95 {metrics['map50_95']:.3f} on {len(images):,} unseen images with "

@@ -16,7 +16,7 @@ import torch
 
 from cnn_core.annotations.tables import write_objects
 from cnn_core.devices import pick_device
-from cnn_core.files import is_none, weights_file
+from cnn_core.files import is_composed, is_none, weights_file
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.segmentation.evaluation.metrics import (
     SCORES,
@@ -102,6 +102,7 @@ def main() -> None:
     draw_examples(plots / "evaluate_segmenter-examples.png", images, truth, answers, scores[TRUTH]["iou"], params.shown)
     write(masks, truth, scores)
     metrics |= {"weights_sha256": segmenter.loaded.sha256, "network": segmenter.loaded.name}
+    metrics["generated"] = is_composed(params.source)
     events.write_metrics("data/metrics/evaluate_segmenter.json", metrics)
     events.log(summary_line(metrics))
 

@@ -26,7 +26,7 @@ from cnn_core.annotations.truth import read_truth
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.devices import pick_device
-from cnn_core.files import is_none, whole_folder, write_json
+from cnn_core.files import is_composed, is_none, whole_folder, write_json
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, list_media
 from cnn_core.images.reader import Reader, pixels
@@ -107,7 +107,7 @@ def main() -> None:
     texts = read_numbers(digits, source.images)
     metrics = summary(source, digits, texts)
     if truth is not None:
-        metrics |= measure(params, tables, probabilities, classes, truth)
+        metrics |= measure(params, tables, probabilities, classes, truth) | {"generated": is_composed(params.truth)}
     write(params, source, digits, texts, classifier)
     show(params, media, digits, texts, glyphs["masks"], truth)
     events.write_metrics("data/metrics/read.json", metrics)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnn_core.files import whole_folder
+from cnn_core.files import GENERATED, whole_folder
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.synthetic.scenes import SCENES, draw_scene
 from tasks.engine import events
@@ -87,7 +87,7 @@ def write_scenes(params: SceneSampleParams, folder: Path) -> None:
         for part, number, i in todo:
             rng = np.random.default_rng([params.seed, SCENE_PARTS.index(part), number, i])
             kind = classes[number] if number < len(classes) else classes[rng.integers(len(classes))]
-            path = folder / part / part / (kind if part in each else "") / f"generated-{i + 1:05}.jpg"
+            path = folder / part / part / (kind if part in each else "") / f"{GENERATED}{i + 1:05}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             scene = draw_scene(kind, params.side, rng)
             Image.fromarray(scene).save(path, quality=int(rng.integers(60, 96)))

@@ -73,11 +73,13 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def row(name: str, right: int, n: int, parameters: int, fit_s: float, predict_s: float, images: int) -> dict[str, Any]:
+def row(
+    name: str, right: int, n: int, parameters: int, fit_s: float, predict_s: float, images: int | None
+) -> dict[str, Any]:
     """Return a row of the table: the model, its accuracy with a 95 % interval, its size and its speed.
 
     Args:
-        fit_s: seconds of fitting on ``images`` images; NaN = not measured here.
+        fit_s: seconds of fitting on ``images`` images (None = not known); NaN = not measured here.
         predict_s: seconds of predicting ``n`` images.
     """
     low, high = wilson(right, n)

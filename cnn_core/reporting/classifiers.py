@@ -24,13 +24,15 @@ MAX_REFUSED = 50  # rows of the quarantine that are listed
 def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, limit: int) -> dict[str, Any]:
     """Gather what the page shows of one data set; a part whose files are missing is None."""
     plots, raw = root / "data/plots", root / "data/raw" / name
+    generated = numbers.value(f"evaluate-{name}:generated") is True
     curves, best_epoch = plots / f"train-{name}.csv", numbers.value(f"train-{name}:best_epoch")
     model = values.get("train", {}).get(name, {}).get("model", {})
     losses = {"train_loss": "training", "val_loss": "validation"}
     accuracies = {"train_accuracy": "training", "val_accuracy": "validation"}
     return {
         "name": name,
-        "origin": origin(name, values),
+        "origin": origin(name, values, generated=generated),
+        "generated": generated,
         "manifest": read_manifest(raw) if (raw / "manifest.json").is_file() else None,
         "quarantine": read_quarantine(raw)[:MAX_REFUSED] if (raw / "quarantine.parquet").is_file() else [],
         "network": str(model.get("builder") or model.get("architecture") or "a network"),
@@ -43,10 +45,12 @@ def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, 
     }
 
 
-def origin(name: str, values: Mapping[str, Any]) -> str:
-    """Say in one sentence where the images come from, and whether they are the sample."""
+def origin(name: str, values: Mapping[str, Any], *, generated: bool = False) -> str:
+    """Say where the images come from, and whether they are the sample or generated."""
     source = values.get("ingest", {}).get(name, {}).get("source", "")
-    return SAMPLES.get(name, "") if source == f"data/sources/{name}" else f"The images come from {source}."
+    if source == f"data/sources/{name}" and name in SAMPLES:
+        return SAMPLES[name]
+    return f"The images come from {source}." + (" They are generated: a program drew them." if generated else "")
 
 
 def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:

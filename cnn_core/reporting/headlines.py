@@ -65,6 +65,7 @@ class Headline:
     low: float | None  # 95 % interval: Wilson's for a proportion, bootstrapped over the images for the others
     high: float | None
     n: int | None  # the size of the sample that it was measured on
+    generated: bool  # whether a program made that sample
     expected: float | None
 
     @property
@@ -73,7 +74,7 @@ class Headline:
 
     @property
     def label(self) -> str:
-        return self.spec.label
+        return f"{self.spec.label} (generated images)" if self.generated else self.spec.label
 
     @property
     def unit(self) -> Unit:
@@ -103,5 +104,12 @@ def _headline(spec: HeadlineSpec, metrics: dict[str, Any] | None, expected: Mapp
     if metrics is None or metrics.get(spec.metric) is None:  # reading without a truth measures nothing
         return None
     low, high = (metrics.get(f"{spec.metric}_{end}") for end in ("low", "high"))
-    value, n = metrics[spec.metric], metrics.get(spec.n)
-    return Headline(spec=spec, value=value, low=low, high=high, n=n, expected=expected.get(spec.expected))
+    return Headline(
+        spec=spec,
+        value=metrics[spec.metric],
+        low=low,
+        high=high,
+        n=metrics.get(spec.n),
+        generated=metrics.get("generated") is True,
+        expected=expected.get(spec.expected),
+    )

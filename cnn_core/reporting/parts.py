@@ -36,12 +36,24 @@ def anatomy(root: Path, names: Sequence[str], numbers: Numbers) -> list[dict[str
 
 
 def baselines(numbers: Numbers) -> dict[str, Any]:
-    """The models' ``names``, the best first, and the ``chart`` of their accuracies."""
+    """The models' ``names``, the best first, the ``chart`` of their accuracies, and what they were trained on.
+
+    ``cnn`` names the CNN, ``images`` is the key of the number of images that all baselines were fitted on, and ``same``
+    says whether the CNN was trained on as many.
+    """
     models = numbers.value("baselines:models") or {}
     names = sorted(models, key=lambda name: -models[name]["accuracy"])
     keys = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
     rows = [{"name": name, **{field: models[name][key] for field, key in keys.items()}} for name in names]
-    return {"names": names, "chart": charts.intervals(rows, y="model", x="accuracy") if rows else None}
+    cnn = next((name for name in names if name.startswith("CNN")), None)
+    fitted = next((name for name in names if name != cnn), None)
+    return {
+        "names": names,
+        "chart": charts.intervals(rows, y="model", x="accuracy") if rows else None,
+        "cnn": cnn,
+        "images": f"baselines:models/{fitted}/images" if fitted else None,
+        "same": bool(cnn and fitted) and models[cnn].get("images") == models[fitted].get("images"),
+    }
 
 
 def resources(root: Path, numbers: Numbers) -> dict[str, Any]:
@@ -62,9 +74,10 @@ def what_ran(numbers: Numbers, sets: Sequence[Mapping[str, Any]]) -> Markup:
     trained = []
     for classifier in sets:
         name, network = classifier["name"], classifier["network"]
-        if numbers.metrics(f"train-{name}") and numbers.value(f"ingest-{name}:images"):
-            counts = numbers(f"ingest-{name}:images", "total"), numbers(f"train-{name}:epochs", "count")
-            trained.append(Markup("{} on {} ({} images, {} epochs)").format(network, name, *counts))
+        if numbers.metrics(f"train-{name}"):
+            counts = numbers(f"augment-{name}:originals", "count"), numbers(f"train-{name}:epochs", "count")
+            kind = "generated training images" if classifier["generated"] else "training images"
+            trained.append(Markup("{} on {} ({} {}, {} epochs)").format(network, name, counts[0], kind, counts[1]))
     for stage, name in (("train_detector", "a YOLO detector"), ("train_segmenter", "a SAM segmenter")):
         if numbers.metrics(stage):
             trained.append(Markup("{} ({} epochs)").format(name, numbers(f"{stage}:epochs", "count")))

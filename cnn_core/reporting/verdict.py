@@ -43,7 +43,7 @@ class LeftOut(NamedTuple):
 
 
 LEFT_OUT = (
-    LeftOut("ingest@{}", "rows refused", "refused", "rows_read"),
+    LeftOut("ingest@{}", "rows that cannot be used", "refused", "rows_read"),
     LeftOut("ingest@{}", "copies with the same label", "duplicates/same_label", "rows_read"),
     LeftOut("ingest@{}", "copies with different labels", "duplicates/conflicting_labels", "rows_read"),
     LeftOut("ingest@{}", "training images that are also in the test part", "duplicates/train_in_test", "rows_read"),
@@ -57,6 +57,9 @@ LEFT_OUT = (
     LeftOut("segment", "prompts that gave no mask", "dropped", "objects"),
     LeftOut("read", "masks that are no separate digit", "dropped", "digits"),
 )
+
+# Copies are part of every collection of images, and `read` takes one digit from several masks.
+EXPECTED_TO_BE_LEFT_OUT = {row.words for row in LEFT_OUT if "duplicates/" in row.key or row.stage == "read"}
 
 
 def left_out(numbers: Numbers, sets: Sequence[str]) -> list[LeftOut]:
@@ -74,7 +77,7 @@ def left_out(numbers: Numbers, sets: Sequence[str]) -> list[LeftOut]:
 class Limits(Params):
     """The section ``report.limits``: beyond them the verdict is "look here"."""
 
-    refused: float = bounded(0, 1)  # share of the rows that ingestion refuses
+    refused: float = bounded(0, 1)  # share of its input that a stage refuses or leaves out
     calibration: float = bounded(0, 1)  # calibration error of a classifier
 
 
@@ -134,26 +137,22 @@ def _compare(headline: Headline, numbers: Numbers) -> Reason:
 
 def _warnings(numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> Iterator[Reason]:
     """Name what makes a good figure doubtful."""
-    for name in values.get("ingest", {}):
-        refused, rows = numbers.value(f"ingest-{name}:refused"), numbers.value(f"ingest-{name}:rows_read")
-        if rows and refused / rows > limits.refused:
-            text = Markup("Ingestion refused {} of {} rows of {}; the reasons are listed under “Skipped”.")
-            counts = [numbers(f"ingest-{name}:{key}", "count") for key in ("refused", "rows_read")]
-            yield Reason(level="look", text=text.format(*counts, name))
+    for stage, words, key, total in left_out(numbers, list(values.get("ingest") or {})):
+        number, of = numbers.value(key), numbers.value(total)
+        if words in EXPECTED_TO_BE_LEFT_OUT or not number or (of and number / of <= limits.refused):
+            continue
+        text = Markup("<code>{}</code> left out {} {}").format(stage, numbers(key, "count"), words)
+        yield Reason(level="look", text=text + (Markup(" (of {}).").format(numbers(total, "count")) if of else "."))
     for name in values.get("evaluate", {}):
         error = numbers.value(f"evaluate-{name}:ece")
         if error is not None and error > limits.calibration:
             text = Markup("The classifier of {} is more or less sure than it is right: its calibration error is {}.")
             yield Reason(level="look", text=text.format(name, numbers(f"evaluate-{name}:ece")))
-    for stage, words, key, _ in left_out(numbers, ()):
-        if numbers.value(key) and stage != "read":
-            text = Markup("<code>{}</code> left out {} {}.")
-            yield Reason(level="look", text=text.format(stage, numbers(key, "count"), words))
     yield from _lead(numbers)
 
 
 def _lead(numbers: Numbers) -> Iterator[Reason]:
-    """Warn when the CNN's lead over the classifiers that know nothing of images may be chance."""
+    """Warn when the CNN is behind a classifier that knows nothing of images, or its lead may be chance."""
     models = numbers.value("baselines:models") or {}
     cnn = next((name for name in models if name.startswith("CNN")), None)
     others = [name for name in models if name != cnn]
@@ -162,8 +161,12 @@ def _lead(numbers: Numbers) -> Iterator[Reason]:
     best = max(others, key=lambda name: models[name]["accuracy"])
     if models[cnn]["accuracy_low"] > models[best]["accuracy_high"]:
         return
-    text = Markup(
-        "The CNN's lead over the best baseline is not certain: {} against {} of the {}; the intervals overlap."
-    )
+    overlap = models[cnn]["accuracy_high"] >= models[best]["accuracy_low"]
+    ahead = models[cnn]["accuracy"] - models[best]["accuracy"]
+    if ahead > 0:
+        sentence = "The CNN's lead over the best baseline is not certain"
+    else:
+        sentence = "The CNN is behind the best baseline" if ahead < 0 else "The CNN is no better than the best baseline"
+    text = Markup("{}: {} against {} of the {}; the intervals {}overlap.")
     figures = [numbers(f"baselines:models/{name}/accuracy") for name in (cnn, best)]
-    yield Reason(level="look", text=text.format(*figures, best))
+    yield Reason(level="look", text=text.format(sentence, *figures, best, "" if overlap else "do not "))

@@ -83,7 +83,8 @@ def _accuracies(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
         for output in node.metrics:
             metrics = json.loads((root / output).read_text()) if (root / output).exists() else {}
             if "accuracy" in metrics:
-                yield f"  {'accuracy':<13}{metrics['accuracy']:.2%} ({node.name}, {metrics.get('n', 0):,} images)"
+                images = "generated images" if metrics.get("generated") is True else "images"
+                yield f"  {'accuracy':<13}{metrics['accuracy']:.2%} ({node.name}, {metrics.get('n', 0):,} {images})"
 
 
 def missing(root: Path, stage: str, path: str) -> str:

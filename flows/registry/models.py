@@ -83,7 +83,8 @@ class Version:
     def headline(self) -> str:
         key = MODELS[self.model].headline
         value = self.notes.get("metrics", {}).get(key)
-        return f"{key} {value:.4f}" if isinstance(value, int | float) else "not measured"
+        origin = " (generated images)" if self.notes.get("metrics", {}).get("generated") is True else ""
+        return f"{key} {value:.4f}{origin}" if isinstance(value, int | float) else "not measured"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

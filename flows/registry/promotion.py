@@ -103,7 +103,7 @@ def fetch(root: Path, name: str) -> Path:
 
 def listing(root: Path) -> str:
     """The champions, one line a kind of model."""
-    lines = [f"{'model':<12}{'champion':<10}{'figure':<20}{'since':<27}commit"]
+    lines = [f"{'model':<12}{'champion':<10}{'figure':<38}{'since':<27}commit"]
     for name in MODELS:
         assignments = history(root, name)
         if not assignments:
@@ -111,7 +111,7 @@ def listing(root: Path) -> str:
             continue
         current = assignments[-1]
         version = current.version
-        lines.append(f"{name:<12}{version.name:<10}{version.headline:<20}{current.date:<27}{version.commit[:10]}")
+        lines.append(f"{name:<12}{version.name:<10}{version.headline:<38}{current.date:<27}{version.commit[:10]}")
     return "\n".join(lines)
 
 

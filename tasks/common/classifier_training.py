@@ -23,6 +23,7 @@ from cnn_core.classification.training.loop import TrainingResult, TrainingSetup,
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.augmented import load_arrays, read_dataset
 from cnn_core.drawing.contact_sheet import contact_sheet
+from cnn_core.files import are_generated
 from cnn_core.model_card.card import classifier_card
 from cnn_core.seeds import generator
 from tasks.common.training import train_on_ray, training_key, write_curve
@@ -98,7 +99,8 @@ def train_set(
         datasets=partial(streamed_sets, job),
     ) as (checkpoint, resumed_at):
         done = result_of(checkpoint)
-        save_trained(folder, params, dataset, done, classes=classes)
+        generated = are_generated(load_arrays(job.data, "train").ids)
+        save_trained(folder, params, dataset, done, classes=classes, generated=generated)
         write_curve(f"data/plots/{stage}-{name}.csv", selection_epochs(done), CURVE)
         if samples:
             draw_samples(samples, name, params)
@@ -221,8 +223,9 @@ def save_trained(
     done: TrainingResult,
     *,
     classes: Sequence[str],
+    generated: bool = False,
 ) -> None:
-    """Write the model folder; ``dataset`` is dataset.json of the AUGMENTED set."""
+    """Write the model folder; ``dataset`` is dataset.json of the AUGMENTED set, whose images may be ``generated``."""
     values, size = dataclasses.asdict(params), network_size(params, dataset)
     preprocessing = {
         "shape": [dataset["shape"][0], size, size],
@@ -242,7 +245,7 @@ def save_trained(
         refit=params.refit,
         epochs=len(selection_epochs(done)),
     )
-    readme = partial(classifier_card, dataset=dataset, name=Path(folder).name)
+    readme = partial(classifier_card, dataset=dataset, name=Path(folder).name, generated=generated)
     save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated, readme=readme)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from cnn_core.files import write_json
-from cnn_core.model_card.card import CARD, Kind, finder_card, is_composed
+from cnn_core.files import is_composed, write_json
+from cnn_core.model_card.card import CARD, Kind, finder_card
 from cnn_core.params import Params
 from tasks.engine import distributed
 from tasks.engine.cluster import check_shared, ray_cluster

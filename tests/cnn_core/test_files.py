@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cnn_core.files import safe_file_name
+from cnn_core.files import are_generated, is_composed, safe_file_name
 
 PARTS = st.sampled_from(
     ["", ".", "..", "a", "a.jpg", "a-0123456789abcdef", "/", "\\", "~", "é" * 90, "x" * 300, "\x00"]
@@ -66,3 +66,16 @@ def test_the_names_of_a_hostile_set_are_files(tmp_path: Path) -> None:
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) == len(hostile)
     assert all(file.is_relative_to(tmp_path / "out") for file in files)
+
+
+def test_generated_pictures_are_known_by_their_names() -> None:
+    assert are_generated(["seg_test/sea/photo.jpg", "seg_test/sea/generated-00001.jpg"])
+    assert not are_generated(["seg_test/generated-sea/photo.jpg", "train.csv:3"])
+
+
+def test_a_composed_set_is_known_by_its_manifest(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").touch()
+    assert not is_composed(tmp_path)
+    for content, composed in ('{"generated": true}', True), ('{"images": []}', False), ("[1, 2]", False):
+        (tmp_path / "manifest.json").write_text(content)  # a set of others may have a file of that name
+        assert is_composed(tmp_path) == is_composed(tmp_path / "data.yaml") == composed

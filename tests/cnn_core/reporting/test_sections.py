@@ -205,6 +205,41 @@ def test_a_sample_is_called_so_and_a_source_by_its_path() -> None:
     assert "my/photos.zip" in origin("scenes", {"ingest": {"scenes": {"source": "my/photos.zip"}}})
 
 
+def test_generated_images_are_called_so_wherever_their_figures_stand(run: Path) -> None:
+    path = run / "data/metrics/evaluate-scenes.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "generated": True}))
+    values = yaml.safe_load((run / "params.yaml").read_text())
+    values["ingest"]["scenes"]["source"] = "a/copy"  # of the sample, elsewhere
+    (run / "params.yaml").write_text(yaml.safe_dump(values))
+    said = " ".join(text for text, _ in Page(report_run.page(run)).texts)
+    for words in (
+        "scenes recognised (generated images)",
+        "come from a/copy. They are generated",
+        "30 generated training",
+    ):
+        assert words in " ".join(said.split()), words
+
+
+def test_what_was_trained_on_are_the_training_images_alone(page: Page) -> None:
+    said = " ".join(" ".join(text for text, _ in page.texts).split())
+    assert "digit_cnn on digits ( 30 training images, 3 epochs)" in said  # of 60 that were ingested
+
+
+def test_the_baselines_say_how_many_images_each_was_trained_on(run: Path, page: Page) -> None:
+    def said(page: Page) -> str:
+        return " ".join(" ".join(text for text, _ in page.texts).split())
+
+    path = run / "data/metrics/baselines.json"
+    content = json.loads(path.read_text())
+    assert "fitted on 30 images, those that the CNN was trained on too" in said(page)
+    content["models"]["CNN (digit_cnn)"]["images"] = 4500
+    path.write_text(json.dumps(content))
+    assert "fitted on 30 images, the CNN on 4,500" in said(Page(report_run.page(run)))
+    del content["models"]["CNN (digit_cnn)"]["images"]
+    path.write_text(json.dumps(content))
+    assert "how many the CNN was trained on is not recorded" in said(Page(report_run.page(run)))
+
+
 def test_the_background_comes_last(whole: Path) -> None:
     table = confusion(whole / "data/plots/evaluate_detector-confusion.csv", last="background")
     assert table["classes"][-1] == "background"

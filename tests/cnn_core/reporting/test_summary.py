@@ -57,10 +57,16 @@ def test_what_falls_short_is_missing_or_was_refused_is_told(tmp_path: Path) -> N
     assert rows(text)["digits recognised"][-1] == "≥ 95.00 % ✗"
     assert "detector, mAP50" not in rows(text)
     for words in ("`evaluate@scenes`", "the detector's evaluation", "**Digits recognised: 50.00 %**",
-                  "- `ingest@digits`: 21 rows refused (of 5,000)\n",
+                  "- `ingest@digits`: 21 rows that cannot be used (of 5,000)\n",
                   "- `ingest@digits`: 1,200 copies with the same label (of 5,000)\n",
                   "- `segment`: 7 prompts that gave no mask"):  # fmt: skip
         assert words in text, words
+
+
+def test_a_figure_of_generated_images_says_so(tmp_path: Path) -> None:
+    metrics = {"evaluate-scenes": DIGITS | {"generated": True}, "evaluate-digits": DIGITS | {"generated": False}}
+    found = rows(summary(run_of(tmp_path, metrics=metrics, evaluate={"digits": {}, "scenes": {}})))
+    assert {"scenes recognised (generated images)", "digits recognised"} <= found.keys()
 
 
 def test_every_figure_is_the_metrics_files(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_refused_rows_count_from_a_limit_on(root: Path) -> None:
     assert verdict(root).level == "good"
     put(root, "ingest-digits", rows_read=5000, refused=6)
     assert verdict(root).level == "look"
-    assert "refused 6 of 5,000 rows of digits" in said(verdict(root))
+    assert "ingest@digits left out 6 rows that cannot be used (of 5,000)." in said(verdict(root))
 
 
 def test_a_classifier_that_is_surer_than_it_is_right_is_to_be_looked_at(root: Path) -> None:
@@ -85,13 +85,51 @@ def test_a_classifier_that_is_surer_than_it_is_right_is_to_be_looked_at(root: Pa
 def test_a_lead_that_may_be_chance_is_to_be_looked_at(root: Path) -> None:
     put(root, "baselines", models={**MODELS, "SVM": {**MODELS["SVM"], "accuracy_high": 0.981}})
     assert verdict(root).level == "look"
-    assert "99.00 % against 95.00 % of the SVM; the intervals overlap" in said(verdict(root))
+    assert "lead over the best baseline is not certain: 99.00 % against 95.00 % of the SVM; the intervals overlap" in (
+        said(verdict(root))
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "low", "high", "words"),
+    [
+        (
+            0.995,
+            0.99,
+            0.999,
+            "The CNN is behind the best baseline: 99.00 % against 99.50 % of the SVM; the intervals overlap",
+        ),
+        (
+            0.999,
+            0.998,
+            1.0,
+            "The CNN is behind the best baseline: 99.00 % against 99.90 % of the SVM; the intervals do not",
+        ),
+        (0.99, 0.98, 0.995, "The CNN is no better than the best baseline: 99.00 % against 99.00 % of the SVM"),
+    ],
+    ids=["within luck", "clearly", "equal"],
+)
+def test_a_cnn_that_is_behind_has_no_lead(root: Path, accuracy: float, low: float, high: float, words: str) -> None:
+    svm = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
+    put(root, "baselines", models={**MODELS, "SVM": svm})
+    assert words in said(verdict(root))
+    assert "lead" not in said(verdict(root))
 
 
 def test_what_a_stage_left_out_is_to_be_looked_at(root: Path) -> None:
     put(root, "detect", bad=3)
     assert verdict(root).level == "look"
     assert "detect left out 3 files that could not be read." in said(verdict(root))
+
+
+def test_a_prompt_dropped_of_thousands_is_no_reason_to_look(root: Path) -> None:
+    put(root, "segment", images=500, objects=1712, bad=0, dropped=1)
+    put(root, "read", digits=1712, dropped=300)  # two masks of one digit: one of them is left out by design
+    put(root, "ingest-digits", rows_read=5000, refused=0, duplicates={"same_label": 900})
+    assert verdict(root).level == "good"
+    put(root, "segment", images=500, objects=1712, bad=0, dropped=2)
+    assert verdict(root).level == "look"
+    assert "segment left out 2 prompts that gave no mask (of 1,712)." in said(verdict(root))
 
 
 def test_a_part_that_is_missing_outweighs_the_rest(root: Path) -> None:

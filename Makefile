@@ -7,6 +7,8 @@ READY := $(BIN)/gridflow
 PACKAGES := .venv/.ready
 # Stages say `python`: the one of .venv, activated or not. Nothing that we start phones home.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 export YOLO_OFFLINE := true
@@ -22,8 +24,8 @@ help: ## Show this help
 
 run: $(READY) ## Run the pipeline (the main job): data in, model, predictions and report out
 	@gridflow run $(ARGS)
-	@test -z "$$(git status --porcelain dvc.lock 2>/dev/null)" || \
-		echo -e "\nTo keep this result in git: git add dvc.lock && git commit -m 'Results of a run'; to share it: dvc push"
+	@test -z "$$(git status --porcelain dvc.lock params.yaml 2>/dev/null)" || echo -e \
+		"\nTo keep this result in git: git add dvc.lock params.yaml && git commit -m 'Results of a run'; to share it: dvc push"
 
 repro: $(READY) ## Run the same pipeline by DVC alone (dvc repro)
 	@gridflow run --check && dvc repro $(ARGS)

@@ -22,7 +22,7 @@ from flows.repository.graph import find_root
 from flows.repository.outputs import ignored_folder
 from flows.repository.workspace import Workspace, safe_name, workspace
 from flows.ui import notify
-from flows.ui.forms import Override, Text
+from flows.ui.forms import NOTHING, Empty, Override, Text
 from tasks.engine.runtime import main_checkout
 
 StepName = Literal["detect", "segment", "classify"]
@@ -62,11 +62,11 @@ def batch_step(name: str, classifier: str, earlier: Sequence[str]) -> BatchStep:
 )
 def batch(
     folder: Text,
-    steps: list[StepName] | None = None,
+    steps: list[StepName] | Empty = NOTHING,
     classifier: Literal["digits", "scenes"] = "scenes",
-    output: Text | None = None,
-    overrides: list[Override] | None = None,
-    revision: Text | None = None,
+    output: str | Empty = "",
+    overrides: list[Override] | Empty = NOTHING,
+    revision: str | Empty = "",
 ) -> State[str]:
     """Send a folder of images through the champions.
 

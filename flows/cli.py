@@ -8,6 +8,7 @@ Exit codes: 0 all went well, 1 the work failed, 2 wrong use (nothing has run), 1
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import typer
@@ -33,8 +34,20 @@ for command in COMMANDS:
 app.add_typer(champions, name="champions")
 
 
+# Nothing that we start phones home, nor says how to switch that off. A person's own settings go before.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DVC_NO_ANALYTICS": "1",
+    "YOLO_OFFLINE": "true",
+}
+
+
 def main() -> None:
     """Run the command line."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     app(prog_name="gridflow")
 
 

@@ -30,7 +30,7 @@ from flows.repository.leftovers import clear_leftovers, new_run_folder
 from flows.repository.workspace import has_experiment, safe_name, uncommitted, workspace
 from flows.ui import notify
 from flows.ui.artifacts import if_it_can_be_shown, publish_summary
-from flows.ui.forms import Override, Recipe, Text, Values
+from flows.ui.forms import NO_VALUES, NOTHING, Empty, Override, Recipe, Text, Values
 from flows.ui.lineage import publish_lineage
 from flows.ui.server import check_server
 from tasks.engine.runtime import load_runtime
@@ -49,13 +49,13 @@ SHOWN_FILES = 5  # uncommitted files that a message names
     on_crashed=[notify.failed],
 )
 def pipeline(
-    stages: list[Text] | None = None,
-    recipe: Recipe | None = None,
-    values: Values | None = None,
-    overrides: list[Override] | None = None,
+    stages: list[Text] | Empty = NOTHING,
+    recipe: Recipe | Empty = "",
+    values: Values | Empty = NO_VALUES,
+    overrides: list[Override] | Empty = NOTHING,
     isolated: bool | None = None,
-    revision: Text | None = None,
-    name: Text | None = None,
+    revision: str | Empty = "",
+    name: str | Empty = "",
 ) -> State[str]:
     """Run stages of dvc.yaml, with all that they need.
 
@@ -71,11 +71,11 @@ def pipeline(
         name: the experiment's name; empty: the flow run's.
     """
     settings = (*(values.overrides() if values else ()), *(overrides or ()))
-    root, request = find_root(), RunRequest(stages=tuple(stages or ()), recipe=recipe, overrides=settings)
+    root, request = find_root(), RunRequest(stages=tuple(stages or ()), recipe=recipe or None, overrides=settings)
     try:
         check_sharing(root)
         if isolated or (isolated is None and deployment.get_id()):
-            return _run_isolated(root, request, revision=revision, name=name)
+            return _run_isolated(root, request, revision=revision or None, name=name or None)
         prepared = _PREPARED.get()
         nodes = prepare(root, request) if prepared is None else prepared
     except ValueError as error:

@@ -24,7 +24,7 @@ from flows.registry.promotion import promote
 from flows.repository.git import resolve
 from flows.repository.graph import find_root
 from flows.ui import notify
-from flows.ui.forms import Override, Recipe, Text
+from flows.ui.forms import NOTHING, Empty, Override, Recipe
 from tasks.engine.runtime import main_checkout
 
 
@@ -45,10 +45,10 @@ class Approval(RunInput):
 )
 def retrain(
     model: Literal["digits", "scenes", "detector", "segmenter"] = "digits",
-    recipe: Recipe | None = None,
-    overrides: list[Override] | None = None,
-    revision: Text | None = None,
-    inbox: Text | None = None,
+    recipe: Recipe | Empty = "",
+    overrides: list[Override] | Empty = NOTHING,
+    revision: str | Empty = "",
+    inbox: str | Empty = "",
     drift: DriftPolicy = "warn",
     margin: Annotated[float, Field(ge=0, le=1)] = 0.0,
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.05,
@@ -89,13 +89,13 @@ def retrain(
         challenge = Challenge(
             model=kind,
             commit=commit,
-            source=chosen_source(root, commit, kind.source, recipe, settings),
-            recipe=recipe,
+            source=chosen_source(root, commit, kind.source, recipe or None, settings),
+            recipe=recipe or None,
             overrides=settings,
             rule=PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound),
             unseen=unseen,
         )
-        sentences = take_in_waiting(root, challenge, inbox, drift)
+        sentences = take_in_waiting(root, challenge, inbox or None, drift)
         state_hash = fingerprint(root, kind.source, commit, challenge.source, challenge.settings)
         if not force and (former := former_outcome(root, model, state_hash)):
             return Completed(message="; ".join(["nothing new", *sentences, f"the last time: {former}"]))

@@ -6,6 +6,7 @@ for each fault and exits with 3 when there is one.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib
 import inspect
@@ -58,8 +59,11 @@ def _stage_faults(stage: str, section: Any) -> Iterator[str]:
 
 
 def main() -> None:
-    path, *stages = sys.argv[1:] or ["params.yaml"]
-    sentences = list(faults(path, stages))
+    parser = argparse.ArgumentParser(description="Print what is wrong with sections of a file of parameters.")
+    parser.add_argument("path", nargs="?", default="params.yaml")
+    parser.add_argument("stages", nargs="*", help="the sections; none: all of them")
+    options = parser.parse_args()
+    sentences = list(faults(options.path, options.stages))
     print("\n".join(sentences))
     sys.exit(3 if sentences else 0)
 

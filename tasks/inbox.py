@@ -6,6 +6,7 @@ source itself is at fault, it exits with 3 and prints one sentence.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -111,6 +112,7 @@ def drift_warnings(check: DriftCheck | None, delivery: Delivery, content: Source
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Judge deliveries; standard input is the request, as JSON.").parse_args()
     try:
         print(json.dumps(main(json.load(sys.stdin)), default=dataclasses.asdict))
     except ValueError as error:

@@ -115,7 +115,7 @@ def bring(root: Path, commit: str, target: Path, name: str) -> None:
     if not paths:
         raise ValueError(
             f"{name} has no metrics: no run was committed there. A run writes dvc.lock; commit it "
-            "(`git add dvc.lock && git commit`) or run as an experiment (`gridflow run --isolated`)"
+            "(`git add dvc.lock params.yaml && git commit`) or run as an experiment (`gridflow run --isolated`)"
         )
     _bring_metrics(files, paths, target, name)
     _bring_answers(files, MODELS.values(), target)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +32,29 @@ def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = pri
     """
     for sentence in clear_leftovers(root):
         say(sentence)
-    changes = patch_params(root, request.recipe, request.overrides)
+    with _restored_when_refused(root / "params.yaml"):
+        changes = patch_params(root, request.recipe, request.overrides)
+        nodes = read_graph(root, request.stages)
+        _check(root, nodes, changes)
     if changes:
         say("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
     for change in changes:
         say(f"  {change}")
-    nodes = read_graph(root, request.stages)
-    _check(root, nodes, changes)
     return nodes
+
+
+@contextmanager
+def _restored_when_refused(path: Path) -> Iterator[None]:
+    """Put a file's content back where the block fails: DVC reads the graph by the new parameters, so they go first."""
+    before = path.read_bytes()
+    try:
+        yield
+    except BaseException:
+        if path.read_bytes() != before:
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_bytes(before)
+            partial.replace(path)
+        raise
 
 
 def prepare_workspace(

@@ -1,9 +1,10 @@
 """The fields of the form in the Prefect UI. Empty means: as committed, so a deployment freezes no value."""
 
+import difflib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from flows.repository.graph import find_root
@@ -17,15 +18,16 @@ def _choices(schema: dict[str, Any]) -> None:
     except ValueError:  # the form is asked for outside a checkout
         return
     if names:
-        schema["enum"] = names
+        schema["enum"] = ["", *names]
 
 
-# None, which the form leaves out: it shows a field to fill, and no choice of types.
+# None, which a form leaves out. A field that may be null has a choice of schemas: of a wrong value it says only, with
+# the whole of it, that it fits none of them. So the flows' empty fields are "", [] or {}.
 Empty = SkipJsonSchema[None]
 Recipe = Annotated[str, Field(json_schema_extra=_choices)]
-# The form alone checks these; the command line has messages of its own.
-Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
-Override = Annotated[str, Field(json_schema_extra={"pattern": "=", "examples": ["train.digits.seed=1"]})]
+Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]  # the form alone checks it
+Override = Annotated[str, Field(json_schema_extra={"examples": ["train.digits.seed=1"]})]
+NOTHING: list[Any] = []
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -33,9 +35,13 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 def _empty(schema: dict[str, Any]) -> None:
-    """Remove the defaults: with them the form sends empty fields as null, which it then refuses."""
+    """Remove the defaults: with them the form sends empty fields as null, which it then refuses.
+
+    Unknown fields are refused by the run, whose sentence has the nearest name.
+    """
     for field in schema["properties"].values():
         field.pop("default", None)
+    schema.pop("additionalProperties", None)
 
 
 def _field(title: str, description: str) -> Any:
@@ -57,7 +63,25 @@ class Values(BaseModel):
     scenes_learning_rate: Rate | Empty = _field("train.scenes.learning_rate", "Peak of the one-cycle schedule")
     scenes_batch_size: Count | Empty = _field("train.scenes.batch_size", "Images of a step, over all workers")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, data: Any) -> Any:
+        names = list(cls.model_fields)
+        for name in data if isinstance(data, dict) else ():
+            if name not in names:
+                near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(names)}"
+                raise ValueError(f"values has no field {name}; {hint}")
+        return data
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
+
     def overrides(self) -> Iterator[str]:
         for name, field in type(self).model_fields.items():
             if (value := getattr(self, name)) is not None:
                 yield f"{field.title}={value}"
+
+
+NO_VALUES = Values()

@@ -6,8 +6,8 @@ heartbeats. ``make ui`` sets it up; for a server of your own ``python -m flows.u
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from datetime import timedelta
 
 NAME = "Gridflow: runs without a heartbeat have crashed"
@@ -49,6 +49,24 @@ def crash_silent_runs() -> None:
         client.create_automation(AutomationCore(name=NAME, description=MESSAGE, trigger=trigger, actions=[action]))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Set the automation up on the server that PREFECT_API_URL names."""
+    text = f"Set up the automation {NAME!r} on the Prefect server that PREFECT_API_URL names."
+    parser = argparse.ArgumentParser(prog="python -m flows.ui.heartbeats", description=text)
+    parser.parse_args()
+
+    from prefect.settings import get_current_settings
+
+    from flows.ui.server import check_server
+
+    if get_current_settings().api.url is None:
+        parser.error("no server is named: set PREFECT_API_URL, such as http://127.0.0.1:4200/api")
+    try:
+        check_server()
+    except ValueError as error:
+        parser.error(str(error))
     crash_silent_runs()
-    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

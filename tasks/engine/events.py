@@ -151,6 +151,9 @@ def elapsed() -> float:
 
 def run_stage(main: Callable[..., None]) -> None:
     """Run a stage's ``main`` with the command line's arguments; report a failure and exit with 1."""
+    if options := [argument for argument in sys.argv[1:] if argument.startswith("-")]:
+        print(f"{sys.modules['__main__'].__doc__ or ''}\nA stage has no options: params.yaml holds its values.")
+        sys.exit(0 if set(options) <= {"-h", "--help"} else 2)
     _follow_parent()
     Meter.begin()
     try:

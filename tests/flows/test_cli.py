@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli import QUIET, app
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -39,6 +39,37 @@ def test_help_imports_nothing_that_takes_seconds(repository: Path) -> None:
     code = f"import sys, flows.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_nothing_that_the_command_starts_phones_home(repository: Path) -> None:
+    """Nor does Prefect print how to switch that off, which it does in a terminal while it is on."""
+    code = (
+        "import os, flows.cli; flows.cli.app = lambda **_: None; flows.cli.main()\n"
+        "from prefect._internal.analytics.enabled import is_telemetry_enabled\n"
+        "from prefect.settings import get_current_settings\n"
+        "print(is_telemetry_enabled(), get_current_settings().server.analytics_enabled)"
+    )
+    kept = {key: value for key, value in os.environ.items() if key not in (*QUIET, "CI", "GITHUB_ACTIONS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, env=kept, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+    for file in ("Makefile", "deploy/Containerfile", "deploy/systemd/gridflow-worker.service"):
+        assert [name for name in QUIET if name not in (repository / file).read_text()] == []
+
+
+@pytest.mark.parametrize(
+    "module", ["flows.ui.heartbeats", "tasks.report", "tasks.sample", "tasks.check", "tasks.inbox"]
+)
+def test_a_modules_help_does_nothing_else(module: str, repository: Path, tmp_path: Path) -> None:
+    """Outside a checkout, without a server: whatever it did would fail."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import psutil
 import pytest
 import yaml
 from PIL import Image
+from prefect.utilities.schema_tools.validation import ValidationError, build_error_obj, validate
 
 from flows.deploy import read_definition
 from flows.deploy import without_work_pool as deployment
@@ -41,13 +43,13 @@ def keys(node: dict, prefix: str = "") -> Iterator[str]:
 
 def test_the_form_offers_the_recipes_there_are(forms: dict[str, dict], repository: Path) -> None:
     for name in ("pipeline", "retrain"):
-        assert forms[name]["recipe"]["anyOf"][0]["enum"] == recipes(repository)
+        assert forms[name]["recipe"]["enum"] == ["", *recipes(repository)]
     assert [one["name"] for one in read_definition()] == NAMES
 
 
 def test_every_field_of_the_form_is_described_and_may_stay_empty(forms: dict[str, dict]) -> None:
     assert list(forms["pipeline"]) == ["stages", "recipe", "values", "overrides", "isolated", "revision", "name"]
-    assert all(field["default"] is None for field in forms["pipeline"].values())
+    assert not any(field["default"] for field in forms["pipeline"].values())
     for form in forms.values():
         assert all(field["description"] for field in form.values())
     for one in read_definition():
@@ -66,6 +68,40 @@ def test_the_values_of_the_form_are_parameters(repository: Path) -> None:
     ]
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         Values(digits_epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "answer"),
+    [
+        ("pipeline", {"values": {"digits_epochs": 0}}, "0 is less than the minimum of 1"),
+        ("pipeline", {"values": {"digits_optimizer": "adam"}}, "'adam' is not one of ['adamw', 'sgd']"),
+        ("pipeline", {"recipe": "tny"}, "'tny' is not one of ['', 'gpu', 'real', 'resnet18', 'tiny']"),
+        ("pipeline", {"stages": ["train@digits", ""]}, "'' should be non-empty"),
+        ("retrain", {"model": "digit"}, "'digit' is not one of ['digits', 'scenes', 'detector', 'segmenter']"),
+        ("batch", {"folder": "a", "steps": ["find"]}, "'find' is not one of ['detect', 'segment', 'classify']"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_answered_by_the_field_and_what_is_allowed(name: str, parameters: dict, answer: str) -> None:
+    """As the form gets it while a person fills it, and as the API says it."""
+    (definition,) = (one for one in read_definition() if one["name"] == name)
+    schema = deployment(definition)._parameter_openapi_schema.model_dump()
+    assert answer in str(build_error_obj(validate(parameters, schema))["errors"])
+    assert "given schemas" not in str(build_error_obj(validate(parameters, schema)))
+    with pytest.raises(ValidationError, match=re.escape(answer)):
+        validate(parameters, schema, raise_on_error=True)
+
+
+def test_what_the_form_leaves_empty_is_accepted(forms: dict[str, dict]) -> None:
+    for definition in read_definition():
+        schema = deployment(definition)._parameter_openapi_schema.model_dump()
+        sent = {key: field["default"] for key, field in schema["properties"].items() if "default" in field}
+        assert validate(sent | {"folder": "a"} if definition["name"] == "batch" else sent, schema) == []
+
+
+def test_an_unknown_value_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match=r"values has no field digits_epoch; did you mean digits_epochs\?"):
+        Values(digits_epoch=3)
 
 
 def test_a_picture_is_small_enough_for_the_database(tmp_path: Path) -> None:

@@ -34,6 +34,23 @@ def test_a_second_preparation_in_one_process_sees_what_has_changed_since(small: 
     assert {node.name for node in prepare(small, RunRequest()) if node.stale} == {"right"}
 
 
+@pytest.mark.parametrize("fault", ["an input is missing", "a stage is unknown", "a value is not allowed"])
+def test_what_is_refused_leaves_the_parameters_as_they_were(small: Path, fault: str) -> None:
+    committed, sentences = (small / "params.yaml").read_bytes(), []
+    overrides, stages = ["report.title=mine"], ()
+    if fault == "an input is missing":
+        (small / "source.txt").unlink()
+    elif fault == "a stage is unknown":
+        stages = ("frist",)
+    else:
+        overrides.append("report.answers=-1")
+    with pytest.raises(ValueError, match=r"source\.txt|frist|answers"):
+        prepare(small, RunRequest(overrides=tuple(overrides), stages=stages), say=sentences.append)
+    assert (small / "params.yaml").read_bytes() == committed
+    assert sentences == []
+    assert not list(small.glob(".params*"))
+
+
 @pytest.mark.xdist_group("pipeline")
 def test_the_flow_takes_what_the_command_has_prepared(
     small: Path, run: Callable, repository: Path, server: str

@@ -60,6 +60,15 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
+def flatten(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested sections by their full names: ``[("train.digits.epochs", 16), ...]``."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        pairs += flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
+    return pairs
+
+
 def from_mapping(cls: type[T], values: Any, name: str) -> T:
     """Return ``cls(**values)``; raises ValueError if a key is unknown, missing, of the wrong type or out of bounds."""
     if not isinstance(values, Mapping):

@@ -63,7 +63,12 @@ def difference_banner(differences: Differences) -> str:
 
 
 def run_banner(
-    name: str, commit: str, *, failures: Sequence[str], changed_params: Mapping[str, tuple[Any, Any]]
+    name: str,
+    commit: str,
+    *,
+    failures: Sequence[str],
+    changed_params: Mapping[str, tuple[Any, Any]],
+    former: Sequence[str] = (),
 ) -> str:
     """Write what a run was.
 
@@ -71,9 +76,11 @@ def run_banner(
         commit: that the run worked at, in the form to show.
         failures: a sentence for each stage that failed.
         changed_params: those that differ from the commit, with the commit's value and the run's.
+        former: the stages whose figures are of an earlier run, each with its moment.
     """
     params = param_rows(changed_params)
-    return _rendered("run_banner.html.j2", name=name, commit=commit, failures=failures, params=params)
+    values = {"name": name, "commit": commit, "failures": failures, "params": params, "former": former}
+    return _rendered("run_banner.html.j2", **values)
 
 
 def _rendered(template: str, **values: Any) -> str:

@@ -14,9 +14,8 @@ from typing import Any
 
 from cnn_core.comparison.changes import Change, Interval, measure_change
 from cnn_core.comparison.classifiers import ClassifierComparison, by_hash, compare_classifiers, read_answers, read_rows
-from cnn_core.params import read_yaml
+from cnn_core.params import flatten, read_yaml
 from cnn_core.reporting.headlines import headlines
-from cnn_core.reporting.numbers import flatten
 
 METRICS = "data/metrics"
 # Figures that say nothing of the result: how long it took, how far an interrupted run had come.

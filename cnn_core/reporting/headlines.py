@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cnn_core.params import Params, bounded, read_yaml
+from cnn_core.reporting.former import former_stages
 
 Unit = Literal["%", ""]  # a share, shown in percent; a plain number
 
@@ -66,6 +67,7 @@ class Headline:
     high: float | None
     n: int | None  # the size of the sample that it was measured on
     generated: bool  # whether a program made that sample
+    former: bool  # whether the figure is of an earlier run
     expected: float | None
 
     @property
@@ -74,7 +76,8 @@ class Headline:
 
     @property
     def label(self) -> str:
-        return f"{self.spec.label} (generated images)" if self.generated else self.spec.label
+        marks = [words for words, of in (("generated images", self.generated), ("earlier run", self.former)) if of]
+        return f"{self.spec.label} ({', '.join(marks)})" if marks else self.spec.label
 
     @property
     def unit(self) -> Unit:
@@ -89,8 +92,10 @@ class Headline:
 def headlines(root: Path) -> list[Headline]:
     """The headlines that the run below ``root`` measured, in the order of the page."""
     path = root / "params.yaml"
-    expected = (read_yaml(path) if path.is_file() else {}).get("report", {}).get("expected") or {}
-    every = (_headline(spec, read_metrics(root, spec.stage), expected) for spec in HEADLINES)
+    values = read_yaml(path) if path.is_file() else {}
+    expected = values.get("report", {}).get("expected") or {}
+    former = {stage.replace("@", "-") for stage in former_stages(root, values)}
+    every = (_headline(spec, read_metrics(root, spec.stage), expected, spec.stage in former) for spec in HEADLINES)
     return [headline for headline in every if headline is not None]
 
 
@@ -100,7 +105,15 @@ def read_metrics(root: Path, stage: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _headline(spec: HeadlineSpec, metrics: dict[str, Any] | None, expected: Mapping[str, Any]) -> Headline | None:
+def made_at(root: Path, stage: str) -> str:
+    """When a stage's figures were measured, such as ``2026-11-30 07:15 UTC``; empty where nothing says so."""
+    finished = (read_metrics(root, stage.replace("@", "-")) or {}).get("finished")
+    return f"{finished[:16].replace('T', ' ')} UTC" if isinstance(finished, str) else ""
+
+
+def _headline(
+    spec: HeadlineSpec, metrics: dict[str, Any] | None, expected: Mapping[str, Any], former: bool
+) -> Headline | None:
     if metrics is None or metrics.get(spec.metric) is None:  # reading without a truth measures nothing
         return None
     low, high = (metrics.get(f"{spec.metric}_{end}") for end in ("low", "high"))
@@ -111,5 +124,6 @@ def _headline(spec: HeadlineSpec, metrics: dict[str, Any] | None, expected: Mapp
         high=high,
         n=metrics.get(spec.n),
         generated=metrics.get("generated") is True,
+        former=former,
         expected=expected.get(spec.expected),
     )

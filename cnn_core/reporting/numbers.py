@@ -105,12 +105,3 @@ def parameter(name: str, value: Any, style: str | None = None) -> Markup:
     """Return a parameter's value as text that is marked with its name."""
     text = STYLES[style](value) if style else "null" if value is None else str(value)
     return Markup('<span data-param="{}" data-style="{}">{}</span>').format(name, style or "", text)
-
-
-def flatten(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the leaves of nested sections by their full names: ``[("train.digits.epochs", 16), ...]``."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        pairs += flatten(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
-    return pairs

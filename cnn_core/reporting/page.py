@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_core.params import Params, bounded, read_yaml
+from cnn_core.params import Params, bounded, flatten, read_yaml
 from cnn_core.reporting import charts, classifiers, detection, parts, reading, segmentation
 from cnn_core.reporting.headlines import Expected, Headline, headlines
-from cnn_core.reporting.numbers import Numbers, count, flatten, parameter
+from cnn_core.reporting.numbers import Numbers, count, parameter
 from cnn_core.reporting.verdict import Limits, judge, left_out
 
 if TYPE_CHECKING:

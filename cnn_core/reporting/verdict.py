@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 from markupsafe import Markup
 
 from cnn_core.params import Params, bounded
-from cnn_core.reporting.headlines import Headline
+from cnn_core.reporting.former import former_stages
+from cnn_core.reporting.headlines import Headline, made_at
 from cnn_core.reporting.numbers import Numbers, parameter
 
 Level = Literal["good", "look", "missing", "open"]
@@ -100,7 +101,10 @@ class Verdict:
 
 def judge(headlines: Sequence[Headline], numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> Verdict:
     """Judge a run: a missing part outweighs a low figure, which outweighs all that is as expected."""
-    missing, warnings = list(_missing(numbers, values)), list(_warnings(numbers, values, limits))
+    missing, warnings = (
+        list(_missing(numbers, values)),
+        [*_former(numbers, values), *_warnings(numbers, values, limits)],
+    )
     judged = [_compare(headline, numbers) for headline in headlines if headline.expected is not None]
     low, good = ([reason for reason in judged if reason.level == level] for level in ("look", "good"))
     reasons = [*missing, *low, *warnings, *good]
@@ -119,6 +123,19 @@ def _missing(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
         parts += [Markup("<code>{}@{}</code>").format(section, name) for name in names]
     if parts:
         yield Reason(level="missing", text=Markup("Failed, or not run: {}.").format(Markup(", ").join(parts)))
+
+
+def _former(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
+    """Name the stages whose results are of an earlier run, since when they stand there, and why."""
+    stages = []
+    for name, why in former_stages(numbers.root, values).items():
+        since = made_at(numbers.root, name)
+        stages.append(Markup("<code>{}</code> ({})").format(name, "; ".join(filter(None, [since, why]))))
+    if stages:
+        text = Markup(
+            "<strong>Results of an earlier run</strong>, which say nothing of now: <span data-text>{}</span>."
+        )
+        yield Reason(level="look", text=text.format(Markup(", ").join(stages)))
 
 
 def _compare(headline: Headline, numbers: Numbers) -> Reason:

@@ -18,6 +18,7 @@ from fsspec import AbstractFileSystem
 from cnn_core.comparison.classifiers import ROW_COLUMNS
 from cnn_core.comparison.differences import METRICS
 from cnn_core.params import read_yaml
+from cnn_core.reporting.former import former_stages
 from flows.registry.models import MODELS, STAGE, Model, champion
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import files_of
@@ -67,13 +68,13 @@ def find_side(root: Path, name: str, scratch: Path) -> Side:
         return champions(root, scratch)
     if name == WORKSPACE or (Path(name) / METRICS).is_dir():
         folder = root if name == WORKSPACE else Path(name).resolve()
-        return Side(name=name, root=_with_metrics(folder, name), notes=_changed_since(folder, name))
+        return Side(name=name, root=_with_metrics(folder, name), notes=_notes_on_former(folder, name))
     if Path(name).is_dir() and "/" in name:
         raise ValueError(f"{name} is no folder of a run: it has no {METRICS}")
     commit = resolve(root, name)
     shown_name = experiment_of(root, commit) or (name if not commit.startswith(name) else name[:10])
     bring(root, commit, scratch, shown_name)
-    return Side(name=shown_name, root=scratch, commit=commit, notes=_changed_since(scratch, shown_name))
+    return Side(name=shown_name, root=scratch, commit=commit, notes=_notes_on_former(scratch, shown_name))
 
 
 def champions(root: Path, scratch: Path, models: Iterable[str] = tuple(MODELS)) -> Side:
@@ -182,22 +183,14 @@ def _copy_params(values: dict[str, Any], model: Model, params: dict[str, Any]) -
             params[stage] = section
 
 
-def _changed_since(folder: Path, name: str) -> tuple[str, ...]:
-    """Give a note where params.yaml has other values than the run had, by its dvc.lock."""
-    if not (folder / "dvc.lock").is_file() or not (folder / "params.yaml").is_file():
+def _notes_on_former(folder: Path, name: str) -> tuple[str, ...]:
+    """A note for each reason for which figures are of an earlier run than what stands beside them."""
+    if not (folder / "params.yaml").is_file():
         return ()
-    values, changed = read_yaml(folder / "params.yaml"), []
-    for entry in (read_yaml(folder / "dvc.lock").get("stages") or {}).values():
-        for key, value in entry.get("params", {}).get("params.yaml", {}).items():
-            if _value_at(values, key) != value and not key.startswith("report"):
-                changed.append(key)
-    if not changed:
-        return ()
-    keys = ", ".join(sorted(set(changed)))
-    return (f"{name}: params.yaml has changed since the run in {keys}; the figures belong to the former values.",)
-
-
-def _value_at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
+    stages: dict[str, list[str]] = {}
+    for stage, why in former_stages(folder, read_yaml(folder / "params.yaml")).items():
+        stages.setdefault(why, []).append(stage)
+    return tuple(
+        f"{name}: {why}; what {', '.join(names)} measured or made is of an earlier run."
+        for why, names in stages.items()
+    )

@@ -7,14 +7,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
-from cnn_core.params import read_yaml
+from cnn_core.params import flatten, read_yaml
 
 
 def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, check: bool = True) -> list[str]:
@@ -29,7 +29,7 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
         ValueError: the recipe or a key is unknown, or a value is not allowed.
     """
     params = root / "params.yaml"
-    before = dict(_flatten(read_yaml(params)))
+    before = dict(flatten(read_yaml(params)))
     settings = [_checked(override, before) for override in [*_recipe_overrides(root, recipe), *overrides]]
     with tempfile.TemporaryDirectory(dir=root, prefix=".params-") as folder:
         candidate = Path(folder) / "params.yaml"
@@ -38,7 +38,7 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
             apply_overrides(candidate, settings)
         except DvcException as error:
             raise ValueError(f"--set {' '.join(overrides)}: {_first_line(error)}") from error
-        after = dict(_flatten(read_yaml(candidate)))
+        after = dict(flatten(read_yaml(candidate)))
         changes = [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
         if changes and check:
             check_params(root, candidate, changed_sections(changes))
@@ -75,7 +75,7 @@ def parameters_naming(root: Path, path: str) -> list[str]:
 
 def text_parameters(root: Path) -> dict[str, str]:
     """The parameters that are texts, among them all paths: ``{"ingest.digits.source": "data/sources/digits", …}``."""
-    return {key: value for key, value in _flatten(read_yaml(root / "params.yaml")) if isinstance(value, str) and value}
+    return {key: value for key, value in flatten(read_yaml(root / "params.yaml")) if isinstance(value, str) and value}
 
 
 def recipes(root: Path) -> list[str]:
@@ -94,7 +94,7 @@ def recipe_values(root: Path, recipe: str) -> dict[str, Any]:
         raise ValueError(f"there is no recipe {recipe!r}; recipes/ holds {', '.join(recipes(root))}")
     content = dict(read_yaml(root / "recipes" / f"{recipe}.yaml"))
     base = content.pop("extends", None)
-    return (recipe_values(root, base) if base else {}) | dict(_flatten(content))
+    return (recipe_values(root, base) if base else {}) | dict(flatten(content))
 
 
 def _recipe_overrides(root: Path, recipe: str | None) -> list[str]:
@@ -114,14 +114,6 @@ def _checked(override: str, values: Mapping[str, Any]) -> str:
     if isinstance(values[key], str) and not value.startswith(('"', "'")):
         return f"{key}={json.dumps(value, ensure_ascii=False)}"
     return override
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,8 +136,8 @@ def format_number(value: float) -> str:
 
 
 def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
-    """Write a DVC metrics file, with the stage's seconds and resources so far, and report it."""
-    metrics = {**metrics, "seconds": round(elapsed(), 1)}
+    """Write a DVC metrics file, with the moment and the stage's seconds and resources so far, and report it."""
+    metrics = {**metrics, "seconds": round(elapsed(), 1), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
     if (meter := Meter.running) is not None:
         metrics["resources"] = meter.summary()
     Path(path).parent.mkdir(parents=True, exist_ok=True)

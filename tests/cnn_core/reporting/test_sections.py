@@ -257,10 +257,15 @@ def test_a_banner_stands_above_the_verdict(html: str) -> None:
     changed = {"train.digits.epochs": (16, 3), "ingest.digits.source": ("data/x", "<b>")}
     failed = ["train@digits failed (bug): it broke"]
     page = add_banner(
-        html, run_banner("merry-fox", "0123abcdef", failures=failed, changed_params=changed), "<p>another</p>"
+        html,
+        run_banner(
+            "merry-fox", "0123abcdef", failures=failed, changed_params=changed, former=["evaluate@digits (of …)"]
+        ),
+        "<p>another</p>",
     )
     banner = page[: page.index('class="verdict"')]
-    for words in ("1 stage failed in the run merry-fox", "it broke", "2 parameters differ", "0123abcdef", "<p>another"):
+    for words in ("1 stage failed in the run merry-fox", "it broke", "2 parameters differ", "0123abcdef", "<p>another",
+                  "Of an earlier run are the figures of evaluate@digits (of …)"):  # fmt: skip
         assert words in banner
     assert re.search(r"train.digits.epochs</code></th><td>16</td><td>3</td>", banner)
     assert "<td>&lt;b&gt;</td>" in banner
@@ -269,6 +274,35 @@ def test_a_banner_stands_above_the_verdict(html: str) -> None:
     assert "failed" not in complete
     with pytest.raises(ValueError, match="no place for a banner"):
         add_banner("<html></html>", complete)
+
+
+def test_results_of_an_earlier_run_are_named_with_their_moment_and_the_reason(run: Path) -> None:
+    """After a stage by itself (train@digits) and a change of parameters (train.scenes.epochs) that no stage saw."""
+    values = yaml.safe_load((run / "params.yaml").read_text())
+    made, given = (
+        {"train.scenes": values["train"]["scenes"] | {"epochs": 3}},
+        [{"path": "data/models/digits", "md5": "a"}],
+    )
+    stages = {
+        "train@digits": {"outs": [{"path": "data/models/digits", "md5": "b"}]},
+        "evaluate@digits": {"deps": given, "outs": [{"path": "data/metrics/evaluate-digits.json", "md5": "c"}]},
+        "train@scenes": {"params": {"params.yaml": made}, "outs": [{"path": "data/models/scenes", "md5": "d"}]},
+        "report": {"params": {"params.yaml": {"train": {}}}, "outs": [{"path": "data/reports/index.html", "md5": "e"}]},
+    }
+    path = run / "data/metrics/evaluate-digits.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": "2026-11-29T07:15:00+00:00"}))
+    (run / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    said = " ".join(" ".join(text for text, _ in Page(report_run.page(run)).texts).split())
+    for words in (
+        "Look here",
+        "evaluate@digits (2026-11-29 07:15 UTC; train@digits has made other results since)",
+        "train@scenes (params.yaml has changed since the run in train.scenes.epochs)",
+        "digits recognised (earlier run)",
+    ):
+        assert words in said, words
+    assert "report (" not in said
+    (run / "dvc.lock").write_text("stages: {a: [")  # DVC is writing it
+    assert "earlier run" not in report_run.page(run)
 
 
 def test_memory_of_a_gpu_is_shown_where_one_was_used(run: Path, html: str) -> None:

@@ -91,7 +91,10 @@ def champions_promote(
     from flows.registry.promotion import promote
 
     with checkout() as root:
-        _print_champion(promote(root, model, revision, reason=reason))
+        version = promote(root, model, revision, reason=reason)
+        for sentence in version.notes["differences"]:
+            print(f"note: {sentence}")
+        _print_champion(version)
 
 
 @champions.command("rollback")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.registry.models import MODELS, STAGE, Assignment, Model, Version, champion, find_model, history
+from flows.registry.origin import origin, trained_by
 from flows.repository.git import (
     commit_tree,
     experiment_of,
@@ -27,8 +28,8 @@ def promote(
 ) -> Version:
     """Make the model of a run the champion.
 
-    A commit with the run's parameters and dvc.lock, two tags and the branch are made, all of them or none. Nothing of
-    the checkout changes.
+    A commit with dvc.lock, the parameters and the code that made the model, two tags and the branch are made, all of
+    them or none. Nothing of the checkout changes; what differs in it stands in the version's notes.
 
     Args:
         name: of the kind of model.
@@ -44,12 +45,15 @@ def promote(
     tree = tree_of(root, base) if revision else working_tree(root)
     experiment = experiment_of(root, base) if revision else ""
     parents = git(root, "rev-parse", f"{base}^@").split() if experiment else [base]
-    version = f"v{max((entry.version.number for entry in assignments), default=0) + 1}.0.0"
-    commit = commit_tree(root, tree, parents, f"Promote {name} {version}\n\n{reason}\n")
-    md5s = outputs(root, commit)
+    md5s = outputs(root, candidate := commit_tree(root, tree, parents, "candidate"))
     if model.folder not in md5s:
         raise ValueError(f"{revision or 'dvc.lock'} holds no {model.folder}: run the stage {model.train} first")
-    get_output(root, commit, model.folder, output_path(root, name, md5s[model.folder]))  # it has to be there
+    target = output_path(root, name, md5s[model.folder])
+    folder = get_output(root, candidate, model.folder, target)  # it has to be there to be promoted
+    made = origin(root, tree, base, model, folder, of_checkout=revision is None)
+    parents = parents if experiment else [made.commit]
+    version = f"v{max((entry.version.number for entry in assignments), default=0) + 1}.0.0"
+    commit = commit_tree(root, made.tree, parents, f"Promote {name} {version}\n\n{reason}\n")
     notes = {
         "reason": reason,
         "metrics": dict(metrics if metrics is not None else _read_metrics(root, commit, model, md5s)),
@@ -58,6 +62,8 @@ def promote(
         "model_md5": md5s[model.folder],
         "data_md5": md5s.get(f"data/raw/{model.data}", "") if model.data else "",
         "former": assignments[-1].version.name if assignments else "",
+        "trained_by": trained_by(folder),
+        "differences": made.differences,
     }
     tag = make_tag(root, f"{name}@{version}", commit, f"{name} {version}\n\n{json.dumps(notes, indent=2)}")
     create = f"create refs/tags/{name}@{version} {tag}"
@@ -123,8 +129,10 @@ def audit(root: Path, name: str) -> str:
         lines += [
             f"{name}#{STAGE}#{entry.number}  {version.name}  {version.headline}  {entry.date}  {entry.who}",
             f"    {entry.reason}",
-            f"    commit {version.commit}, from {notes['base'][:10]}, run {notes['experiment'] or '-'}",
+            f"    commit {version.commit}, from {notes['base'][:10]}, run {notes['experiment'] or '-'}, "
+            f"trained by {notes.get('trained_by', '')[:10] or '-'}",
             f"    model {notes['model_md5']}, data {notes['data_md5'] or '-'}",
+            *(f"    {sentence}" for sentence in notes.get("differences", [])),
         ]
     return "\n".join(lines or [f"no {name} was ever promoted"])
 

@@ -75,6 +75,12 @@ def working_tree(root: Path) -> str:
     return _index_tree(root, "HEAD", ["add", "-u"], ["add", "--", "dvc.lock"])
 
 
+def with_file(root: Path, tree: str, path: str, text: str) -> str:
+    """The tree with another content of one file."""
+    blob = git(root, "hash-object", "-w", "--stdin", text=text)
+    return _index_tree(root, tree, ["update-index", "--add", "--cacheinfo", f"100644,{blob},{path}"])
+
+
 def _index_tree(root: Path, start: str, *commands: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}

@@ -52,13 +52,14 @@ class Workspace:
 
         Args:
             name: of the experiment (default: the worktree's); it gets ``-2`` and so on where the commit has one.
-            stages: of the run. What the checkout's uncommitted dvc.lock says of others is no result of it.
+            stages: of the run. Of others the experiment has what the checkout's dvc.lock says, or `dvc exp apply` would
+                delete their outputs.
 
         Returns:
             The experiment's commit.
         """
-        if self.lent_lock and stages is not None:
-            _keep_stages(self.root / "dvc.lock", stages)
+        if stages is not None:
+            self._complete_lock(stages)
         git(self.root, "add", "--update")
         if locks := git(self.root, "ls-files", "--others", "--cached", "-z", "--", *LOCKS).split("\0")[:-1]:
             git(self.root, "add", "--force", "--", *locks)
@@ -74,6 +75,15 @@ class Workspace:
                     raise
             number += 1
             candidate = f"{base}-{number}"
+
+    def _complete_lock(self, stages: Sequence[str]) -> None:
+        lock, others = self.root / "dvc.lock", {}
+        with contextlib.suppress(ValueError):  # there is none, or another `dvc repro` is writing it just now
+            others = read_yaml(self.checkout / "dvc.lock").get("stages") or {}
+        content = read_yaml(lock)
+        mine = {name: entry for name, entry in content["stages"].items() if name in stages or not self.lent_lock}
+        content["stages"] = mine | {name: entry for name, entry in others.items() if name not in mine}
+        lock.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 @contextmanager
@@ -212,12 +222,6 @@ def _lend_lock(root: Path, worktree: Path) -> bool:
             shutil.copyfile(source, target)
             return True
     return False
-
-
-def _keep_stages(lock: Path, stages: Sequence[str]) -> None:
-    content = read_yaml(lock)
-    content["stages"] = {name: entry for name, entry in content["stages"].items() if name in stages}
-    lock.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def _checkout_data(worktree: Path) -> None:

@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.registry.models import champion, history
 from flows.registry.promotion import audit, fetch, listing, promote, rollback
 from flows.repository.git import git
+from flows.repository.outputs import output_path
 from tests.helpers.champion_repository import make, set_skill
 
 pytestmark = pytest.mark.xdist_group("champions")
@@ -77,6 +79,42 @@ def test_promote_audit_fetch_and_roll_back(root: Path, run: Callable) -> None:
     assert {entry["version"] for entry in shown_by_gto} == {"v1.0.0", "v2.0.0", "v3.0.0"}
     run("dvc", "artifacts", "get", ".", "digits", "--stage", "champion", "-o", "out", cwd=root)
     assert skill(root / "out") == 0.8
+
+
+def test_what_made_the_model_is_recorded_not_what_the_checkout_has_become(root: Path, run: Callable) -> None:
+    """The skill is 0.8 in the run; parameters, and then code, are edited after it."""
+    committed = git(root, "rev-parse", "HEAD")
+    set_skill(root, 0.3)
+    before = state(root)
+    first = promote(root, "digits", reason="edited since")
+    recorded = yaml.safe_load(git(root, "show", f"{first.commit}:params.yaml"))["train"]["digits"]["learning_rate"]
+    assert recorded == skill(fetch(root, "digits")) == 0.8
+    (sentence,) = first.notes["differences"]
+    assert "since digits was made (train.digits.learning_rate: 0.8 then, 0.3 now): recorded are the values of then" in (
+        sentence
+    )
+    assert state(root) == before
+    assert "0.8 then, 0.3 now" in audit(root, "digits")
+
+    (root / "stages.py").write_text((root / "stages.py").read_text() + "# edited\n")
+    second = promote(root, "digits", reason="code edited since, and the model names no commit")
+    assert (
+        "digits was trained (ingest@digits: stages.py), and the model names no commit" in second.notes["differences"][0]
+    )
+    assert git(root, "show", f"{second.commit}:stages.py").endswith("# edited")
+
+    model = output_path(root, "digits", second.notes["model_md5"]) / "model.json"
+    content = json.dumps(json.loads(model.read_text()) | {"git_commit": committed})
+    model.unlink()  # perhaps a link into DVC's cache
+    model.write_text(content)
+    third = promote(root, "digits", reason="code edited since, and the model names its commit")
+    assert (third.notes["trained_by"], third.notes["base"]) == (committed, committed)
+    assert "# edited" not in git(root, "show", f"{third.commit}:stages.py")
+    assert f"recorded is the code of the commit {committed[:10]}" in third.notes["differences"][0]
+    assert git(root, "show", f"{third.commit}:dvc.lock") == (root / "dvc.lock").read_text().removesuffix("\n")
+
+    better = promote(root, "digits", "better", reason="an experiment holds what made it")
+    assert better.notes["differences"] == []
 
 
 def test_what_cannot_be_promoted_changes_nothing(root: Path) -> None:

@@ -85,10 +85,17 @@ def test_what_is_up_to_date_in_the_checkout_is_not_computed_again(
     done = isolated()
     assert "0 stages ran, 4 were up to date" in done.stdout + done.stderr
     assert "Running stage" not in done.stdout + done.stderr
+
+
+def test_applying_a_run_of_few_stages_keeps_the_other_results(isolated: Callable, small: Path, run: Callable) -> None:
+    """Where dvc.lock is not committed, as the repository ships none."""
+    run("dvc", "repro", cwd=small)
     isolated("left", "--name", "left")
     lock = git(small, "show", f"{experiments(small, run)['left']}:dvc.lock")
-    assert "last:" not in lock  # the checkout's own, and no result of this run
-    assert "first:" in lock
+    assert yaml.safe_load(lock) == yaml.safe_load((small / "dvc.lock").read_text())
+    run("dvc", "exp", "apply", "left", cwd=small)
+    assert (small / "last.txt").read_text() == "source1lx"
+    assert "up to date" in run("dvc", "status", cwd=small).stdout
 
 
 def test_another_revision_runs_and_an_unknown_one_is_told(isolated: Callable, small: Path, run: Callable) -> None:

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from cnn_core.files import whole_folder, write_json
+from cnn_core.markdown import code, escape
 from flows.execution.sharing import check_sharing
 from flows.execution.stages import StagesFailed, run_stages, save_and_share, stage_threads
 from flows.registry.models import champion
@@ -98,7 +99,9 @@ def batch(
             collect(worktree, chosen, target, {"source": str(source), "models": models, **run})
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
-    text = "\n".join([f"Results: `{target}`", "", *(f"- {stage}: {model}" for stage, model in models.items())])
+    text = "\n".join(
+        [f"Results: {code(target)}", "", *(f"- {stage}: {escape(model)}" for stage, model in models.items())]
+    )
     create_markdown_artifact(text, key="batch", description=f"{folder} through the champions")
     get_run_logger().info("results: %s", target)
     return Completed(message=f"{', '.join(stages)}: {target}", data=str(target))

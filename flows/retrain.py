@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from cnn_core.comparison.promotion import PromotionRule
+from cnn_core.markdown import code, escape
 from flows.execution.sharing import check_sharing
 from flows.execution.stages import StagesFailed, stage_threads
 from flows.registry.challenge import Challenge, ChallengeOutcome, run_challenge
@@ -150,7 +151,7 @@ def keep(root: Path, name: str, state_hash: str, reason: str) -> State[str]:
 
 def ask(outcome: ChallengeOutcome, hours: float) -> Approval | None:
     """A person's decision in the UI; None when nobody answers in time."""
-    text = f"{outcome.decision.reason}\n\n{outcome.figures}"
+    text = f"{escape(outcome.decision.reason)}\n\n{outcome.figures}"
     get_run_logger().info("waiting for a person's approval: Resume this run in the UI")
     try:
         return pause_flow_run(wait_for_input=Approval.with_initial_data(description=text), timeout=int(hours * 3600))
@@ -160,8 +161,8 @@ def ask(outcome: ChallengeOutcome, hours: float) -> Approval | None:
 
 def publish_outcome(model: Model, outcome: ChallengeOutcome) -> None:
     heading = "Challenger is better" if outcome.decision.promoted else "Champion is kept"
-    origin = f"Experiment `{outcome.experiment}`, commit `{outcome.commit}`."
-    text = "\n\n".join([f"# {heading}", outcome.decision.reason, outcome.figures, origin])
+    origin = f"Experiment {code(outcome.experiment)}, commit {code(outcome.commit)}."
+    text = "\n\n".join([f"# {heading}", escape(outcome.decision.reason), outcome.figures, origin])
     create_markdown_artifact(text, key=f"challenge-{model.name}", description=f"{model.name}: champion and challenger")
 
 

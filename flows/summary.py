@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from cnn_core.comparison.tables import markdown
+from cnn_core.markdown import escape
 from cnn_core.reporting.summary import summary
 from flows.comparison.runs import compare_runs
 from flows.comparison.sides import WORKSPACE, find_side
@@ -26,7 +27,7 @@ def short(root: Path, name: str = WORKSPACE, against: str | None = None) -> str:
         text = summary(find_side(root, name, Path(scratch)).root)
     if against is None:
         return text
-    return f"{text}\n### Against {against}\n\n{markdown(compare_runs(root, against, name))}\n"
+    return f"{text}\n### Against {escape(against)}\n\n{markdown(compare_runs(root, against, name))}\n"
 
 
 def write_pdf(root: Path, name: str, target: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from cnn_core.comparison.changes import Change
 from cnn_core.comparison.differences import Differences
+from cnn_core.markdown import escape, one_line
 
 ABSENT = "–"
 MEANINGS = {
@@ -66,11 +67,11 @@ def text(differences: Differences, *, every: bool = False) -> str:
 
 
 def markdown(differences: Differences, *, every: bool = False) -> str:
-    lines = [f"**{_escaped(differences.verdict)}**", ""]
+    lines = [f"**{escape(differences.verdict)}**", ""]
     lines += _markdown([head_row(differences), *metric_rows(differences, every=every)], right=(1, 2, 3))
     if rows := param_rows(differences.params):
         lines += ["", *_markdown([("parameter", differences.before, differences.after), *rows], right=())]
-    lines += ["", *(f"- {_escaped(remark)}" for remark in remarks(differences, every=every)), "", f"_{METHOD}_"]
+    lines += ["", *(f"- {escape(remark)}" for remark in remarks(differences, every=every)), "", f"_{METHOD}_"]
     return "\n".join(lines)
 
 
@@ -115,16 +116,12 @@ def difference(change: Change) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _markdown(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
     rule = ["---:" if column in right else "---" for column in range(len(rows[0]))]
-    cells = [[_escaped(cell) for cell in row] for row in rows]
+    cells = [[escape(cell) for cell in row] for row in rows]
     return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
-
-
-def _escaped(cell: str) -> str:
-    """Escape a cell, which may hold a person's own names and values: a bar would end it."""
-    return cell.replace("|", "\\|").replace("\n", " ")

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cnn_core.drawing.colours import Colour, ink_on
+from cnn_core.drawing.text import drawable
 
 RIGHT, WRONG, MISSED, TRUTH = (22, 163, 74), (220, 38, 38), (234, 140, 0), (37, 99, 235)
 
@@ -27,7 +28,7 @@ def draw_box(
     draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
     if not text:
         return
-    font = ImageFont.load_default(13)
+    text, font = drawable(text), ImageFont.load_default(13)
     tab_width, tab_height = font.getlength(text) + 6, 17
     left, top = max(0.0, min(left, draw.im.size[0] - tab_width)), top - tab_height if top >= tab_height else top
     draw.rectangle((left, top, left + tab_width, top + tab_height - 1), fill=colour)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
 from cnn_core.drawing.colours import Colour, class_colour, ink_on
+from cnn_core.drawing.text import drawable
 
 LEAST, MOST = 640, 1600  # pixels of a picture's longer side; small images are enlarged by a whole factor
 MOST_NAMED = 40  # objects in an image; the texts of more would hide it
@@ -99,7 +100,7 @@ def _label(
     draw: ImageDraw.ImageDraw, row: Mapping[str, Any], scale: float, size: tuple[int, int], by_class: bool
 ) -> None:
     font = ImageFont.load_default(_TEXT)
-    text = f"{row['class_name' if by_class else 'prompt_id']} · {row['score']:.0%}"
+    text = f"{drawable(row['class_name' if by_class else 'prompt_id'])} · {row['score']:.0%}"
     colour = class_colour(int(row["class_id"] if by_class else row["prompt_id"]))
     across = draw.textlength(text, font) + 8
     left = min(max(0.0, row["x1"] * scale), max(0.0, size[0] - across))

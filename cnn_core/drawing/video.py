@@ -13,6 +13,7 @@ import numpy as np
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
 from cnn_core.drawing.colours import class_colour, ink_on
+from cnn_core.drawing.text import drawable
 
 CODEC = "mp4v"  # MPEG-4 part 2: what OpenCV's wheels can write everywhere
 LONGEST = 1280  # pixels of the longer side; larger videos are scaled down
@@ -81,7 +82,7 @@ def _fill(image: np.ndarray, row: Mapping[str, Any]) -> None:
 
 def _label(image: np.ndarray, row: Mapping[str, Any], scale: tuple[float, float]) -> None:
     colour = class_colour(int(row["track_id"]))
-    name = "" if row["class_name"] == "object" else f" {row['class_name']}"
+    name = "" if row["class_name"] == "object" else f" {drawable(row['class_name'])}"
     text, font = f"{row['track_id']}{name}", cv2.FONT_HERSHEY_SIMPLEX
     (across, high), _ = cv2.getTextSize(text, font, 0.4, 1)
     left = max(0, min(int(row["x1"] * scale[0]), image.shape[1] - across - 4))

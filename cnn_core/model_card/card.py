@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from cnn_core.files import is_none
+from cnn_core.markdown import block, code, escape
 
 CARD = "README.md"
 TEMPLATE = "model_card.md.j2"
@@ -93,11 +95,11 @@ def finder_card(
     """Return the card of a detector or segmenter; ``counts`` are the numbers of images in ``train`` and ``val``."""
     source = model["params"]["source"]
     data = {
-        "set": f"`{source}`" + (", composed by a program: digits laid on drawn walls" if generated else ""),
+        "set": escape(source) + (", composed by a program: digits laid on drawn walls" if generated else ""),
         "training": f"{counts['train']:,} images",
         "validation": f"{counts['val']:,} images",
     }
-    dataset = source.rstrip("/").rpartition("/")[2]
+    dataset = re.sub(r"[^\w.-]+", "-", source.rstrip("/").rpartition("/")[2])  # a name as the Hub takes them
     return _render(kind, model, name=name, dataset=dataset, data=data, generated=generated)
 
 
@@ -116,6 +118,7 @@ def _render(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
+    environment.filters |= {"escape": escape, "code": code}
     figures = {key: round(float(model["metrics"][key]), 6) for key in kind.measured if key in model["metrics"]}
     network = model["model"].get("builder", model["architecture"])
     return environment.get_template(TEMPLATE).render(
@@ -129,8 +132,8 @@ def _render(
         generated=generated,
         figures={kind.measured[key][1]: value for key, value in figures.items()},
         metrics_file=kind.metrics_file.format(name=name),
-        started="" if is_none(model["params"]["weights"]) else model["params"]["weights"],
-        recipe=_yaml(model["params"]),
+        started="" if is_none(model["params"]["weights"]) else code(model["params"]["weights"]),
+        recipe=block(_yaml(model["params"]), "yaml"),
     )
 
 

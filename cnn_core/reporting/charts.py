@@ -6,6 +6,7 @@ Their colours are the page's CSS variables, so that a chart follows the theme wi
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def precision_recall_curves(rows: Sequence[Row], *, mean: str) -> Spec:
     recall = {"field": "x", "type": "quantitative", "title": "recall", "axis": {"grid": False}, "scale": scale}
     precision = {"field": "value", "type": "quantitative", "title": "precision", "scale": {"zero": True}}
     tooltip = _tooltip(("recall", ".2f"), ("precision", ".3f"))
-    width = {"condition": {"test": f"datum.series === '{mean}'", "value": 3.5}, "value": 1.2}
+    width = {"condition": {"test": f"datum.series === {json.dumps(mean)}", "value": 3.5}, "value": 1.2}
     layers = _curves(rows, precision, tooltip, point=False, width=width)
     return compiled({"data": {"values": list(rows)}, "encoding": {"x": recall}, "layer": layers})
 
@@ -133,7 +134,7 @@ def _series_colour(series: Sequence[str]) -> Spec:
 def intervals(rows: Sequence[Row], *, y: str, x: str) -> Spec:
     """Draw each row (``name``, ``value``, ``low``, ``high``) as a point on its interval, the first row in colour."""
     order = [row["name"] for row in rows]
-    colour = {"condition": {"test": f"datum.name === {order[0]!r}", "value": COLOURS[0]}, "value": QUIET}
+    colour = {"condition": {"test": f"datum.name === {json.dumps(order[0])}", "value": COLOURS[0]}, "value": QUIET}
     name = {"field": "name", "type": "nominal", "sort": order, "title": y, "axis": {"labelLimit": 220}}
     titles = {"value": x, "low": "at least", "high": "at most"}
     shares = [{"field": field, "title": title, "format": ".2%"} for field, title in titles.items()]

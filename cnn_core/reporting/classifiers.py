@@ -60,7 +60,7 @@ def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    table = pd.read_csv(path, dtype=str)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a class may be called NA
     classes = sorted(set(table["actual"]) | set(table["predicted"]), key=lambda name: (name == last, name))
     counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
     rows = counts.to_numpy()

@@ -52,7 +52,7 @@ def origin(source: str) -> str:
 
 def precision_recall(path: Path) -> charts.Spec | None:
     """Draw precision over recall at IoU 0.5: a thin curve for each class and a thick one for their mean."""
-    if not path.is_file() or (table := pd.read_csv(path, dtype={"class": str})).empty:
+    if not path.is_file() or (table := pd.read_csv(path, dtype={"class": str}, keep_default_na=False)).empty:
         return None
     points = zip(table["recall"].tolist(), table["precision"].tolist(), table["class"], strict=True)
     rows = [{"x": recall, "series": name, "value": precision} for recall, precision, name in points]

@@ -64,6 +64,11 @@ STYLES: dict[str, Callable[[Any], str]] = {
 }
 
 
+def pointer(key: str) -> str:
+    """A key that may hold a slash, such as the name of a class, as a part of a path (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 class Numbers:
     """The metrics of the run below ``root``, as marked text for the page."""
 
@@ -83,11 +88,12 @@ class Numbers:
         return any(self.metrics(stage) for stage in stages)
 
     def value(self, key: str) -> Any:
-        """Return the value at ``<stage>:<key>/<key>…``, or None where the file or the key is missing."""
+        """Return the value at ``<stage>:<key>/<key>…`` (`pointer`), or None where the file or the key is missing."""
         stage, _, path = key.partition(":")
         node: Any = self.metrics(stage)
         for part in path.split("/"):
-            node = node.get(part) if isinstance(node, dict) else None
+            key = part.replace("~1", "/").replace("~0", "~")
+            node = node.get(key) if isinstance(node, dict) else None
         return node
 
     def __call__(self, key: str, style: str = "percent") -> Markup:

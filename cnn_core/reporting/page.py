@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_core.params import Params, bounded, flatten, read_yaml
 from cnn_core.reporting import charts, classifiers, detection, parts, reading, segmentation
 from cnn_core.reporting.headlines import Expected, Headline, headlines
-from cnn_core.reporting.numbers import Numbers, count, parameter
+from cnn_core.reporting.numbers import Numbers, count, parameter, pointer
 from cnn_core.reporting.verdict import Limits, judge, left_out
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def environment() -> Environment:
 
     loader = FileSystemLoader(TEMPLATES)
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters["count"] = count
+    jinja.filters |= {"count": count, "pointer": pointer}
     return jinja
 
 

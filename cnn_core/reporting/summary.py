@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from cnn_core.markdown import code, escape
 from cnn_core.params import from_mapping, read_yaml
 from cnn_core.reporting.headlines import Headline, headlines
 from cnn_core.reporting.numbers import STYLES, Numbers, count
@@ -53,9 +54,22 @@ def _reasons(verdict: Verdict) -> list[str]:
 
 def markdown(text: Markup) -> str:
     """Convert the HTML of a reason to Markdown, without the marks of numbers."""
-    for tag, sign in (("strong", "**"), ("code", "`")):
-        text = Markup(re.sub(f"</?{tag}>", sign, str(text)))
-    return text.striptags()
+    parts, inside_code = [], False
+    for part in re.split(r"(<[^>]*>)", str(text)):
+        if part in ("<strong>", "</strong>"):
+            parts.append("**")
+        elif part in ("<code>", "</code>"):
+            inside_code = part == "<code>"
+        elif not part.startswith("<"):
+            words = Markup(part).unescape()
+            parts.append(code(words) if inside_code else _escaped(words))
+    return "".join(parts).strip()
+
+
+def _escaped(words: str) -> str:
+    """Escape a part of a sentence, with the gaps around it."""
+    start, end = words[: len(words) - len(words.lstrip())], words[len(words.rstrip()) :]
+    return f"{start}{escape(words)}{end}" if words.strip() else words
 
 
 def _table(figures: list[Headline]) -> list[str]:

@@ -23,6 +23,7 @@ from cnn_core.comparison.classifiers import (
 from cnn_core.comparison.objects import BootstrapComparison, compare_detectors, compare_segmenters
 from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule
 from cnn_core.data.raw import read_manifest
+from cnn_core.markdown import escape
 from cnn_core.params import read_yaml
 from flows.registry.models import Model, Version
 from flows.repository.outputs import get_output, output_path
@@ -139,5 +140,5 @@ def _table(unit: str, rows: Mapping[str, ClassScores], score: str, difference: s
     lines = [f"| class | {unit} | champion | challenger | difference |", "|---|---:|---:|---:|---:|"]
     for name, (count, champion, challenger) in rows.items():
         cells = [score.format(champion), score.format(challenger), difference.format(scale * (challenger - champion))]
-        lines.append(f"| {name} | {count:,} | {' | '.join(cells)} |")
+        lines.append(f"| {escape(name)} | {count:,} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -58,7 +58,7 @@ class Workspace:
         Returns:
             The experiment's commit.
         """
-        if stages is not None:
+        if stages is not None and (self.root / "dvc.lock").is_file():
             self._complete_lock(stages)
         git(self.root, "add", "--update")
         if locks := git(self.root, "ls-files", "--others", "--cached", "-z", "--", *LOCKS).split("\0")[:-1]:

@@ -11,6 +11,7 @@ from PIL import Image
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from cnn_core.markdown import block, code, escape
 from cnn_core.reporting import summary as report_summary
 from flows.repository.graph import StageNode
 
@@ -46,15 +47,17 @@ def picture(path: Path) -> str:
         kind, data = "jpeg", _smaller(data)
     if len(data) > LARGEST:
         return ""
-    return f"**{path.stem}**\n\n![{path.stem}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+    return (
+        f"**{escape(path.stem)}**\n\n![{escape(path.stem)}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+    )
 
 
 def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
     """Publish the report in short and ``text``, which says how the stages went."""
     reports = [path for node in nodes for path in node.outputs if path.startswith("data/reports")]
-    apply = f"`dvc exp apply {experiment}` brings it into the checkout: " if experiment else ""
-    places = [f"- report: {apply}`{root / path}`" for path in reports if experiment or (root / path).exists()]
-    parts = [f"```\n{text.strip()}\n```", "", *places]
+    apply = f"{code(f'dvc exp apply {experiment}')} brings it into the checkout: " if experiment else ""
+    places = [f"- report: {apply}{code(root / path)}" for path in reports if experiment or (root / path).exists()]
+    parts = [block(text.strip()), "", *places]
     if any((root / path).exists() for path in reports):
         with if_it_can_be_shown("the report in short"):
             parts = [report_summary.summary(root), *parts]

@@ -30,13 +30,13 @@ TIMES = {"seconds": 123.4, "resources": {"cpu_seconds": 234.5, "peak_memory_byte
 TRAINED = {"epochs": 3, "best_epoch": 2, "parameters": 77_786, "images_per_s": 1234.0, "training_seconds": 98.7}
 
 
-def whole_run(root: Path) -> Path:
+def whole_run(root: Path, *, scenes: list[str] = CLASSES["scenes"]) -> Path:
     """Two classifiers, a detector, a segmenter, reading, baselines, anatomy; parameters are the project's own."""
     for folder in ("metrics", "plots", "predictions/read", "composed"):
         (root / "data" / folder).mkdir(parents=True)
     (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     for number, name in enumerate(CLASSES):
-        _classifier(root, name, seed=number)
+        _classifier(root, name, seed=number, classes=scenes if name == "scenes" else CLASSES[name])
     _scenes(root)
     _others(root)
     for name in ("compose", "train_detector-seen", "train_segmenter-seen", "evaluate_segmenter-examples"):
@@ -61,8 +61,8 @@ def change(root: Path, **values: Any) -> None:
     (root / "params.yaml").write_text(yaml.safe_dump(content))
 
 
-def _classifier(root: Path, name: str, seed: int) -> None:
-    draws, classes = np.random.default_rng(seed), CLASSES[name]
+def _classifier(root: Path, name: str, seed: int, classes: list[str]) -> None:
+    draws = np.random.default_rng(seed)
     labels = draws.integers(0, len(classes), 60)
     rows = []
     for number, label in enumerate(labels):

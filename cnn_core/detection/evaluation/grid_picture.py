@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cnn_core.detection.evaluation.grid import GridView, Level
 from cnn_core.drawing.boxes import draw_box, enlarged
 from cnn_core.drawing.colours import class_colour, ink_on
+from cnn_core.drawing.text import drawable
 
 _PANEL, _GAP, _ACROSS = 400, 24, 3  # pixels, pixels, panels in a row
 _INK, _FAINT, _LINE = (30, 30, 30), (100, 100, 100), (255, 255, 255)
@@ -116,7 +117,7 @@ def _names(draw: ImageDraw.ImageDraw, size: tuple[int, int], view: GridView, lev
         return
     font = ImageFont.load_default(min(22, side * 0.55))
     for row, column in zip(*np.nonzero(level.scores >= view.conf), strict=True):
-        name = view.names[int(level.classes[row, column])]
+        name = drawable(view.names[int(level.classes[row, column])])
         if font.getlength(name) > side - 2:
             continue
         left, top, right, bottom = _cell(size, level.scores.shape, row, column)
@@ -155,7 +156,7 @@ def _legend(draw: ImageDraw.ImageDraw, view: GridView, top: int) -> None:
     """Draw the legend: the classes that any sure cell predicts, in their colours."""
     font, x = ImageFont.load_default(_TEXT), float(_GAP)
     for number in np.unique(view.classes):
-        name = view.names[int(number)]
+        name = drawable(view.names[int(number)])
         if x + font.getlength(name) + 40 > _ACROSS * (_PANEL + _GAP):
             draw.text((x, top + 8), "…", _FAINT, font, anchor="lm")
             return

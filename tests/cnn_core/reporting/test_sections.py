@@ -15,6 +15,7 @@ import yaml
 from cnn_core.comparison.banners import add_banner, run_banner
 from cnn_core.reporting.classifiers import confusion, origin, select_answers
 from tests.helpers import report_run
+from tests.helpers.names import AWKWARD
 from tests.helpers.page_text import Page
 
 STANDALONE = re.compile(r"(?<![\w-])\d")  # a number, and no part of a name such as mAP50-95
@@ -150,6 +151,38 @@ def test_the_page_loads_nothing_and_says_so_to_the_browser(html: str, page: Page
 
 def test_the_same_inputs_give_the_same_bytes(run: Path, html: str) -> None:
     assert report_run.page(run) == html
+
+
+def test_names_of_classes_are_shown_as_they_are_whatever_they_hold(tmp_path: Path, page: Page) -> None:
+    run = report_run.whole_run(tmp_path, scenes=AWKWARD)
+    curve = pd.DataFrame({"recall": [0.0, 1.0], "precision": [1.0, 0.5], "class": ["it's", "NA"]})
+    curve.to_csv(run / "data/plots/evaluate_detector-pr.csv", index=False)
+    awkward = Page(report_run.page(run))  # which refuses elements that are not closed
+    assert len(awkward.specs) == len(page.specs)
+    assert [len(one) for one in awkward.payloads] == [len(one) for one in page.payloads]
+    measured = [text for text, around in awkward.texts if "data-class" in around[-1]]
+    for name in AWKWARD:
+        assert measured.count(name.strip()) >= 3, name  # images by class, precision by class, confusion
+    table = pd.read_csv(run / "data/plots/evaluate-scenes-confusion.csv", dtype=str, keep_default_na=False)
+    cells = [
+        (around[-1], text)
+        for text, around in awkward.texts
+        if "data-actual" in around[-1] and any("evaluate-scenes" in one.get("data-table", "") for one in around)
+    ]
+    counts = {(cell["data-actual"], cell["data-predicted"]): int(text) for cell, text in cells}
+    assert counts == table.value_counts().to_dict()
+    keys = [attributes["data-metric"] for attributes, _ in awkward.marked("data-metric")]
+    assert "evaluate-scenes:f1/a~1b" in keys  # a slash in a name is none of the path
+    assert "evaluate-scenes:f1/~01" in keys
+    series = {
+        row["series"]
+        for spec in awkward.specs
+        for data in spec["data"]
+        for row in data.get("values", [])
+        if "series" in row
+    }
+    assert {"it's", "NA"} <= series
+    assert r"datum.series === \"it" in json.dumps(awkward.specs)
 
 
 def test_every_image_has_a_text(page: Page) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,26 @@ def test_ray_on_kubernetes_is_of_known_fields_and_valid_pods(name: str) -> None:
         assert all(isinstance(value, str) for value in part["rayStartParams"].values())
         pods = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": part["template"]}
         validate(pods)
+
+
+def test_every_image_has_a_fixed_version() -> None:
+    """Ours that of pyproject.toml, others a whole version or a digest, which a moving tag (17, latest) is not."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    pattern = re.compile(
+        r"(?:\bimage: +|--image |--tag |\"default\": \"|^ARG \w+_IMAGE=|^\w+_IMAGE=)(\$\{\w+:-)?([\w./-]+:[\w.@:-]+)"
+    )
+    images = [match[2] for _, line in lines() for match in pattern.finditer(line)]
+    assert {image.partition(":")[0] for image in images} == {"gridflow", "postgres", "python"}
+    for image in images:
+        name, _, tag = image.partition(":")
+        assert tag == version if name == "gridflow" else re.match(r"\d+\.\d+", tag) or "@sha256:" in tag, image
+    texts = [
+        path.read_text()
+        for path in (*sorted(path for path in DEPLOY.rglob("*") if path.is_file()), ROOT / "docs/operations.md")
+    ]
+    assert not [text for text in texts if ":latest" in text]
+    sources = [line.split()[1] for _, line in lines() if line.startswith("FROM ")]
+    assert sources == ["${PYTHON_IMAGE}"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")

@@ -107,7 +107,8 @@ def read_metrics(root: Path, stage: str) -> dict[str, Any] | None:
 
 def made_at(root: Path, stage: str) -> str:
     """When a stage's figures were measured, such as ``2026-11-30 07:15 UTC``; empty where nothing says so."""
-    finished = (read_metrics(root, stage.replace("@", "-")) or {}).get("finished")
+    metrics = read_metrics(root, stage.replace("@", "-")) or {}
+    finished = metrics.get("resources", {}).get("finished")
     return f"{finished[:16].replace('T', ' ')} UTC" if isinstance(finished, str) else ""
 
 

@@ -137,9 +137,9 @@ def format_number(value: float) -> str:
 
 def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
     """Write a DVC metrics file, with the moment and the stage's seconds and resources so far, and report it."""
-    metrics = {**metrics, "seconds": round(elapsed(), 1), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    metrics = {**metrics, "seconds": round(elapsed(), 1)}
     if (meter := Meter.running) is not None:
-        metrics["resources"] = meter.summary()
+        metrics["resources"] = {**meter.summary(), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(metrics, indent=2) + "\n")
     emit("metrics", path=str(path), metrics=metrics)

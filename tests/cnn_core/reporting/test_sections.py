@@ -316,7 +316,7 @@ def test_results_of_an_earlier_run_are_named_with_their_moment_and_the_reason(ru
         "report": {"params": {"params.yaml": {"train": {}}}, "outs": [{"path": "data/reports/index.html", "md5": "e"}]},
     }
     path = run / "data/metrics/evaluate-digits.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": "2026-11-29T07:15:00+00:00"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resources": {"finished": "2026-11-29T07:15:00+00:00"}}))
     (run / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     said = " ".join(" ".join(text for text, _ in Page(report_run.page(run)).texts).split())
     for words in (

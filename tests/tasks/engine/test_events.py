@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,9 @@ def test_progress_metrics_and_resources_are_events_under_a_runner(tmp_path: Path
     assert (events[0]["done"], events[0]["total"], events[0]["numbers"]) == (3, 3, {"loss": 0.5})
     assert events[2]["peak_memory_bytes"] > 1_000_000
     assert done.stdout == ""
-    assert json.loads((tmp_path / "m.json").read_text())["seconds"] > 0
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["seconds"] > 0
+    assert abs(time.time() - datetime.fromisoformat(metrics["resources"]["finished"]).timestamp()) < 60
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ The cost of one more stage is the slope between a short chain and a long one. So
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ WRITE = "import pathlib, sys; pathlib.Path(f's{sys.argv[1]}.txt').write_text(sys
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     times: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         environment = make_environment(Path(folder))

@@ -19,7 +19,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
-from flows.execution.messages import counts, summary, what_failed
+from flows.execution.messages import counts, former_figures, summary, what_failed
 from flows.execution.prepare import RunRequest, prepare, prepare_workspace
 from flows.execution.sharing import check_sharing, share
 from flows.execution.stage import PipelineRun, nothing_to_do
@@ -114,7 +114,7 @@ def _end(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None = 
         if page := publish_page(run, nodes, experiment):
             text += f"\n  {'this run':<13}{page}"
     with if_it_can_be_shown("the summary"):
-        publish_summary(text, run.root, nodes, experiment)
+        publish_summary(text, run.root, nodes, experiment, former=former_figures(run, nodes))
         publish_lineage(nodes, run.root, experiment)
     if failed:
         return Failed(message=failed, data=text)

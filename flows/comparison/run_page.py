@@ -11,10 +11,9 @@ from prefect.runtime import flow_run
 from cnn_core.comparison.banners import add_banner, difference_banner, run_banner
 from cnn_core.comparison.differences import Differences, changed_params
 from cnn_core.comparison.tables import markdown
-from cnn_core.reporting.headlines import made_at
 from flows.comparison.runs import compare_with_champions
 from flows.comparison.sides import REPORT
-from flows.execution.messages import failures
+from flows.execution.messages import failures, former_figures
 from flows.execution.stage import PipelineRun
 from flows.registry.models import MODELS, champion
 from flows.repository.git import git
@@ -46,18 +45,6 @@ def publish_page(run: PipelineRun, nodes: Sequence[StageNode], experiment: str |
     page = run.folder / PAGE
     page.write_text(add_banner(report.read_text(encoding="utf-8"), *banners), encoding="utf-8")
     return page.relative_to(run.folder.parents[2])  # .gridflow/runs/ID
-
-
-def former_figures(run: PipelineRun, nodes: Sequence[StageNode]) -> list[str]:
-    """The stages that failed or did not start, of which the metrics of an earlier run are there, with its moment."""
-    complete = {name for name, outcome in run.outcomes.items() if not outcome.kind}
-    stages = [
-        node
-        for node in nodes
-        if node.name not in complete and any((run.root / path).is_file() for path in node.metrics)
-    ]
-    moments = {node.name: made_at(run.root, node.name) for node in stages}
-    return [f"{name} (of {moment})" if moment else name for name, moment in moments.items()]
 
 
 def publish_comparison(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None) -> Differences | None:

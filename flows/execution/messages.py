@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cnn_core.reporting.headlines import made_at
 from flows.execution.stage import PipelineRun, StageOutcome
 from flows.repository.graph import StageNode
 from flows.repository.parameters import parameters_naming
@@ -33,6 +34,18 @@ def what_failed(nodes: Sequence[StageNode], run: PipelineRun) -> str:
         return "; ".join(failed)
     not_started = [node.name for node in nodes if node.name not in run.outcomes]
     return f"{', '.join(not_started)} did not start, and nothing says why" if not_started else ""
+
+
+def former_figures(run: PipelineRun, nodes: Sequence[StageNode]) -> list[str]:
+    """The stages that failed or did not start, of which the metrics of an earlier run are there, with its moment."""
+    complete = {name for name, outcome in run.outcomes.items() if not outcome.kind}
+    stages = [
+        node
+        for node in nodes
+        if node.name not in complete and any((run.root / path).is_file() for path in node.metrics)
+    ]
+    moments = {node.name: made_at(run.root, node.name) for node in stages}
+    return [f"{name} (of {moment})" if moment else name for name, moment in moments.items()]
 
 
 def summary(nodes: Sequence[StageNode], run: PipelineRun, experiment: str | None = None) -> str:

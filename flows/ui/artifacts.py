@@ -52,8 +52,10 @@ def picture(path: Path) -> str:
     )
 
 
-def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experiment: str | None = None) -> None:
-    """Publish the report in short and ``text``, which says how the stages went."""
+def publish_summary(
+    text: str, root: Path, nodes: Sequence[StageNode], experiment: str | None = None, *, former: Sequence[str] = ()
+) -> None:
+    """Publish the report in short, below the stages with ``former`` figures, and ``text`` on how the stages went."""
     reports = [path for node in nodes for path in node.outputs if path.startswith("data/reports")]
     apply = f"{code(f'dvc exp apply {experiment}')} brings it into the checkout: " if experiment else ""
     places = [f"- report: {apply}{code(root / path)}" for path in reports if experiment or (root / path).exists()]
@@ -61,6 +63,8 @@ def publish_summary(text: str, root: Path, nodes: Sequence[StageNode], experimen
     if any((root / path).exists() for path in reports):
         with if_it_can_be_shown("the report in short"):
             parts = [report_summary.summary(root), *parts]
+            if former:
+                parts.insert(0, f"**Incomplete: of an earlier run are the figures of {escape(', '.join(former))}**\n")
     create_markdown_artifact("\n".join(parts), key="summary", description="The run in short")
 
 

@@ -122,6 +122,32 @@ def test_there_is_a_report_after_a_failure_too(flow: Callable, small: Path) -> N
     assert (small / "data" / "reports" / "index.html").read_text() == f"{PLACEHOLDER}metrics: .gitignore right.txt"
 
 
+MEASURE = """
+import json, pathlib
+figures = {"accuracy": 0.5, "n": 10, "resources": {"finished": "2026-11-29T07:15:00+00:00"}}
+pathlib.Path("data/metrics/right.json").write_text(json.dumps(figures))
+"""
+
+
+def test_figures_of_a_stage_that_failed_are_of_an_earlier_run(flow: Callable, small: Path) -> None:
+    (small / "data" / "metrics").mkdir(parents=True)
+    (small / "data" / "metrics" / ".gitignore").write_text("")
+    for name, content in (("page.py", WRITE_PAGE), ("measure.py", MEASURE), ("fail.py", FAILS)):
+        (small / name).write_text(content)
+    text = (small / "dvc.yaml").read_text() + PAGE
+    text = text.replace("python append.py first.txt right.txt r", "python measure.py").replace(
+        "right.txt", "data/metrics/right.json"
+    )
+    (small / "dvc.yaml").write_text(
+        text.replace("outs: [data/metrics/right.json]", "metrics: [data/metrics/right.json]")
+    )
+    assert "this run" not in flow().stdout  # nothing to say beside the report
+    failing = (small / "dvc.yaml").read_text().replace("python measure.py", 'python fail.py user "no right"')
+    (small / "dvc.yaml").write_text(failing)
+    (of_the_run,) = re.findall(r"this run +(\S+\.html)", flow(code=1).stdout)
+    assert "Of an earlier run are the figures of right (of 2026-11-29 07:15 UTC)" in (small / of_the_run).read_text()
+
+
 def test_a_failure_is_told_in_its_sentence_and_takes_only_its_downstream(
     flow: Callable, small: Path, server: str
 ) -> None:

@@ -69,7 +69,10 @@ def champions_show(model: ModelName) -> None:
 
 @champions.command("fetch")
 def champions_fetch(model: ModelName) -> None:
-    """Print the path of the champion's model folder, which DVC's cache brings where it is not there."""
+    """Print the path of the champion's model folder.
+
+    The folder is brought out of DVC's cache first, where that is necessary.
+    """
     from flows.registry.promotion import fetch as fetch_champion
 
     with checkout() as root:

@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Run the pipeline: the stages of dvc.yaml that are stale.
 
-    A recipe and --set change params.yaml first, as `dvc exp run -S` does.
+    A recipe and --set change params.yaml first, as `dvc exp run -S` does. A run that is refused changes nothing.
     """
     if (revision or name) and not isolated:
         raise typer.BadParameter("--revision and --name are options of an isolated run: add --isolated")
@@ -57,9 +57,11 @@ def retrain(
     revision: Revision = None,
     inbox: Annotated[str | None, typer.Option(metavar="FOLDER", help="New data. [data/inbox/MODEL]")] = None,
     drift: Drift = "warn",
-    margin: Annotated[float, typer.Option(help="By how much the challenger has to be better.")] = 0.0,
-    alpha: Annotated[float, typer.Option(help="What the p-value may be at most.")] = 0.05,
-    class_bound: Annotated[float, typer.Option(help="By how much it may be worse in a single class.")] = 0.05,
+    margin: Annotated[float, typer.Option(min=0, max=1, help="By how much the challenger has to be better.")] = 0.0,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="What the p-value may be at most.")] = 0.05,
+    class_bound: Annotated[
+        float, typer.Option(min=0, max=1, help="By how much it may be worse in a single class.")
+    ] = 0.05,
     unseen: Annotated[bool, typer.Option("--unseen", help="Compare also on images newer than the champion.")] = False,
     approve: Annotated[bool, typer.Option("--approve", help="Ask a person in the UI before a promotion.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Train and compare although nothing is new.")] = False,
@@ -126,9 +128,11 @@ def ui(
 
 def _run_flow(flow: Callable[..., State[Any]], **parameters: Any) -> NoReturn:
     """Run a flow at the checkout's root, print how it ended, and exit."""
+    from prefect.exceptions import ParameterTypeError
+
     from flows.ui.server import check_server
 
-    with checkout(2) as root:
+    with checkout(2, ParameterTypeError) as root:
         os.chdir(root)
         check_server()
         state = flow(**parameters, return_state=True)

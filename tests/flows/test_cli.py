@@ -79,6 +79,7 @@ def test_a_modules_help_does_nothing_else(module: str, repository: Path, tmp_pat
         (["retrain", "cats"], "'cats' is not one of digits, scenes, detector, segmenter"),
         (["batch", ".", "--classifier", "detector"], "'detector' is not one of digits, scenes"),
         (["compare", "main", "--json", "--markdown"], "exclude each other"),
+        (["retrain", "digits", "--alpha", "2"], "should be less than or equal to 1"),
         (["champions", "crown", "digits"], "No such command 'crown'"),
         (["predict", "data/models/digits"], "Missing argument"),
     ],

@@ -50,6 +50,12 @@ class Change(Judgement):
     after_interval: Interval | None
 
 
+def _label(key: str) -> str:
+    """A key as tables show it; what stands behind the first slash may be the name of a class, and stays as it is."""
+    figure, slash, part = key.partition("/")
+    return figure.replace("_", " ").replace(":", ": ") + slash + part
+
+
 def measure_change(
     key: str,
     before: Figure,
@@ -66,7 +72,7 @@ def measure_change(
         judgement = dataclasses.replace(judgement, meaning=meaning)
     return Change(
         key=key,
-        label=headline.label if headline else key.replace("_", " ").replace(":", ": "),
+        label=headline.label if headline else _label(key),
         headline=headline is not None,
         unit=headline.unit if headline else "",
         before=before[0],

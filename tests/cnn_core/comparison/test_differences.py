@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from scipy.stats import binomtest
 
 from cnn_core.classification.inference.metrics import wilson
 from cnn_core.comparison.banners import PLACEHOLDER, add_banner, difference_banner
-from cnn_core.comparison.changes import difference_interval, two_sided
-from cnn_core.comparison.differences import differences
+from cnn_core.comparison.changes import difference_interval, measure_change, two_sided
+from cnn_core.comparison.differences import Differences, differences
 from cnn_core.comparison.tables import markdown, plain, text
+from cnn_core.markdown import one_line
+from tests.helpers.names import AWKWARD
 
 NAMES = ("before", "after")
 
@@ -156,3 +161,32 @@ def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
     one = run_of(tmp_path / "a", rights(20))
     with pytest.raises(ValueError, match="after has no metrics"):
         differences(one, tmp_path / "empty", names=NAMES)
+
+
+AWKWARD_NAMES = st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
+
+@given(AWKWARD_NAMES, AWKWARD_NAMES, AWKWARD_NAMES)
+def test_names_of_runs_classes_and_values_are_shown_as_they_are(run_name: str, class_name: str, value: str) -> None:
+    """In Markdown, and in a terminal, where each row is one line."""
+    change = measure_change(f"evaluate-scenes:f1/{class_name}", (0.5, None), (0.6, None))
+    compared = Differences(
+        before="before", after=run_name, params={"ingest.scenes.source": ("a", value)}, metrics=[change],
+        only_before=[], only_after=[class_name], notes=[f"{run_name}: a note."],
+    )  # fmt: skip
+
+    def shown(text: str) -> str:
+        return " ".join(text.translate(DIRECTIONS).split())
+
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown(compared, every=True))
+    blocks = ("paragraph", "table", "thead", "tbody", "tr", "th", "td", "bullet_list", "list_item")
+    ends = {f"{block}_{end}" for block in blocks for end in ("open", "close")}
+    assert {token.type for token in tokens} <= ends | {"inline"}
+    cells = [
+        shown("".join(part.content for part in token.children or [])) for token in tokens if token.type == "inline"
+    ]
+    for words in (run_name, f"evaluate-scenes: f1/{class_name}", value, f"Only {run_name} has {class_name}."):
+        assert shown(one_line(words)) in cells
+    lines = text(compared, every=True).splitlines()
+    assert sum(line.lstrip("\u2068").startswith("evaluate-scenes") for line in lines) == 1

@@ -11,9 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnn_core.comparison.banners import add_banner, run_banner
 from cnn_core.reporting.classifiers import confusion, origin, select_answers
+from cnn_core.reporting.page import environment
 from tests.helpers import report_run
 from tests.helpers.names import AWKWARD
 from tests.helpers.page_text import Page
@@ -176,6 +179,28 @@ def test_names_of_classes_are_shown_as_they_are_whatever_they_hold(tmp_path: Pat
     assert "evaluate-scenes:f1/~01" in keys
     assert "it's" in json.dumps(awkward.specs)
     assert '"NA"' in json.dumps(awkward.specs)
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1), min_size=2, max_size=2
+    )
+)
+def test_any_name_is_shown_by_the_confusion(names: list[str]) -> None:
+    macros: Any = environment().get_template("macros.html.j2").module
+    shown = Page(str(macros.confusion({"classes": names, "rows": [[1, 2], [3, 4]], "most": 3}, "x", "y.csv")))
+    heads = [text for text, around in shown.texts if "data-class" in around[-1]]
+    assert (
+        heads == [name.strip() for name in (*names[:2], *names) if name.strip()]
+        or len(set(names)) < 2
+        or not all(name.strip() for name in names)
+    )
+    cells = [
+        (around[-1]["data-actual"], around[-1]["data-predicted"], text)
+        for text, around in shown.texts
+        if "data-actual" in around[-1]
+    ]
+    assert cells == [(names[i], names[j], str(1 + 2 * i + j)) for i in range(2) for j in range(2)]
 
 
 def test_every_image_has_a_text(page: Page) -> None:

@@ -46,11 +46,11 @@ def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = pri
 @contextmanager
 def _restored_when_refused(path: Path) -> Iterator[None]:
     """Put a file's content back where the block fails: DVC reads the graph by the new parameters, so they go first."""
-    before = path.read_bytes()
+    before = path.read_bytes() if path.is_file() else None
     try:
         yield
     except BaseException:
-        if path.read_bytes() != before:
+        if before is not None and path.read_bytes() != before:
             partial = path.with_name(f".{path.name}.partial")
             partial.write_bytes(before)
             partial.replace(path)

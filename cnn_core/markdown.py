@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 # What may begin emphasis, code, a link, HTML, an entity, a formula or the next cell; an underscore only beside a gap.
-_SPECIAL = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])")
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _OPENERS, _CLOSERS = (

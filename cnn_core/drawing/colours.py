@@ -15,8 +15,8 @@ def class_colour(number: int) -> Colour:
     if number < len(_TEN):
         red, green, blue = bytes.fromhex(_TEN[number])
         return red, green, blue
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.85 if number % 2 else 0.65)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    share = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.85 if number % 2 else 0.65)
+    return round(255 * share[0]), round(255 * share[1]), round(255 * share[2])
 
 
 def ink_on(colour: Colour) -> Colour:

@@ -73,7 +73,7 @@ def _with_params_of_the_run(root: Path, tree: str, model: Model) -> tuple[str, l
     stages = yaml.safe_load(git(root, "show", f"{tree}:dvc.lock"))["stages"]
     text = git(root, "show", f"{tree}:params.yaml") + "\n"
     values = yaml.safe_load(text) or {}
-    now, then = dict(flatten(values)), {}
+    now, then = dict(flatten(values)), dict[str, Any]()
     for name in _made_of(stages, {model.folder, model.metrics}):
         for param, value in stages[name].get("params", {}).get("params.yaml", {}).items():
             leaves = dict(flatten(value, f"{param}.")) if isinstance(value, Mapping) else {param: value}

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import yaml
 from dvc.config import Config
@@ -77,7 +77,7 @@ class Workspace:
             candidate = f"{base}-{number}"
 
     def _complete_lock(self, stages: Sequence[str]) -> None:
-        lock, others = self.root / "dvc.lock", {}
+        lock, others = self.root / "dvc.lock", dict[str, Any]()
         with contextlib.suppress(ValueError):  # there is none, or another `dvc repro` is writing it just now
             others = read_yaml(self.checkout / "dvc.lock").get("stages") or {}
         content = read_yaml(lock)

@@ -93,6 +93,20 @@ def file_names(folder: str | Path) -> list[str]:
     return sorted(file.as_posix() for file in files if "__pycache__" not in file.parts)
 
 
+def refuse_links(folders: Iterable[Path]) -> None:
+    """Refuse folders that are links: DVC does not look behind them, so a change there would go unnoticed.
+
+    Raises:
+        ValueError: one is a link; the message says what to do.
+    """
+    for folder in folders:
+        if folder.is_symlink():
+            raise ValueError(
+                f"{folder} is a link to the folder {folder.resolve()}, and DVC does not see what changes behind it: "
+                "put a copy of the folder there, or name the folder itself as the source"
+            )
+
+
 NONE = "data/weights/none"
 
 

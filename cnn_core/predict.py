@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from cnn_core.classification.inference.classifier import Classifier
-from cnn_core.data.image_files import read_paths
+from cnn_core.data.image_files import describe, read_paths
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
 
@@ -34,7 +34,8 @@ class Classifications:
     files: list[str]
     classes: list[str]
     probabilities: np.ndarray
-    refused: list[Refusal]  # files that are no image
+    refused: list[Refusal]  # images that cannot be read
+    left_out: Mapping[str, int]  # counts of the files that are no images, by what they are
 
     def table(self) -> pd.DataFrame:
         """Return file, class and a column of probabilities for each class, like predictions.csv of the stage."""
@@ -92,17 +93,21 @@ class Predictor:
         Raises:
             ValueError: a path does not exist or holds no file.
         """
-        total, blocks = read_paths([paths] if isinstance(paths, str | Path) else paths, self.card.square)
+        source = read_paths([paths] if isinstance(paths, str | Path) else paths, self.card.square)
         files: list[str] = []
         refused: list[Refusal] = []
         probabilities = [np.empty((0, len(self.card.classes)), np.float32)]
-        for block in blocks:
+        for block in source.blocks:
             probabilities.append(self._classifier(block.images))
             files += block.names
             refused += block.refused
-            on_progress(len(block.names) + len(block.refused), total)
+            on_progress(len(block.names) + len(block.refused), source.count)
         return Classifications(
-            files=files, classes=self.card.classes, probabilities=np.concatenate(probabilities), refused=refused
+            files=files,
+            classes=self.card.classes,
+            probabilities=np.concatenate(probabilities),
+            refused=refused,
+            left_out=source.left_out,
         )
 
 
@@ -147,6 +152,8 @@ def _classify(arguments: argparse.Namespace) -> Classifications:
         classified = predictor(arguments.images, on_progress=advance)
     for file in classified.refused:
         print(f"refused: {_printable(file.id)}: {file.reason} ({file.detail})", file=sys.stderr)
+    if classified.left_out:
+        print(f"left out, no images: {describe(classified.left_out)}", file=sys.stderr)
     if not classified.files:
         raise ValueError(f"none of the {len(classified.refused):,} files could be read as an image")
     return classified

@@ -12,7 +12,7 @@ import torch
 from cnn_core.classification.augmentation.affine import affine_elastic
 from cnn_core.classification.augmentation.params import GlyphAugmentationParams
 from cnn_core.data.augmented import SPLITS, arrays_writer, load_arrays, read_dataset
-from cnn_core.data.raw import decode_images, read_manifest, read_raw
+from cnn_core.data.raw import decode_images, raw_parts, read_manifest, read_raw
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import bounded, load_section
 from cnn_core.seeds import generator
@@ -40,17 +40,21 @@ def main(name: str) -> None:
     manifest = read_manifest(raw)
     if not manifest["counts"]["train"]:
         raise ValueError(f"{raw} has no training image; lower val_fraction and test_fraction of ingest.{name}")
-    rows = {split: read_raw(raw, split) for split in SPLITS}
+    rows, mode = {split: read_raw(raw, split, images=False) for split in SPLITS}, manifest.get("mode")
     images, copies = sum(len(part.ids) for part in rows.values()), len(rows["train"].ids) * params.copies
-    shape = decode_images(rows["train"].images[:1], size=params.size).shape[1:]
+    first = next(part.images[0] for part in raw_parts(raw, "train") if part.images)
+    shape = decode_images([first], mode, size=params.size).shape[1:]
     with (
         arrays_writer(folder, name=name, classes=manifest["classes"], shape=shape, copies=params.copies) as writer,
         events.progress(f"augment {name}", images + copies, "images") as bar,
     ):
         for split, part in rows.items():
-            array = writer.add(split, part.ids, part.labels)
-            if part.ids:
-                decode_images(part.images, size=params.size, out=array, on_progress=bar.update)
+            array, start = writer.add(split, part.ids, part.labels), 0
+            for block in raw_parts(raw, split):  # one after the other, as all together may be larger than the memory
+                if block.images:
+                    stop = start + len(block.images)
+                    decode_images(block.images, mode, size=params.size, out=array[start:stop], on_progress=bar.update)
+                    start = stop
             if split == "train":
                 originals = array[: len(part.ids)]
                 for start, block in distorted(originals, params):

@@ -28,7 +28,7 @@ from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.images.reader import Reader, pixels, sizes_together
 from cnn_core.params import load_section
-from tasks.common.prediction_parts import gather, local, log_left_out, write_part
+from tasks.common.prediction_parts import account, gather, local, log_left_out, write_part
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.parts import run_parts
@@ -65,6 +65,7 @@ def main() -> None:
 
             track_objects(media, parts, folders, params, state / "settings")
         summary = collect(folders, params)
+        summary |= account(media, summary, params.source)
     events.write_metrics("data/metrics/detect.json", summary)
     if summary["bad"]:
         events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {TARGET}/bad.csv")

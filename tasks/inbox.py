@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn_core.data.image_files import describe
 from cnn_core.inbox.deliveries import Delivery, LabelledImage, SourceContent, SourceFormat, read_delivery, read_source
 from cnn_core.inbox.drift import Drift, DriftParams, Sample, check_drift, pixel_measures, sentence
 from cnn_core.inbox.growth import SOURCE_FORMATS, grow
@@ -51,6 +52,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         accepted.append((name, delivery))
         content.labels.update({image.sha256: image.label for image in delivery.new})
         counts = {"new": len(delivery.new), "known": delivery.known, "refused": len(delivery.refused)}
+        if delivery.left_out:
+            warnings.append(f"{delivery.path.name} has files that are no images: {describe(delivery.left_out)}")
         verdicts[path] = {"accepted": True, "reason": "", "warnings": warnings, **counts}
     if accepted:
         grow(source_format, request["source"], Path(request["target"]), accepted, content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ import pandas as pd
 
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.views import MOST_VIEWS
-from cnn_core.data.image_files import Block, read_folder
-from cnn_core.data.raw import decode_images, read_manifest, read_quarantine, read_raw
+from cnn_core.data.image_files import Block, describe, read_folder
+from cnn_core.data.raw import decode_images, raw_parts, read_manifest, read_quarantine, read_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
 from cnn_core.files import whole_folder
@@ -45,6 +45,7 @@ class Source:
     blocks: Iterator[Block]
     kind: str  # unlabelled, test (part of a RAW set) or folder
     refused: list[Refusal]  # by the stage ingest
+    left_out: Mapping[str, int]  # files that are no images, by what they are
 
 
 def main(name: str) -> None:
@@ -63,6 +64,8 @@ def main(name: str) -> None:
             rows.to_csv(folder / "refused.csv", index=False, lineterminator="\n")
         if name in SUBMITTED and source.kind != "folder":
             write_submission(folder / "submission.csv", files, probabilities, by_row=source.kind == "unlabelled")
+    if source.left_out:
+        events.log(f"{params.source} also has files that are no images: {describe(source.left_out)}")
     if refused:
         events.log(f"warning: {len(refused):,} images of {params.source} have no prediction: see refused.csv")
     events.write_metrics(f"data/metrics/predict-{name}.json", metrics(probabilities, source, refused, classes))
@@ -72,8 +75,8 @@ def main(name: str) -> None:
 def open_source(path: str, shape: tuple[int, int, int]) -> Source:
     """Open a RAW set, or a folder or .zip of images, which become squares of ``shape`` (C, S, S)."""
     if not (Path(path) / "manifest.json").is_file():
-        total, blocks = read_folder(path, shape)
-        return Source(total=total, blocks=blocks, kind="folder", refused=[])
+        files = read_folder(path, shape)
+        return Source(total=files.count, blocks=files.blocks, kind="folder", refused=[], left_out=files.left_out)
     counts = read_manifest(path)["counts"]
     kind = "unlabelled" if counts["unlabelled"] else "test"
     if not counts[kind]:
@@ -81,22 +84,23 @@ def open_source(path: str, shape: tuple[int, int, int]) -> Source:
     if kind == "test":
         events.log(f"{path} has no unlabelled part: its test part is labelled")
     refused = refused_images(path, kind)
-    return Source(total=counts[kind], blocks=_raw_blocks(path, kind, shape), kind=kind, refused=refused)
+    blocks = _raw_blocks(path, kind, shape)
+    return Source(total=counts[kind], blocks=blocks, kind=kind, refused=refused, left_out={})
 
 
 def _raw_blocks(path: str, split: str, shape: tuple[int, int, int]) -> Iterator[Block]:
-    rows = read_raw(path, split)
     mode = "L" if shape[0] == 1 else "RGB"
-    for start in range(0, len(rows.ids), BLOCK):
-        images = decode_images(rows.images[start : start + BLOCK], mode, size=shape[-1])
-        yield Block(names=rows.ids[start : start + BLOCK], images=images, refused=[])
+    for part in raw_parts(path, split):
+        for start in range(0, len(part.ids), BLOCK):
+            images = decode_images(part.images[start : start + BLOCK], mode, size=shape[-1])
+            yield Block(names=part.ids[start : start + BLOCK], images=images, refused=[])
 
 
 def refused_images(path: str, split: str) -> list[Refusal]:
     """List the quarantine's entries of the unlabelled part; a test part has none."""
     if split != "unlabelled":
         return []
-    parts = {id_.partition("/")[0] for id_ in read_raw(path, split).ids}
+    parts = {id_.partition("/")[0] for id_ in read_raw(path, split, images=False).ids}
     return [Refusal(**entry) for entry in read_quarantine(path) if entry["id"].partition("/")[0] in parts]
 
 
@@ -132,6 +136,7 @@ def metrics(probabilities: np.ndarray, source: Source, refused: list[Refusal], c
     return {
         "n": len(probabilities),
         "refused": len(refused),
+        "left_out": sum(source.left_out.values()),
         "mean_confidence": round(float(confidence.mean()), 6),
         "unsure": int((confidence < 0.5).sum()),
         "unlabelled": int(source.kind == "unlabelled"),

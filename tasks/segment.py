@@ -35,6 +35,7 @@ from cnn_core.segmentation.segments import OBJECT
 from tasks.common.prediction_parts import (
     DROPPED_PROMPTS,
     MASK_COLUMNS,
+    account,
     gather,
     local,
     log_left_out,
@@ -85,6 +86,7 @@ def main() -> None:
             segment_videos(media, params, video_folders, state)
             folders += video_folders
         summary = collect(folders, params, classes)
+        summary |= account(media, summary, params.source)
     events.write_metrics("data/metrics/segment.json", summary)
     log_summary(params, summary)
 

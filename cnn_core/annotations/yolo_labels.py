@@ -32,6 +32,7 @@ from cnn_core.annotations.tables import (
     images_table,
     objects_table,
 )
+from cnn_core.files import refuse_links
 
 ENDINGS = frozenset(["avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"])
 SPLITS = ("train", "val", "test")
@@ -194,7 +195,9 @@ def image_files(path: Path, content: dict[str, Any], split: str) -> Iterator[str
     for entry in [value] if isinstance(value, str) else value:
         named = _resolve(path, content.get("path"), str(entry))
         if named.is_dir():
-            yield from (str(file) for file in named.rglob("*") if _ending(file) in ENDINGS and file.is_file())
+            below = list(named.rglob("*"))
+            refuse_links(path for path in below if path.is_symlink() and path.is_dir())
+            yield from (str(file) for file in below if _ending(file) in ENDINGS and file.is_file())
         elif named.suffix.lower() == ".txt":
             yield from _listed(named)
         else:

@@ -1,7 +1,8 @@
 """Readers of digit sources: Kaggle's Digit Recognizer (train.csv, test.csv) and MNIST idx(.gz) files.
 
 Kaggle: https://www.kaggle.com/c/digit-recognizer/data, a header ``label,pixel0,…,pixel783``, one row for each image.
-idx: http://yann.lecun.com/exdb/mnist/, big-endian: magic number, dimensions, bytes.
+idx: http://yann.lecun.com/exdb/mnist/, big-endian: magic number, dimensions, bytes. EMNIST's files hold transposed
+images; they are known by their names, so keep these.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import contextlib
 import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
@@ -26,9 +28,11 @@ ADVICE = (
     "put Kaggle's train.csv and test.csv (or MNIST's idx files) there, in a folder or a .zip, or run "
     "`gridflow fetch digits`, which gets them"
 )
+TRANSPOSED = "EMNIST's files hold transposed images; they were turned upright"
 MAX_BYTES = 4 << 30  # Kaggle's files unpack to 0.13 GiB; a .zip of thirty times that is a bomb
 _IMAGES, _LABELS = 0x803, 0x801
-_IDX = re.compile(r"(train|t10k)-(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?", re.IGNORECASE)
+# EMNIST's files bear its name and the subset's in front, and its images are transposed.
+_IDX = re.compile(r"(emnist-[a-z]+-)?(train|t10k|test)-(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -39,7 +43,7 @@ def open_digits(path: str | Path) -> Iterator[ImageSource]:
         ValueError: there is nothing usable, or a file is empty, damaged or of another layout.
     """
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        tables, idx = _find_tables(files), _find_idx(files)
+        tables, idx = find_tables(files), _find_idx(files)
         if tables and idx:
             raise ValueError(f"{path} has both train.csv and MNIST idx files: keep the one that is meant")
         if not tables and not idx:
@@ -51,7 +55,7 @@ def _top(files: SourceFiles) -> list[PurePosixPath]:
     return [path for path in map(PurePosixPath, files.names) if len(path.parts) <= 2]
 
 
-def _find_tables(files: SourceFiles) -> dict[str, str]:
+def find_tables(files: SourceFiles) -> dict[str, str]:
     tables: dict[str, str] = {}
     for part in ("train", "test"):
         names = [str(path) for path in _top(files) if path.name.lower() == f"{part}.csv"]
@@ -63,6 +67,12 @@ def _find_tables(files: SourceFiles) -> dict[str, str]:
     if "test" in tables and "train" not in tables:
         raise ValueError(f"{files.path} has test.csv but no train.csv, so nothing to learn from: {ADVICE}")
     return tables
+
+
+def _others(files: SourceFiles, used: Mapping[str, str]) -> Counter[str]:
+    """Counts of the files that are not read, by their ending; an idx file beside its own .gz is among them."""
+    others = [PurePosixPath(name) for name in files.names if name not in used.values()]
+    return Counter(path.suffix.lower() or "no ending" for path in others) + Counter(files.left_out)
 
 
 # Kaggle's tables
@@ -81,7 +91,9 @@ def _kaggle(files: SourceFiles, names: dict[str, str]) -> ImageSource:
 
     # Kaggle's test.csv has no labels. One with labels is a test part that its owner published.
     published = "test" if "label" in columns.get("test", ()) else None
-    return ImageSource(batches=batches, total=None, published_test=published, classes=CLASSES)
+    return ImageSource(
+        batches=batches, total=None, published_test=published, classes=CLASSES, left_out=_others(files, names)
+    )
 
 
 # MNIST's idx files
@@ -90,10 +102,16 @@ def _kaggle(files: SourceFiles, names: dict[str, str]) -> ImageSource:
 def _find_idx(files: SourceFiles) -> dict[str, str]:
     """Find the files: ``train-images`` -> the file's name. An unpacked file is preferred to its .gz."""
     files_by_kind: dict[str, str] = {}
+    subsets: set[str] = set()
     for path in sorted(_top(files), key=lambda path: (len(path.parts), path.suffix.lower() == ".gz", str(path))):
         if match := _IDX.fullmatch(path.name):
-            key = f"{match[1]}-{match[2][:6]}".lower()
-            files_by_kind.setdefault(key, str(path))
+            part = "train" if match[2].lower() == "train" else "t10k"
+            files_by_kind.setdefault(f"{part}-{match[3][:6].lower()}", str(path))
+            subsets.add((match[1] or "MNIST").lower().removesuffix("-"))
+    if len(subsets) > 1:
+        raise ValueError(
+            f"{files.path} has files of {' and '.join(sorted(subsets))}: keep those of the one that is meant"
+        )
     return files_by_kind
 
 
@@ -117,7 +135,18 @@ def _mnist(files: SourceFiles, names: dict[str, str]) -> ImageSource:
             yield from _read_idx(files, part, names[f"{part}-images"], names.get(f"{part}-labels"))
 
     published = "t10k" if "t10k-labels" in names and "t10k" in parts else None
-    return ImageSource(batches=batches, total=sum(counts.values()), published_test=published, classes=CLASSES)
+    return ImageSource(
+        batches=batches,
+        total=sum(counts.values()),
+        published_test=published,
+        classes=CLASSES,
+        left_out=_others(files, names),
+        warnings=[TRANSPOSED] if _is_emnist(names["train-images"]) else [],
+    )
+
+
+def _is_emnist(name: str) -> bool:
+    return PurePosixPath(name).name.lower().startswith("emnist-")
 
 
 def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str | None) -> Iterator[Batch]:
@@ -127,6 +156,8 @@ def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str 
         for start in range(0, count, BATCH_ROWS):
             rows = min(BATCH_ROWS, count - start)
             pixels = _bytes(images, rows * PIXELS, files, images_name).reshape(rows, SIDE, SIDE)
+            if _is_emnist(images_name):
+                pixels = np.ascontiguousarray(pixels.swapaxes(1, 2))
             numbers = _bytes(labels, rows, files, labels_name).astype(np.int64) if labels and labels_name else None
             ids = [f"{part}/{row:05d}" for row in range(start + 1, start + rows + 1)]
             refused = check_digits(ids, pixels.reshape(rows, PIXELS), numbers)

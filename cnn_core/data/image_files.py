@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
+from cnn_core.data.sources import blocks
 from cnn_core.data.validation import Refusal
 from cnn_core.images.archives import SourceFiles, open_files
-from cnn_core.images.decoding import BadImage, decode_rgb, square
+from cnn_core.images.decoding import UNREADABLE, BadImage, decode_square, has_image_header, is_image_name, read_file
+from cnn_core.images.lists import is_list, read_list
 
 ADVICE = "name a folder or a .zip of images"
 MAX_BYTES = 64 << 30
-BLOCK = 256  # files at a time
+BLOCK, BLOCK_BYTES = 256, 64 << 20  # files at a time, and their bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,76 +31,149 @@ class Block:
     refused: list[Refusal]
 
 
-def read_folder(path: str | Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """Read all files of a folder or .zip, at any depth: their number, and blocks of images (C, S, S) = ``shape``.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """The images of a folder, .zip or list of files.
+
+    Attributes:
+        count: of the images that ``blocks`` yield or refuse.
+        left_out: counts of the other files, by what they are.
+    """
+
+    count: int
+    left_out: Mapping[str, int]
+    blocks: Iterator[Block]
+
+
+def read_folder(path: str | Path, shape: tuple[int, int, int]) -> ImageFiles:
+    """Read the images of a folder or .zip, at any depth, or of a .txt or .csv file that lists images, as ``shape``.
 
     Raises:
-        ValueError: there is no file, or the .zip is damaged.
+        ValueError: there is no image, or the .zip is damaged.
     """
+    if is_list(path):
+        names, left_out = read_list(path)
+        return ImageFiles(count=len(names), left_out=left_out, blocks=_file_blocks(names, shape))
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        count = len(files.names)
-    if not count:
-        raise ValueError(f"{path} has no files: {ADVICE}")
-    return count, _folder_blocks(path, shape)
+        names, left_out = image_names(files)
+        left_out += Counter(files.left_out)
+    if not names:
+        others = f" (there are {describe(left_out)})" if left_out else ""
+        raise ValueError(f"{path} has no images{others}: {ADVICE}")
+    return ImageFiles(count=len(names), left_out=left_out, blocks=_folder_blocks(path, names, shape))
 
 
-def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    """As `read_folder`, for image files, folders and .zip archives in this order; names begin with the path.
+def image_names(files: SourceFiles) -> tuple[list[str], Counter[str]]:
+    """The files that are images, by their ending or else by their first bytes, and counts of the others by ending."""
+    names: list[str] = []
+    left_out: Counter[str] = Counter()
+    for name in files.names:
+        if is_image_name(name):
+            names.append(name)
+            continue
+        with files.open(name) as opened:
+            is_image = has_image_header(opened)
+        if is_image:
+            names.append(name)
+        else:
+            left_out[PurePosixPath(name).suffix.lower() or "no ending"] += 1
+    return names, left_out
+
+
+def describe(left_out: Mapping[str, int]) -> str:
+    """Counts in words: ``3 .xml, 1 hidden``."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()) if count)
+
+
+def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int]) -> ImageFiles:
+    """As `read_folder`, for image files, folders, lists and .zip archives in this order; names begin with the path.
 
     Raises:
-        ValueError: one of the paths does not exist, is empty, or is a damaged .zip. A file that is no image is refused.
+        ValueError: one of the paths does not exist, has no image, or is a damaged .zip. A file that is no image is
+            refused.
     """
-    sources = [Path(path) for path in paths]
+    sources = [Path(path).expanduser() for path in paths]
     if missing := [path for path in sources if not path.exists()]:
         raise ValueError(f"{missing[0]} does not exist: name image files, folders or .zip archives")
-    parts: list[tuple[int, Iterator[Block]]] = []
-    for whole, group in itertools.groupby(sources, lambda path: path.is_dir() or path.suffix.lower() == ".zip"):
+    parts: list[ImageFiles] = []
+    for whole, group in itertools.groupby(sources, _holds_images):
         if whole:
             parts += [_below(path, shape) for path in group]
         else:  # neighbours share a block, as thousands of files may be named
             names = [str(path) for path in group]
-            parts.append((len(names), _blocks(names, _file_bytes, shape)))
-    return sum(count for count, _ in parts), itertools.chain.from_iterable(blocks for _, blocks in parts)
+            parts.append(ImageFiles(count=len(names), left_out={}, blocks=_file_blocks(names, shape)))
+    return ImageFiles(
+        count=sum(part.count for part in parts),
+        left_out=sum((Counter(part.left_out) for part in parts), Counter()),
+        blocks=itertools.chain.from_iterable(part.blocks for part in parts),
+    )
 
 
-def _below(path: Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[Block]]:
-    count, blocks = read_folder(path, shape)
-    return count, (
+def _holds_images(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() == ".zip" or is_list(path)
+
+
+def _below(path: Path, shape: tuple[int, int, int]) -> ImageFiles:
+    files = read_folder(path, shape)
+    if is_list(path):
+        return files
+    renamed = (
         Block(
             names=[f"{path}/{name}" for name in block.names],
             images=block.images,
             refused=[dataclasses.replace(entry, id=f"{path}/{entry.id}") for entry in block.refused],
         )
-        for block in blocks
+        for block in files.blocks
     )
+    return dataclasses.replace(files, blocks=renamed)
 
 
-def _folder_blocks(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Block]:
+def _file_blocks(names: Sequence[str], shape: tuple[int, int, int]) -> Iterator[Block]:
+    return _blocks(names, _file_size, _file_bytes, shape)
+
+
+def _folder_blocks(path: str | Path, names: Sequence[str], shape: tuple[int, int, int]) -> Iterator[Block]:
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        yield from _blocks(files.names, lambda name: _bytes(files, name), shape)
+        yield from _blocks(names, files.size, lambda name: read_entry(files, name), shape)
 
 
-def _blocks(names: Sequence[str], read: Callable[[str], bytes], shape: tuple[int, int, int]) -> Iterator[Block]:
+def _blocks(
+    names: Sequence[str],
+    size: Callable[[str], int],
+    read: Callable[[str], bytes | BadImage],
+    shape: tuple[int, int, int],
+) -> Iterator[Block]:
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(names), BLOCK):
-            block = names[start : start + BLOCK]
-            yield _block(block, [read(name) for name in block], shape, pool)
+        for block in blocks(names, size, most=BLOCK, most_bytes=BLOCK_BYTES):
+            contents = zip(block, [read(name) for name in block], strict=True)
+            yield _block(block, list(pool.map(lambda entry: _decode(*entry, shape), contents)), shape)
 
 
-def _file_bytes(name: str) -> bytes:
+def _file_size(name: str) -> int:
+    path = Path(name)
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _file_bytes(name: str) -> bytes | BadImage:
     try:
-        return Path(name).read_bytes()
+        with Path(name).open("rb") as file:
+            return read_file(file, _file_size(name), name)
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
+        return BadImage(UNREADABLE, str(error.strerror))
+    except BadImage as fault:
+        return fault
 
 
-def _bytes(files: SourceFiles, name: str) -> bytes:
+def read_entry(files: SourceFiles, name: str) -> bytes | BadImage:
+    """An image file's bytes, or why the limits refuse it."""
     with files.open(name) as opened:
-        return opened.read()
+        try:
+            return read_file(opened, files.size(name), name)
+        except BadImage as fault:
+            return fault
 
 
-def _block(names: Sequence[str], contents: list[bytes], shape: tuple[int, int, int], pool: ThreadPoolExecutor) -> Block:
-    results = list(pool.map(lambda data: _decode(data, shape), contents))
+def _block(names: Sequence[str], results: Sequence[np.ndarray | BadImage], shape: tuple[int, int, int]) -> Block:
     good = [(name, image) for name, image in zip(names, results, strict=True) if not isinstance(image, BadImage)]
     return Block(
         names=[name for name, _ in good],
@@ -111,15 +186,10 @@ def _block(names: Sequence[str], contents: list[bytes], shape: tuple[int, int, i
     )
 
 
-def _decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray | BadImage:
+def _decode(name: str, data: bytes | BadImage, shape: tuple[int, int, int]) -> np.ndarray | BadImage:
+    if isinstance(data, BadImage):
+        return data
     try:
-        return as_square(data, shape)
+        return decode_square(data, shape[-1], "L" if shape[0] == 1 else "RGB", name)
     except BadImage as fault:
         return fault
-
-
-def as_square(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Decode an image file's middle square to uint8 of ``shape`` (C, S, S), grey if C is 1; raises `BadImage`."""
-    picture = square(Image.fromarray(decode_rgb(data)), shape[-1])
-    pixels = np.asarray(picture.convert("L") if shape[0] == 1 else picture)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

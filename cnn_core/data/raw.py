@@ -1,6 +1,6 @@
 """RAW data sets, as `ingest` writes them: Parquet parts of encoded images, a quarantine and a manifest.
 
-    data/raw/<set>/part-00000.parquet …   id, image (PNG or JPEG bytes), label, split, width, height, sha256
+    data/raw/<set>/part-00000.parquet …   id, image (the file's own bytes), label, split, width, height, sha256
                    quarantine.parquet     id, reason, detail of every row that was left out
                    manifest.json          written last
 
@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from cnn_core.data.sources import blocks
 from cnn_core.files import read_json, whole_folder, write_json
-from cnn_core.images.decoding import square
+from cnn_core.images.decoding import decode_square
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test", "unlabelled")
 UNLABELLED = -1
 PART_ROWS = 10_000
+PART_BYTES = 256 << 20  # of encoded images, so that a part fits in memory
 _DECODED = 64  # images that a thread decodes between two reports of progress
 
 ROWS = pa.schema(
@@ -71,23 +73,28 @@ class RawRow:
 
 
 def write_raw(
-    folder: str | Path, rows: Sequence[RawRow], quarantine: Iterable[Any], description: Mapping[str, Any]
+    folder: str | Path, rows: Iterable[RawRow], quarantine: Iterable[Any], description: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a RAW set and return its manifest. The same arguments give the same bytes.
+    """Write a RAW set, part by part as the rows come, and return its manifest. Equal arguments give equal bytes.
 
     Args:
         rows: in source order.
         quarantine: objects with ``id``, ``reason`` and ``detail``.
         description: the manifest's other entries.
     """
-    manifest = {"schema_version": SCHEMA_VERSION, **description, **count_rows(rows, description["classes"])}
+    written: list[RawRow] = []
     with whole_folder(folder) as partial:
-        for part, start in enumerate(range(0, len(rows), PART_ROWS)):
-            part_rows = rows[start : start + PART_ROWS]
-            columns = {name: [getattr(row, name) for row in part_rows] for name in ROWS.names}
+        for part, block in enumerate(blocks(rows, lambda row: len(row.image), most=PART_ROWS, most_bytes=PART_BYTES)):
+            columns = {name: [getattr(row, name) for row in block] for name in ROWS.names}
             pq.write_table(pa.table(columns, schema=ROWS), partial / f"part-{part:05d}.parquet")
+            written += [dataclasses.replace(row, image=b"") for row in block]
         entries = [{name: getattr(entry, name) for name in QUARANTINE.names} for entry in quarantine]
         pq.write_table(pa.Table.from_pylist(entries, schema=QUARANTINE), partial / "quarantine.parquet")
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            **description,
+            **count_rows(written, description["classes"]),
+        }
         write_json(partial / "manifest.json", manifest)
     return manifest
 
@@ -123,23 +130,34 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def read_raw(folder: str | Path, split: str | None = None) -> RawRows:
-    """Read the rows of one split (``train``, ``val``, ``test``, ``unlabelled``), or all of them, in source order."""
+def read_raw(folder: str | Path, split: str | None = None, *, images: bool = True) -> RawRows:
+    """Read the rows of one split or all, in source order; without ``images`` that list is empty."""
+    parts = list(raw_parts(folder, split, images=images))
+    return RawRows(
+        ids=[id_ for part in parts for id_ in part.ids],
+        images=[image for part in parts for image in part.images],
+        labels=np.concatenate([part.labels for part in parts] or [np.empty(0, np.int64)]),
+        splits=[name for part in parts for name in part.splits],
+        sha256=[digest for part in parts for digest in part.sha256],
+    )
+
+
+def raw_parts(folder: str | Path, split: str | None = None, *, images: bool = True) -> Iterator[RawRows]:
+    """Read the rows of one split (``train``, ``val``, ``test``, ``unlabelled``) or all, a part at a time."""
     if split is not None and split not in SPLITS:
         raise ValueError(f"{split!r} is no split; there are {', '.join(SPLITS)}")
     read_manifest(folder)
-    columns = ["id", "image", "label", "split", "sha256"]
+    columns = ["id", *(["image"] if images else []), "label", "split", "sha256"]
     filters = None if split is None else [("split", "=", split)]
-    parts = sorted(Path(folder).glob("part-*.parquet"))
-    tables = [pq.read_table(part, columns=columns, filters=filters) for part in parts]
-    table = pa.concat_tables(tables)
-    return RawRows(
-        ids=table["id"].to_pylist(),
-        images=table["image"].to_pylist(),
-        labels=table["label"].to_numpy().astype(np.int64),
-        splits=table["split"].to_pylist(),
-        sha256=table["sha256"].to_pylist(),
-    )
+    for part in sorted(Path(folder).glob("part-*.parquet")):
+        table = pq.read_table(part, columns=columns, filters=filters)
+        yield RawRows(
+            ids=table["id"].to_pylist(),
+            images=table["image"].to_pylist() if images else [],
+            labels=table["label"].to_numpy().astype(np.int64),
+            splits=table["split"].to_pylist(),
+            sha256=table["sha256"].to_pylist(),
+        )
 
 
 def read_quarantine(folder: str | Path) -> list[dict[str, str]]:
@@ -169,12 +187,12 @@ def decode_images(
     if not images:
         raise ValueError("there is no image to decode: the split is empty")
     mode = mode or _mode(images[0])
-    first = _decode_one(images[0], mode, size)
+    first = decode_square(images[0], size, mode)
     out = np.empty((len(images), *first.shape), np.uint8) if out is None else out
 
     def fill(rows: range) -> int:
         for row in rows:
-            pixels = _decode_one(images[row], mode, size)
+            pixels = decode_square(images[row], size, mode)
             if pixels.shape != first.shape:
                 raise ValueError(f"image {row} has the shape {pixels.shape}, the first {first.shape}: set size")
             out[row] = pixels
@@ -190,12 +208,3 @@ def decode_images(
 def _mode(image: bytes) -> str:
     with Image.open(io.BytesIO(image)) as opened:
         return "L" if opened.mode == "L" else "RGB"
-
-
-def _decode_one(image: bytes, mode: str, size: int) -> np.ndarray:
-    with Image.open(io.BytesIO(image)) as opened:
-        if size:
-            opened.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter, an eighth
-        picture: Image.Image = opened if opened.mode == mode else opened.convert(mode)
-        pixels = np.asarray(square(picture, size) if size else picture)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cnn_core.data.sources import Batch, ImageSource
+from cnn_core.data.image_files import image_names, read_entry
+from cnn_core.data.sources import Batch, ImageSource, blocks
 from cnn_core.data.validation import Refusal
 from cnn_core.images.archives import SourceFiles, open_files
 from cnn_core.images.decoding import BadImage, Picture, read_picture
@@ -50,20 +53,26 @@ def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[Ima
     """
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         root = _find_root(files)
-        images = _find_files(files, root)
+        names, left_out = image_names(files)
+        images = _find_files(files, names, root)
         classes, warnings = _check_classes(files, root, images)
         tested = any(file.part == TEST and file.label for file in images)
+        outside = Counter({f"outside {TRAIN}, {TEST} and {PRED}": len(names) - len(images)})
 
         def batches() -> Iterator[Batch]:
             with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-                for block in _blocks(files, images):
-                    yield _read(files, block, classes, pool)
+                for _, part in itertools.groupby(images, lambda file: file.part):
+                    for block in blocks(
+                        part, lambda file: files.size(file.name), most=_BATCH_FILES, most_bytes=_BATCH_BYTES
+                    ):
+                        yield _read(files, block, classes, pool)
 
         yield ImageSource(
             batches=batches,
             total=len(images),
             published_test=TEST if tested else None,
             classes=classes,
+            left_out=left_out + Counter(files.left_out) + outside,
             warnings=warnings,
         )
 
@@ -100,9 +109,9 @@ def _inside(name: str, root: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | N
     return part, rest[1:] if rest and rest[0].lower() == part else rest
 
 
-def _find_files(files: SourceFiles, root: tuple[str, ...]) -> list[_File]:
+def _find_files(files: SourceFiles, names: Iterable[str], root: tuple[str, ...]) -> list[_File]:
     by_id: dict[str, _File] = {}
-    for name in files.names:
+    for name in names:
         if (location := _inside(name, root)) is None or not location[1]:
             continue
         part, inside = location
@@ -126,6 +135,7 @@ def _check_classes(
             parts.add(part)
             if part != PRED and len(inside) == 1:
                 folders[part].add(inside[0])
+    _refuse_two_cases(files, {f"{part}/{name}" for part in (TRAIN, TEST) for name in folders[part]})
     if empty := sorted(folders[TRAIN] - filled[TRAIN]):
         raise ValueError(
             f"{files.path} has no images in {_list(TRAIN, empty)}: put images there, or remove the folder if the class "
@@ -142,7 +152,7 @@ def _check_classes(
         raise ValueError(
             f"{files.path}/{'/'.join((*root, TRAIN))} has {content}, and at least two are needed: {ADVICE}"
         )
-    warnings = []
+    warnings = _nested_classes(images)
     if (missing := sorted(set(INTEL) - set(classes))) and len(missing) < len(INTEL):
         warnings.append(f"of the six Intel classes there is no {', '.join(missing)}")
     if not filled[TEST] and TEST in parts:
@@ -152,6 +162,34 @@ def _check_classes(
     return classes, tuple(warnings)
 
 
+def _refuse_two_cases(files: SourceFiles, names: Iterable[str]) -> None:
+    by_lower_case: dict[str, dict[str, str]] = {}
+    for name in sorted(names):
+        label = name.partition("/")[2]
+        by_lower_case.setdefault(label.lower(), {}).setdefault(label, name)
+    for forms in by_lower_case.values():
+        if len(forms) > 1:
+            raise ValueError(
+                f"{files.path} has {' and '.join(forms.values())}, which differ in upper and lower case only: "
+                "rename one"
+            )
+
+
+def _nested_classes(images: Sequence[_File]) -> list[str]:
+    """Warn of class folders that hold no image but two or more folders: perhaps these are the classes."""
+    inside: dict[str, set[str]] = {}
+    for file in images:
+        if file.part == TRAIN and file.label:
+            below = PurePosixPath(file.id).parts[2:-1]
+            inside.setdefault(file.label, set()).add(below[0] if below else "")
+    return [
+        f"{TRAIN}/{label} holds only folders ({', '.join(sorted(below))}), and all their images are of the class "
+        f"{label}: if these are the classes, move them up into {TRAIN}"
+        for label, below in sorted(inside.items())
+        if len(below) > 1 and "" not in below
+    ]
+
+
 def _list(part: str, names: Iterable[str]) -> str:
     return ", ".join(f"{part}/{name}" for name in names)
 
@@ -159,31 +197,13 @@ def _list(part: str, names: Iterable[str]) -> str:
 # The images
 
 
-def _blocks(files: SourceFiles, images: Iterable[_File]) -> Iterator[list[_File]]:
-    block: list[_File] = []
-    size = 0
-    for file in images:
-        size += files.size(file.name)
-        if block and (file.part != block[0].part or len(block) == _BATCH_FILES or size > _BATCH_BYTES):
-            yield block
-            block, size = [], files.size(file.name)
-        block.append(file)
-    if block:
-        yield block
-
-
 def _read(files: SourceFiles, block: list[_File], classes: tuple[str, ...], pool: ThreadPoolExecutor) -> Batch:
     """Read a block's files one after the other; the pool decodes and hashes them."""
-
-    def contents() -> Iterator[bytes]:
-        for file in block:
-            with files.open(file.name) as opened:
-                yield opened.read()
-
     part = block[0].part
     refused = []
     good: list[tuple[_File, Picture]] = []
-    for file, picture in zip(block, pool.map(_decode, contents()), strict=True):
+    contents = ((file.name, read_entry(files, file.name)) for file in block)
+    for file, picture in zip(block, pool.map(lambda entry: _decode(*entry), contents), strict=True):
         if isinstance(picture, BadImage):
             refused.append(Refusal(id=file.id, reason=picture.reason, detail=picture.detail))
         elif part != PRED and file.label is None:
@@ -200,8 +220,10 @@ def _read(files: SourceFiles, block: list[_File], classes: tuple[str, ...], pool
     )
 
 
-def _decode(data: bytes) -> Picture | BadImage:
+def _decode(name: str, data: bytes | BadImage) -> Picture | BadImage:
+    if isinstance(data, BadImage):
+        return data
     try:
-        return read_picture(data)
+        return read_picture(data, name)
     except BadImage as fault:
         return fault

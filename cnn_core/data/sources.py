@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from cnn_core.data.validation import Refusal
 from cnn_core.images.decoding import Picture
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class ImageSource:
     Attributes:
         total: images that ``batches`` will yield, with the refused ones; None if only reading can tell.
         published_test: the part that the publisher labelled for testing, which stays the test split; or None.
+        left_out: counts of files that are not meant to be images of the set, by what they are.
         warnings: sentences for the manifest that the user should know.
     """
 
@@ -42,4 +46,19 @@ class ImageSource:
     total: int | None
     published_test: str | None
     classes: Sequence[str]
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
+
+
+def blocks(items: Iterable[T], size: Callable[[T], int], *, most: int, most_bytes: int) -> Iterator[list[T]]:
+    """Yield consecutive items in blocks of at most so many items and bytes (but at least one item)."""
+    block: list[T] = []
+    total = 0
+    for item in items:
+        total += size(item)
+        if block and (len(block) == most or total > most_bytes):
+            yield block
+            block, total = [], size(item)
+        block.append(item)
+    if block:
+        yield block

@@ -8,26 +8,38 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+
+from cnn_core.files import refuse_links
 
 # The errors of reading an archive that is cut short or damaged (BadGzipFile is an OSError without
 # an errno).
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+MAX_ENTRIES = 2_000_000  # of a .zip; zipfile takes about 0.6 KB of memory for each
+HIDDEN = "hidden"  # names that begin with a dot, and __MACOSX
+_ZIP_TAIL = (1 << 16) + 200  # bytes: the longest comment, and the records before it
 
 
 class SourceFiles:
     """The files below a folder or in a .zip, by their relative names with ``/``; hidden files are left out.
 
-    ``folders`` names empty folders too (as far as a .zip lists them).
+    ``folders`` names empty folders too (as far as a .zip lists them), ``left_out`` counts files that are not among the
+    names, by why.
     """
 
     def __init__(
-        self, path: Path, sizes: dict[str, int], folders: Iterable[str], opener: Callable[[str], BinaryIO]
+        self,
+        path: Path,
+        sizes: dict[str, int],
+        folders: Iterable[str],
+        opener: Callable[[str], BinaryIO],
+        left_out: Mapping[str, int],
     ) -> None:
         self.path, self.names, self._sizes, self._opener = path, sorted(sizes), sizes, opener
-        self.folders = sorted(folders)
+        self.folders, self.left_out = sorted(folders), dict(left_out)
 
     def size(self, name: str) -> int:
         return self._sizes[name]
@@ -66,13 +78,14 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
     Raises:
         ValueError: there is nothing, it is no folder and no whole .zip, or an entry leads out of the .zip.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise ValueError(f"the source {path} does not exist: {advice}")
     if path.is_dir():
         yield _folder(path)
         return
     try:
+        _refuse_many_entries(path)
         archive = zipfile.ZipFile(path)
     except DAMAGE:
         if path.suffix.lower() == ".zip" or path.open("rb").read(2) == b"PK":
@@ -87,14 +100,20 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
 def _folder(path: Path) -> SourceFiles:
     sizes: dict[str, int] = {}
     below: list[str] = []
+    left_out: Counter[str] = Counter()
     for folder, folders, files in os.walk(path, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]
+        refuse_links(Path(folder, name) for name in folders)
         below += [Path(folder, name).relative_to(path).as_posix() for name in folders]
         for name in files:
             file = Path(folder, name)
-            if not _hidden(name) and file.is_file():
+            if _hidden(name):
+                left_out[HIDDEN] += 1
+            elif file.is_file():
                 sizes[file.relative_to(path).as_posix()] = file.stat().st_size
-    return SourceFiles(path, sizes, below, lambda name: (path / name).open("rb"))
+            else:
+                left_out["links that lead nowhere, or no files"] += 1
+    return SourceFiles(path, sizes, below, lambda name: (path / name).open("rb"), left_out)
 
 
 def _unreadable(error: OSError) -> None:
@@ -104,17 +123,21 @@ def _unreadable(error: OSError) -> None:
 def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
     entries: dict[str, zipfile.ZipInfo] = {}
     folders: set[str] = set()
+    hidden = 0
     for entry in archive.infolist():
         if escapes(entry.filename):
             raise ValueError(
                 f"{path} has the entry {entry.filename!r}, which leads out of the folder: such a .zip is not to be "
                 "trusted and nothing of it was read; get it from its publisher"
             )
-        inner = PurePosixPath(entry.filename)
-        around = [*inner.parents, inner] if entry.is_dir() else inner.parents
+        name = entry.filename.replace("\\", "/")  # which some programs on Windows write
+        inner, is_folder = PurePosixPath(name), name.endswith("/")
+        around = [*inner.parents, inner] if is_folder else inner.parents
         folders |= {str(folder) for folder in around if folder.parts and not any(map(_hidden, folder.parts))}
-        if not entry.is_dir() and not any(_hidden(part) for part in entry.filename.split("/")):
-            entries[entry.filename] = entry
+        if any(map(_hidden, inner.parts)):
+            hidden += not is_folder
+        elif not is_folder:
+            entries[name] = entry
     if (total := sum(entry.file_size for entry in entries.values())) > max_bytes:
         raise ValueError(
             f"{path} would unpack to {total / 2**30:.1f} GiB, more than the {max_bytes / 2**30:.1f} GiB that such a "
@@ -127,7 +150,25 @@ def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
         except (NotImplementedError, RuntimeError) as error:  # a method that zipfile lacks; a password
             raise ValueError(f"{path}/{name} cannot be unpacked ({error}): unpack the .zip yourself") from None
 
-    return SourceFiles(path, {name: entry.file_size for name, entry in entries.items()}, folders, opener)
+    sizes = {name: entry.file_size for name, entry in entries.items()}
+    return SourceFiles(path, sizes, folders, opener, {HIDDEN: hidden} if hidden else {})
+
+
+def _refuse_many_entries(path: Path) -> None:
+    """Refuse a .zip of more entries than are ever meant, before zipfile lists them all in memory."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _ZIP_TAIL))
+        tail = file.read()
+    end, large = tail.rfind(b"PK\5\6"), tail.rfind(b"PK\6\6")
+    count = int.from_bytes(tail[end + 10 : end + 12], "little") if end >= 0 else 0
+    if count == 0xFFFF and large >= 0:
+        count = int.from_bytes(tail[large + 32 : large + 40], "little")
+    if count > MAX_ENTRIES:
+        raise ValueError(
+            f"{path} lists {count:,} files, more than the {MAX_ENTRIES:,} that are read from one .zip: unpack it into "
+            "a folder if you trust it"
+        )
 
 
 def escapes(name: str) -> bool:

@@ -31,7 +31,7 @@ class SourceImages:
                 names = [f"#{number:06d}" for number in range(1, len(span) + 1)]
                 pairs = [(span.ids[0] + name, span.path + name) for name in names]
             else:
-                files = [f"{span.path}/{name}" for name in span.names]
+                files = [str(Path(span.path, name)) for name in span.names]
                 pairs = list(zip(span.ids, map(_plain, files), strict=True))
             self.ids.update(image_id for image_id, _ in pairs)
             self.by_file.update((file, image_id) for image_id, file in pairs)

@@ -21,15 +21,13 @@ import pyarrow.parquet as pq
 
 from cnn_core.annotations.tables import image_ids
 from cnn_core.images.archives import open_files
-from cnn_core.images.decoding import BadImage
+from cnn_core.images.decoding import ENDINGS, BadImage
+from cnn_core.images.lists import is_list, read_list
 
-# Ultralytics' own formats, and what else Pillow or OpenCV read; a .gif counts as a video, as it
-# does there.
-IMAGES = frozenset(
-    "avif bmp dng heic heif jp2 jpeg jpg mpo png tif tiff webp jfif jpe j2k pbm pgm pnm ppm".split()  # noqa: SIM905
-)
 VIDEOS = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv webm".split())  # noqa: SIM905
-ADVICE = "name a folder, a .zip, a .parquet file or a folder of them, a video, or an image"
+ADVICE = (
+    "name a folder, a .zip, a .parquet file or a folder of them, a video, an image, or a .txt or .csv list of images"
+)
 MAX_BYTES = 1 << 40  # of a .zip, unpacked; it is read entry by entry
 ID_COLUMNS = ("image_id", "id")
 IMAGE_COLUMNS = ("image", "img", "bytes", "image_bytes", "content", "jpg", "jpeg", "png")
@@ -89,7 +87,7 @@ class Media:
     """The listing of a source."""
 
     spans: tuple[Part, ...]
-    left_out: dict[str, int]  # files that are neither images nor videos, by their ending
+    left_out: dict[str, int]  # counts of what is not read: files by their ending, hidden ones, …
     signature: str  # changes with names, sizes and times of change
     vid_stride: int = 1  # keep every n-th video frame; readers must use the same stride
 
@@ -150,30 +148,36 @@ def list_media(source: str | Path, *, match: str = "*", vid_stride: int = 1) -> 
     Raises:
         ValueError: nothing is there, or nothing in it is an image; the message says what can be named.
     """
-    path = Path(source)
-    check_source(source)
+    path = Path(source).expanduser()
+    check_source(path)
     if not path.exists():
         raise ValueError(f"the source {source} does not exist: {ADVICE}")
     suffix = _suffix(path.name)
     if path.is_file() and suffix == "parquet":
         return _of_parquet([path], path)
-    if path.is_file() and (suffix == "zip" or (suffix not in IMAGES | VIDEOS and zipfile.is_zipfile(path))):
+    if path.is_file() and (suffix == "zip" or (suffix not in ENDINGS | VIDEOS and zipfile.is_zipfile(path))):
         return _of_zip(path, match)
+    if is_list(path):
+        names, again = read_list(path)
+        return _of_files(Path(), _matching(names, match, again, source), source, vid_stride, again, strict=False)
     if path.is_file():
-        return _of_files(path.parent, [path.name], source, vid_stride, strict=False)
+        return _of_files(path.parent, [path.name], source, vid_stride, Counter(), strict=False)
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        names = _matching(files.names, match, source)
+        left_out = Counter(files.left_out)
+        names = _matching(files.names, match, left_out, source)
     tables = [name for name in names if _suffix(name) == "parquet"]
-    if tables and not any(_suffix(name) in IMAGES | VIDEOS for name in names):
+    if tables and not any(_suffix(name) in ENDINGS | VIDEOS for name in names):
         raw = (path / "manifest.json").is_file()  # data/raw/<set>: its quarantine holds no images
         return _of_parquet([path / name for name in tables if not raw or Path(name).stem.startswith("part-")], path)
-    return _of_files(path, names, source, vid_stride)
+    return _of_files(path, names, source, vid_stride, left_out)
 
 
-def _matching(names: Sequence[str], match: str, source: object) -> list[str]:
+def _matching(names: Sequence[str], match: str, left_out: Counter[str], source: object) -> list[str]:
     matching = [name for name in names if PurePosixPath(name).match(match)]
     if names and not matching:
         raise ValueError(f"no file in {source} matches {match!r}")
+    if len(matching) < len(names):
+        left_out[f"that do not match {match}"] += len(names) - len(matching)
     return matching
 
 
@@ -181,9 +185,19 @@ def _suffix(name: str) -> str:
     return Path(name).suffix[1:].lower()
 
 
-def _of_files(base: Path, names: Sequence[str], source: object, vid_stride: int, *, strict: bool = True) -> Media:
-    usable = [name for name in names if not strict or _suffix(name) in IMAGES | VIDEOS]
-    left_out = Counter(f".{_suffix(name)}" for name in names if strict and _suffix(name) not in IMAGES | VIDEOS)
+def _of_files(
+    base: Path,
+    names: Sequence[str],
+    source: object,
+    vid_stride: int,
+    left_out: Counter[str],
+    *,
+    strict: bool = True,
+) -> Media:
+    """List files; ``strict`` leaves out those that their ending does not call images or videos."""
+    usable = [name for name in names if not strict or _suffix(name) in ENDINGS | VIDEOS]
+    read = set(usable)
+    left_out = left_out + Counter(f".{_suffix(name)}" for name in names if name not in read)
     if not usable:
         raise ValueError(_no_images(source, left_out))
     ids = dict(zip(usable, image_ids(usable), strict=True))
@@ -224,9 +238,10 @@ def _no_images(source: object, left_out: Iterable[str]) -> str:
 
 def _of_zip(path: Path, match: str) -> Media:
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        matching = _matching(files.names, match, path)
-    names = [name for name in matching if _suffix(name) in IMAGES]
-    left_out = Counter(f".{_suffix(name)}" for name in matching if _suffix(name) not in IMAGES)
+        left_out = Counter(files.left_out)
+        matching = _matching(files.names, match, left_out, path)
+    names = [name for name in matching if _suffix(name) in ENDINGS]
+    left_out += Counter(f".{_suffix(name)}" for name in matching if _suffix(name) not in ENDINGS)
     if not names:
         raise ValueError(_no_images(path, left_out))
     span = Part(
@@ -258,7 +273,8 @@ def _of_parquet(paths: Sequence[Path], source: Path) -> Media:
 
 
 def _signature(paths: Sequence[Path], vid_stride: int = 1) -> str:
-    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+    exist = [path for path in paths if path.exists()]  # a list may name a file that is gone
+    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in exist for stat in [path.stat()]]
     return hashlib.sha256(repr((vid_stride, stats)).encode()).hexdigest()
 
 

@@ -16,11 +16,20 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cnn_core.images.archives import DAMAGE
-from cnn_core.images.decoding import DAMAGED, EMPTY, NOT_AN_IMAGE, BadImage, decode_rgb
-from cnn_core.images.media import IMAGES, Entry, Part, id_column, image_column
+from cnn_core.images.decoding import (
+    DAMAGED,
+    EMPTY,
+    ENDINGS,
+    NOT_AN_IMAGE,
+    UNREADABLE,
+    BadImage,
+    check_header,
+    decode_rgb,
+    read_file,
+)
+from cnn_core.images.media import Entry, Part, id_column, image_column
 
 Imread = Callable[[str], "np.ndarray | None"]  # a path -> uint8 (H, W, C), BGR, or None
-UNREADABLE = "cannot be read"
 _MEMORY = Path("/dev/shm")
 
 
@@ -49,10 +58,14 @@ class Reader:
 
     def _zip(self, part: Part) -> Iterator[Entry]:
         with zipfile.ZipFile(part.path) as archive:
+            entries = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
             for number, (name, image_id) in enumerate(zip(part.names, part.ids, strict=True), part.first):
                 content: bytes | BadImage
                 try:
-                    content = archive.read(name)
+                    with archive.open(entries[name]) as file:
+                        content = read_file(file, entries[name].file_size, name)
+                except BadImage as fault:
+                    content = fault
                 except (*DAMAGE, NotImplementedError, RuntimeError, OSError) as error:
                     content = BadImage(DAMAGED, f"{type(error).__name__}: {error}")
                 yield Entry(image_id=image_id, file=f"{part.path}/{name}", number=number, content=content)
@@ -162,7 +175,7 @@ def pixels(entry: Entry, imread: Imread) -> np.ndarray:
 
 
 def _ending(name: str, data: bytes) -> str:
-    if (suffix := Path(name).suffix.lower())[1:] in IMAGES:
+    if (suffix := Path(name).suffix.lower())[1:] in ENDINGS:
         return suffix
     if data[:4] in (b"II*\0", b"MM\0*"):
         return ".tif"
@@ -176,6 +189,7 @@ def _read(path: Path, imread: Imread) -> np.ndarray:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 16))
             tail = file.read()
+            own = check_header(file, size, path.name)
     except OSError as error:
         raise BadImage(UNREADABLE, str(error.strerror)) from None
     if not size:
@@ -186,6 +200,8 @@ def _read(path: Path, imread: Imread) -> np.ndarray:
         except BadImage as error:
             if error.reason in (DAMAGED, NOT_AN_IMAGE):
                 raise
+    if own:
+        return np.ascontiguousarray(_decoded(path)[..., ::-1])
     try:
         image = imread(str(path))
     except (cv2.error, OSError, ValueError, SyntaxError) as error:
@@ -204,7 +220,7 @@ def _seems_cut(head: bytes, tail: bytes) -> bool:
 
 def _decoded(path: Path) -> np.ndarray:
     try:
-        return decode_rgb(path.read_bytes())
+        return decode_rgb(path.read_bytes(), path.name)
     except BadImage as error:
         if "pi_heif" in error.detail:  # which Ultralytics' Image.open would install to read what is no image
             raise BadImage(NOT_AN_IMAGE, "not in a format that can be read") from None

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import heapq
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from cnn_core.data.image_files import image_names, read_entry
 from cnn_core.data.scene_sources import NO_CLASS, PRED, TEST
 from cnn_core.data.sources import ImageSource
 from cnn_core.data.validation import CONFLICTING, Refusal, refuse_too_many
@@ -41,6 +43,7 @@ class Delivery:
     new: list[LabelledImage]
     refused: list[Refusal]
     known: int
+    left_out: Mapping[str, int]  # counts of the files that are no images, by what they are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ class SourceFormat:
     """
 
     open: Callable[[str | Path], contextlib.AbstractContextManager[ImageSource]]
-    read_file: Callable[[bytes], Any]
+    read_file: Callable[[bytes, str], Any]
     digest: Callable[[Any], str]
     write: Callable[[Path, Path, str, Sequence[LabelledImage], Sequence[str]], None]
     pixels: Callable[[Sequence[Any], int], np.ndarray]
@@ -89,8 +92,9 @@ def read_delivery(
         ValueError: the delivery cannot be read, holds no labelled image that the source lacks, or too much is bad.
     """
     refused: list[Refusal] = []
+    left_out: Counter[str] = Counter()
     if _in_folders(path, content.classes):
-        images = list(_read_files(source_format, path, content.classes, refused))
+        images = list(_read_files(source_format, path, content.classes, refused, left_out))
     else:
         images = list(_read_table(source_format, path, refused))
     if not images and not refused:
@@ -110,7 +114,7 @@ def read_delivery(
     refuse_too_many(refused, total, max_bad_fraction, path.name)
     if not new:
         raise ValueError(f"{path.name} holds nothing new: all of its {known:,} good images are in the source already")
-    return Delivery(path=path, new=list(new.values()), refused=refused, known=known)
+    return Delivery(path=path, new=list(new.values()), refused=refused, known=known, left_out=left_out)
 
 
 def _labelled_images(
@@ -141,11 +145,17 @@ def _in_folders(path: Path, classes: Sequence[str]) -> bool:
 
 
 def _read_files(
-    source_format: SourceFormat, path: Path, classes: Sequence[str], refused: list[Refusal]
+    source_format: SourceFormat,
+    path: Path,
+    classes: Sequence[str],
+    refused: list[Refusal],
+    left_out: Counter[str],
 ) -> Iterator[LabelledImage]:
     numbers = {name: number for number, name in enumerate(classes)}
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        for name in files.names:
+        names, others = image_names(files)
+        left_out.update(others + Counter(files.left_out))
+        for name in names:
             folders = PurePosixPath(name).parts[:-1]
             lower_case = {folder.lower() for folder in folders}
             if PRED in lower_case:
@@ -153,10 +163,11 @@ def _read_files(
             if not folders or folders[-1] not in numbers:
                 refused.append(Refusal(id=name, reason=NO_CLASS, detail=f"the classes are {', '.join(classes)}"))
                 continue
-            with files.open(name) as opened:
-                data = opened.read()
+            data = read_entry(files, name)
             try:
-                image = source_format.read_file(data)
+                if isinstance(data, BadImage):
+                    raise data
+                image = source_format.read_file(data, name)
             except BadImage as fault:
                 refused.append(Refusal(id=name, reason=fault.reason, detail=fault.detail))
                 continue

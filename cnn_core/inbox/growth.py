@@ -16,12 +16,11 @@ import numpy as np
 
 from cnn_core.data import digit_sources, scene_sources
 from cnn_core.data.digit_tables import PIXELS, SIDE, open_text, read_header
-from cnn_core.data.image_files import as_square
 from cnn_core.data.raw import decode_images
 from cnn_core.data.scene_sources import TEST, TRAIN
 from cnn_core.files import whole_folder
 from cnn_core.images.archives import open_files
-from cnn_core.images.decoding import Picture, pixels_sha256, read_picture
+from cnn_core.images.decoding import Picture, decode_square, pixels_sha256, read_picture
 from cnn_core.inbox.deliveries import ADVICE, MAX_BYTES, Delivery, LabelledImage, SourceContent, SourceFormat
 
 
@@ -51,13 +50,18 @@ def _copy(source: Path, target: Path) -> None:
 def _write_digits(
     target: Path, source: Path, _name: str, new: Sequence[LabelledImage], _classes: Sequence[str]
 ) -> None:
-    if not any(path.name.lower() == "train.csv" for path in target.rglob("*.csv")):
+    if not _tables(target):
         _write_tables_of_idx(target, source)
+    tables = _tables(target)
     for part in ("train", "test"):
-        rows = [image for image in new if image.tested == (part == "test")]
-        if rows:
-            path = next(path for path in sorted(target.rglob("*.csv")) if path.name.lower() == f"{part}.csv")
-            _append(path, rows)
+        if rows := [image for image in new if image.tested == (part == "test")]:
+            _append(target / tables[part], rows)
+
+
+def _tables(folder: Path) -> dict[str, str]:
+    """The tables that the stage ingest reads, by their part."""
+    with open_files(folder, advice=ADVICE, max_bytes=MAX_BYTES) as files:
+        return digit_sources.find_tables(files)
 
 
 def _append(path: Path, rows: Sequence[LabelledImage]) -> None:
@@ -94,14 +98,14 @@ def _write_scenes(target: Path, _source: Path, name: str, new: Sequence[Labelled
     train = next(path for path in sorted(target.glob("*")) + sorted(target.glob("*/*")) if path.name.lower() == TRAIN)
     for number, image in enumerate(new, start=1):
         part = next(path for path in train.parent.iterdir() if path.name.lower() == (TEST if image.tested else TRAIN))
-        suffix = ".jpg" if image.image.image[:2] == b"\xff\xd8" else ".png"
+        suffix = Path(image.id).suffix.lower() or ".jpg"
         file = part / classes[image.label] / f"{name}-{number:06d}{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(image.image.image)
 
 
-def _digit_file(data: bytes) -> np.ndarray:
-    return as_square(data, (1, SIDE, SIDE))[0]
+def _digit_file(data: bytes, name: str) -> np.ndarray:
+    return decode_square(data, SIDE, "L", name)[0]
 
 
 def _digit_pixels(images: Sequence[np.ndarray], _side: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cnn_core.annotations.tables import Annotations
 from cnn_core.annotations.truth import read_truth
+from cnn_core.images.decoding import decode_rgb
 
 FIGURE_WIDTH = 1200  # pixels; enough for a figure on a screen of twice the density
 SCENE_SIDE = 320  # pixels; the longer side of a picture with objects
@@ -54,12 +55,11 @@ def figure(path: Path) -> dict[str, Any] | None:
 
 def thumbnail(content: bytes) -> str:
     """Return an encoded image for a gallery: a small one without loss as PNG, a larger one reduced."""
-    with Image.open(io.BytesIO(content)) as picture:
-        if max(picture.size) <= LOSSLESS_SIDE:
-            return data_uri(png(picture), "png")
-        reduced = picture.convert("RGB")
-        reduced.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        return webp(reduced)
+    picture = Image.fromarray(decode_rgb(content))
+    if max(picture.size) <= LOSSLESS_SIDE:
+        return data_uri(png(picture), "png")
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return webp(picture)
 
 
 def scene(path: Path, side: int = SCENE_SIDE) -> tuple[str, int, int]:

@@ -118,6 +118,12 @@ def missing(root: Path, stage: str, path: str) -> str:
             f"gets official weights by that name; without a network put the file at {target}. Then name it with "
             f"`--set {keys[0] if keys else f'{stage}.weights'}={target}`. Nothing was run or deleted."
         )
+    if path.startswith("~") and keys:
+        full = Path(path).expanduser()
+        return (
+            f"{stage} needs {path}{parameter}, but DVC does not know what ~ stands for: write {full} into params.yaml, "
+            f"or use `--set {keys[0]}={path}`, which expands it. Nothing was run or deleted."
+        )
     alternative = f" or name another with `--set {keys[0]}=PATH`" if keys else ""
     return (
         f"{stage} needs {path}{parameter}, which does not exist. Put it there{alternative}; "

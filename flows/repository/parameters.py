@@ -112,6 +112,8 @@ def _checked(override: str, values: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(key, values, n=3, cutoff=0.5)
         raise ValueError(f"{key} is not a parameter" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     if isinstance(values[key], str) and not value.startswith(('"', "'")):
+        if value.startswith("~"):  # the shell expands it only at the beginning of a word, and DVC never
+            value = str(Path(value).expanduser())
         return f"{key}={json.dumps(value, ensure_ascii=False)}"
     return override
 

@@ -26,6 +26,7 @@ from cnn_core.annotations.tables import (
     write_images,
     write_objects,
 )
+from cnn_core.images.lists import is_list
 from cnn_core.images.media import Media
 from tasks.engine import events
 
@@ -46,10 +47,24 @@ def local(folder: str, stage: str) -> Path:
 
 
 def log_left_out(media: Media, source: str) -> None:
-    """Log how many files of the source are no images."""
+    """Log how many files of the source are not read."""
     if media.left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(media.left_out.items()))
-        events.log(f"{source} also has files that are no images: {kinds}")
+        events.log(f"left out of {source}: {kinds}")
+    if is_list(source):
+        events.log(f"DVC watches the list {source}, not the images that it names: change the list when they change")
+
+
+def account(media: Media, counts: Mapping[str, int], source: str) -> dict[str, int]:
+    """Count in full what a person pointed at: read, refused and left out; warn of frames that only headers promise."""
+    missing = max(0, media.count - counts["images"] - counts["bad"])
+    if missing:
+        events.log(
+            f"warning: {missing:,} of the {media.count:,} images of {source} are frames that a video's header promises "
+            "and that cannot be read: it is cut short, or its header is wrong"
+        )
+    left_out = sum(media.left_out.values())
+    return {"listed": media.count + left_out, "left_out": left_out, "missing_frames": missing}
 
 
 def write_part(folder: Path, objects: Rows, images: Rows, bad: Rows, extra: Mapping[str, str] = RESULT_COLUMNS) -> None:

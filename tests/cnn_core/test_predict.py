@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from cnn_core.classification.inference.classifier import Classifier
-from cnn_core.data.image_files import as_square, read_paths
+from cnn_core.data.image_files import read_paths
+from cnn_core.images.decoding import decode_square
 from cnn_core.predict import Predictor, main
 from cnn_core.synthetic.scenes import draw_scene
 from tests.helpers.examples import run_examples
@@ -91,7 +92,7 @@ def test_the_probabilities_are_the_classifiers_on_the_middle_squares(folder):
     classified = Predictor(folder / "model", tta=2)([folder / "holiday", str(folder / "a.jpg")])
     names = ["holiday/b.jpg", "holiday/deep/c.jpg", "a.jpg"]
     assert classified.files == [str(folder / name) for name in names]
-    squares = np.stack([as_square((folder / name).read_bytes(), (3, 48, 48)) for name in names])
+    squares = np.stack([decode_square((folder / name).read_bytes(), 48) for name in names])
     np.testing.assert_allclose(classified.probabilities, Classifier(folder / "model", tta=2)(squares), atol=1e-6)
     assert [entry.reason for entry in classified.refused] == ["damaged image"]
     table = classified.table()
@@ -128,8 +129,8 @@ def test_the_table_is_aligned_and_shows_the_most_probable_first(call):
     ("arguments", "words"),
     [
         (["nothing.jpg"], "nothing.jpg does not exist: name image files, folders or .zip archives"),
-        (["a.jpg", "empty"], "empty has no files"),
-        (["none"], "none of the 1 files could be read as an image"),
+        (["a.jpg", "empty"], "empty has no images"),
+        (["none"], "none has no images (there are 1 .txt)"),
         (["model/model.json"], "none of the 1 files could be read as an image"),
         (["a.jpg", "--tta", "99"], "tta is 99, but there are 8 views of a photo: choose 1 to 8"),
         (["a.jpg", "--csv", "a.jpg/x.csv"], "File exists"),
@@ -162,7 +163,8 @@ def test_a_name_cannot_steer_the_terminal(call, folder):
 
 def test_neighbouring_files_share_a_block_and_the_order_stays(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    total, blocks = read_paths(["a.jpg", "a.jpg", "more.zip", "holiday", "a.jpg"], (3, 16, 16))
+    files = read_paths(["a.jpg", "a.jpg", "more.zip", "holiday", "a.jpg"], (3, 16, 16))
+    total, blocks = files.count, files.blocks
     blocks = list(blocks)
     assert [block.names for block in blocks] == [
         ["a.jpg", "a.jpg"],

@@ -69,8 +69,11 @@ def test_the_stage_gives_what_ultralytics_gives_and_lists_the_broken(tmp_path: P
     whole = (tmp_path / "photos/00001.jpg").read_bytes()
     (tmp_path / "photos/broken-1.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "photos/broken-2.png").write_bytes(b"no image")
+    (tmp_path / "photos/00001.txt").write_text("0 0.5 0.5 0.1 0.1")
     output = finish(start(tmp_path, save_txt=True, pictures=2))
     assert "2 images of photos could not be read" in output
+    metrics = json.loads((tmp_path / "data/metrics/detect.json").read_text())
+    assert (metrics["listed"], metrics["images"], metrics["bad"], metrics["left_out"]) == (41, 38, 2, 1)
     images, objects, bad = results(tmp_path)
     assert sorted(Path(file).name for file in images["file"]) == good
     assert sorted(Path(file).name for file in bad["file"]) == ["broken-1.jpg", "broken-2.png"]

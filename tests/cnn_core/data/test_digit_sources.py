@@ -209,3 +209,27 @@ def test_idx_label_outside_is_refused(tmp_path):
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(labels))
     assert refusals(tmp_path) == {"train/00007": ("label outside 0-9", "label is 11")}
     assert len(records(tmp_path)) == 119
+
+
+def test_emnist_is_turned_upright(tmp_path):
+    images, labels = digits(30)
+    names = {"train": slice(0, 20), "test": slice(20, None)}
+    for part, rows_ in names.items():
+        for kind, array in (("images-idx3", images[rows_].transpose(0, 2, 1)), ("labels-idx1", labels[rows_])):
+            (tmp_path / f"emnist-digits-{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(idx(array)))
+    train, test = read(tmp_path)
+    assert (np.concatenate([train.images, test.images]) == images).all()
+    with open_digits(tmp_path) as source:
+        assert source.published_test == "t10k"
+        assert source.warnings == ["EMNIST's files hold transposed images; they were turned upright"]
+    (tmp_path / "emnist-mnist-train-images-idx3-ubyte").write_bytes(idx(images))
+    with pytest.raises(ValueError, match="has files of emnist-digits and emnist-mnist: keep those of the one"):
+        read(tmp_path)
+
+
+def test_files_that_are_not_read_are_counted(tmp_path):
+    kaggle(tmp_path)
+    (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n")
+    (tmp_path / ".DS_Store").write_text("")
+    with open_digits(tmp_path) as source:
+        assert source.left_out == {".csv": 1, "hidden": 1}

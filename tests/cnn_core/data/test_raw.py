@@ -12,7 +12,7 @@ import pytest
 
 from cnn_core.data import raw
 from cnn_core.data.augmented import arrays_writer, load_arrays, read_dataset
-from cnn_core.data.raw import RawRow, decode_images, read_manifest, read_quarantine, read_raw, write_raw
+from cnn_core.data.raw import RawRow, decode_images, raw_parts, read_manifest, read_quarantine, read_raw, write_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.files import whole_folder
 from cnn_core.images.decoding import encode_png, pixels_sha256
@@ -71,6 +71,24 @@ def test_raw_is_cut_into_parts(tmp_path, monkeypatch):
     assert read_raw(tmp_path / "raw").ids == [row.id for row in raw_rows(10)]
 
 
+def test_parts_are_written_as_the_rows_come_and_fit_in_memory(tmp_path, monkeypatch):
+    rows = raw_rows(12)
+    monkeypatch.setattr(raw, "PART_BYTES", 3 * max(len(row.image) for row in rows))
+    seen = []
+
+    def coming():
+        for row in rows:
+            seen.append(len(list((tmp_path / ".raw.partial").glob("part-*"))))
+            yield row
+
+    write_raw(tmp_path / "raw", coming(), [], {"classes": CLASSES})
+    assert seen[-1] >= 3, "earlier parts are on the disk before the last row is asked for"
+    parts = list(raw_parts(tmp_path / "raw", "train"))
+    assert len(parts) >= 4
+    assert [id_ for part in parts for id_ in part.ids] == read_raw(tmp_path / "raw", "train", images=False).ids
+    assert read_raw(tmp_path / "raw", "train", images=False).images == []
+
+
 def test_the_contracts_columns(tmp_path):
     write_raw(tmp_path / "raw", raw_rows(5), [], {"classes": CLASSES})
     names = pq.read_schema(tmp_path / "raw/part-00000.parquet").names
@@ -103,12 +121,12 @@ def test_a_missing_or_old_set_says_which_stage_makes_it(tmp_path):
 
 
 def test_decode_modes_and_sizes():
-    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    colour = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    grey = np.arange(80, dtype=np.uint8).reshape(8, 10)
+    colour = np.arange(240, dtype=np.uint8).reshape(8, 10, 3)
     assert (decode_images([encode_png(grey)]) == grey).all()
-    assert decode_images([encode_png(grey)], "RGB").shape == (1, 3, 3, 4)
+    assert decode_images([encode_png(grey)], "RGB").shape == (1, 3, 8, 10)
     assert (decode_images([encode_png(colour)], "RGB")[0].transpose(1, 2, 0) == colour).all()
-    with pytest.raises(ValueError, match=r"image 1 has the shape \(1, 4, 3\), the first \(1, 3, 4\): set size"):
+    with pytest.raises(ValueError, match=r"image 1 has the shape \(1, 10, 8\), the first \(1, 8, 10\): set size"):
         decode_images([encode_png(grey), encode_png(grey.T.copy())])
     with pytest.raises(ValueError, match="no image to decode"):
         decode_images([])

@@ -81,7 +81,7 @@ def test_own_classes(tmp_path):
     assert batch.labels.tolist() == [0, 1, 2]
 
 
-def test_what_is_no_image_is_refused_by_name(tmp_path):
+def test_what_is_meant_to_be_an_image_and_is_none_is_refused_by_name(tmp_path):
     source = intel(tmp_path)
     put(source / "seg_train/seg_train/sea/Thumbs.db", b"\xd0\xcf\x11\xe0")
     put(source / "seg_test/seg_test/sea/notes.txt", b"of the publisher")
@@ -90,8 +90,6 @@ def test_what_is_no_image_is_refused_by_name(tmp_path):
     found, refused = read(source)
     assert len(found) == 94
     assert {id_: reason for id_, (reason, _) in refused.items()} == {
-        "seg_train/sea/Thumbs.db": "not an image",
-        "seg_test/sea/notes.txt": "not an image",
         "seg_pred/empty.jpg": "empty file",
         "seg_train/loose.png": "in no class folder",
     }
@@ -174,3 +172,47 @@ def test_two_folders(tmp_path):
     intel(tmp_path / "b", train=1)
     with pytest.raises(ValueError, match=r"has a/seg_train and b/seg_train: name the one folder"):
         read(tmp_path)
+
+
+def test_two_forms_of_one_classs_name_are_told(tmp_path):
+    source = intel(tmp_path, doubled=False)
+    (source / "seg_test/sea").rename(source / "seg_test/Sea")
+    with pytest.raises(
+        ValueError, match="has seg_test/Sea and seg_train/sea, which differ in upper and lower case only"
+    ):
+        read(source)
+
+
+def test_two_levels_of_class_folders_are_told(tmp_path):
+    source = intel(tmp_path, doubled=False)
+    for number in range(4):
+        put(source / f"seg_train/animals/{'cat' if number % 2 else 'dog'}/{number}.png", encoded(scene(3000 + number)))
+        put(source / f"seg_train/plants/all/{number}.png", encoded(scene(3100 + number)))
+    with open_scenes(source) as opened:
+        (warning,) = opened.warnings[:1]
+        assert {"animals", "plants"} < set(opened.classes)
+    assert warning.startswith("seg_train/animals holds only folders (cat, dog)")
+    assert "plants" not in warning
+
+
+def test_what_is_no_image_is_left_out_by_its_ending_and_a_bad_image_is_not(tmp_path):
+    source = intel(tmp_path, doubled=False)
+    for name in ("0.xml", "Thumbs.db", "notes"):
+        put(source / "seg_train/sea" / name, b"no image")
+    put(source / "seg_train/sea/page.jpg", b"<html>404</html>")
+    put(source / "seg_train/sea/nameless", encoded(scene(3000), "JPEG"))
+    put(source / "readme.md", b"about")
+    found, refused = read(source)
+    assert refused.keys() == {"seg_train/sea/page.jpg"}
+    assert "seg_train/sea/nameless" in {row[0] for row in found}
+    with open_scenes(source) as opened:
+        assert opened.left_out == {".xml": 1, ".db": 1, "no ending": 1, ".md": 1}
+        assert opened.total + sum(opened.left_out.values()) == sum(path.is_file() for path in source.rglob("*"))
+
+
+def test_a_linked_class_folder_is_not_called_empty(tmp_path):
+    source = intel(tmp_path / "source", doubled=False)
+    (source / "seg_train/sea").rename(tmp_path / "elsewhere")
+    (source / "seg_train/sea").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="seg_train/sea is a link to the folder"):
+        read(source)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cnn_core.images import archives
 from cnn_core.images.archives import escapes, open_files
 
 
@@ -102,3 +103,42 @@ def test_missing_and_wrong_paths_carry_the_advice(tmp_path):
     (tmp_path / "train.csv").write_text("label\n")
     with pytest.raises(ValueError, match=r"train\.csv is a file, not a folder or a \.zip: put it there"):
         read_all(tmp_path / "train.csv")
+
+
+def test_a_linked_folder_is_refused_by_name_and_links_to_files_are_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.csv").write_bytes(b"1")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/b.csv").symlink_to(tmp_path / "elsewhere/a.csv")
+    (tmp_path / "set/gone.csv").symlink_to(tmp_path / "none")
+    (tmp_path / "itself").symlink_to(tmp_path / "set")
+    with open_files(tmp_path / "itself", advice="", max_bytes=1) as files:
+        assert files.names == ["b.csv"]
+        assert files.left_out == {"links that lead nowhere, or no files": 1}
+    (tmp_path / "set/cam").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"set/cam is a link to the folder .*elsewhere, and DVC does not see"):
+        read_all(tmp_path / "set")
+
+
+def test_a_zip_of_windows_names_and_its_hidden_files(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("b\\train.csv", "__MACOSX\\b", "b\\.hidden"):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            file.writestr(entry, b"1")
+    with open_files(tmp_path / "a.zip", advice="", max_bytes=9) as files:
+        assert (files.names, files.folders, files.left_out) == (["b/train.csv"], ["b"], {"hidden": 2})
+
+
+def test_a_zip_of_far_too_many_entries_is_refused_before_they_are_listed(tmp_path, monkeypatch):
+    path = archive(tmp_path / "a.zip", **{f"{number}.csv": b"" for number in range(12)})
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 11)
+    monkeypatch.setattr(zipfile, "ZipFile", lambda _: pytest.fail("listed"))
+    with pytest.raises(ValueError, match=r"lists 12 files, more than the 11 that are read from one \.zip"):
+        read_all(path)
+
+
+def test_the_home_folder_may_be_called_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    archive(tmp_path / "a.zip", **{"train.csv": b"1"})
+    assert read_all(Path("~/a.zip")) == {"train.csv": b"1"}

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cnn_core.images.decoding import BadImage
+from cnn_core.images.lookup import SourceImages
 from cnn_core.images.media import list_media
 from cnn_core.images.reader import Reader, pixels, sizes_together
 
@@ -109,7 +110,9 @@ def test_files_are_chosen_by_a_pattern_at_any_depth(folder: Path, tmp_path: Path
             "[0-2].png": 3,
             "deep/*": 3,
         }
-        assert [media.left_out for media in found.values()] == [{".txt": 1}, {}, {}, {}]
+        others = {"*.png": 1, "[0-2].png": 5, "deep/*": 5}
+        expected = [{f"that do not match {match}": count} for match, count in others.items()]
+        assert [media.left_out for media in found.values()] == [{".txt": 1}, *expected]
         with pytest.raises(ValueError, match=r"no file in .* matches '\*\.gif'"):
             list_media(source, match="*.gif")
 
@@ -189,3 +192,41 @@ def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
     pd.DataFrame({"id": ["a", "a"], "image": [png(0), png(1)]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="an id twice"):
         list_media(tmp_path / "a.parquet")
+
+
+def test_a_list_of_images_is_a_source(folder: Path, tmp_path: Path) -> None:
+    files = ["images/0.png", str(folder / "deep/1.png"), "images/2.png", "images/gone.png", "images/0.png"]
+    (tmp_path / "list.txt").write_text("\n".join(files) + "\n")
+    media = list_media(tmp_path / "list.txt")
+    assert (media.count, media.left_out) == (4, {"lines that name a file again": 1})
+    (part,) = media.parts(10)
+    entries = list(Reader()(part))
+    assert [pixels(entry, imread).shape[1] - SIDE for entry in entries[:3]] == [0, 1, 2]
+    with pytest.raises(BadImage, match="cannot be read: No such file"):
+        pixels(entries[3], imread)
+    assert SourceImages(media).by_file[entries[1].file] == entries[1].image_id
+
+
+def test_a_linked_folder_is_no_empty_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cam").mkdir()
+    (folder / "cam").symlink_to(tmp_path / "cam")
+    with pytest.raises(ValueError, match="images/cam is a link to the folder"):
+        list_media(folder)
+
+
+def test_too_many_pixels_are_refused_by_the_header_whoever_decodes(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8000, 8000), np.uint8)).save(tmp_path / "bomb.png")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / "bomb.png", "bomb.png")
+    for source in ("bomb.png", "all.zip"):
+        (part,) = list_media(tmp_path / source).parts(1)
+        (entry,) = Reader()(part)
+        with pytest.raises(BadImage, match="too many pixels: 8000x8000"):
+            pixels(entry, lambda _: pytest.fail("decoded"))
+
+
+def test_12_bits_in_16_are_not_black(tmp_path: Path) -> None:
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(np.full((40, 50), 4000, np.uint16)).save(tmp_path / name)
+        (part,) = list_media(tmp_path / name).parts(1)
+        assert pixels(*Reader()(part), imread).min() > 240

@@ -199,3 +199,24 @@ def test_features_are_the_last_layers_input(tmp_path: Path) -> None:
 
 def test_scene_classes_are_the_sources_own(tmp_path: Path) -> None:
     assert tuple(read_source(SCENES, intel(tmp_path / "base", train=1, test=0, pred=0), sample=1).classes) == CLASSES
+
+
+def test_the_table_that_is_read_is_the_one_that_grows(tmp_path: Path) -> None:
+    """Of several tables ingest reads the one that lies least deep, whatever their folders are called."""
+    source = kaggle(tmp_path / "base", 20, 4)
+    older = kaggle(tmp_path / "base/a-backup/", 10, 2)
+    before = (older / "train.csv").read_bytes()
+    content = read_source(DIGITS, source, sample=5)
+    delivery = read_delivery(DIGITS, table(tmp_path / "in.csv", 5, seed=1), content, max_bad_fraction=0)
+    grow(DIGITS, source, tmp_path / "grown", [("d1", delivery)], content)
+    assert len(ids(open_digits(tmp_path / "grown"))) == 25
+    assert (tmp_path / "grown/a-backup/train.csv").read_bytes() == before
+
+
+def test_files_beside_the_images_of_a_delivery_are_told(tmp_path: Path) -> None:
+    intel(tmp_path / "base", pred=0)
+    put(tmp_path / "in/sea/0.webp", encoded(scene(9000), "WEBP"))
+    put(tmp_path / "in/sea/0.xml", b"<annotation/>")
+    answer = main(request(tmp_path, [tmp_path / "in"], set="scenes"))["deliveries"][str(tmp_path / "in")]
+    assert (answer["new"], answer["refused"], answer["warnings"]) == (1, 0, ["in has files that are no images: 1 .xml"])
+    assert (tmp_path / "grown/seg_train/sea/in-000001.webp").is_file()

@@ -66,6 +66,13 @@ def test_a_path_may_hold_any_character(root: Path) -> None:
     assert parameters_naming(root, path) == ["ingest.digits.source"]
 
 
+def test_the_home_folder_is_expanded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert patch_params(root, None, ["ingest.scenes.source=~/photos"]) == [
+        "ingest.scenes.source: data/sources/scenes -> /home/anna/photos"
+    ]
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

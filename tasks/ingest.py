@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.image_files import describe
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.scene_sources import open_scenes
 from cnn_core.data.splits import ink_keys
-from cnn_core.images.near_duplicates import near_keys
+from cnn_core.images.near_duplicates import near_pairs
 from cnn_core.params import load_section
 from tasks.engine import events
 
 PARAMS = IngestParams
 LAYOUTS = {
-    "digits": Layout(open=open_digits, features=ink_keys, keys=lambda _, inks: inks, refuse_near_test=False),
+    "digits": Layout(open=open_digits, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
     "scenes": Layout(
         open=open_scenes,
+        mode="RGB",
         features=lambda pictures: [picture.thumbnail for picture in pictures],
-        keys=near_keys,
+        pairs=near_pairs,
         refuse_near_test=True,
     ),
 }
@@ -41,6 +43,7 @@ def metrics(manifest: dict[str, Any]) -> dict[str, Any]:
         "images": manifest["counts"],
         "rows_read": manifest["rows_read"],
         "refused": manifest["refused"]["total"],
+        "left_out": sum(manifest["left_out"].values()),
         "duplicates": {key: value for key, value in manifest["duplicates"].items() if isinstance(value, int)},
         "classes": len(manifest["classes"]),
     }
@@ -51,6 +54,8 @@ def summary(manifest: dict[str, Any]) -> list[str]:
     images = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
     lines = [f"{manifest['rows_read']:,} images read: {images}"]
     lines += [f"refused, {reason}: {count:,}" for reason, count in manifest["refused"]["reasons"].items()]
+    lines += [f"left out, no images of the set: {describe(manifest['left_out'])}"] if manifest["left_out"] else []
+    lines += [f"read as {note}: {count:,}" for note, count in manifest["notes"].items()]
     lines += [f"duplicate, {example}" for example in manifest["duplicates"]["examples"]]
     return lines + [f"warning: {warning}" for warning in manifest["warnings"]]
 

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from cnn_core.data.near_copies import (
+    NEAR_TEST,
+    NearCopies,
+    Pairs,
+    find_near_copies,
+    near_warnings,
+    refuse_gutted_classes,
+    smallest_keys,
+)
 from cnn_core.data.raw import UNLABELLED, RawRow, count_rows, write_raw
 from cnn_core.data.sources import ImageSource
 from cnn_core.data.splits import assign_split, check_proportions
-from cnn_core.data.validation import (
-    DUPLICATE,
-    NEAR_TEST,
-    Duplicates,
-    NearDuplicates,
-    Refusal,
-    count_reasons,
-    find_duplicates,
-    find_near_duplicates,
-    refuse_too_many,
-)
+from cnn_core.data.validation import DUPLICATE, Duplicates, Refusal, count_reasons, find_duplicates, refuse_too_many
 from cnn_core.images.decoding import Picture, encode_png, pixels_sha256
 from cnn_core.params import Params, bounded
 
@@ -40,6 +41,7 @@ class IngestParams(Params):
     test_fraction: float = bounded(above=0.0, high=0.4)
     seed: int = bounded(low=0)
     max_bad_fraction: float = bounded(low=0.0, high=1.0)
+    near_duplicates: bool  # search for copies that differ in their pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,28 +50,48 @@ class Layout:
 
     Attributes:
         open: a path -> its `ImageSource`, open while the block lasts.
+        mode: L or RGB, in which the images are meant.
         features: images as in a `Batch` -> one small value each, by which near-duplicates are found.
-        keys: SHA-256s and features of all labelled images -> one split key each, the same for near-duplicates. The key
-            of any other image must follow from it alone, so that adding data moves no image.
+        pairs: features of all labelled images -> the pairs of near-duplicates. None: those with equal features, and the
+            feature is the split key, so that adding data moves no image at all.
         refuse_near_test: leave a near-duplicate of the publisher's test part out of train; else only count it.
     """
 
     open: Callable[[str], AbstractContextManager[ImageSource]]
+    mode: str
     features: Callable[[Any], Sequence[Any]]
-    keys: Callable[[Sequence[str], Sequence[Any]], Sequence[str]]
+    pairs: Callable[[Sequence[Any]], Pairs] | None
     refuse_near_test: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Record:
+    """An image as it was read, without a split yet; its bytes lie in the spool."""
+
     id: str
     part: str
-    image: bytes
+    span: tuple[int, int]
     label: int
     height: int
     width: int
     sha256: str
     feature: Any
+
+
+class _Spool:
+    """Encoded images in a temporary file, from reading until their splits are known."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._end = file, 0
+
+    def add(self, data: bytes) -> tuple[int, int]:
+        self._file.write(data)
+        self._end += len(data)
+        return self._end - len(data), len(data)
+
+    def read(self, span: tuple[int, int]) -> bytes:
+        self._file.seek(span[0])
+        return self._file.read(span[1])
 
 
 def ingest(
@@ -83,10 +105,24 @@ def ingest(
     """Write the RAW set ``name`` into ``folder`` and return its manifest. On an error nothing is written.
 
     Raises:
-        ValueError: the source cannot be read, too much of it is bad, or train would lack a class.
+        ValueError: the source cannot be read, too much of it is bad, train would lack a class, or most images of a
+            class would be left out as near-duplicates.
     """
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=Path(folder).parent) as file:
+        return _ingest(name, layout, params, folder, _Spool(file), on_progress)
+
+
+def _ingest(
+    name: str,
+    layout: Layout,
+    params: IngestParams,
+    folder: str | Path,
+    spool: _Spool,
+    on_progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
     with layout.open(params.source) as source:
-        records, refused = _read(source, layout, on_progress)
+        records, refused, notes = _read(source, layout, spool, on_progress)
     total = len(records) + len(refused)
     duplicates = find_duplicates(
         [record.id for record in records],
@@ -97,44 +133,66 @@ def ingest(
     )
     bad = refused + [entry for entry in duplicates.left_out if entry.reason not in _NOT_BAD]
     refuse_too_many(bad, total, params.max_bad_fraction, params.source)
-    kept, keys, near = _near_duplicates(_without(records, duplicates.left_out), source.published_test, layout)
-    rows = _split(kept, keys, source.published_test, params)
+    records = _without(records, duplicates.left_out)
+    near, keys = _near_copies(records, source, layout, search=params.near_duplicates)
+    available = _available(records, source)
+    test_fraction = 0.0 if source.published_test else params.test_fraction
+    records = _without(records, near.left_out)
+    splits = [_split(record, keys, source.published_test, test_fraction, params) for record in records]
+    rows = [_row(record, split, b"") for record, split in zip(records, splits, strict=True)]
+    class_counts = count_rows(rows, source.classes)["class_counts"]
+    train_fraction = 1 - params.val_fraction - test_fraction
+    refuse_gutted_classes(near, available, class_counts["train"], train_fraction=train_fraction, name=name)
+    warnings = [*source.warnings, *check_proportions(class_counts), *near_warnings(near, available)]
+    quarantine = refused + duplicates.left_out + near.left_out
     description = {
         "set": name,
+        "mode": layout.mode,
         "classes": list(source.classes),
         "source": params.source,
         "seed": params.seed,
         "rows_read": total,
+        "left_out": dict(source.left_out),
         "refused": {"total": len(bad), "reasons": count_reasons(bad)},
+        "notes": dict(notes),
         "duplicates": _describe(duplicates, near),
-        "warnings": [*source.warnings, *check_proportions(count_rows(rows, source.classes)["class_counts"])],
+        "warnings": warnings,
     }
-    quarantine = refused + duplicates.left_out + near.left_out
-    return write_raw(folder, rows, sorted(quarantine, key=lambda entry: entry.id), description)
+    with_images = (_row(record, row.split, spool.read(record.span)) for record, row in zip(records, rows, strict=True))
+    return write_raw(folder, with_images, sorted(quarantine, key=lambda entry: entry.id), description)
+
+
+def _row(record: _Record, split: str, image: bytes) -> RawRow:
+    shared = {name: getattr(record, name) for name in ("id", "label", "width", "height", "sha256")}
+    return RawRow(split=split, image=image, **shared)
 
 
 def _read(
-    source: ImageSource, layout: Layout, on_progress: Callable[[int], None] | None
-) -> tuple[list[_Record], list[Refusal]]:
+    source: ImageSource, layout: Layout, spool: _Spool, on_progress: Callable[[int], None] | None
+) -> tuple[list[_Record], list[Refusal], Counter[str]]:
     records: list[_Record] = []
     refused: list[Refusal] = []
+    notes: Counter[str] = Counter()
     for batch in source.batches():
         labels = [UNLABELLED] * len(batch.ids) if batch.labels is None else batch.labels.tolist()
         columns = zip(batch.ids, batch.images, labels, layout.features(batch.images), strict=True)
-        records += [_record(id_, batch.part, image, label, feature) for id_, image, label, feature in columns]
+        for id_, image, label, feature in columns:
+            records.append(_record(id_, batch.part, image, label, feature, spool))
+            notes.update(image.notes if isinstance(image, Picture) else ())
         refused += batch.refused
         if on_progress:
             on_progress(len(batch.ids) + len(batch.refused))
-    return records, refused
+    return records, refused, notes
 
 
-def _record(id_: str, part: str, image: np.ndarray | Picture, label: int, feature: Any) -> _Record:
+def _record(id_: str, part: str, image: np.ndarray | Picture, label: int, feature: Any, spool: _Spool) -> _Record:
     if isinstance(image, Picture):
         encoded, height, width, digest = image.image, image.height, image.width, image.sha256
     else:
         encoded, (height, width), digest = encode_png(image), image.shape[:2], pixels_sha256(image)
+    span = spool.add(encoded)
     return _Record(
-        id=id_, part=part, image=encoded, label=label, height=height, width=width, sha256=digest, feature=feature
+        id=id_, part=part, span=span, label=label, height=height, width=width, sha256=digest, feature=feature
     )
 
 
@@ -143,40 +201,56 @@ def _without(records: Sequence[_Record], left_out: Sequence[Refusal]) -> list[_R
     return [record for record in records if record.id not in ids]
 
 
-def _near_duplicates(
-    records: Sequence[_Record], published_test: str | None, layout: Layout
-) -> tuple[list[_Record], dict[str, str], NearDuplicates]:
-    """The records that stay, the split keys of the labelled ones by id, and the near-duplicates."""
+def _near_copies(
+    records: Sequence[_Record], source: ImageSource, layout: Layout, *, search: bool
+) -> tuple[NearCopies, dict[str, str]]:
+    """The near-duplicates among the labelled records, and their split keys by id."""
     labelled = [record for record in records if record.label != UNLABELLED]
-    keys = layout.keys([record.sha256 for record in labelled], [record.feature for record in labelled])
-    near = find_near_duplicates(
+    features, hashes = [record.feature for record in labelled], [record.sha256 for record in labelled]
+    pairs: Pairs = ()
+    if search:
+        pairs = layout.pairs(features) if layout.pairs else _equal_pairs(features)
+    near = find_near_copies(
         [record.id for record in labelled],
-        keys,
         [record.label for record in labelled],
-        [record.part == published_test for record in labelled],
+        [record.part == source.published_test for record in labelled],
+        source.classes,
+        pairs,
         refuse_near_test=layout.refuse_near_test,
     )
-    return _without(records, near.left_out), {record.id: key for record, key in zip(labelled, keys, strict=True)}, near
+    keys = features if search and layout.pairs is None else smallest_keys(hashes, near.groups)
+    return near, {record.id: key for record, key in zip(labelled, keys, strict=True)}
+
+
+def _equal_pairs(features: Sequence[str]) -> Pairs:
+    """Each row that has the feature of an earlier one, with the first such row."""
+    first: dict[str, int] = {}
+    rows = [first.setdefault(feature, row) for row, feature in enumerate(features)]
+    left, right = np.array(rows, int), np.arange(len(rows))
+    yield left[left < right], right[left < right]
+
+
+def _available(records: Sequence[_Record], source: ImageSource) -> Counter[str]:
+    """The labelled images of each class that the publisher did not set apart for testing."""
+    return Counter(
+        source.classes[record.label]
+        for record in records
+        if record.label != UNLABELLED and record.part != source.published_test
+    )
 
 
 def _split(
-    records: Sequence[_Record], keys: Mapping[str, str], published_test: str | None, params: IngestParams
-) -> list[RawRow]:
-    test_fraction = 0.0 if published_test else params.test_fraction
-
-    def split(record: _Record) -> str:
-        if record.label == UNLABELLED:
-            return "unlabelled"
-        if record.part == published_test:
-            return "test"
-        key = keys[record.id]
-        return assign_split(key, seed=params.seed, val_fraction=params.val_fraction, test_fraction=test_fraction)
-
-    shared = ("id", "image", "label", "width", "height", "sha256")
-    return [RawRow(split=split(record), **{name: getattr(record, name) for name in shared}) for record in records]
+    record: _Record, keys: Mapping[str, str], published_test: str | None, test_fraction: float, params: IngestParams
+) -> str:
+    if record.label == UNLABELLED:
+        return "unlabelled"
+    if record.part == published_test:
+        return "test"
+    key = keys[record.id]
+    return assign_split(key, seed=params.seed, val_fraction=params.val_fraction, test_fraction=test_fraction)
 
 
-def _describe(duplicates: Duplicates, near: NearDuplicates) -> dict[str, Any]:
+def _describe(duplicates: Duplicates, near: NearCopies) -> dict[str, Any]:
     left_out = [f"{entry.id}: {entry.detail}" for entry in duplicates.left_out]
     pairs = [f"{unlabelled}: same pixels as {labelled}" for labelled, unlabelled in duplicates.labelled_and_unlabelled]
     kinds = [
@@ -185,4 +259,5 @@ def _describe(duplicates: Duplicates, near: NearDuplicates) -> dict[str, Any]:
         [f"near-duplicates under two labels: {', '.join(ids)}" for ids in near.across_classes],
     ]
     examples = [example for kind in kinds for example in kind[:_EXAMPLES]]
-    return {**duplicates.counts, **near.counts, "examples": examples}
+    left_out_of_class = {"near_left_out_of_class": near.left_out_of_class}
+    return {**duplicates.counts, **near.counts, **left_out_of_class, "examples": examples}

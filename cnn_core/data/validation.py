@@ -14,7 +14,6 @@ LABEL_OUTSIDE = "label outside 0-9"
 PIXEL_OUTSIDE = "pixel outside 0-255"
 CONFLICTING = "conflicting labels"
 DUPLICATE = "duplicate"  # left out, but not bad
-NEAR_TEST = "near-duplicate of a test image"  # left out, but not bad
 
 _DETAIL = 200  # characters
 _EXAMPLES = 3
@@ -124,47 +123,6 @@ def find_duplicates(
                 counts["train_in_test" if published_test[kept] else "same_label"] += 1
                 left_out.append(Refusal(id=ids[row], reason=DUPLICATE, detail=f"same pixels as {ids[kept]}, kept"))
     return Duplicates(left_out=left_out, counts=counts, labelled_and_unlabelled=pairs)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NearDuplicates:
-    left_out: list[Refusal]  # reason `near-duplicate of a test image` (not bad)
-    counts: dict[str, int]
-    across_classes: list[list[str]]  # the ids of each group with more than one label; all stay
-
-
-def find_near_duplicates(
-    ids: Sequence[str],
-    keys: Sequence[str],
-    labels: Sequence[int],
-    published_test: Sequence[bool],
-    *,
-    refuse_near_test: bool,
-) -> NearDuplicates:
-    """Decide what happens to labelled rows with the same key. Exact duplicates have been left out before.
-
-    They all stay, as a shared key means a shared split. A near-duplicate in train of the publisher's test part is left
-    out with ``refuse_near_test``, and only counted without. Groups with two labels are reported.
-    """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        groups[key].append(row)
-    left_out: list[Refusal] = []
-    across: list[list[str]] = []
-    counts = {"near": 0, "near_train_in_test": 0, "near_across_classes": 0}
-    for rows in groups.values():
-        counts["near"] += len(rows) - 1
-        tested = [row for row in rows if published_test[row]]
-        trained = [row for row in rows if not published_test[row]]
-        if tested:
-            counts["near_train_in_test"] += len(trained)
-        if tested and refuse_near_test:
-            detail = f"shows what {', '.join(ids[row] for row in tested)} shows, which is kept"
-            left_out += [Refusal(id=ids[row], reason=NEAR_TEST, detail=detail) for row in trained]
-        if len({labels[row] for row in rows}) > 1:
-            counts["near_across_classes"] += len(rows)
-            across.append([ids[row] for row in rows])
-    return NearDuplicates(left_out=left_out, counts=counts, across_classes=across)
 
 
 def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: float, where: str) -> None:

@@ -24,7 +24,6 @@ IN_TRAIN = {
 OF_TEST = {
     "forest/6099.jpg": "forest/11448.jpg",
     "glacier/855.jpg": "glacier/3647.jpg",
-    "sea/7927.jpg": "sea/7664.jpg",
 }
 # Pairs that are much alike, and are not.
 DIFFERENT = {"sea/12752.jpg": "sea/1570.jpg", "mountain/42.jpg": "mountain/6709.jpg"}
@@ -53,7 +52,8 @@ def source(repository, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def made(source, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("raw") / "scenes"
-    params = IngestParams(source=str(source), val_fraction=0.2, test_fraction=0.1, seed=0, max_bad_fraction=0.0)
+    fractions = {"val_fraction": 0.2, "test_fraction": 0.1, "max_bad_fraction": 0.0}
+    params = IngestParams(source=str(source), seed=0, near_duplicates=True, **fractions)
     ingest("scenes", LAYOUTS["scenes"], params, folder)
     return folder
 
@@ -66,7 +66,8 @@ def raw(made) -> RawRows:
 def test_every_image_arrives_with_its_bytes(source, made, raw):
     manifest = read_manifest(made)
     assert manifest["classes"] == ["buildings", "forest", "glacier", "mountain", "sea", "street"]
-    assert manifest["warnings"] == []
+    lost = "near-duplicates of test images are left out of train: 1 of forest, 1 of glacier"
+    assert manifest["warnings"] == [lost]
     assert manifest["refused"]["total"] == 0
     assert manifest["rows_read"] == sum(path.is_file() for path in source.rglob("*"))
     for id_, image, label in zip(raw.ids, raw.images, raw.labels, strict=True):

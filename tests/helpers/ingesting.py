@@ -15,6 +15,7 @@ SECTION = {
     "test_fraction": 0.1,
     "seed": 0,
     "max_bad_fraction": 0.05,
+    "near_duplicates": True,
 }
 
 

@@ -19,7 +19,10 @@ from cnn_core.images.decoding import decode_rgb
 from tasks.ingest import LAYOUTS, main
 from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene, zipped
 
-SECTION = {"source": "source", "val_fraction": 0.2, "test_fraction": 0.2, "seed": 0, "max_bad_fraction": 0.2}
+SECTION = {
+    **{"source": "source", "val_fraction": 0.2, "test_fraction": 0.2},
+    **{"seed": 0, "max_bad_fraction": 0.2, "near_duplicates": True},
+}
 
 
 @pytest.fixture
@@ -50,13 +53,15 @@ def test_the_stage_writes_every_bad_image_to_the_quarantine(work, capsys):
         "zero.jpg": (b"", "empty file"),
         "cut.jpg": (good[:-300], "damaged image"),
         "text.jpg": (b"no image", "not an image"),
-        "Thumbs.db": (b"\xd0\xcf\x11\xe0", "not an image"),
         "small.png": (encoded(scene(1, (7, 90))), "too small"),
         "line.png": (encoded(scene(1, (10, 210))), "too long and narrow"),
     }
     for name, (data, _) in bad.items():
         put(sea / name, data)
     put(sea / ".DS_Store", b"hidden")
+    put(sea / "Thumbs.db", b"\xd0\xcf\x11\xe0")
+    put(sea / "0.xml", b"<annotation/>")
+    put(source / "readme.jpg", encoded(scene(5001), "JPEG"))
     put(source / "seg_pred/seg_pred/zero.jpg", b"")
     main("scenes")
     found = {id_: reason for id_, (reason, _) in quarantine(Path("data/raw/scenes")).items()}
@@ -64,12 +69,17 @@ def test_the_stage_writes_every_bad_image_to_the_quarantine(work, capsys):
     assert found == {**expected, "seg_pred/zero.jpg": "empty file"}
     manifest = read_manifest("data/raw/scenes")
     assert manifest["classes"] == list(CLASSES)
-    assert manifest["refused"]["total"] == 7
-    assert (manifest["counts"]["test"], manifest["counts"]["unlabelled"], manifest["rows_read"]) == (18, 4, 101)
+    assert manifest["refused"]["total"] == 6
+    assert (manifest["counts"]["test"], manifest["counts"]["unlabelled"], manifest["rows_read"]) == (18, 4, 100)
+    left_out = {".db": 1, ".xml": 1, "hidden": 1, "outside seg_train, seg_test and seg_pred": 1}
+    assert manifest["left_out"] == left_out
+    assert manifest["rows_read"] + sum(left_out.values()) == sum(path.is_file() for path in source.rglob("*"))
     assert manifest["counts"]["train"] + manifest["counts"]["val"] == 72
     metrics = json.loads(Path("data/metrics/ingest-scenes.json").read_text())
     assert metrics["duplicates"].keys() >= {"near", "near_train_in_test", "near_across_classes"}
-    assert "101 images read" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "100 images read" in out
+    assert "left out, no images of the set: 1 .db, 1 .xml, 1 hidden, 1 outside seg_train" in out
 
 
 def test_rows_say_what_the_files_hold(tmp_path):
@@ -78,11 +88,11 @@ def test_rows_say_what_the_files_hold(tmp_path):
     run(source, tmp_path / "raw")
     raw = read_raw(tmp_path / "raw")
     for id_, image, label, split in zip(raw.ids, raw.images, raw.labels, raw.splits, strict=True):
-        part, *_, name = id_.split("/")
+        part = id_.partition("/")[0]
         file = source / part / id_
         assert split in {"seg_train": ("train", "val"), "seg_test": ("test",), "seg_pred": ("unlabelled",)}[part]
         assert label == (-1 if part == "seg_pred" else CLASSES.index(id_.split("/")[1]))
-        assert (image == file.read_bytes()) == (name != "grey.png")
+        assert image == file.read_bytes(), "no image is encoded anew"
         assert decode_rgb(image).shape == (40, 48, 3)
 
 
@@ -219,8 +229,9 @@ def test_the_same_source_gives_the_same_bytes_whatever_the_threads(tmp_path):
     for name, threads in (("a", 1), ("b", 6)):
         layout = Layout(
             open=lambda path, threads=threads: open_scenes(path, threads=threads),
+            mode="RGB",
             features=LAYOUTS["scenes"].features,
-            keys=LAYOUTS["scenes"].keys,
+            pairs=LAYOUTS["scenes"].pairs,
             refuse_near_test=True,
         )
         run(source, tmp_path / name, layout)

@@ -1,7 +1,8 @@
-"""Folders that are whole or absent, and the JSON that describes them."""
+"""Folders that are whole or absent, the JSON that describes them, and tables for people."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -10,7 +11,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GENERATED = "generated-"  # the start of the names of pictures that a program drew
 _CHUNK = 1 << 20
@@ -180,3 +184,38 @@ def _safe_part(part: str, *, folder: bool = False) -> str:
         return part
     plain = re.sub(r"[^\w.+@#=,-]", "_", part[:40]).strip(".")
     return f"{plain or '_'}-{hashlib.sha256(part.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+# What a spreadsheet takes for a formula. The apostrophe is here so that `read_csv` can tell ours from a person's.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table that people may open in a spreadsheet.
+
+    A text that a spreadsheet would compute gets an apostrophe in front, which `read_csv` takes off again: the names of
+    files and classes are other people's, and ``=HYPERLINK(…)`` is a name too. Texts that are plain numbers stay. A name
+    that is no UTF-8 keeps its bytes.
+    """
+    rows = [tuple(table.columns), *table.itertuples(index=False, name=None)]
+    lines = "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(lines, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """Read what `write_csv` wrote, as the texts that they were: ``NA``, ``null`` and ``01`` too."""
+    import pandas as pd
+
+    with Path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        header, *rows = ([cell.removeprefix("'") for cell in row] for row in csv.reader(file))
+    return pd.DataFrame(rows, columns=header, dtype=object)
+
+
+def _csv_cell(value: Any) -> str:
+    if not isinstance(value, str):
+        return "" if value is None or value != value else str(value)
+    text = f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
+    quoted = not text or any(sign in text for sign in ',"\r\n')
+    return '"' + text.replace('"', '""') + '"' if quoted else text

@@ -19,10 +19,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier, predictions_table
 from cnn_core.data.image_files import describe, read_paths
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
+from cnn_core.files import write_csv
 
 _BAR_AFTER_S = 1.0  # a shorter run needs no progress bar
 
@@ -38,18 +39,20 @@ class Classifications:
     left_out: Mapping[str, int]  # counts of the files that are no images, by what they are
 
     def table(self) -> pd.DataFrame:
-        """Return file, class and a column of probabilities for each class, like predictions.csv of the stage."""
-        predicted = np.array(self.classes)[self.probabilities.argmax(1)]
-        columns = pd.DataFrame(self.probabilities.astype(float).round(6), columns=self.classes)
-        return pd.concat([pd.DataFrame({"file": self.files, "class": predicted}), columns], axis=1)
+        """Return file, class and a column ``p(CLASS)`` of probabilities for each class."""
+        return predictions_table(self.files, self.probabilities, self.classes)
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write the table, like predictions.csv of the stage: safe to open in a spreadsheet."""
+        write_csv(path, self.table())
 
     def lines(self, top: int) -> list[str]:
         """Return aligned lines for a terminal, a heading first: file, class and the ``top`` most probable classes."""
         rows = [["file", "class", "most probable"] + [""] * (min(top, len(self.classes)) - 1)]
         for file, probabilities in zip(self.files, self.probabilities, strict=True):
             best = np.argsort(-probabilities, kind="stable")[:top]
-            cells = [f"{self.classes[index]} {probabilities[index]:.3f}" for index in best]
-            rows.append([_printable(file), self.classes[best[0]], *cells])
+            cells = [f"{_printable(self.classes[index])} {probabilities[index]:.3f}" for index in best]
+            rows.append([_printable(file), _printable(self.classes[best[0]]), *cells])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -74,7 +77,7 @@ class Predictor:
         ['a.jpg', 'holiday/b.jpg', 'holiday/deep/c.jpg', 'more.zip/in/d.jpg']
         >>> classified.probabilities.shape
         (4, 6)
-        >>> classified.table().to_csv("predictions.csv", index=False)
+        >>> classified.write_csv("predictions.csv")
         >>> [(file.id, file.reason) for file in classified.refused]
         [('holiday/broken.jpg', 'damaged image')]
     """
@@ -119,7 +122,7 @@ def main() -> int:
             arguments.csv.parent.mkdir(parents=True, exist_ok=True)
         classified = _classify(arguments)
         if arguments.csv:
-            classified.table().to_csv(arguments.csv, index=False, lineterminator="\n", errors="surrogateescape")
+            classified.write_csv(arguments.csv)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -160,7 +163,7 @@ def _classify(arguments: argparse.Namespace) -> Classifications:
 
 
 def _printable(name: str) -> str:
-    """Escape a file's name that holds control characters for a terminal or cannot be encoded."""
+    """Escape a name that holds control characters for a terminal or cannot be encoded."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 

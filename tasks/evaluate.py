@@ -14,7 +14,7 @@ from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.augmented import Arrays, load_arrays, read_dataset
 from cnn_core.devices import pick_device
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.files import are_generated
+from cnn_core.files import are_generated, write_csv
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
@@ -50,6 +50,11 @@ def main(name: str) -> None:
     write_predictions(Path(f"data/predictions/{name}-test.parquet"), test, probabilities, classes)
     write_confusion(Path(f"data/plots/evaluate-{name}-confusion.csv"), test.labels, probabilities, classes)
     show_mistakes(Path(f"data/plots/evaluate-{name}-mistakes.png"), test, probabilities, classes, params.worst)
+    if untested := [name for name in classes if name not in metrics["f1"]]:
+        events.log(
+            f"warning: macro F1 is the mean over {metrics['tested_classes']} of {len(classes)} classes: "
+            f"the test part has no image of {', '.join(untested)}"
+        )
     measured = "without held-out images" if classifier.card.refit == "all" else "shipped"
     about = {"evaluated_model": measured, "generated": are_generated(test.ids)}
     events.write_metrics(f"data/metrics/evaluate-{name}.json", {**metrics, **about})
@@ -68,10 +73,8 @@ def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray, class
 
 
 def write_confusion(path: Path, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> None:
-    names = np.array(classes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = pd.DataFrame({"actual": names[labels], "predicted": names[probabilities.argmax(1)]})
-    rows.to_csv(path, index=False, lineterminator="\n")
+    answers = {"actual": labels, "predicted": probabilities.argmax(1)}
+    write_csv(path, pd.DataFrame({key: [classes[index] for index in column] for key, column in answers.items()}))
 
 
 def show_mistakes(path: Path, test: Arrays, probabilities: np.ndarray, classes: list[str], most: int) -> None:

@@ -37,7 +37,7 @@ from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device
-from cnn_core.files import is_composed, write_json
+from cnn_core.files import is_composed, write_csv, write_json
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
@@ -168,10 +168,6 @@ def by_size(evaluation: COCOeval) -> dict[str, float]:
 
 def by_class(values: np.ndarray, classes: list[str]) -> dict[str, float]:
     return {name: float(value) for name, value in zip(classes, values, strict=True) if not np.isnan(value)}
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    table.to_csv(path, index=False, lineterminator="\n")
 
 
 def show(

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.classifier import Classifier, predictions_table
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.image_files import Block, describe, read_folder
 from cnn_core.data.raw import decode_images, raw_parts, read_manifest, read_quarantine, read_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
-from cnn_core.files import whole_folder
+from cnn_core.files import whole_folder, write_csv
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
@@ -58,10 +58,9 @@ def main(name: str) -> None:
     if not files:
         raise ValueError(f"no image of {params.source} could be read: {refused[0].id}: {refused[0].detail}")
     with whole_folder(f"data/predictions/{name}") as folder:
-        write_predictions(folder / "predictions.csv", files, probabilities, classes)
+        write_csv(folder / "predictions.csv", predictions_table(files, probabilities, classes))
         if refused:
-            rows = pd.DataFrame([dataclasses.asdict(entry) for entry in refused])
-            rows.to_csv(folder / "refused.csv", index=False, lineterminator="\n")
+            write_csv(folder / "refused.csv", pd.DataFrame([dataclasses.asdict(entry) for entry in refused]))
         if name in SUBMITTED and source.kind != "folder":
             write_submission(folder / "submission.csv", files, probabilities, by_row=source.kind == "unlabelled")
     if source.left_out:
@@ -117,18 +116,11 @@ def predict(name: str, classifier: Classifier, source: Source) -> tuple[list[str
     return files, np.concatenate(parts), refused
 
 
-def write_predictions(path: Path, files: list[str], probabilities: np.ndarray, classes: list[str]) -> None:
-    """Write one row an image: file, class, and a column with the probability of each class."""
-    table = pd.DataFrame({"file": files, "class": np.array(classes)[probabilities.argmax(1)]})
-    table = table.join(pd.DataFrame(probabilities.round(6), columns=classes))
-    table.to_csv(path, index=False, lineterminator="\n")
-
-
 def write_submission(path: Path, files: list[str], probabilities: np.ndarray, *, by_row: bool) -> None:
     """Write Kaggle's ImageId, the 1-based row in the source (with which an id ends) or in this file, and Label."""
-    numbers = [int(file.rpartition("/")[2]) for file in files] if by_row else range(1, len(files) + 1)
-    table = pd.DataFrame({"ImageId": numbers, "Label": probabilities.argmax(1)})
-    table.to_csv(path, index=False, lineterminator="\n")
+    rows = [file.rpartition("/")[2] for file in files] if by_row else []
+    numbers = list(map(int, rows)) if rows and all(map(str.isdecimal, rows)) else range(1, len(files) + 1)
+    write_csv(path, pd.DataFrame({"ImageId": numbers, "Label": probabilities.argmax(1)}))
 
 
 def metrics(probabilities: np.ndarray, source: Source, refused: list[Refusal], classes: list[str]) -> dict[str, object]:

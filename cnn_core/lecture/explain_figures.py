@@ -123,7 +123,7 @@ def _thinned(axis: Axes, thin: pd.DataFrame) -> None:
 def _grid(rows: int, columns: int, *, width: float, title: str, extra: float = 0.0) -> tuple[Figure, list[Axes]]:
     """Return a figure of square panels without ticks, and the panels in one list."""
     figure = Figure(figsize=(max(5.0, columns * width), rows * (width + 0.16 + extra) + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)  # a class may be called `$x$`
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
     for axis in axes:
         axis.set_xticks([])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
+from cnn_core.files import read_csv
 from cnn_core.reporting import charts
 from cnn_core.reporting.images import figure, thumbnail
 from cnn_core.reporting.numbers import Numbers
@@ -60,7 +61,7 @@ def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a class may be called NA
+    table = read_csv(path)
     classes = sorted(set(table["actual"]) | set(table["predicted"]), key=lambda name: (name == last, name))
     counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
     rows = counts.to_numpy()

@@ -26,6 +26,7 @@ from cnn_core.annotations.tables import (
     write_images,
     write_objects,
 )
+from cnn_core.files import write_csv
 from cnn_core.images.lists import is_list
 from cnn_core.images.media import Media
 from tasks.engine import events
@@ -136,7 +137,7 @@ def gather(
         first = refused.iloc[0]
         raise ValueError(f"no image of {source} could be read: {first.file}: {first.reason}: {first.detail}")
     refused.to_parquet(target / "bad.parquet", index=False)
-    refused.to_csv(target / "bad.csv", index=False, lineterminator="\n")
+    write_csv(target / "bad.csv", refused)
     for name in ("images", *tables):
         counts[name] = _join([part / f"{name}.parquet" for part in folders], target / f"{name}.parquet")
     return Gathered(counts=counts, classes=dict(sorted(classes.items())), model=model)

@@ -167,9 +167,10 @@ def test_predict_labels_the_unlabelled_part_in_the_sources_order(workplace):
     assert list(found.columns) == ["ImageId", "Label"]
     assert found["ImageId"].tolist() == [1, 2, 3, 4, 5]
     table = pd.read_csv(workplace / "data/predictions/digits/predictions.csv")
-    assert list(table.columns) == ["file", "class", *CLASSES]
+    columns = [f"p({name})" for name in CLASSES]
+    assert list(table.columns) == ["file", "class", *columns]
     assert table["class"].tolist() == found["Label"].tolist()
-    np.testing.assert_allclose(table[CLASSES].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(table[columns].sum(axis=1), 1, atol=1e-5)
     assert b"\r" not in (workplace / "data/predictions/digits/submission.csv").read_bytes()
 
 

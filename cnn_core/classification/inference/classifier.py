@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -92,3 +94,14 @@ class Classifier:
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             total = sum((self._network(view) for view in averaged), torch.zeros((), device=self.device))
         return (total / self._tta).cpu().numpy()
+
+
+def predictions_table(files: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """One row a file: ``file``, ``class`` and, for each class, ``p(CLASS)``, which no other column can be called.
+
+    ``probabilities`` are float (N, K).
+    """
+    predicted = [classes[index] for index in probabilities.argmax(1)]
+    names = pd.DataFrame({"file": list(files), "class": predicted}, dtype=object)
+    numbers = probabilities.astype(float).round(6)
+    return names.assign(**{f"p({name})": numbers[:, index] for index, name in enumerate(classes)})

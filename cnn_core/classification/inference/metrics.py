@@ -32,9 +32,10 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
 
 def classification(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy with its interval, calibration error, macro F1, and precision, recall and F1 of each class.
+    """Accuracy with its interval, calibration error, and precision, recall and F1 of each class that has test images.
 
-    The three are 0 for a class that was never predicted or does not occur.
+    Macro F1 is the mean over these ``tested_classes`` of the ``classes``: of the others nothing is known. The three are
+    0 for a class that was never predicted.
 
     Args:
         probabilities: float (N, K). labels: int (N,).
@@ -49,9 +50,10 @@ def classification(probabilities: np.ndarray, labels: np.ndarray, classes: Seque
     predicted = probabilities.argmax(1)
     right = int((predicted == labels).sum())
     low, high = wilson(right, len(labels))
-    numbers = list(range(len(classes)))
-    scores = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
-    precision, recall, f1 = (dict(zip(classes, map(float, score), strict=True)) for score in scores[:3])
+    tested = np.unique(labels)
+    scores = precision_recall_fscore_support(labels, predicted, labels=tested, zero_division=0)
+    names = [classes[number] for number in tested]
+    precision, recall, f1 = (dict(zip(names, map(float, score), strict=True)) for score in scores[:3])
     return {
         "n": len(labels),
         "errors": len(labels) - right,
@@ -60,6 +62,8 @@ def classification(probabilities: np.ndarray, labels: np.ndarray, classes: Seque
         "accuracy_high": high,
         "ece": calibration_error(probabilities, labels),
         "macro_f1": float(np.mean(scores[2])),
+        "classes": len(classes),
+        "tested_classes": len(tested),
         "precision": precision,
         "recall": recall,
         "f1": f1,

@@ -46,9 +46,14 @@ def test_calibration_is_perfect_when_confidence_is_the_share_of_right_answers():
     assert calibration_error(probabilities, np.array([0] * 2 + [1] * 8)) == pytest.approx(0.5)
 
 
-def test_a_class_that_does_not_occur_scores_nought_and_no_image_is_told():
+def test_a_class_without_test_images_is_counted_and_lowers_no_mean():
     probabilities = np.array([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]])
-    assert classification(probabilities, np.array([0, 1]), list("abc"))["f1"]["c"] == 0.0
+    measured = classification(probabilities, np.array([0, 1]), list("abc"))
+    assert (measured["macro_f1"], measured["classes"], measured["tested_classes"]) == (1.0, 3, 2)
+    assert measured["f1"] == measured["recall"] == measured["precision"] == {"a": 1.0, "b": 1.0}
+    never_predicted = classification(probabilities, np.array([0, 2]), list("abc"))
+    assert never_predicted["f1"] == {"a": 1.0, "c": 0.0}
+    assert never_predicted["macro_f1"] == 0.5
     with pytest.raises(ValueError, match="the test part is empty"):
         classification(np.empty((0, 3)), np.empty(0, int), list("abc"))
 

@@ -213,7 +213,8 @@ def tell_start(job: ClassifierJob, dataset: Mapping[str, Any], classes: Sequence
     loaded = load_initial(build(job.params, dataset, len(classes)), job.start, classes=classes)
     if loaded.copied:
         fresh = f"; new: {', '.join(loaded.fresh)}" if loaded.fresh else ""
-        events.log(f"starting from {loaded.source}: {loaded.copied} tensors taken over{fresh}")
+        unused = f"; not used of the file: {', '.join(loaded.left_over)}" if loaded.left_over else ""
+        events.log(f"starting from {loaded.source}: {loaded.copied} tensors taken over{fresh}{unused}")
 
 
 def save_trained(

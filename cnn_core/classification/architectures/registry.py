@@ -22,6 +22,7 @@ class Architecture:
 
     params: type[Params]
     build: Callable[..., nn.Module]
+    check_sides: Callable[..., None] = lambda *_, **__: None  # as `check_sides` here, after the network's parameters
 
 
 def _digit_cnn() -> Architecture:
@@ -33,7 +34,11 @@ def _digit_cnn() -> Architecture:
 def _torchvision_model() -> Architecture:
     from cnn_core.classification.architectures import torchvision_model
 
-    return Architecture(params=torchvision_model.TorchvisionModelParams, build=torchvision_model.build)
+    return Architecture(
+        params=torchvision_model.TorchvisionModelParams,
+        build=torchvision_model.build,
+        check_sides=torchvision_model.check_sides,
+    )
 
 
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
@@ -50,6 +55,11 @@ def model_params(section: Mapping[str, Any]) -> Params:
     """
     architecture = _architecture(section)
     return from_mapping(architecture.params, {k: v for k, v in section.items() if k != "architecture"}, "model")
+
+
+def check_sides(section: Mapping[str, Any], *, image_size: int, start_size: int) -> None:
+    """Refuse sides of images that the network cannot take; the message starts with ``image_size`` or ``start_size``."""
+    _architecture(section).check_sides(model_params(section), image_size=image_size, start_size=start_size)
 
 
 def build(section: Mapping[str, Any], num_classes: int, shape: tuple[int, int, int]) -> nn.Module:

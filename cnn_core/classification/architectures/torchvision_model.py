@@ -72,6 +72,29 @@ def build(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int,
     return network
 
 
+def check_sides(params: TorchvisionModelParams, *, image_size: int, start_size: int) -> None:
+    """Refuse sides of training images that the network cannot take; ``start_size`` 0 = they do not grow.
+
+    Raises:
+        ValueError: the message starts with the parameter's name.
+    """
+    import torch
+
+    step = _step(params.builder)
+    if step > 1 and start_size not in (0, image_size):
+        raise ValueError(f"start_size must be 0 for {params.builder}, whose images have one size, not {start_size}")
+    if image_size % step:
+        raise ValueError(f"image_size must be a multiple of {step} for {params.builder}, not {image_size}")
+    try:
+        with torch.device("meta"):  # no memory, no random numbers
+            network = construct(params=params, num_classes=2, shape=(3, image_size, image_size))
+    except (NotImplementedError, RuntimeError):  # regnet computes with tensors; it takes images of any size
+        return
+    for name, side in (("image_size", image_size), ("start_size", start_size or image_size)):
+        if not _takes(network, side, side):
+            raise ValueError(f"{name} must be at least {_smallest_side(network)} for {params.builder}, not {side}")
+
+
 def construct(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     """Build the network, whether or not it can take images of ``shape``."""
     from torchvision import models
@@ -97,11 +120,16 @@ def _arguments(builder: str) -> set[str]:
     return set(inspect.signature(network).parameters)
 
 
+def _step(builder: str) -> int:
+    """The number of pixels that sides must be a multiple of; above 1, the network takes one size only."""
+    arguments = _arguments(builder)
+    patch = int(builder.rsplit("_", 1)[1]) if "image_size" in arguments else 1  # vit
+    return _MAXVIT_STEP if "input_size" in arguments else patch
+
+
 def _check_rule(builder: str, height: int, width: int) -> None:
     """Refuse sizes that are no multiple of the step of vit and maxvit, which the trial in `build` would let pass."""
-    arguments = _arguments(builder)
-    square = "image_size" in arguments
-    step = int(builder.rsplit("_", 1)[1]) if square else _MAXVIT_STEP if "input_size" in arguments else 1
+    step, square = _step(builder), "image_size" in _arguments(builder)
     if height % step or width % step or min(height, width) < step or (square and height != width):
         images = "square images with a side that is a multiple" if square else "images with sides that are multiples"
         raise ValueError(

@@ -103,7 +103,7 @@ class Photo:
         if not self.start_size or progress >= SMALL_UNTIL:
             return self.size
         grown = self.start_size + (self.size - self.start_size) * progress / SMALL_UNTIL
-        return min(self.size, round(grown / SIZE_STEP) * SIZE_STEP)
+        return min(self.size, max(self.start_size, round(grown / SIZE_STEP) * SIZE_STEP))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

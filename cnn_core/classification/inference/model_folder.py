@@ -95,7 +95,26 @@ def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Modul
         raise ValueError(f"{path} does not exist, though model.json stands beside it; run the stage train again")
     network = registry.build(card.model, len(card.classes), card.shape)
     try:
-        network.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        if missing := sorted(network.state_dict().keys() - tensors.keys()):
+            raise ValueError(f"{missing[0]} is missing")
+        load_tensors(network, tensors)
     except Exception as error:
         raise ValueError(f"{path} does not hold this architecture's weights: {' '.join(str(error).split())}") from None
     return network.eval(), card
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors by name into a network, and leave its others as they are.
+
+    They go through the network's own state dict, which says of what version it is: a plain dict does not, and some
+    networks (mnasnet) refuse it.
+
+    Raises:
+        ValueError: a name is not the network's. RuntimeError: a shape is another.
+    """
+    state = network.state_dict()
+    if unknown := sorted(tensors.keys() - state.keys()):
+        raise ValueError(f"{unknown[0]} is not in the network")
+    state.update(tensors)
+    network.load_state_dict(state)

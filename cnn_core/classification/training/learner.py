@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ class ClassifierLearner:
         self.frozen = 0  # layer groups, from the input on
         self.optimizer = _optimizer(self._groups, params)
         self.schedule = one_cycle(self.optimizer, steps=steps, warmup_fraction=params.warmup_fraction)
-        average = get_ema_multi_avg_fn(params.ema_decay**params.ema_every)
+        average = _average(params.ema_decay**params.ema_every)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if params.ema_decay else None
         self.replica: nn.Module | None = None  # the network, tied to those of the other ranks; made by the first step
         if setup.compiled:
@@ -159,6 +159,20 @@ def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """What `ClassifierLearner.weights` gave when ``state`` was taken by `ClassifierLearner.state_dict`."""
     weights = state.get("averaged", state["network"])
     return {key.removeprefix("module."): value.contiguous() for key, value in weights.items() if key != "n_averaged"}
+
+
+def _average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
+    """Return torch's moving average, except for whole numbers (swin's indices): their mean would be rounded down."""
+    mean = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Any) -> None:
+        if averaged[0].is_floating_point():
+            mean(list(averaged), list(current), count)
+        else:
+            for mine, newest in zip(averaged, current, strict=True):
+                mine.copy_(newest)
+
+    return update
 
 
 def _optimizer(layers: Sequence[Sequence[nn.Parameter]], params: OptimizerParams) -> torch.optim.Optimizer:

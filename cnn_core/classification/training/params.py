@@ -59,6 +59,8 @@ class TrainParams(OptimizerParams):
             raise ValueError("image_size and start_size are for augmentation.kind photo; set them to 0")
         if self.start_size > self.image_size:
             raise ValueError(f"start_size ({self.start_size}) must not be larger than image_size ({self.image_size})")
+        if self.image_size:
+            registry.check_sides(self.model, image_size=self.image_size, start_size=self.start_size)
 
     def frozen_groups(self, epoch: int, groups: int) -> int:
         """The number of a network's ``groups`` layer groups that are frozen in an epoch (from 0)."""

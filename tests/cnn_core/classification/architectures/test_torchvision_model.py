@@ -4,14 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.architectures.torchvision_model import TorchvisionModelParams, build, builders, construct
+from cnn_core.classification.inference.model_folder import ModelCard, load_model, save_model
 from cnn_core.classification.training.layer_groups import head_name, layer_groups
-from tests.helpers.learning import ROOT
+from cnn_core.classification.training.learner import ClassifierLearner, LearnerSetup
+from cnn_core.classification.training.params import TrainParams
+from cnn_core.params import from_mapping, read_yaml
+from tests.helpers.learning import CPU, PLAIN, ROOT
+from tests.helpers.learning import params as params_of_training
 
 EIGHT = [
     "alexnet",
@@ -161,3 +167,71 @@ def test_torchvision_is_imported_only_when_it_is_asked_for(tmp_path: Path):
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True
     )
     assert done.stdout == b"\n"
+
+
+@pytest.mark.parametrize(
+    ("builder", "image_size", "start_size", "words"),
+    [
+        ("vit_b_16", 128, 80, r"start_size must be 0 for vit_b_16, whose images have one size, not 80$"),
+        ("maxvit_t", 224, 112, r"start_size must be 0 for maxvit_t, whose images have one size, not 112$"),
+        ("vit_b_32", 112, 0, r"image_size must be a multiple of 32 for vit_b_32, not 112$"),
+        ("inception_v3", 96, 64, r"start_size must be at least 75 for inception_v3, not 64$"),
+        ("alexnet", 96, 48, r"start_size must be at least 63 for alexnet, not 48$"),
+        ("alexnet", 48, 0, r"image_size must be at least 63 for alexnet, not 48$"),
+    ],
+)
+def test_sizes_that_a_network_cannot_take_are_told_before_anything_runs(
+    builder: str, image_size: int, start_size: int, words: str
+):
+    section = read_yaml(ROOT / "params.yaml")["train"]["scenes"]
+    section |= {"image_size": image_size, "start_size": start_size}
+    section["model"] = {"architecture": "torchvision_model", "builder": builder, "dropout": 0.0}
+    with pytest.raises(ValueError, match=rf"^train\.scenes\.{words}"):
+        from_mapping(TrainParams, section, "train.scenes")
+
+
+@pytest.mark.parametrize(
+    ("builder", "image_size", "start_size"),
+    [
+        ("vit_b_16", 128, 0),
+        ("vit_b_16", 128, 128),
+        ("alexnet", 112, 64),
+        ("swin_t", 112, 64),
+        ("regnet_y_400mf", 64, 32),
+    ],
+)
+def test_sizes_that_a_network_takes_are_let_through(builder: str, image_size: int, start_size: int):
+    section = {"architecture": "torchvision_model", "builder": builder, "dropout": 0.0}
+    registry.check_sides(section, image_size=image_size, start_size=start_size)
+
+
+def learn_save_and_load(builder: str, folder: Path, side: int) -> None:
+    """A step of training with averaged weights; what is saved and loaded again answers as the trained network does."""
+    section = {"architecture": "torchvision_model", "builder": builder, "dropout": 0.0}
+    torch.manual_seed(0)
+    setup = LearnerSetup(mean=(0.5,) * 3, std=(0.25,) * 3, transform=PLAIN, device=CPU)
+    network = registry.build(section, 6, (3, side, side))
+    learner = ClassifierLearner(network, params_of_training(ema_decay=0.9, batch_size=2), setup, steps=2)
+    images = torch.rand(2, 3, side, side)
+    learner.step(images, torch.tensor([1, 4]), global_batch_size=2)
+    facts = {"metrics": {}, "params": {}, "data_sha256": "", "git_commit": "", "refit": "none", "epochs": 1}
+    square = {"shape": [3, side, side], "mean": [0.5] * 3, "std": [0.25] * 3, "views": "photo", "side": side}
+    card = ModelCard(model=section, classes=list("abcdef"), preprocessing=square, **facts)
+    save_model(folder / builder, card, shipped=learner.weights(), evaluated={})
+    loaded, _ = load_model(folder / builder)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), learner.averaged.eval()(images))
+
+
+@pytest.mark.parametrize("builder", ["mnasnet0_5", "swin_t"])
+def test_a_network_that_was_trained_can_be_loaded(tmp_path: Path, builder: str):
+    learn_save_and_load(builder, tmp_path, 32)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("builder", builders())
+def test_every_builder_learns_is_saved_and_loaded(tmp_path: Path, builder: str):
+    parameters = sum(parameter.numel() for parameter in on_meta(builder).parameters())
+    if (needed := 24 * parameters) > psutil.virtual_memory().available:  # weights, average, gradients, AdamW, the file
+        pytest.skip(f"{builder} needs {needed >> 30} GiB of memory")
+    learn_save_and_load(builder, tmp_path, 224 if builder in ("maxvit_t", "vit_h_14") else 96)

@@ -51,6 +51,7 @@ def test_training_images_grow_in_steps_until_they_have_their_size():
     assert sizes[0] == 80
     assert set(sizes) == {80, 96, 112, 128}
     assert growing.size_at(0.7) == 128
+    assert photo(size=128, start_size=72).size_at(0) == 72  # never below what a network was checked for
     assert {photo(size=100).size_at(step / 10) for step in range(11)} == {100}
     small, _ = growing.training(images(), torch.arange(6), progress=0.0, generator=draws())
     assert small.shape[-1] == 80

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import argparse
 import os
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -119,20 +121,26 @@ def test_of_a_refitted_model_the_weights_are_taken_that_have_not_seen_val_and_te
     assert not differing(started, network(2))
 
 
-def test_what_does_not_fit_in_shape_stays_fresh_when_most_does(tmp_path):
-    state = network(1).state_dict() | {"blocks.0.0.weight": torch.zeros(2, 3, 3, 3), "more": torch.zeros(1)}
-    torch.save(state, tmp_path / "a.pt")
-    started = network(0)
-    assert set(load_initial(started, tmp_path / "a.pt", classes=ABCD).fresh) == HEAD | {"blocks.0.0.weight"}
-    assert "blocks.0.0.weight" in same(started, network(0))
-
-
 def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path):
-    torch.save(AlexNet(num_classes=2).features.state_dict(), tmp_path / "alexnet.pth")
+    mine = network(1).state_dict()
+    states = {
+        "alexnet": AlexNet(num_classes=2).features.state_dict(),
+        "shape": mine | {"blocks.0.0.weight": torch.zeros(2, 3, 3, 3)},
+        "shallow": network(1, depth=1).state_dict(),
+        "deep": network(1, depth=3).state_dict(),
+        "body": {name: tensor for name, tensor in mine.items() if name != "blocks.1.1.bias"},
+    }
+    for name, state in states.items():
+        torch.save(state, tmp_path / f"{name}.pth")
     for path, words in [
-        (tmp_path / "alexnet.pth", r"alexnet\.pth fits only 0% of the parameters before the head"),
-        (model_folder(tmp_path / "m", width=3), r"m \(a model folder with the network digit_cnn\) fits only 0%"),
+        ("alexnet.pth", r"alexnet\.pth does not fit the network: 20 of the 20 .* not in it \(blocks.*; 10 .*left over"),
+        ("shape.pth", r"1 have another shape \(blocks\.0\.0\.weight is \[2, 3, 3, 3\] there and \[2, 1, 3, 3\] here"),
+        ("shallow.pth", r"10 of the 20 tensors before the head are not in it \(blocks\.1\.0\.weight"),
+        ("deep.pth", r"network: 12 tensors of it are left over \(blocks\.2\.0\.weight"),
+        ("body.pth", r"1 of the 20 tensors before the head are not in it \(blocks\.1\.1\.bias\)"),
+        (model_folder(tmp_path / "m", width=3), r"m \(a model folder with the network digit_cnn\) does not fit"),
     ]:
+        path = tmp_path / path
         started = network(0)
         with pytest.raises(ValueError, match=words):
             load_initial(started, path, classes=ABCD)
@@ -172,6 +180,51 @@ def test_names_of_torchvisions_older_files_are_translated(tmp_path):
     assert set(fresh) == {"classifier.weight", "classifier.bias"}
 
 
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in network(1).state_dict().items()}
+
+
+PLAIN = {name: tensor + 1 for name, tensor in network(2).state_dict().items()}
+FILES = {
+    "ddp_compiled": lambda: prefixed("_orig_mod.module."),
+    "lightning": lambda: {"state_dict": prefixed("model."), "epoch": 3, "hyper_parameters": {"lr": 1e-3}},
+    "lightning and a loss": lambda: {"state_dict": prefixed("net.") | {"criterion.weight": torch.ones(3)}},
+    "backbone": lambda: {"state_dict": prefixed("encoder.backbone.")},
+    "averaged": lambda: {"model_ema": {"n_averaged": torch.tensor(3), **prefixed("module.")}, "model": PLAIN},
+    "reference": lambda: {"model": prefixed(""), "optimizer": {"state": {0: {}}}, "args": argparse.Namespace(lr=0.1)},
+    "numpy": lambda: {"state_dict": prefixed(""), "best": np.float64(0.9), "at": np.int64(3)},
+    "any key": lambda: {"my network": prefixed("module."), "acc": 92.1},
+    "numbers inside": lambda: {**prefixed(""), "epoch": 3},
+    "deep": lambda: {"a": {"b": {"c": prefixed("")}}},
+    "half": lambda: {name: t.half() if t.is_floating_point() else t for name, t in prefixed("").items()},
+    "before torch 0.4.1": lambda: {name: t for name, t in prefixed("").items() if "num_batches" not in name},
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_people_s_files_give_the_same_tensors(tmp_path, kind: str):
+    torch.save(FILES[kind](), tmp_path / "a.pth")
+    started = network(0)
+    loaded = load_initial(started, tmp_path / "a.pth", classes=ABCD)
+    assert set(loaded.fresh) >= HEAD
+    for name, tensor in network(1).state_dict().items():
+        if name not in loaded.fresh:
+            torch.testing.assert_close(started.state_dict()[name], tensor, atol=2e-3 if kind == "half" else 0, rtol=0)
+    if kind == "averaged":
+        assert loaded.source.endswith("a.pth (its 'model_ema', names behind 'module.')")
+
+
+def test_a_torchscript_program_says_how_to_get_its_weights(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(tmp_path / "a.pt"))
+    with pytest.raises(ValueError, match=r"a\.pt is a TorchScript program.*torch\.jit\.load\('a\.pt'\)"):
+        load_initial(network(), tmp_path / "a.pt", classes=ABCD)
+
+
+def test_auxiliary_classifiers_of_a_file_are_left_over_and_named(tmp_path):
+    torch.save(prefixed("") | {"aux.fc.weight": torch.ones(2)}, tmp_path / "a.pth")
+    assert load_initial(network(0), tmp_path / "a.pth", classes=ABCD).left_over == ["aux.fc.weight"]
+
+
 def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
     class Harmful:
         def __reduce__(self):
@@ -180,7 +233,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": Harmful()}, tmp_path / "a.pth")
     torch.save(network(), tmp_path / "b.pth")  # a whole network is code too
     for name in ("a.pth", "b.pth"):
-        with pytest.raises(ValueError, match="holds pickled Python code"):
+        with pytest.raises(ValueError, match=r"holds pickled Python code besides tensors \([\w.]+\) and is not read"):
             load_initial(network(), tmp_path / name, classes=ABCD)
     assert not (tmp_path / "executed").exists()
 
@@ -197,7 +250,7 @@ def test_what_is_no_state_dict_is_told(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} cannot be read as a state dict"):
             load_initial(network(), tmp_path / name, classes=ABCD)
-    for value in ({}, {"epoch": 3}, [torch.zeros(3)], {"a": torch.zeros(1), "b": 2}):
+    for value in ({}, {"epoch": 3}, [torch.zeros(3)], {"a": {"b": 2}}):
         torch.save(value, tmp_path / "other.pth")
         with pytest.raises(ValueError, match="is no state dict"):
             load_initial(network(), tmp_path / "other.pth", classes=ABCD)

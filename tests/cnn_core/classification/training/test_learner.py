@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from cnn_core import devices
 from cnn_core.classification.training.learner import ClassifierLearner
@@ -176,3 +177,23 @@ def test_the_optimizer_has_one_thread_where_there_is_little_to_do_and_all_again_
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
+
+
+class Numbered(nn.Module):
+    """A network with whole numbers in its state, as swin's indices are."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = training_setup().build()
+        self.register_buffer("index", torch.arange(400))
+
+    def forward(self, images):
+        return self.body(images)
+
+
+def test_whole_numbers_are_not_averaged():
+    split = stripes(8)
+    learner = ClassifierLearner(Numbered(), params(ema_decay=0.9), training_setup(), steps=30)
+    for _ in range(30):
+        learner.step(PLAIN.view(split.images), split.labels, global_batch_size=8)
+    assert torch.equal(learner.weights()["index"], torch.arange(400))

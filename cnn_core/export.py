@@ -123,6 +123,7 @@ def _description(card: ModelCard, difference: float) -> dict[str, Any]:
             "steps": [*steps, "divided by 255"],
         },
         "output": {"shape": ["N", len(card.classes)], "dtype": "float32", "meaning": "probabilities of the classes"},
+        "look": card.preprocessing.get("look"),  # of images of one sign; `predict` brings others into this form first
         "included": {"mean": card.preprocessing["mean"], "std": card.preprocessing["std"], "softmax": True},
         "model": card.model,
         "metrics": card.metrics,

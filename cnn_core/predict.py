@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from cnn_core.classification.inference.classifier import Classifier, predictions_table
+from cnn_core.classification.inference.looks import Fitter, Look, about_looks, unlike
 from cnn_core.data.image_files import describe, read_paths
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
@@ -37,6 +38,8 @@ class Classifications:
     probabilities: np.ndarray
     refused: list[Refusal]  # images that cannot be read
     left_out: Mapping[str, int]  # counts of the files that are no images, by what they are
+    fitted: int = 0  # files whose sign was cut out and brought into the form of the model's images
+    unlike: list[str] = dataclasses.field(default_factory=list)  # files that do not look like the model's images
 
     def table(self) -> pd.DataFrame:
         """Return file, class and a column ``p(CLASS)`` of probabilities for each class."""
@@ -85,6 +88,7 @@ class Predictor:
     def __init__(self, folder: str | Path, *, tta: int = 1, device: torch.device | None = None) -> None:
         self._classifier = Classifier(folder, tta=tta, device=device or pick_device("auto"))
         self.card = self._classifier.card
+        self.look = Look.of(self.card.preprocessing)
 
     def __call__(
         self, paths: str | Path | Iterable[str | Path], *, on_progress: Callable[[int, int], None] = lambda _, __: None
@@ -96,14 +100,16 @@ class Predictor:
         Raises:
             ValueError: a path does not exist or holds no file.
         """
-        source = read_paths([paths] if isinstance(paths, str | Path) else paths, self.card.square)
-        files: list[str] = []
+        fitter = Fitter(self.look, self.card.square[-1]) if self.look else None
+        source = read_paths([paths] if isinstance(paths, str | Path) else paths, self.card.square, fitter)
+        files, odd = list[str](), list[str]()
         refused: list[Refusal] = []
         probabilities = [np.empty((0, len(self.card.classes)), np.float32)]
         for block in source.blocks:
             probabilities.append(self._classifier(block.images))
             files += block.names
             refused += block.refused
+            odd += [block.names[index] for index in unlike(block.images, self.look)]
             on_progress(len(block.names) + len(block.refused), source.count)
         return Classifications(
             files=files,
@@ -111,6 +117,8 @@ class Predictor:
             probabilities=np.concatenate(probabilities),
             refused=refused,
             left_out=source.left_out,
+            fitted=fitter.fitted if fitter else 0,
+            unlike=odd,
         )
 
 
@@ -157,6 +165,8 @@ def _classify(arguments: argparse.Namespace) -> Classifications:
         print(f"refused: {_printable(file.id)}: {file.reason} ({file.detail})", file=sys.stderr)
     if classified.left_out:
         print(f"left out, no images: {describe(classified.left_out)}", file=sys.stderr)
+    for sentence in about_looks(classified.fitted, classified.unlike, len(classified.files), predictor.look):
+        print(sentence, file=sys.stderr)
     if not classified.files:
         raise ValueError(f"none of the {len(classified.refused):,} files could be read as an image")
     return classified

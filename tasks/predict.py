@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.classification.inference.classifier import Classifier, predictions_table
+from cnn_core.classification.inference.looks import Fitter, Look, about_looks, unlike
 from cnn_core.classification.inference.views import MOST_VIEWS
-from cnn_core.data.image_files import Block, describe, read_folder
+from cnn_core.data.image_files import Block, Fit, describe, read_folder
 from cnn_core.data.raw import decode_images, raw_parts, read_manifest, read_quarantine, read_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.devices import pick_device
@@ -53,8 +54,10 @@ def main(name: str) -> None:
     keep_memory()
     classifier = Classifier(params.weights, tta=params.tta, device=pick_device(load_runtime().use_gpu))
     classes = classifier.card.classes
-    source = open_source(params.source, classifier.card.square)
-    files, probabilities, refused = predict(name, classifier, source)
+    look = Look.of(classifier.card.preprocessing)
+    fitter = Fitter(look, classifier.card.square[-1]) if look else None
+    source = open_source(params.source, classifier.card.square, fitter)
+    files, probabilities, refused, odd = predict(name, classifier, source, look)
     if not files:
         raise ValueError(f"no image of {params.source} could be read: {refused[0].id}: {refused[0].detail}")
     with whole_folder(f"data/predictions/{name}") as folder:
@@ -67,14 +70,21 @@ def main(name: str) -> None:
         events.log(f"{params.source} also has files that are no images: {describe(source.left_out)}")
     if refused:
         events.log(f"warning: {len(refused):,} images of {params.source} have no prediction: see refused.csv")
-    events.write_metrics(f"data/metrics/predict-{name}.json", metrics(probabilities, source, refused, classes))
+    fitted = fitter.fitted if fitter else 0
+    for sentence in about_looks(fitted, odd, len(files), look):
+        events.log(sentence)
+    looks = {"fitted": fitted, "unlike": len(odd)}
+    events.write_metrics(f"data/metrics/predict-{name}.json", metrics(probabilities, source, refused, classes) | looks)
     events.log(f"data/predictions/{name}/predictions.csv: {len(files):,} images labelled")
 
 
-def open_source(path: str, shape: tuple[int, int, int]) -> Source:
-    """Open a RAW set, or a folder or .zip of images, which become squares of ``shape`` (C, S, S)."""
+def open_source(path: str, shape: tuple[int, int, int], fit: Fit | None = None) -> Source:
+    """Open a RAW set, or a folder or .zip of images, which become squares of ``shape`` (C, S, S).
+
+    Only files are brought into the form of the model's images by ``fit``: a RAW set's are ingested like those.
+    """
     if not (Path(path) / "manifest.json").is_file():
-        files = read_folder(path, shape)
+        files = read_folder(path, shape, fit)
         return Source(total=files.count, blocks=files.blocks, kind="folder", refused=[], left_out=files.left_out)
     counts = read_manifest(path)["counts"]
     kind = "unlabelled" if counts["unlabelled"] else "test"
@@ -103,17 +113,20 @@ def refused_images(path: str, split: str) -> list[Refusal]:
     return [Refusal(**entry) for entry in read_quarantine(path) if entry["id"].partition("/")[0] in parts]
 
 
-def predict(name: str, classifier: Classifier, source: Source) -> tuple[list[str], np.ndarray, list[Refusal]]:
-    """Return the images' names, their probabilities (N, K), and the images that were not readable."""
-    files: list[str] = []
+def predict(
+    name: str, classifier: Classifier, source: Source, look: Look | None
+) -> tuple[list[str], np.ndarray, list[Refusal], list[str]]:
+    """Return the images' names and probabilities (N, K), those not readable, and the names of those unlike ``look``."""
+    files, odd = list[str](), list[str]()
     refused, parts = list(source.refused), []
     with events.progress(f"predict {name}", source.total, "images") as bar:
         for block in source.blocks:
             parts.append(classifier(block.images))
             files += block.names
+            odd += [block.names[index] for index in unlike(block.images, look)]
             refused += block.refused
             bar.update(len(block.names) + len(block.refused))
-    return files, np.concatenate(parts), refused
+    return files, np.concatenate(parts), refused, odd
 
 
 def write_submission(path: Path, files: list[str], probabilities: np.ndarray, *, by_row: bool) -> None:

@@ -14,11 +14,21 @@ import numpy as np
 from cnn_core.data.sources import blocks
 from cnn_core.data.validation import Refusal
 from cnn_core.images.archives import SourceFiles, open_files
-from cnn_core.images.decoding import UNREADABLE, BadImage, decode_square, has_image_header, is_image_name, read_file
+from cnn_core.images.decoding import (
+    UNREADABLE,
+    BadImage,
+    decode_rgb,
+    decode_square,
+    has_image_header,
+    is_image_name,
+    read_file,
+)
 from cnn_core.images.lists import is_list, read_list
 
 ADVICE = "name a folder or a .zip of images"
 MAX_BYTES = 64 << 30
+# A picture uint8 (H, W, 3) and its middle square uint8 (C, S, S) -> what the network takes, uint8 (C, S, S).
+Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BLOCK, BLOCK_BYTES = 256, 64 << 20  # files at a time, and their bytes
 
 
@@ -45,22 +55,24 @@ class ImageFiles:
     blocks: Iterator[Block]
 
 
-def read_folder(path: str | Path, shape: tuple[int, int, int]) -> ImageFiles:
+def read_folder(path: str | Path, shape: tuple[int, int, int], fit: Fit | None = None) -> ImageFiles:
     """Read the images of a folder or .zip, at any depth, or of a .txt or .csv file that lists images, as ``shape``.
+
+    The images are the files' middle squares, or what ``fit`` makes of the files.
 
     Raises:
         ValueError: there is no image, or the .zip is damaged.
     """
     if is_list(path):
         names, left_out = read_list(path)
-        return ImageFiles(count=len(names), left_out=left_out, blocks=_file_blocks(names, shape))
+        return ImageFiles(count=len(names), left_out=left_out, blocks=_file_blocks(names, shape, fit))
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         names, left_out = image_names(files)
         left_out += Counter(files.left_out)
     if not names:
         others = f" (there are {describe(left_out)})" if left_out else ""
         raise ValueError(f"{path} has no images{others}: {ADVICE}")
-    return ImageFiles(count=len(names), left_out=left_out, blocks=_folder_blocks(path, names, shape))
+    return ImageFiles(count=len(names), left_out=left_out, blocks=_folder_blocks(path, names, shape, fit))
 
 
 def image_names(files: SourceFiles) -> tuple[list[str], Counter[str]]:
@@ -85,7 +97,7 @@ def describe(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()) if count)
 
 
-def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int]) -> ImageFiles:
+def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int], fit: Fit | None = None) -> ImageFiles:
     """As `read_folder`, for image files, folders, lists and .zip archives in this order; names begin with the path.
 
     Raises:
@@ -98,10 +110,10 @@ def read_paths(paths: Iterable[str | Path], shape: tuple[int, int, int]) -> Imag
     parts: list[ImageFiles] = []
     for whole, group in itertools.groupby(sources, _holds_images):
         if whole:
-            parts += [_below(path, shape) for path in group]
+            parts += [_below(path, shape, fit) for path in group]
         else:  # neighbours share a block, as thousands of files may be named
             names = [str(path) for path in group]
-            parts.append(ImageFiles(count=len(names), left_out={}, blocks=_file_blocks(names, shape)))
+            parts.append(ImageFiles(count=len(names), left_out={}, blocks=_file_blocks(names, shape, fit)))
     return ImageFiles(
         count=sum(part.count for part in parts),
         left_out=sum((Counter(part.left_out) for part in parts), Counter()),
@@ -113,8 +125,8 @@ def _holds_images(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".zip" or is_list(path)
 
 
-def _below(path: Path, shape: tuple[int, int, int]) -> ImageFiles:
-    files = read_folder(path, shape)
+def _below(path: Path, shape: tuple[int, int, int], fit: Fit | None) -> ImageFiles:
+    files = read_folder(path, shape, fit)
     if is_list(path):
         return files
     renamed = (
@@ -128,13 +140,15 @@ def _below(path: Path, shape: tuple[int, int, int]) -> ImageFiles:
     return dataclasses.replace(files, blocks=renamed)
 
 
-def _file_blocks(names: Sequence[str], shape: tuple[int, int, int]) -> Iterator[Block]:
-    return _blocks(names, _file_size, _file_bytes, shape)
+def _file_blocks(names: Sequence[str], shape: tuple[int, int, int], fit: Fit | None) -> Iterator[Block]:
+    return _blocks(names, _file_size, _file_bytes, shape, fit)
 
 
-def _folder_blocks(path: str | Path, names: Sequence[str], shape: tuple[int, int, int]) -> Iterator[Block]:
+def _folder_blocks(
+    path: str | Path, names: Sequence[str], shape: tuple[int, int, int], fit: Fit | None
+) -> Iterator[Block]:
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        yield from _blocks(names, files.size, lambda name: read_entry(files, name), shape)
+        yield from _blocks(names, files.size, lambda name: read_entry(files, name), shape, fit)
 
 
 def _blocks(
@@ -142,11 +156,12 @@ def _blocks(
     size: Callable[[str], int],
     read: Callable[[str], bytes | BadImage],
     shape: tuple[int, int, int],
+    fit: Fit | None,
 ) -> Iterator[Block]:
     with ThreadPoolExecutor() as pool:
         for block in blocks(names, size, most=BLOCK, most_bytes=BLOCK_BYTES):
             contents = zip(block, [read(name) for name in block], strict=True)
-            yield _block(block, list(pool.map(lambda entry: _decode(*entry, shape), contents)), shape)
+            yield _block(block, list(pool.map(lambda entry: _decode(*entry, shape, fit), contents)), shape)
 
 
 def _file_size(name: str) -> int:
@@ -186,10 +201,11 @@ def _block(names: Sequence[str], results: Sequence[np.ndarray | BadImage], shape
     )
 
 
-def _decode(name: str, data: bytes | BadImage, shape: tuple[int, int, int]) -> np.ndarray | BadImage:
+def _decode(name: str, data: bytes | BadImage, shape: tuple[int, int, int], fit: Fit | None) -> np.ndarray | BadImage:
     if isinstance(data, BadImage):
         return data
     try:
-        return decode_square(data, shape[-1], "L" if shape[0] == 1 else "RGB", name)
+        middle = decode_square(data, shape[-1], "L" if shape[0] == 1 else "RGB", name)
+        return fit(decode_rgb(data, name), middle) if fit else middle
     except BadImage as fault:
         return fault

@@ -67,7 +67,9 @@ SEGMENTER = Kind(
 )
 
 
-def classifier_card(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str, generated: bool = False) -> str:
+def classifier_card(
+    model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str, generated: bool = False, look: str = ""
+) -> str:
     """Return the card of a classifier.
 
     Args:
@@ -75,6 +77,7 @@ def classifier_card(model: Mapping[str, Any], dataset: Mapping[str, Any], *, nam
         dataset: dataset.json of the AUGMENTED set that it was trained on. A model with other classes than the set's
             learned its features without labels.
         generated: whether a program drew the images.
+        look: how the images of one sign look, in words.
     """
     kind = FEATURES if list(model["classes"]) != list(dataset["classes"]) else CLASSIFIER
     channels, height, width = dataset["shape"]
@@ -86,7 +89,7 @@ def classifier_card(model: Mapping[str, Any], dataset: Mapping[str, Any], *, nam
         "validation": f"{dataset['counts']['val']:,} images",
         "held out for the test": f"{dataset['counts']['test']:,} images",
     }
-    return _render(kind, model, name=name, dataset=dataset["set"], data=data, generated=generated)
+    return _render(kind, model, name=name, dataset=dataset["set"], data=data, generated=generated, look=look)
 
 
 def finder_card(
@@ -109,7 +112,14 @@ def _copies(dataset: Mapping[str, Any]) -> str:
 
 
 def _render(
-    kind: Kind, model: Mapping[str, Any], *, name: str, dataset: str, data: Mapping[str, str], generated: bool = False
+    kind: Kind,
+    model: Mapping[str, Any],
+    *,
+    name: str,
+    dataset: str,
+    data: Mapping[str, str],
+    generated: bool = False,
+    look: str = "",
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -130,6 +140,7 @@ def _render(
         network=network,
         data=data,
         generated=generated,
+        look=look,
         figures={kind.measured[key][1]: value for key, value in figures.items()},
         metrics_file=kind.metrics_file.format(name=name),
         started="" if is_none(model["params"]["weights"]) else code(model["params"]["weights"]),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.photo import principal_colours
 from cnn_core.classification.augmentation.transforms import Transform, transform
+from cnn_core.classification.inference.looks import Look, measure_look
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.training.batches import Feed, Split
 from cnn_core.classification.training.initial_weights import load_initial
@@ -100,7 +101,9 @@ def train_set(
     ) as (checkpoint, resumed_at):
         done = result_of(checkpoint)
         generated = are_generated(load_arrays(job.data, "train").ids)
-        save_trained(folder, params, dataset, done, classes=classes, generated=generated)
+        save_trained(
+            folder, params, dataset, done, classes=classes, generated=generated, look=look_of(params, job.data)
+        )
         write_curve(f"data/plots/{stage}-{name}.csv", selection_epochs(done), CURVE)
         if samples:
             draw_samples(samples, name, params)
@@ -225,6 +228,7 @@ def save_trained(
     *,
     classes: Sequence[str],
     generated: bool = False,
+    look: Look | None = None,
 ) -> None:
     """Write the model folder; ``dataset`` is dataset.json of the AUGMENTED set, whose images may be ``generated``."""
     values, size = dataclasses.asdict(params), network_size(params, dataset)
@@ -234,6 +238,7 @@ def save_trained(
         "std": dataset["std"],
         "views": "photo" if params.augmentation["kind"] == "photo" else "glyph",
         "side": dataset["shape"][-1],  # of the square that a file is made into
+        "look": look and dataclasses.asdict(look),
     }
     card = ModelCard(
         model=values["model"],
@@ -246,8 +251,18 @@ def save_trained(
         refit=params.refit,
         epochs=len(selection_epochs(done)),
     )
-    readme = partial(classifier_card, dataset=dataset, name=Path(folder).name, generated=generated)
+    readme = partial(
+        classifier_card, dataset=dataset, name=Path(folder).name, generated=generated, look=str(look or "")
+    )
     save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated, readme=readme)
+
+
+def look_of(params: TrainParams, folder: Path) -> Look | None:
+    """Measure how the set's images of one sign look; None of photographs."""
+    originals, (channels, *_) = read_dataset(folder)["originals"], read_dataset(folder)["shape"]
+    if params.augmentation["kind"] == "photo" or channels != 1:
+        return None
+    return measure_look(load_arrays(folder, "train").images[:originals])
 
 
 def selection_epochs(done: TrainingResult) -> list[dict[str, Any]]:

@@ -7,16 +7,20 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import transform
 from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.looks import measure_look
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
 from cnn_core.classification.inference.views import moved
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.loop import TrainingSetup, train
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.params import load_section
+from cnn_core.predict import Predictor
+from tests.helpers.handwriting import sheet
 from tests.helpers.paths import ROOT
 
 
@@ -46,6 +50,7 @@ def trained(tmp_path_factory):
     )
     done = train(params, task)
     preprocessing = {"shape": [1, 28, 28], "mean": [0.131], "std": [0.308], "views": "glyph", "side": 28}
+    preprocessing["look"] = dataclasses.asdict(measure_look(images[1000:4000]))
     rest = {"metrics": {}, "params": {}, "data_sha256": "", "git_commit": "", "refit": "none", "epochs": 3}
     card = ModelCard(model=model, classes=list("0123456789"), preprocessing=preprocessing, **rest)
     folder = tmp_path_factory.mktemp("model") / "digits"
@@ -83,3 +88,20 @@ def test_more_views_do_no_harm(trained):
     folder, images, labels = trained
     one, nine = ((Classifier(folder, tta=tta)(images).argmax(1) == labels).mean() for tta in (1, 9))
     assert nine >= one - 0.01
+
+
+def test_invariance_dark_ink_on_white_and_small_ink_on_a_sheet_are_read_about_as_often(trained, tmp_path):
+    folder, images, labels = trained
+    variants = {"mnist": lambda x, _: x, "inverted": lambda x, _: 255 - x, "paper": sheet}
+    right = {}
+    for name, make in variants.items():
+        (tmp_path / name).mkdir()
+        for index, (image,) in enumerate(images[:200]):
+            Image.fromarray(make(image, index)).save(tmp_path / name / f"{index:03d}.png")
+        classified = Predictor(folder)(tmp_path / name)
+        right[name] = float((classified.probabilities.argmax(1) == labels[:200]).mean())
+        assert len(classified.unlike) <= 4, name
+        assert classified.fitted == (0 if name == "mnist" else 200)
+    assert right["mnist"] > 0.93
+    assert right["inverted"] > right["mnist"] - 0.02
+    assert right["paper"] > right["mnist"] - 0.05

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cnn_core.classification.architectures import registry
-from cnn_core.files import read_json, whole_folder, write_json
+from cnn_core.files import is_none, read_json, whole_folder, write_json
 
 SCHEMA_VERSION = 1
+_PREPROCESSING = ("shape", "mean", "std", "views", "side", "look")  # the last is of images of one sign only
 
 
 Weights = Literal["model", "evaluated"]
@@ -70,14 +72,27 @@ def save_model(
 
 
 def read_card(folder: str | Path) -> ModelCard:
-    """Read the card of a model folder, which must be whole and of this version."""
-    card = read_json(Path(folder) / "model.json", made_by="train")
-    if card.get("schema_version") != SCHEMA_VERSION:
-        version = card.get("schema_version")
-        raise ValueError(f"{folder} has schema version {version}, not {SCHEMA_VERSION}: run the stage train again")
+    """Read the card of a classifier's model folder, which must be whole and no newer than this version.
+
+    A key that this version does not know may change how an image becomes the network's input, so it is refused.
+    """
+    folder = Path(folder)
+    if is_none(folder) or folder.is_file():
+        raise ValueError(f"{folder} is a file: name a model folder, such as data/models/digits")
+    card = read_json(folder / "model.json", made_by="train")
     fields = [field.name for field in dataclasses.fields(ModelCard)]
-    if missing := [name for name in fields if name not in card]:
-        raise ValueError(f"{folder}/model.json has no {missing[0]}: it is no model of this project")
+    if not isinstance(card, dict) or (missing := [name for name in fields if name not in card]):
+        what = f"has no {missing[0]}" if isinstance(card, dict) else "holds no keys"
+        raise ValueError(f"{folder}/model.json {what}: it is no classifier of this project")
+    version = card.get("schema_version")
+    further = sorted(card.keys() - {*fields, "schema_version", "architecture"})
+    further += sorted(f"preprocessing.{key}" for key in card["preprocessing"].keys() - set(_PREPROCESSING))
+    if version != SCHEMA_VERSION or further:
+        reason = f"{further[0]} in its model.json is unknown here" if further else f"schema version {version}"
+        raise ValueError(
+            f"{folder} was written by another version of Gridflow ({reason}; this one reads version {SCHEMA_VERSION}): "
+            "update Gridflow, or run the stage train again"
+        )
     return ModelCard(**{name: card[name] for name in fields})
 
 
@@ -93,13 +108,20 @@ def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Modul
     path = Path(folder) / f"{weights if card.refit == 'all' else 'model'}.safetensors"
     if not path.is_file():
         raise ValueError(f"{path} does not exist, though model.json stands beside it; run the stage train again")
-    network = registry.build(card.model, len(card.classes), card.shape)
+    if missing := [key for key in _PREPROCESSING[:-1] if key not in card.preprocessing]:
+        raise ValueError(f"{folder}/model.json has no preprocessing.{missing[0]}: it is no classifier of this project")
+    try:
+        network = registry.build(card.model, len(card.classes), card.shape)
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be built: {error}") from None
     try:
         tensors = load_file(path)
         if missing := sorted(network.state_dict().keys() - tensors.keys()):
             raise ValueError(f"{missing[0]} is missing")
         load_tensors(network, tensors)
-    except Exception as error:
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut short or damaged ({error}): copy it again, or run the stage train") from None
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold this architecture's weights: {' '.join(str(error).split())}") from None
     return network.eval(), card
 

@@ -7,12 +7,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from cnn_core.classification.architectures import registry
 from cnn_core.classification.augmentation.transforms import CLASSES_OF_ROTATIONS
+from cnn_core.classification.inference.looks import measure_look
 from cnn_core.classification.training.loop import TrainingResult
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.detection import yolo
@@ -74,7 +76,9 @@ def save(folder: Path, params_: TrainParams, classes: list[str], dataset: dict =
     best = {"epoch": 1, "val_loss": 0.25, "val_accuracy": 0.875}
     history = [{"phase": "select", "seconds": 1.0}]
     result = TrainingResult(shipped=network, evaluated=network, best=best, history=history)
-    classifier_training.save_trained(folder, params_, dataset, result, classes=classes)
+    strokes = np.pad(np.full((1, 1, 20, 9), 255, np.uint8), ((0, 0), (0, 0), (4, 4), (9, 10)))
+    look = measure_look(strokes)
+    classifier_training.save_trained(folder, params_, dataset, result, classes=classes, look=look)
     return (folder / "README.md").read_text(), json.loads((folder / "model.json").read_text())
 
 
@@ -90,7 +94,12 @@ def test_a_classifiers_card(tmp_path: Path) -> None:
     recipe = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
     assert recipe == json.loads(json.dumps(model["params"]))
     data = ["`0`, `1`, `2`, `3`", "40 images, and a seeded copy of each", "9 images", model["data_sha256"]]
-    rest = ["0.8750", "`data/metrics/evaluate-digits.json`", 'Predictor("data/models/digits")', "bright strokes"]
+    rest = [
+        "0.8750",
+        "`data/metrics/evaluate-digits.json`",
+        'Predictor("data/models/digits")',
+        "light ink on a dark ground",
+    ]
     assert [words for words in (*data, *rest) if words not in card] == []
     assert "evaluated.safetensors" not in card
 

@@ -7,6 +7,7 @@ the same processes:
 
     parallel    the gradients are averaged by DistributedDataParallel
     alone       each rank keeps its own gradients: what no exchange can beat
+    threads     before them, one process whose two threads step on the whole batch
 
 The table gives the medians of the rounds.
 """
@@ -39,12 +40,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work, (arguments, f"file://{folder}/meet"), nprocs=RANKS)
+        mp.spawn(work, (arguments, f"file://{folder}/threads"), nprocs=1)
+        mp.spawn(work, (arguments, f"file://{folder}/ranks"), nprocs=RANKS)
 
 
 def work(rank: int, arguments: argparse.Namespace, meet: str) -> None:
-    torch.set_num_threads(1)
     keep_memory()
+    if meet.endswith("threads"):
+        return with_threads(arguments, meet)
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=RANKS)
     params, device = recipe(arguments), torch.device("cpu")
     learners = {name: new_learner(params, device, 6) for name in ("parallel", "alone")}
@@ -59,6 +63,19 @@ def work(rank: int, arguments: argparse.Namespace, meet: str) -> None:
                 seconds[name].append(duration)
     if rank == 0:
         report(arguments, {name: statistics.median(durations) for name, durations in seconds.items()})
+    dist.destroy_process_group()
+
+
+def with_threads(arguments: argparse.Namespace, meet: str) -> None:
+    torch.set_num_threads(RANKS)
+    dist.init_process_group("gloo", init_method=meet, rank=0, world_size=1)
+    learner = new_learner(recipe(arguments), torch.device("cpu"), 6)
+    pixels, targets = torch.rand(arguments.batch, 3, arguments.size, arguments.size), torch.arange(arguments.batch) % 6
+    rounds = [
+        seconds_a_step(learner, pixels, targets, global_batch_size=arguments.batch) for _ in range(arguments.rounds + 1)
+    ]
+    duration = statistics.median(rounds[1:])
+    print(f"threads   {duration:7.3f} s a step  {arguments.batch / duration:6.0f} images/s")
     dist.destroy_process_group()
 
 

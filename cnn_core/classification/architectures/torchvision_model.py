@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LARGEST_SIDE = 512  # in the search for the smallest side that works
+_WHERE = "image_size sets it, and 0 takes the side that augment stores"
 _MAXVIT_STEP = 224  # 5 halvings (32) of windows of 7 pixels
 
 
@@ -67,7 +68,7 @@ def build(*, params: TorchvisionModelParams, num_classes: int, shape: tuple[int,
     if not _takes(network, height, width):
         raise ValueError(
             f"{params.builder} cannot take images of {height}x{width} pixels: "
-            f"the smallest side that works is {_smallest_side(network)}"
+            f"the smallest side that works is {_smallest_side(network)}; {_WHERE}"
         )
     return network
 
@@ -133,7 +134,8 @@ def _check_rule(builder: str, height: int, width: int) -> None:
     if height % step or width % step or min(height, width) < step or (square and height != width):
         images = "square images with a side that is a multiple" if square else "images with sides that are multiples"
         raise ValueError(
-            f"{builder} takes {images} of {step} pixels, not {height}x{width}: the smallest side that works is {step}"
+            f"{builder} takes {images} of {step} pixels, not {height}x{width}: the smallest side that works is {step}; "
+            f"{_WHERE}"
         )
 
 

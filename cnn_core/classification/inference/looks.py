@@ -67,6 +67,8 @@ def measure_look(images: np.ndarray) -> Look | None:
         return None
     look = Look(ground=ground, ink=ink, sizes=(0, 0, 0), shares=(0, 0, 0), centre=(0.5, 0.5), offset=0, by_mass=True)
     facts = [fact for image in images if (fact := _facts(_ink(image, look))) is not None]
+    if not facts:
+        return None
     sizes, shares, *middles = (np.array(column) for column in zip(*facts, strict=True))
     centres = [np.median(middle, axis=0) for middle in middles]
     offsets = [np.abs(middle - centre).max(1) for middle, centre in zip(middles, centres, strict=True)]

@@ -73,12 +73,13 @@ def measure_look(images: np.ndarray) -> Look | None:
     centres = [np.median(middle, axis=0) for middle in middles]
     offsets = [np.abs(middle - centre).max(1) for middle, centre in zip(middles, centres, strict=True)]
     best = int(offsets[1].mean() < offsets[0].mean())
+    row, column = centres[best].round(4).tolist()
     return dataclasses.replace(
         look,
-        sizes=tuple(np.quantile(sizes, _TAILS).round(4).tolist()),
-        shares=tuple(np.quantile(shares, _TAILS).round(4).tolist()),
-        centre=tuple(centres[best].round(4).tolist()),
-        offset=round(float(np.quantile(offsets[best], _TAILS[-1])), 4),
+        sizes=_usual(sizes),
+        shares=_usual(shares),
+        centre=(row, column),
+        offset=_usual(offsets[best])[-1],
         by_mass=best == 0,
     )
 
@@ -183,6 +184,11 @@ def placed(ink: np.ndarray, side: int, look: Look) -> np.ndarray:
     )
     field[top : top + height, left : left + width] = small
     return field
+
+
+def _usual(values: np.ndarray) -> tuple[float, float, float]:
+    low, middle, high = np.quantile(values, _TAILS).round(4).tolist()
+    return low, middle, high
 
 
 def _frame(image: np.ndarray) -> np.ndarray:

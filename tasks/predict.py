@@ -65,7 +65,8 @@ def main(name: str) -> None:
         if refused:
             write_csv(folder / "refused.csv", pd.DataFrame([dataclasses.asdict(entry) for entry in refused]))
         if name in SUBMITTED and source.kind != "folder":
-            write_submission(folder / "submission.csv", files, probabilities, by_row=source.kind == "unlabelled")
+            labels = [classes[index] for index in probabilities.argmax(1)]
+            write_submission(folder / "submission.csv", files, labels, by_row=source.kind == "unlabelled")
     if source.left_out:
         events.log(f"{params.source} also has files that are no images: {describe(source.left_out)}")
     if refused:
@@ -129,11 +130,11 @@ def predict(
     return files, np.concatenate(parts), refused, odd
 
 
-def write_submission(path: Path, files: list[str], probabilities: np.ndarray, *, by_row: bool) -> None:
+def write_submission(path: Path, files: list[str], labels: list[str], *, by_row: bool) -> None:
     """Write Kaggle's ImageId, the 1-based row in the source (with which an id ends) or in this file, and Label."""
     rows = [file.rpartition("/")[2] for file in files] if by_row else []
     numbers = list(map(int, rows)) if rows and all(map(str.isdecimal, rows)) else range(1, len(files) + 1)
-    write_csv(path, pd.DataFrame({"ImageId": numbers, "Label": probabilities.argmax(1)}))
+    write_csv(path, pd.DataFrame({"ImageId": numbers, "Label": labels}))
 
 
 def metrics(probabilities: np.ndarray, source: Source, refused: list[Refusal], classes: list[str]) -> dict[str, object]:

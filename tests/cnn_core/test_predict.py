@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -14,11 +16,13 @@ import pytest
 from PIL import Image
 
 from cnn_core.classification.inference.classifier import Classifier
+from cnn_core.classification.inference.looks import measure_look
 from cnn_core.data.image_files import read_paths
 from cnn_core.images.decoding import decode_square
 from cnn_core.predict import Predictor, main
 from cnn_core.synthetic.scenes import draw_scene
 from tests.helpers.examples import run_examples
+from tests.helpers.handwriting import sheet, sign
 from tests.helpers.model_folders import SCENES, digit_model, photo_model
 from tests.helpers.paths import ROOT
 
@@ -185,3 +189,17 @@ def test_the_examples_of_the_predictor_run(folder, tmp_path):
         shutil.copy(folder / name, tmp_path / name)
     run_examples(Predictor, tmp_path)
     assert list(pd.read_csv(tmp_path / "predictions.csv")["file"])[:2] == ["a.jpg", "holiday/b.jpg"]
+
+
+def test_pictures_of_one_sign_are_brought_into_the_model_s_form_or_named(call, folder):
+    file = digit_model(folder / "glyphs") / "model.json"
+    card = json.loads(file.read_text())
+    look = measure_look(np.stack([sign(28, seed) for seed in range(9)])[:, None])
+    file.write_text(json.dumps(card | {"preprocessing": card["preprocessing"] | {"look": dataclasses.asdict(look)}}))
+    Image.fromarray(sheet(sign(28, 3), 0)).save(folder / "sheet.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)).save(folder / "noise.png")
+    code, _, err = call("sheet.png", "noise.png", model="glyphs")
+    assert code == 0
+    assert "of 2 pictures were brought into the form of the model's images: light ink on a dark ground" in err
+    assert "warning: 1 of 2 pictures do not look like what the model learned from" in err
+    assert err.rstrip().endswith("their classes are guesses: noise.png")

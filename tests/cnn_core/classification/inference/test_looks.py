@@ -5,28 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import cv2
 import numpy as np
 import pytest
 
 from cnn_core.classification.inference.looks import Fitter, Look, about_looks, find_ink, is_like, measure_look, unlike
-from tests.helpers.handwriting import sheet
-
-
-def sign(side: int, seed: int, *, length: float = 0.7) -> np.ndarray:
-    """White strokes on black: a hook whose box is ``length`` of the side, in the middle; uint8 (side, side)."""
-    draws = np.random.default_rng(seed)
-    big = np.zeros((400, 400), np.uint8)
-    low, high = 200 - 200 * length, 200 + 200 * length
-    across = int(draws.integers(60, 110) * length)
-    points = [
-        (200 - across, low + 15),
-        (200 + across, low + 40),
-        (200 - across // 2, high - 15),
-        (200 + across, high - 15),
-    ]
-    cv2.polylines(big, [np.int32(points)], False, 255, int(draws.integers(24, 34)), cv2.LINE_AA)
-    return cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA)
+from tests.helpers.handwriting import sheet, sign
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,8 @@ def photo_augment(
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ValueError(f"photographs are augmented as (N, 3, side, side), not {tuple(images.shape)}")
-    assert principal is not None or not params.pca_colour
+    if params.pca_colour and principal is None:
+        raise ValueError("pca_colour needs the principal colours of the training images")
     if len(images) == 0:
         return images.new_zeros(0, 3, size, size)
     # Without autocast: in bfloat16 the grid would be a tenth of a pixel off.

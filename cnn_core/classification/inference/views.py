@@ -55,7 +55,8 @@ def centre_view(images: Tensor, size: int, *, zoom: float = 1.0, flip: bool = Fa
 
     Resized bilinearly with antialiasing; a view of ``images`` when there is nothing to do.
     """
-    assert zoom >= 1
+    if zoom < 1:
+        raise ValueError(f"a view's zoom must be at least 1, not {zoom}")
     top, left = (round(side * (1 - 1 / zoom) / 2) for side in images.shape[2:])  # the same on both sides
     view = images[:, :, top : images.shape[2] - top, left : images.shape[3] - left]
     if view.shape[2:] != (size, size):

@@ -48,8 +48,10 @@ class Look:
     @classmethod
     def of(cls, preprocessing: Mapping[str, Any]) -> Look | None:
         """Read the look that model.json holds, if any."""
-        values = preprocessing.get("look")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}) if values else None
+        if not preprocessing.get("look"):
+            return None
+        values: dict[str, Any] = dict(preprocessing["look"])
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def __str__(self) -> str:
         ink, ground = ("light", "dark") if self.ink > self.ground else ("dark", "light")
@@ -175,7 +177,7 @@ def placed(ink: np.ndarray, side: int, look: Look) -> np.ndarray:
     scale = look.sizes[1] * side / max(sign.shape)
     height, width = (min(side, max(1, round(length * scale))) for length in sign.shape)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(np.ascontiguousarray(sign, np.float32), (width, height), interpolation=interpolation)
+    small: np.ndarray = cv2.resize(np.ascontiguousarray(sign, np.float32), (width, height), interpolation=interpolation)
     small = small / max(float(small.max()), 1e-6)  # a thin stroke would come out grey
     middle = _middle(small) if look.by_mass else (height / 2, width / 2)
     top, left = (

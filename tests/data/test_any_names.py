@@ -21,9 +21,10 @@ from cnn_core.data.raw import RawRow, read_manifest, read_raw, write_raw
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import read_csv, write_csv, write_json
 from cnn_core.images.decoding import encode_png
-from cnn_core.model_card.card import classifier_card, code
+from cnn_core.markdown import escape
+from cnn_core.model_card.card import classifier_card
 from cnn_core.reporting import classifiers
-from cnn_core.reporting.numbers import Numbers
+from cnn_core.reporting.numbers import Numbers, pointer
 from cnn_core.reporting.page import environment
 from tasks import evaluate
 
@@ -99,7 +100,9 @@ def test_classes_and_files_of_any_name_come_back_from_every_table(classes: list[
         assert sorted(row[0] for row in section["answers"]["rows"]) == sorted(files)
         numbers = Numbers(folder)
         assert numbers.value("evaluate-x:accuracy") == 1.0
-        assert all(numbers.value(f"evaluate-x:{key}/{name}") == 1.0 for key in ("precision", "f1") for name in classes)
+        assert all(
+            numbers.value(f"evaluate-x:{key}/{pointer(name)}") == 1.0 for key in ("precision", "f1") for name in classes
+        )
         page = environment().get_template("classifiers.html.j2").render(sets=[section], numbers=numbers)
         assert [html.unescape(cell) for cell in re.findall(r"<td data-class>(.*?)</td>", page, re.S)] == classes
         answers = re.search(r'<script type="application/json">(\{"classes.*?)</script>', page, re.S)
@@ -107,7 +110,7 @@ def test_classes_and_files_of_any_name_come_back_from_every_table(classes: list[
         assert json.loads(answers[1])["classes"] == classes
 
         text = classifier_card({**MODEL, "classes": classes}, read_dataset(folder / "set"), name="x")
-        assert all(code(name) in text for name in classes)
+        assert all(escape(name) in text for name in classes)
         assert yaml.safe_load(text.split("---\n")[1])["license"] == "apache-2.0"
         contact_sheet(
             folder / "sheet.png", [[np.zeros((1, 8, 8), np.uint8)] * len(classes)], title="x", headings=classes

@@ -93,7 +93,7 @@ def test_a_classifiers_card(tmp_path: Path) -> None:
     assert values(front) == [model["metrics"]["val_accuracy"], model["metrics"]["val_loss"]]
     recipe = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
     assert recipe == json.loads(json.dumps(model["params"]))
-    data = ["`0`, `1`, `2`, `3`", "40 images, and a seeded copy of each", "9 images", model["data_sha256"]]
+    data = ["0, 1, 2, 3", "40 images, and a seeded copy of each", "9 images", model["data_sha256"]]
     rest = [
         "0.8750",
         "`data/metrics/evaluate-digits.json`",

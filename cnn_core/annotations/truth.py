@@ -83,7 +83,7 @@ def _neighbour(path: Path, split: str) -> Path | None:
     """The file of another split of a COCO set whose training file this is."""
     for word in _WORDS.get(split, ()):
         beside = path.with_name(path.name.replace("train", word))
-        in_folder = path.parent.with_name(path.parent.name.replace("train", word)) / path.name
+        in_folder = path.parent.parent / path.parent.name.replace("train", word) / path.name
         for other in (beside, in_folder):
             if other != path and other.is_file():
                 return other

@@ -233,8 +233,8 @@ def _good_images(path: Path, entries: list[Any], refused: list[Refused]) -> dict
     shared = Counter(row["file"] for row in rows.values())
     for number in [number for number, row in rows.items() if shared[row["file"]] > 1]:
         row = rows.pop(number)
-        fault = f"{row['file']} is the file of {shared[row['file']]} images of the set"
-        refused.append(Refused("image", str(path), row["file_name"], fault))
+        reason = f"{row['file']} is the file of {shared[row['file']]} images of the set"
+        refused.append(Refused("image", str(path), row["file_name"], reason))
     return rows
 
 
@@ -331,11 +331,10 @@ def _run_lengths(shape: dict[str, Any], height: int, width: int) -> str:
     if size != [height, width]:
         raise ValueError(f"its segmentation is of {_short(size)} pixels, not of {height} x {width}")
     try:
-        runs = run_lengths(counts) if isinstance(counts, str) else counts
-    except ValueError:
-        runs = None
-    whole = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
-    if not whole or sum(runs) != height * width:
+        runs = run_lengths(counts) if isinstance(counts, str) else list(counts or ())
+    except (ValueError, TypeError):
+        runs = []
+    if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(f"its segmentation has the run lengths {_short(counts)}, which do not fill the picture")
     if not sum(runs[1::2]):
         raise ValueError("its segmentation is empty")

@@ -168,7 +168,7 @@ def read_yolo(
     refused += faults
     if not rows:
         raise ValueError(f"{path}: none of the {len(listed):,} images of the split {split} can be used: {faults[0]}")
-    names = image_ids([row["file"] for row in rows])
+    names = image_ids([str(row["file"]) for row in rows])
     images = images_table({**row, "image_id": name} for row, name in zip(rows, names, strict=True))
     objects = [row for image in image_rows(images) for row in _read_labels(image, classes, refused, lines=lines)]
     return images, objects_table(objects), classes

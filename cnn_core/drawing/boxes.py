@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 from cnn_core.drawing.colours import Colour, ink_on
 from cnn_core.drawing.text import drawable
 
-_LONGEST = 60  # characters
 RIGHT, WRONG, MISSED, TRUTH = (22, 163, 74), (220, 38, 38), (234, 140, 0), (37, 99, 235)
 
 
@@ -21,19 +20,13 @@ def enlarged(image: np.ndarray, side: int) -> tuple[Image.Image, float]:
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), scale
 
 
-def one_line(text: str) -> str:
-    """Text for a label: Pillow does not draw a class name with a line break in one line, nor a very long one."""
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
 def draw_box(
     draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour, *, text: str = "", width: int = 2
 ) -> None:
     """Draw one xyxy box in the picture's pixels, with its text on a tab above it, or inside it at the upper edge."""
     left, top, right, bottom = box
     draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
-    if not (text := one_line(text)):
+    if not text:
         return
     text, font = drawable(text), ImageFont.load_default(13)
     tab_width, tab_height = font.getlength(text) + 6, 17

@@ -30,7 +30,7 @@ from cnn_core.drawing.boxes import draw_box
 from cnn_core.files import write_json
 from cnn_core.reporting.classifiers import confusion
 from cnn_core.reporting.detection import precision_recall as curves
-from cnn_core.reporting.numbers import Numbers
+from cnn_core.reporting.numbers import Numbers, pointer
 from cnn_core.segmentation.prompts.rows import read_table
 from tasks import evaluate_detector
 
@@ -100,7 +100,7 @@ def test_evaluation_comparison_and_report(names: list[str], picture: str) -> Non
         write_json(folder / "data/metrics/evaluate_detector.json", {"ap50": by_class})
         numbers = Numbers(folder)
         assert list(numbers.value("evaluate_detector:ap50")) == names
-        assert all(numbers.value(f"evaluate_detector:ap50/{each}") > 0.99 for each in names)
+        assert all(numbers.value(f"evaluate_detector:ap50/{pointer(each)}") > 0.99 for each in names)
         evaluate_detector.write_csv(folder / "pr.csv", precision_recall(evaluation, names))
         read = pd.read_csv(folder / "pr.csv", dtype={"class": str}, keep_default_na=False)
         assert set(names) <= set(read["class"])

@@ -1,8 +1,9 @@
 """Read a stage's section of a parameter file into the frozen dataclass that stands beside the code it configures.
 
-``params.yaml`` holds every value, the dataclass every type and bound and no default. Each error message names the key
-in full and says what is allowed. The conversion is written by hand, as pydantic's import adds 0.16 s to the start of
-every stage, and ``cnn_core`` has to run where it is not installed.
+``params.yaml`` holds every value, the dataclass every type and bound, and a default only for a parameter that came
+later than people's files. Each error message names the key in full and says what is allowed. The conversion is written
+by hand, as pydantic's import adds 0.16 s to the start of every stage, and ``cnn_core`` has to run where it is not
+installed.
 """
 
 from __future__ import annotations
@@ -74,16 +75,18 @@ def from_mapping(cls: type[T], values: Any, name: str) -> T:
     if not isinstance(values, Mapping):
         raise ValueError(f"{name} must be a section with keys, not {values!r}")
     kinds = typing.get_type_hints(cls)
-    keys = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # `cls` is any dataclass
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # `cls` is any dataclass
+    keys = [field.name for field in fields]
+    later = {field.name for field in fields if field.default is not dataclasses.MISSING}
     for key in values:
         if key not in keys:
             nearest = difflib.get_close_matches(str(key), keys, n=1)
             hint = f"; did you mean {name}.{nearest[0]}?" if nearest else "."
             raise ValueError(f"{name}.{key} is not a parameter{hint} Allowed in {name}: {', '.join(keys)}")
     for key in keys:
-        if key not in values:
+        if key not in values and key not in later:
             raise ValueError(f"{name}.{key} is missing")
-    converted = {key: _convert(kinds[key], values[key], f"{name}.{key}") for key in keys}
+    converted = {key: _convert(kinds[key], values[key], f"{name}.{key}") for key in keys if key in values}
     try:
         return cls(**converted)
     except ValueError as error:

@@ -66,7 +66,7 @@ def batch(
     steps: list[StepName] | Empty = NOTHING,
     classifier: Literal["digits", "scenes"] = "scenes",
     output: str | Empty = "",
-    overrides: list[Override] | Empty = NOTHING,
+    overrides: list[Override] | None = None,
     revision: str | Empty = "",
 ) -> State[str]:
     """Send a folder of images through the champions.

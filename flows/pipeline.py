@@ -52,7 +52,7 @@ def pipeline(
     stages: list[Text] | Empty = NOTHING,
     recipe: Recipe | Empty = "",
     values: Values | Empty = NO_VALUES,
-    overrides: list[Override] | Empty = NOTHING,
+    overrides: list[Override] | None = None,
     isolated: bool | None = None,
     revision: str | Empty = "",
     name: str | Empty = "",

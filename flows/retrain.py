@@ -25,7 +25,7 @@ from flows.registry.promotion import promote
 from flows.repository.git import resolve
 from flows.repository.graph import find_root
 from flows.ui import notify
-from flows.ui.forms import NOTHING, Empty, Override, Recipe
+from flows.ui.forms import Empty, Override, Recipe
 from tasks.engine.runtime import main_checkout
 
 
@@ -47,7 +47,7 @@ class Approval(RunInput):
 def retrain(
     model: Literal["digits", "scenes", "detector", "segmenter"] = "digits",
     recipe: Recipe | Empty = "",
-    overrides: list[Override] | Empty = NOTHING,
+    overrides: list[Override] | None = None,
     revision: str | Empty = "",
     inbox: str | Empty = "",
     drift: DriftPolicy = "warn",

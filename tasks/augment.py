@@ -50,10 +50,10 @@ def main(name: str) -> None:
     ):
         for split, part in rows.items():
             array, start = writer.add(split, part.ids, part.labels), 0
-            for block in raw_parts(raw, split):  # one after the other, as all together may be larger than the memory
-                if block.images:
-                    stop = start + len(block.images)
-                    decode_images(block.images, mode, size=params.size, out=array[start:stop], on_progress=bar.update)
+            for stored in raw_parts(raw, split):  # one after the other, as all together may be larger than the memory
+                if stored.images:
+                    stop = start + len(stored.images)
+                    decode_images(stored.images, mode, size=params.size, out=array[start:stop], on_progress=bar.update)
                     start = stop
             if split == "train":
                 originals = array[: len(part.ids)]

@@ -4,7 +4,7 @@ The source is a folder, a .zip, a Parquet table or a video.
 
 part-00000.parquet …   one row an object: `cnn_core.annotations.tables.OBJECTS`, file, model_sha256
 images.parquet         one row an image that could be read, also where nothing was found
-coco.json              COCO's results format, with file names
+coco.json              COCO's results format, with file names relative to the source and the ids of ``truth``, if any
 bad.parquet, bad.csv   images that could not be read: image_id, file, reason, detail
 pictures/, labels/     annotated pictures and Ultralytics' text labels, as many as the parameters say
 manifest.json          classes, model, counts; written last
@@ -23,7 +23,7 @@ from cnn_core.annotations.tables import BOX
 from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import DetectParams
 from cnn_core.detection.yolo import weights_file
-from cnn_core.files import whole_folder, write_json
+from cnn_core.files import safe_file_name, whole_folder, write_json
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.images.reader import Reader, pixels, sizes_together
@@ -121,11 +121,12 @@ class DetectWorker:
             assert image is not None, "only a bad image has none"
             images.append({**named, "width": detections.width, "height": detections.height})
             objects += [{**named, **row, "model_sha256": info.sha256} for row in rows(detections, info.names)]
+            name = safe_file_name(entry.image_id)
             tracked = self.params.tracker != "none" and part.kind == "video"  # drawn after tracking
             if not tracked and (self.params.pictures < 0 or entry.number < self.params.pictures):
-                write_picture(folder / "pictures" / f"{entry.image_id}.jpg", image, detections, info.names)
+                write_picture(folder / "pictures" / f"{name}.jpg", image, detections, info.names)
             if not tracked and self.params.save_txt:
-                write_labels(folder / "labels" / f"{entry.image_id}.txt", image, detections, info.names)
+                write_labels(folder / "labels" / f"{name}.txt", image, detections, info.names)
         for table in (objects, images, bad):
             table.sort(key=lambda row: order[row["image_id"]])
         write_part(folder, objects, images, bad)
@@ -168,7 +169,7 @@ def collect(folders: list[Path], params: DetectParams) -> dict[str, Any]:
         ValueError: not one image could be read.
     """
     with whole_folder(TARGET) as target:
-        gathered = gather(folders, target, source=params.source, copied=("pictures", "labels"))
+        gathered = gather(folders, target, source=params.source, truth=params.truth, copied=("pictures", "labels"))
         model = gathered.model
         about = {"classes": model["names"], "model_sha256": model["sha256"], "task": model["task"]}
         listed = {"match": params.match, "vid_stride": params.vid_stride}  # needed to read the source again

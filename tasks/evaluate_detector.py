@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
+from cnn_core.annotations.checks import Refused, write_refused
 from cnn_core.annotations.tables import write_objects
-from cnn_core.annotations.truth import read_truth
+from cnn_core.annotations.truth import read_truth, refusals
 from cnn_core.detection.evaluation.detections import detect_images, one_table
 from cnn_core.detection.evaluation.grid import grid_record, look_at
 from cnn_core.detection.evaluation.grid_picture import draw_grid
 from cnn_core.detection.evaluation.metrics import (
+    BACKGROUND,
     COCO_AREAS,
     average_precision,
     evaluate_boxes,
@@ -38,10 +41,12 @@ from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device
 from cnn_core.files import is_composed, write_csv, write_json
+from cnn_core.images.seen import claim, overlap
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
 
+LEFT_OUT = "data/predictions/detector-left-out.csv"  # images and annotations of the truth that cannot be used
 FIRST = 6  # images that are shown whatever was detected in them
 FAINTEST = 0.02  # the least score of a box in the report's grid
 
@@ -82,7 +87,10 @@ PARAMS = EvaluateDetectorParams
 def main() -> None:
     params = load_section(PARAMS, "evaluate_detector")
     weights_file(params.weights)  # fails early when they are missing
-    images, truth, classes = read_truth(params.source, params.split)
+    refused: list[Refused] = []
+    images, truth, classes = read_truth(params.source, params.split, refused=refused)
+    for sentence in refusals(refused, images=len(images)):
+        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
     detector = make_detector(params)
     detected = detect(detector, images, classes)
     table = outcomes(images, truth, detected, confidence=params.confidence, least_iou=params.match_iou)
@@ -90,15 +98,20 @@ def main() -> None:
     plots.mkdir(parents=True, exist_ok=True)
     metrics, evaluation = measure(params, images, truth, detected, classes)
     write_csv(plots / "evaluate_detector-pr.csv", precision_recall(evaluation, classes))
-    write_csv(plots / "evaluate_detector-confusion.csv", table[["actual", "predicted"]])
+    write_csv(plots / "evaluate_detector-confusion.csv", confusion(table, classes))
     Path("data/predictions").mkdir(parents=True, exist_ok=True)
     write_objects("data/predictions/detector-test.parquet", detected)
+    write_refused(LEFT_OUT, refused)
     show(params, plots, images, truth, detected, table)
-    metrics |= rates(table) | {"weights_sha256": detector.info.sha256, "generated": is_composed(params.source)}
+    kinds = Counter(entry.kind for entry in refused)
+    metrics |= rates(table) | {"left_out": kinds["image"], "left_out_annotations": kinds["annotation"]}
+    metrics |= {"weights_sha256": detector.info.sha256, "generated": is_composed(params.source)}
+    seen = overlap(params.weights, images["file"], threads=detector.threads)
+    metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
     events.write_metrics("data/metrics/evaluate_detector.json", metrics)
     events.log(
-        f"mAP50 {metrics['map50']:.3f}, mAP50-95 {metrics['map50_95']:.3f} on {len(images):,} unseen images with "
-        f"{len(truth):,} objects"
+        f"mAP50 {metrics['map50']:.3f}, mAP50-95 {metrics['map50_95']:.3f} on {len(images):,} images with "
+        f"{len(truth):,} objects {claim(seen)}"
     )
 
 
@@ -168,6 +181,14 @@ def by_size(evaluation: COCOeval) -> dict[str, float]:
 
 def by_class(values: np.ndarray, classes: list[str]) -> dict[str, float]:
     return {name: float(value) for name, value in zip(classes, values, strict=True) if not np.isnan(value)}
+
+
+def confusion(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """The actual and predicted classes of `outcomes`; a class that is called "background" is not mixed up with it."""
+    pairs = table[["actual", "predicted"]].astype(str)
+    if BACKGROUND in classes:
+        pairs.loc[table["truth"] < 0, "actual"] = pairs.loc[table["detection"] < 0, "predicted"] = f"({BACKGROUND})"
+    return pairs
 
 
 def show(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cnn_core.annotations.checks import Refused, write_refused
 from cnn_core.annotations.tables import write_objects
+from cnn_core.annotations.truth import refusals
 from cnn_core.devices import pick_device
 from cnn_core.files import is_composed, is_none, weights_file
+from cnn_core.images.seen import claim, overlap
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.segmentation.evaluation.metrics import (
     SCORES,
@@ -46,6 +50,7 @@ from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import available_cores, load_runtime, state_folder
 
+LEFT_OUT = "data/predictions/segmenter-left-out.csv"  # images and annotations of the truth that cannot be used
 # Automatic masks are not measured, but the segmenter needs the values.
 NO_EVERYTHING = EverythingParams(
     points_stride=1, conf_thres=0.0, stability_score_thresh=0.0, stability_score_offset=0.95, iou=1.0, crop_n_layers=0,
@@ -83,7 +88,10 @@ PARAMS = EvaluateSegmenterParams
 def main() -> None:
     params = load_section(PARAMS, "evaluate_segmenter")
     weights_file(params.weights)  # fails early when they are missing
-    images, truth, _ = read_masked_truth(params.source, params.split)
+    refused: list[Refused] = []
+    images, truth, _ = read_masked_truth(params.source, params.split, refused=refused)
+    for sentence in refusals(refused, images=len(images)):
+        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
     prompts = make_prompts(params, images, truth)
     keep_memory()
     segmenter = make_segmenter(params)
@@ -101,10 +109,15 @@ def main() -> None:
     table.round(5).to_csv(plots / "evaluate_segmenter-calibration.csv", index=False, lineterminator="\n")
     draw_examples(plots / "evaluate_segmenter-examples.png", images, truth, answers, scores[TRUTH]["iou"], params.shown)
     write(masks, truth, scores)
+    write_refused(LEFT_OUT, refused)
+    kinds = Counter(entry.kind for entry in refused)
+    metrics |= {"left_out": kinds["image"], "left_out_annotations": kinds["annotation"]}
     metrics |= {"weights_sha256": segmenter.loaded.sha256, "network": segmenter.loaded.name}
     metrics["generated"] = is_composed(params.source)
+    seen = overlap(params.weights, images["file"], threads=load_runtime().cpus_per_worker or available_cores())
+    metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
     events.write_metrics("data/metrics/evaluate_segmenter.json", metrics)
-    events.log(summary_line(metrics))
+    events.log(summary_line(metrics, claim(seen)))
 
 
 def make_prompts(params: EvaluateSegmenterParams, images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -235,8 +248,9 @@ def write(masks: pd.DataFrame, truth: pd.DataFrame, scores: dict[str, pd.DataFra
     write_objects("data/predictions/segmenter-test.parquet", table)
 
 
-def summary_line(metrics: dict[str, Any]) -> str:
-    line = f"mean IoU {metrics['mean_iou']:.3f} with true boxes on {metrics['objects']:,} unseen objects"
+def summary_line(metrics: dict[str, Any], seen: str) -> str:
+    line = f"mean IoU {metrics['mean_iou']:.3f} with true boxes on {metrics['objects']:,} objects in "
+    line += f"{metrics['images']:,} images {seen}"
     if (detector := metrics.get("detector")) is None:
         return line
     iou = detector["found_objects"].get("mean_iou", 0.0)

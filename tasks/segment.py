@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
-from cnn_core.files import weights_file, whole_folder, write_json
+from cnn_core.files import safe_file_name, weights_file, whole_folder, write_json
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.images.reader import Reader
@@ -201,7 +201,7 @@ class SegmentWorker:
         if self.params.pictures < 0 or entry.number < self.params.pictures:
             by_class = self.by_class or len({row["class_id"] for row in rows}) > 1
             picture = overlay(image, rows, by_class=by_class, prompts=None if prompts is None else prompts.rows)
-            write_overlay(folder / "pictures" / f"{entry.image_id}.jpg", picture)
+            write_overlay(folder / "pictures" / f"{safe_file_name(entry.image_id)}.jpg", picture)
         if self.params.cutouts < 0 or entry.number < self.params.cutouts:
             write_cutouts(folder / "cutouts", entry.image_id, image, rows)
 
@@ -210,7 +210,7 @@ def collect(folders: list[Path], params: SegmentParams, classes: list[str]) -> d
     """Join the parts into the stage's output; return the metrics."""
     with whole_folder(TARGET) as target:
         copied = ("pictures", "cutouts")
-        gathered = gather(folders, target, source=params.source, copied=copied, tables=("dropped",))
+        gathered = gather(folders, target, source=params.source, truth=params.truth, copied=copied, tables=("dropped",))
         model = gathered.model
         about = {"classes": classes or model["names"], "model_sha256": model["sha256"]}
         about |= {"family": model["family"], "name": model["name"]}

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from cnn_core.annotations.checks import LEFT_OUT, Refused, write_refused
+from cnn_core.annotations.truth import refusals
 from cnn_core.detection import yolo
 from cnn_core.detection.training.data import content_sha256, open_source
-from cnn_core.detection.training.job import DetectorJob, architecture, max_stride
+from cnn_core.detection.training.job import DetectorJob, architecture, max_stride, task_of
 from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import check_start, final_weights, sample_pictures, save_network, train
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import MODEL_FILE, is_none, whole_folder
+from cnn_core.images.seen import write_seen
 from cnn_core.model_card.card import DETECTOR
 from cnn_core.params import load_section
 from tasks.common.training import train_on_ray, training_figures, training_key, write_card, write_curve
@@ -47,26 +49,36 @@ def main() -> None:
     runtime = dataclasses.replace(runtime, num_workers=(1, 1))
     with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
         yolo.quiet(scratch)
-        job = make_job(params, runtime, Path(scratch))
+        job = make_job(params, runtime)
         digest = content_sha256(job.data)
         check_and_tell_start(job)
         key = training_key("train_detector", params, data=digest, start=job.start, architecture=job.architecture)
         progress = TrainingProgress("train_detector", params.epochs, columns=COLUMNS, measured=MEASURED)
         name = f"train_detector-{key}"
         with train_on_ray(work, job, runtime, run_name=name, progress=progress) as (checkpoint, resumed_at):
-            tell_left_out(job, checkpoint["left_out"])
-            network = save(job, checkpoint, digest)
+            left_out = [*job.data.refused, *damaged(job, checkpoint)]
+            for sentence in refusals(left_out, images=len(job.data.train) + len(job.data.val)):
+                events.log(f"warning: {sentence}; all are in {FOLDER}/{LEFT_OUT}")
+            if checkpoint["batch"] != params.batch:
+                events.log(
+                    f"warning: the GPU's memory took {checkpoint['batch']} images at a time, not batch {params.batch}: "
+                    "batch normalisation saw fewer, so another machine may give other weights; model.json says so"
+                )
+            network = save(job, checkpoint, digest, left_out)
             write_curve("data/plots/train_detector.csv", checkpoint["history"])
             draw_samples("data/plots/train_detector-seen.png", job)
-            figures = metrics(network, job, checkpoint, resumed_at)
+            figures = metrics(network, job, checkpoint, resumed_at, left_out)
             events.write_metrics("data/metrics/train_detector.json", figures)
 
 
-def make_job(params: TrainDetectorParams, runtime: Runtime, scratch: Path) -> DetectorJob:
+def make_job(params: TrainDetectorParams, runtime: Runtime) -> DetectorJob:
+    network = architecture(params.model, params.weights)
     return DetectorJob(
         params=params,
-        data=open_source(params.source, scratch / "coco"),
-        architecture=architecture(params.model, params.weights),
+        data=open_source(
+            params.source, outlines=task_of(network) == "segment", rotates=bool(params.degrees or params.shear)
+        ),
+        architecture=network,
         start="none" if is_none(params.weights) else str(yolo.weights_file(params.weights).absolute()),
         loaders=min(LOADERS, runtime.cpus()),
     )
@@ -103,14 +115,26 @@ def ultralytics_folder(context: WorkerContext) -> Iterator[Path]:
         yield Path(folder)
 
 
-def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str) -> nn.Module:
+def damaged(job: DetectorJob, checkpoint: Mapping[str, Any]) -> Iterator[Refused]:
+    """The images that Ultralytics could not learn from."""
+    for file, reason in checkpoint["left_out"].items():
+        path = Path(file)
+        name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        yield Refused("image", job.params.source, str(name), reason)
+
+
+def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str, left_out: Sequence[Refused]) -> nn.Module:
     with whole_folder(FOLDER) as folder:
+        write_refused(folder / LEFT_OUT, left_out)
+        images = {"train": job.learned_files, "val": job.data.val}
+        write_seen(folder, images, start=job.start, threads=job.loaders)
         network = save_network(folder / MODEL_FILE, job, final_weights(job, checkpoint), imgsz=checkpoint["imgsz"])
         described = {
             "architecture": job.architecture["yaml_file"],
             "task": job.task,
             "classes": job.data.names,
             "imgsz": checkpoint["imgsz"],
+            "batch": checkpoint["batch"],  # images at a time, which may be fewer than params.batch
             "stride": max_stride(network),
             "metrics": checkpoint["best"],
             "model": job.architecture,
@@ -129,7 +153,14 @@ def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str) -> nn.Mod
     return network
 
 
-def metrics(network: nn.Module, job: DetectorJob, checkpoint: Mapping[str, Any], resumed_at: int) -> dict[str, Any]:
+def metrics(
+    network: nn.Module,
+    job: DetectorJob,
+    checkpoint: Mapping[str, Any],
+    resumed_at: int,
+    left_out: Sequence[Refused],
+) -> dict[str, Any]:
+    images = [entry for entry in left_out if entry.kind == "image"]
     of_an_epoch = ("epoch", "seconds", "lr", "images_per_s")
     best = {key: value for key, value in checkpoint["best"].items() if key not in of_an_epoch}
     return {
@@ -137,25 +168,10 @@ def metrics(network: nn.Module, job: DetectorJob, checkpoint: Mapping[str, Any],
         **best,
         **training_figures(checkpoint["history"], network, resumed_at),
         "images": len(job.data.train) + len(job.data.val),
-        "left_out": len(checkpoint["left_out"]),
-        "left_out_files": list(name_left_out(checkpoint["left_out"])),
+        "left_out": len(images),
+        "left_out_files": [str(entry) for entry in images[:NAMED_FILES]],
+        "left_out_annotations": sum(entry.kind == "annotation" for entry in left_out),
     }
-
-
-def tell_left_out(job: DetectorJob, left_out: Mapping[str, str]) -> None:
-    if left_out:
-        files = "; ".join(name_left_out(left_out))
-        rest = "; ..." if len(left_out) > NAMED_FILES else ""
-        images = len(job.data.train) + len(job.data.val)
-        events.log(f"warning: {len(left_out):,} of {images:,} images are damaged and were left out: {files}{rest}")
-
-
-def name_left_out(left_out: Mapping[str, str]) -> Iterator[str]:
-    """The first of the images that could not be learned from, with the reasons."""
-    for file, reason in itertools.islice(left_out.items(), NAMED_FILES):
-        path = Path(file)
-        name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        yield f"{name}: {reason}"
 
 
 def draw_samples(path: str, job: DetectorJob) -> None:

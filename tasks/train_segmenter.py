@@ -7,15 +7,20 @@ Data-parallel over ``num_workers``, on CPUs or GPUs. An interrupted run continue
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cnn_core.annotations.checks import LEFT_OUT, Refused, write_refused
+from cnn_core.annotations.tables import Annotations
+from cnn_core.annotations.truth import refusals
 from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import MODEL_FILE, is_none, weights_file, whole_folder
+from cnn_core.images.seen import write_seen
 from cnn_core.model_card.card import SEGMENTER
 from cnn_core.params import load_section
 from cnn_core.segmentation.sam.network import LoadedSam
@@ -42,20 +47,27 @@ def main() -> None:
         quiet(scratch)
         job = make_job(params)
         tell_start(job)
-        digest = content_sha256(job.source)
+        refused: list[Refused] = []
+        parts = {split: read_masks(job.source, split, refused=refused) for split in ("train", "val")}
+        refused = list(dict.fromkeys(refused))  # of a JSON that both parts are drawn from, read twice
+        for sentence in refusals(refused, images=sum(len(images) for images, _, _ in parts.values())):
+            events.log(f"warning: {sentence}; all are in {FOLDER}/{LEFT_OUT}")
+        digest = content_sha256(parts)
         key = training_key("train_segmenter", params, data=digest, start=job.start)
         progress = TrainingProgress("train_segmenter", params.epochs, columns=COLUMNS, measured=("val_iou",))
         with train_on_ray(
             work, job, runtime, run_name=f"train_segmenter-{key}", progress=progress, shared=job.source
         ) as (checkpoint, resumed_at):
-            loaded = save(job, checkpoint, digest)
+            loaded = save(job, checkpoint, digest, parts, refused, runtime.cpus())
             history = checkpoint["history"]
             write_curve("data/plots/train_segmenter.csv", history)
             rows, captions = sample_pictures(params)
             contact_sheet("data/plots/train_segmenter-seen.png", rows, title=SAMPLES, captions=captions, side=160)
             last = {name: value for name, value in history[-1].items() if name.startswith(("train_", "val_"))}
             figures = training_figures(history, loaded.network, resumed_at)
-            events.write_metrics("data/metrics/train_segmenter.json", {**last, **figures})
+            kinds = Counter(entry.kind for entry in refused)
+            left_out = {"left_out": kinds["image"], "left_out_annotations": kinds["annotation"]}
+            events.write_metrics("data/metrics/train_segmenter.json", {**last, **figures, **left_out})
 
 
 def make_job(params: TrainSegmenterParams) -> SegmenterJob:
@@ -97,16 +109,26 @@ def work(job: SegmenterJob, context: WorkerContext) -> None:
         )
 
 
-def save(job: SegmenterJob, checkpoint: Mapping[str, Any], digest: str) -> LoadedSam:
+def save(
+    job: SegmenterJob,
+    checkpoint: Mapping[str, Any],
+    digest: str,
+    parts: Mapping[str, Annotations],
+    refused: Sequence[Refused],
+    threads: int,
+) -> LoadedSam:
     loaded, state = final_state(job, checkpoint)
     history, source = checkpoint["history"], job.params.source
     with whole_folder(FOLDER) as folder:
         torch.save(state, folder / MODEL_FILE)
+        write_refused(folder / LEFT_OUT, refused)
+        files = {split: images["file"] for split, (images, _, _) in parts.items()}
+        write_seen(folder, files, start=job.start, threads=threads)
         described = {
             "architecture": loaded.name,
             "family": loaded.family,
             "imgsz": loaded.imgsz,
-            "classes": read_masks(source, "train")[2],  # of the objects learned from; masks have none
+            "classes": parts["train"][2],  # of the objects learned from; masks have none
             "metrics": history[-1],
             "model": loaded.model,
         }
@@ -119,7 +141,7 @@ def save(job: SegmenterJob, checkpoint: Mapping[str, Any], digest: str) -> Loade
             source=source,
             data_sha256=digest,
             history=history,
-            counts={split: len(read_masks(source, split)[0]) for split in ("train", "val")},
+            counts={split: len(images) for split, (images, _, _) in parts.items()},
         )
     return loaded
 

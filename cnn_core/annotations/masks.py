@@ -20,3 +20,27 @@ def mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     """The tight xyxy box of a mask, bool (H, W) with at least one pixel set."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def run_lengths(rle: str) -> list[int]:
+    """Undo the compression of run lengths, as pycocotools' ``rleFrString``.
+
+    Raises:
+        ValueError: the text is no compressed run lengths.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in rle:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"{character!r} is no character of run lengths")
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:  # the number goes on
+            continue
+        value |= -1 << shift if code & 0x10 else 0
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("the run lengths end within a number")
+    return runs

@@ -1,30 +1,116 @@
-"""The truth that detectors and segmenters are measured on, in any format that we read."""
+"""The truth that detectors and segmenters learn from and are measured on, in any format that we read."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from cnn_core.annotations.checks import Refused
 from cnn_core.annotations.coco import from_coco
 from cnn_core.annotations.tables import Annotations, read_annotations
-from cnn_core.annotations.yolo_labels import read_yolo
+from cnn_core.annotations.yolo_labels import read_data_yaml, read_yolo
+
+VAL_PART = 10  # a tenth of the images of a set that has no validation images
+_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # in the names of files
 
 
-def read_truth(source: str | Path, split: str) -> Annotations:
-    """Read a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON, which is read whole.
+def read_truth(
+    source: str | Path,
+    split: str,
+    *,
+    refused: list[Refused] | None = None,
+    learning: bool = False,
+    lines: bool = False,
+) -> Annotations:
+    """Read a split of a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON.
+
+    Where a set has no validation images, those are a tenth of its training images, drawn by their
+    names. The splits of a COCO JSON are files of the same name but for ``train``, ``val`` or
+    ``test`` (``instances_train.json``, or Roboflow's ``train/_annotations.coco.json``). One without
+    such a neighbour is drawn from for ``train`` and ``val``, and else read whole.
+
+    Args:
+        refused: takes the images and annotations that cannot be used; the good ones stay.
+        learning: draw from a COCO JSON that is called ``val`` or ``test`` too: it is all there is.
+        lines: keep the lines of text labels (`read_yolo`), also of a set of ours.
 
     Raises:
-        ValueError: nothing is there, it is none of these, or it has no such split.
+        ValueError: nothing is there, it is none of these, it has no such split, or nothing in it
+            can be used.
     """
-    path = Path(source)
-    if path.suffix == ".json":
-        return from_coco(path, split=split)
-    if (path / "objects.parquet").is_file():
+    path, refused = Path(source), [] if refused is None else refused
+    if path.suffix.lower() == ".json":
+        return _read_coco(path, split, refused, learning)
+    if (path / "objects.parquet").is_file() and not lines:
         return read_annotations(path, split)
     if not path.exists():
         raise ValueError(
             f"{path} does not exist: name a folder with a data.yaml, a data.yaml or a COCO JSON; the stage compose "
             "writes data/composed/numbers"
         )
-    if path.is_dir() and not (path / "data.yaml").is_file():
-        raise ValueError(f"{path} has no data.yaml: name a data set of Ultralytics, its data.yaml or a COCO JSON")
-    return read_yolo(path / "data.yaml" if path.is_dir() else path, split)
+    if path.is_dir():
+        listed = [path / "data.yaml"] if (path / "data.yaml").is_file() else sorted(path.glob("*.y*ml"))
+        roboflow = path / "train" / "_annotations.coco.json"
+        if not listed and roboflow.is_file():
+            return _read_coco(roboflow, split, refused, learning)
+        if len(listed) != 1:
+            raise ValueError(f"{path} has no data.yaml: name a data set of Ultralytics, its data.yaml or a COCO JSON")
+        path = listed[0]
+    content = read_data_yaml(path)
+    if split in ("train", "val") and content.get("train") and not (content.get("val") or content.get("validation")):
+        return _drawn(read_yolo(path, "train", refused=refused, lines=lines), split)
+    return read_yolo(path, split, refused=refused, lines=lines)
+
+
+def _read_coco(path: Path, split: str, refused: list[Refused], learning: bool) -> Annotations:
+    if (other := _neighbour(path, split)) is not None:
+        return from_coco(other, split=split, refused=refused)
+    held_out = any(word in path.stem.lower() for word in ("val", "test")) or path.parent.name in (
+        "valid",
+        "val",
+        "test",
+    )
+    whole = split not in ("train", "val") or (held_out and not learning)
+    annotations = from_coco(path, split=split, refused=refused)
+    return annotations if whole or (split == "train" and _neighbour(path, "val")) else _drawn(annotations, split)
+
+
+def _neighbour(path: Path, split: str) -> Path | None:
+    """The file of another split of a COCO set whose training file this is."""
+    for word in _WORDS.get(split, ()):
+        beside = path.with_name(path.name.replace("train", word))
+        in_folder = path.parent.parent / path.parent.name.replace("train", word) / path.name
+        for other in (beside, in_folder):
+            if other != path and other.is_file():
+                return other
+    return None
+
+
+def _drawn(annotations: Annotations, split: str) -> Annotations:
+    """The split train or val of a set that has no validation images."""
+    images, objects, classes = annotations
+    draws = [(hashlib.sha256(Path(file).name.encode()).hexdigest(), file) for file in images["file"]]
+    order = np.argsort(np.argsort(np.array(draws)[:, 0], kind="stable"))
+    chosen = order < -(-len(images) // VAL_PART)
+    images = images[chosen if split == "val" else ~chosen].assign(split=split).reset_index(drop=True)
+    if images.empty:
+        raise ValueError("the set has one image: it takes at least one to learn from and one for validation")
+    return images, objects[objects["image_id"].isin(images["image_id"])].reset_index(drop=True), classes
+
+
+def refusals(refused: Sequence[Refused], *, images: int) -> Iterator[str]:
+    """One sentence for each kind of what is left out beside the good ``images``, with the first of it."""
+    kinds = Counter(entry.kind for entry in refused)
+    listed = images + kinds["image"]
+    words = {
+        "image": f"{kinds['image']:,} of {listed:,} images cannot be used and are left out",
+        "annotation": f"{kinds['annotation']:,} annotations cannot be used and are left out",
+        "outline": f"of {kinds['outline']:,} annotations only the box is used, as their outlines are none",
+    }
+    for kind in kinds:
+        first = next(entry for entry in refused if entry.kind == kind)
+        yield f"{words[kind]}; the first: {first.file}, {first}"

@@ -9,7 +9,9 @@ its loaders (ultralytics/data/utils.py, base.py).
 from __future__ import annotations
 
 import itertools
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
-from PIL import Image
 from pycocotools import mask as coco_mask
 
+from cnn_core.annotations.checks import Refused, check_box, check_class_name, find_image, upright_size
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import (
     BOX,
@@ -32,12 +34,10 @@ from cnn_core.annotations.tables import (
     images_table,
     objects_table,
 )
-from cnn_core.files import refuse_links
+from cnn_core.files import refuse_links, safe_file_name
 
 ENDINGS = frozenset(["avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"])
 SPLITS = ("train", "val", "test")
-_SWAPPED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112
 _SLACK = 0.01  # how far beyond the image's edge a label may reach; Ultralytics allows as much
 
 
@@ -69,7 +69,7 @@ def write_yolo(
     rows = dict(list(objects.groupby("image_id", sort=False)))
     for image in image_rows(images):
         of_image = rows.get(image.image_id)
-        lines = [] if of_image is None else _lines(of_image, image.width, image.height, masks)
+        lines = [] if of_image is None else label_lines(of_image, image.width, image.height, masks=masks)
         path = folder / "labels" / f"{names[image.image_id]}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(line + "\n" for line in lines))
@@ -79,25 +79,26 @@ def write_yolo(
             linked.symlink_to(Path(image.file).resolve())
     parts = [split for split in SPLITS if split in set(images["split"])]
     content = {**{split: f"images/{split}" for split in parts}, "names": dict(enumerate(classes))}
-    (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    plain = all(map(str.isprintable, classes))  # YAML reads a bare line separator as a space
+    (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=plain), encoding="utf-8")
 
 
 def _name(image: ImageRow) -> str:
     """``<split>/<name>`` of an image; an image_id may begin with its split already."""
-    name = Path(image.image_id)
-    name = name.relative_to(name.anchor)
-    name = name.with_suffix("") if _ending(name) in ENDINGS else name
-    return f"{image.split}/{name}".replace(f"{image.split}/{image.split}/", f"{image.split}/", 1)
+    name = image.image_id.lstrip("/").removeprefix(f"{image.split}/")
+    stem, dot, ending = name.rpartition(".")
+    return safe_file_name(f"{image.split}/{stem if dot and ending.lower() in ENDINGS else name}")
 
 
-def _lines(objects: pd.DataFrame, width: int, height: int, masks: bool) -> list[str]:
+def label_lines(objects: pd.DataFrame, width: int, height: int, *, masks: bool) -> list[str]:
+    """The lines of an image's text label; with ``masks`` polygons, if every object has a mask."""
     if "iscrowd" in objects:  # one object cannot be learnt from a crowd
         objects = objects[objects["iscrowd"] == 0]
     size = np.array([width, height], np.float64)
     if masks and objects["rle"].notna().all():  # Ultralytics refuses files with both kinds of lines
         points = [polygon(decode_mask(rle, height, width)) / size for rle in objects["rle"]]
     else:
-        corners = objects[BOX].to_numpy().reshape(-1, 2, 2) / size
+        corners = objects[BOX].to_numpy().reshape(-1, 2, 2).clip(0, size) / size
         points = [np.stack([pair.mean(axis=0), pair[1] - pair[0]]) for pair in corners]
     return [
         " ".join([str(number), *(f"{value:.9g}" for value in values.ravel())])
@@ -135,24 +136,42 @@ def _corners(ring: np.ndarray) -> np.ndarray:
     return points[(np.sign(before) != np.sign(after)).any(axis=1)]
 
 
-def read_yolo(data_yaml: str | Path, split: str) -> Annotations:
+def read_yolo(
+    data_yaml: str | Path, split: str, *, refused: list[Refused] | None = None, lines: bool = False
+) -> Annotations:
     """Read one split of any data set of Ultralytics; polygon labels become masks.
 
+    Each image and each line is judged by itself.
+
+    Args:
+        refused: takes the images and lines that are left out.
+        lines: keep each object's line in the further column ``line``.
+
     Raises:
-        ValueError: there is no such file, split or image, or a line of a label file is no label.
+        ValueError: there is no such file or split, or not one of its images can be used.
     """
     path, content = Path(data_yaml), read_data_yaml(data_yaml)
     classes = class_names(path, content)
-    files = sorted(image_files(path, content, split))
-    if not files:
+    refused = [] if refused is None else refused
+    listed = list(image_files(path, content, split))
+    if not listed:
         raise ValueError(f"{path}: the split {split} has no images")
-    rows, objects = [], []
-    for file, image_id in zip(files, image_ids(files), strict=True):
-        width, height = _size(file)
-        rows.append({"image_id": image_id, "file": file, "width": width, "height": height, "split": split})
-        for entry in _read_labels(label_file(file), width, height, classes):
-            objects.append({"image_id": image_id, **entry})
-    return images_table(rows), objects_table(objects), classes
+    rows, faults = [], []
+    for file, times in sorted(Counter(listed).items()):
+        try:
+            width, height = upright_size(file)
+        except ValueError as error:
+            faults.append(Refused("image", str(path), file, str(error).removeprefix(f"{file} ")))
+            continue
+        rows.append({"image_id": "", "file": file, "width": width, "height": height, "split": split})
+        faults += [Refused("image", str(path), file, "it is listed twice")] * (times - 1)
+    refused += faults
+    if not rows:
+        raise ValueError(f"{path}: none of the {len(listed):,} images of the split {split} can be used: {faults[0]}")
+    names = image_ids([str(row["file"]) for row in rows])
+    images = images_table({**row, "image_id": name} for row, name in zip(rows, names, strict=True))
+    objects = [row for image in image_rows(images) for row in _read_labels(image, classes, refused, lines=lines)]
+    return images, objects_table(objects), classes
 
 
 def label_file(image_file: str) -> Path:
@@ -163,27 +182,42 @@ def label_file(image_file: str) -> Path:
 def read_data_yaml(data_yaml: str | Path) -> dict[str, Any]:
     """Read a ``data.yaml``, or raise a ValueError where there is none or it is not a YAML mapping."""
     try:
-        content = yaml.safe_load(Path(data_yaml).read_text(encoding="utf-8"))
+        text = Path(data_yaml).read_text(encoding="utf-8-sig")
+        content, plain = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{data_yaml} does not exist: name the data.yaml of a data set of Ultralytics") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{data_yaml} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{data_yaml} is no data.yaml of Ultralytics: it needs train, val and names")
-    return content
+    if (channels := content.get("channels", 3)) != 3:
+        raise ValueError(f"{data_yaml}: channels is {channels}, but pictures are read in three colours: leave it out")
+    # A class called no, null or 007 is that text, whatever YAML makes of the bare word.
+    return content | {"names": plain["names"]} if plain.get("names") else content
 
 
 def class_names(path: Path, content: dict[str, Any]) -> list[str]:
     """Give the class names of a ``data.yaml`` by number; a ValueError where there are none or a gap."""
-    names = content.get("names")
-    if names is None and content.get("nc"):
-        names = [f"class_{number}" for number in range(int(content["nc"]))]
+    names, count = content.get("names"), content.get("nc")
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise ValueError(f"{path}: nc is {count!r}, not the number of classes")
+    if names is None and count:
+        names = [f"class_{number}" for number in range(count)]
     if isinstance(names, list):
-        names = dict(enumerate(names))
-    numbers = {int(number): str(name) for number, name in (names or {}).items()}
-    if not numbers or sorted(numbers) != list(range(len(numbers))):
+        names = {str(number): name for number, name in enumerate(names)}
+    numbers = list(map(str, range(len(names or ()))))
+    if not numbers or not isinstance(names, dict) or set(names) != set(numbers):
         raise ValueError(f"{path}: names must list the classes, or number them from 0 without a gap")
-    return [numbers[number] for number in range(len(numbers))]
+    classes = [names[number] for number in numbers]
+    if again := [name for name, times in Counter(map(str, classes)).items() if times > 1]:
+        raise ValueError(f"{path}: names has {again[0]!r} twice: a class has one number")
+    if not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: names must be texts")
+    for name in classes:
+        check_class_name(name, path)
+    if count is not None and count != len(classes):
+        raise ValueError(f"{path}: nc is {count}, but names has {len(classes)}: make them agree, or leave nc out")
+    return classes
 
 
 def image_files(path: Path, content: dict[str, Any], split: str) -> Iterator[str]:
@@ -219,47 +253,53 @@ def _resolve(path: Path, root: str | None, entry: str) -> Path:
 
 
 def _listed(text: Path) -> Iterator[str]:
+    """The images that a .txt file lists. CVAT begins each line with a folder ``data`` that is not in its export."""
     for line in text.read_text(encoding="utf-8-sig").split("\n"):
         name = line.strip()
         if name.rpartition(".")[-1].lower() not in ENDINGS:
             continue
-        beside = text.parent / name
-        file = beside if name.startswith("./") or (beside.is_file() and not Path(name).is_file()) else Path(name)
-        yield os.path.normpath(file)
+        yield os.path.normpath(find_image(name, [text.parent]) or name)
 
 
 def _ending(file: Path) -> str:
     return file.suffix[1:].lower()
 
 
-def _size(file: str) -> tuple[int, int]:
-    """Read width and height of the upright image from its header."""
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _SWAPPED
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{file} is not an image that can be read: {error}") from None
-    return (height, width) if turned else (width, height)
-
-
-def _read_labels(path: Path, width: int, height: int, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Read the objects of a label file, if there is one; a repeated line is one object."""
+def _read_labels(
+    image: ImageRow, classes: Sequence[str], refused: list[Refused], *, lines: bool
+) -> Iterator[dict[str, Any]]:
+    """Read the good objects of an image's label file, if there is one; a repeated line is one object."""
+    path = label_file(image.file)
     if not path.is_file():
         return
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    for line in dict.fromkeys(filter(None, lines)):
+    text = [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    for line in dict.fromkeys(filter(None, text)):
         try:
-            number, *values = map(float, line.split())
-            if number != int(number) or len(values) < 4 or (len(values) > 4 and (len(values) < 6 or len(values) % 2)):
-                raise ValueError("it is neither `class x y width height` nor `class x y x y x y …`")
-            if min(values) < -_SLACK or max(values) > 1 + _SLACK:
-                raise ValueError("its numbers are not shares of the image's size, from 0 to 1")
-            name = class_name(int(number), classes)
+            number, shape = _label(line, image.width, image.height)
+            name = class_name(number, classes)
         except ValueError as error:
-            raise ValueError(f"{path}: the line {line[:60]!r} is no label: {error}") from None
-        points = np.reshape(values, (-1, 2)) * (width, height)
-        yield {"class_id": int(number), "class_name": name, **_shape(points, width, height)}
+            refused.append(Refused("annotation", str(path), f"the line {line[:60]!r}", str(error)))
+            continue
+        row = {"image_id": image.image_id, "class_id": number, "class_name": name, **shape}
+        yield row | {"line": line} if lines else row
+
+
+def _label(line: str, width: int, height: int) -> tuple[int, dict[str, Any]]:
+    """The class number, the box and a polygon's mask of one line."""
+    try:
+        number, *values = map(float, line.split())
+    except ValueError:
+        raise ValueError("it is no label: not all of it are numbers") from None
+    polygon = len(values) >= 6 and len(values) % 2 == 0
+    if number != int(number) if math.isfinite(number) else True:
+        raise ValueError("it is no label: its class is no whole number")
+    if len(values) != 4 and not polygon:
+        raise ValueError("it is neither `class x y width height` nor `class x y x y x y …`")
+    if not all(-_SLACK <= value <= 1 + _SLACK for value in values):
+        raise ValueError("its numbers are not shares of the image's size, from 0 to 1")
+    shape = _shape(np.reshape(values, (-1, 2)) * (width, height), width, height)
+    check_box([shape[name] for name in BOX], width, height)
+    return int(number), shape
 
 
 def _shape(points: np.ndarray, width: int, height: int) -> dict[str, Any]:

@@ -130,14 +130,17 @@ def compare_segmenters(
 
     Args:
         champion, challenger: the masks of each, as the stage evaluate_segmenter writes them:
-            ``object`` (the position in the truth without crowds), ``prompted_by`` and ``iou``. An
+            ``object`` (the position in the truth without crowds and boxes alone), ``prompted_by`` and ``iou``. An
             object without a mask has an IoU of 0.
 
     Raises:
         ValueError: the split holds no object.
     """
     if "iscrowd" in truth:
-        truth = truth[truth["iscrowd"] == 0].reset_index(drop=True)
+        truth = truth[truth["iscrowd"] == 0]
+    if truth["rle"].notna().any():
+        truth = truth[truth["rle"].notna()]
+    truth = truth.reset_index(drop=True)
     if truth.empty:
         raise ValueError("the held-out split holds no object")
     before, after = (_ious(masks, len(truth)) for masks in (champion, challenger))

@@ -161,7 +161,7 @@ def _blocks(
     with ThreadPoolExecutor() as pool:
         for block in blocks(names, size, most=BLOCK, most_bytes=BLOCK_BYTES):
             contents = zip(block, [read(name) for name in block], strict=True)
-            yield _block(block, list(pool.map(lambda entry: _decode(*entry, shape, fit), contents)), shape)
+            yield _block(block, list(pool.map(lambda entry: _decode(entry[0], entry[1], shape, fit), contents)), shape)
 
 
 def _file_size(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from cnn_core.files import NONE
 from cnn_core.images.media import check_source
 from cnn_core.params import Params, bounded
 
@@ -41,6 +42,7 @@ class DetectParams(DetectorParams):
     tracker: Literal["none", "bytetrack", "botsort"]
     save_txt: bool
     pictures: int = bounded(-1)
+    truth: str = NONE  # a COCO JSON whose image and category ids coco.json carries
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 TASKS = ("detect", "segment")
+# The last module of the networks whose predictions are read as they are meant. Others (RT-DETR's decoder, the heads of
+# YOLO-World and YOLOE) give shares instead of pixels, or need words beside the picture.
+HEADS = ("Detect", "Segment", "Segment26", "v10Detect")
 TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 ENGINES = (".pt", ".onnx", ".engine", ".torchscript", ".xml")  # files that a weights path may name
 
@@ -112,8 +115,16 @@ def load_network(path: str | Path) -> LoadedYolo:
         raise ValueError(f"{file} is an exported engine; here Ultralytics' own weights (.pt) are needed")
     network = _read(file)
     task = getattr(network, "task", None)
-    if task not in TASKS:
+    if not isinstance(getattr(network, "names", None), dict | list | tuple) or not hasattr(network, "yaml"):
+        raise ValueError(
+            f"{file} holds a bare network ({type(network).__name__}) without its classes: save it as Ultralytics "
+            "does, by YOLO.save"
+        )
+    if task not in (*TASKS, None):
         raise ValueError(f"{file} is a model for the task {task!r}; detectors are for {' or '.join(TASKS)}")
+    check_head(type(network.model[-1]).__name__, file)
+    if len(network.names) != (classes := int(network.model[-1].nc)):
+        raise ValueError(f"{file} has {len(network.names)} names for the {classes} classes that it tells apart")
     side = network.args.get("imgsz") if isinstance(getattr(network, "args", None), dict) else None
     return LoadedYolo(
         network=network,
@@ -123,6 +134,20 @@ def load_network(path: str | Path) -> LoadedYolo:
         sha256=file_sha256(file),
         imgsz=int(max(side)) if isinstance(side, list | tuple) else int(side) if side else _card_side(path),
     )
+
+
+def check_head(head: str, source: object) -> None:
+    """Raise a ValueError for a network of another kind than `HEADS`, whatever its file is called."""
+    if head not in HEADS:
+        raise ValueError(
+            f"{source} ends in {head}, and networks of this kind are not read here: take one that ends in "
+            f"{', '.join(HEADS[:-1])} or {HEADS[-1]}, such as yolo11n"
+        )
+
+
+def input_channels(network: nn.Module) -> int:
+    """How many channels a network's images have: those of its first convolution."""
+    return int(next(weights for weights in network.parameters() if weights.ndim == 4).shape[1])
 
 
 def _read(file: Path) -> Any:
@@ -141,6 +166,11 @@ def _read(file: Path) -> Any:
 
 def _unreadable(file: Path, error: Exception) -> str:
     text = " ".join(str(error).split())
+    if _is_state(file):
+        return (
+            f"{file} holds tensors only (a state dict), not the network that they belong to: save that as Ultralytics "
+            "does, by YOLO.save"
+        )
     if zipfile.is_zipfile(file) and "outside the supported" in text:
         return (
             f"{file} holds more than Ultralytics' own networks and is not read, because that could execute foreign "
@@ -149,6 +179,16 @@ def _unreadable(file: Path, error: Exception) -> str:
     if "YOLOv5" in text:
         return f"{file} was trained with the old YOLOv5 code, which Ultralytics cannot load; use yolov5nu.pt or newer"
     return f"{file} cannot be read as weights of Ultralytics ({type(error).__name__}): cut short, or of another kind"
+
+
+def _is_state(file: Path) -> bool:
+    import torch
+
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return False
+    return isinstance(content, dict) and bool(content) and all(map(torch.is_tensor, content.values()))
 
 
 def _numbered(names: Any) -> dict[int, str]:

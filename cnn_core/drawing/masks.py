@@ -15,6 +15,7 @@ from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
 from cnn_core.drawing.colours import Colour, class_colour, ink_on
 from cnn_core.drawing.text import drawable
+from cnn_core.files import safe_file_name
 
 LEAST, MOST = 640, 1600  # pixels of a picture's longer side; small images are enlarged by a whole factor
 MOST_NAMED = 40  # objects in an image; the texts of more would hide it
@@ -83,7 +84,7 @@ def write_cutouts(folder: Path, image_id: str, image: np.ndarray, rows: Sequence
         alpha = mask.astype(np.uint8) * 255
         good, data = cv2.imencode(".png", np.concatenate([image[y1:y2, x1:x2] * mask, alpha], 2))
         assert good
-        path = folder / f"{image_id}-{row['prompt_id']}.png"
+        path = folder / f"{safe_file_name(image_id)}-{row['prompt_id']}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())  # not by OpenCV, which cannot write to every name
 

@@ -276,9 +276,10 @@ def _scale(values: np.ndarray, mode: str, stated: object) -> tuple[np.ndarray, b
         return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8), False
     if low < 0 or high > 65535:
         raise BadImage(UNKNOWN_RANGE, f"whole numbers in {low}..{high}, not in 0..65535")
-    if not isinstance(stated, int) or not high <= stated <= 65535:
-        stated = next(2**bits - 1 for bits in _DEPTHS if high < 2**bits)
-    return ((values.astype(np.uint32) * 255 + stated // 2) // max(stated, 1)).astype(np.uint8), stated < 65535
+    largest = next(2**bits - 1 for bits in _DEPTHS if high < 2**bits)
+    if isinstance(stated, int) and max(high, 1) <= stated <= 65535:
+        largest = stated
+    return ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8), largest < 65535
 
 
 def square(picture: Image.Image, side: int) -> Image.Image:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cnn_core.annotations.tables import BOX, read_objects
-from cnn_core.detection.evaluation.metrics import BACKGROUND, outcomes
+from cnn_core.detection.evaluation.metrics import BACKGROUND, outcomes, wrong
 from cnn_core.drawing.colours import class_colour
 from cnn_core.reporting import charts
 from cnn_core.reporting.classifiers import confusion
@@ -72,7 +72,7 @@ def scenes(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] 
     detections = read_objects(path)
     limits = {"confidence": params["confidence"], "least_iou": params["match_iou"]}
     pairs = outcomes(images, truth, detections, **limits)
-    mistakes = (pairs["actual"] != pairs["predicted"]).groupby(pairs["image_id"]).sum()
+    mistakes = wrong(pairs).groupby(pairs["image_id"]).sum()
     images = images.assign(mistakes=images["image_id"].map(mistakes).fillna(0))
     shown = images.sort_values("mistakes", ascending=False, kind="stable").head(limit)
     numbers = {name: number for number, name in enumerate(classes)}

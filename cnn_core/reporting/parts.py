@@ -28,7 +28,7 @@ def anatomy(root: Path, names: Sequence[str], numbers: Numbers) -> list[dict[str
         if numbers.metrics(f"anatomy-{name}") is None:
             continue
         path = root / f"data/predictions/anatomy-{name}.csv"
-        layers = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        layers = pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.is_file() else pd.DataFrame()
         figures = {text: figure(root / f"data/plots/anatomy-{name}-{kind}.png") for kind, text in FIGURES.items()}
         rows = layers[layers["parameters"] > 0].to_dict("records") if len(layers) else []
         networks.append({"name": name, "layers": rows, "figures": figures})

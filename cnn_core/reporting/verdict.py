@@ -35,7 +35,10 @@ PER_SET = ("ingest", "augment", "pretrain", "train", "evaluate", "predict", "ana
 
 
 class LeftOut(NamedTuple):
-    """What a stage leaves out of its input: a description, and the keys of its count and of the total."""
+    """What a stage leaves out of its input: a description, and the keys of its count and of the total.
+
+    Where there is no total, the count is listed and raises no doubt.
+    """
 
     stage: str
     words: str
@@ -51,10 +54,21 @@ LEFT_OUT = (
     LeftOut(
         "ingest@{}", "training images that nearly equal a test image", "duplicates/near_train_in_test", "rows_read"
     ),
+    LeftOut("ingest@{}", "files that are no images of the set", "left_out", ""),
     LeftOut("predict@{}", "images that could not be read", "refused", "n"),
+    LeftOut("predict@{}", "files that are no images", "left_out", ""),
     LeftOut("train_detector", "images without a usable label", "left_out", "images"),
+    LeftOut("train_detector", "annotations that cannot be used", "left_out_annotations", ""),
+    LeftOut("train_segmenter", "images without a usable mask", "left_out", ""),
+    LeftOut("train_segmenter", "annotations that cannot be used", "left_out_annotations", ""),
+    LeftOut("evaluate_detector", "images whose truth cannot be used", "left_out", "images"),
+    LeftOut("evaluate_detector", "annotations that cannot be used", "left_out_annotations", "objects"),
+    LeftOut("evaluate_segmenter", "images whose truth cannot be used", "left_out", "images"),
+    LeftOut("evaluate_segmenter", "annotations that cannot be used", "left_out_annotations", "objects"),
     LeftOut("detect", "files that could not be read", "bad", "images"),
+    LeftOut("detect", "files that are no images", "left_out", ""),
     LeftOut("segment", "files that could not be read", "bad", "images"),
+    LeftOut("segment", "files that are no images", "left_out", ""),
     LeftOut("segment", "prompts that gave no mask", "dropped", "objects"),
     LeftOut("read", "masks that are no separate digit", "dropped", "digits"),
 )
@@ -70,7 +84,9 @@ def left_out(numbers: Numbers, sets: Sequence[str]) -> list[LeftOut]:
         for name in sets if "{}" in pattern else [""]:
             metrics = pattern.format(name).replace("@", "-")
             if numbers.value(f"{metrics}:{key}") is not None:
-                rows.append(LeftOut(pattern.format(name), words, f"{metrics}:{key}", f"{metrics}:{total}"))
+                rows.append(
+                    LeftOut(pattern.format(name), words, f"{metrics}:{key}", f"{metrics}:{total}" if total else "")
+                )
     return rows
 
 
@@ -156,7 +172,7 @@ def _warnings(numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> It
     """Name what makes a good figure doubtful."""
     for stage, words, key, total in left_out(numbers, list(values.get("ingest") or {})):
         number, of = numbers.value(key), numbers.value(total)
-        if words in EXPECTED_TO_BE_LEFT_OUT or not number or (of and number / of <= limits.refused):
+        if words in EXPECTED_TO_BE_LEFT_OUT or not total or not number or (of and number / of <= limits.refused):
             continue
         text = Markup("<code>{}</code> left out {} {}").format(stage, numbers(key, "count"), words)
         yield Reason(level="look", text=text + (Markup(" (of {}).").format(numbers(total, "count")) if of else "."))

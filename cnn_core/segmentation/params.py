@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from cnn_core.files import NONE
 from cnn_core.params import Params, bounded
 
 
@@ -79,6 +80,7 @@ class SegmentParams(SegmenterParams):
     pictures: int = bounded(-1)  # overlays of the first images, this many; -1 = of all
     cutouts: int = bounded(-1)
     video: TrackingParams
+    truth: str = NONE  # a COCO JSON whose image and category ids coco.json carries
 
     @property
     def prompted(self) -> bool:

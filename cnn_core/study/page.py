@@ -171,7 +171,7 @@ def _content(root: Path, name: str, section: Section) -> dict[str, Any]:
     path, figure = (root / f"data/study/{name}.{ending}" for ending in ("csv", "png"))
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run `make study`")
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     values = [column for column in table.columns if table[column].dtype == float and column != "strength"]
     by = [column for column in table.columns if column not in (*values, "repeat", "tenth", "seed")]
     means = table.groupby(by, sort=False)[values].mean().reset_index() if by and values else table

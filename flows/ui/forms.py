@@ -22,7 +22,7 @@ def _choices(schema: dict[str, Any]) -> None:
 
 
 # None, which a form leaves out. A field that may be null has a choice of schemas: of a wrong value it says only, with
-# the whole of it, that it fits none of them. So the flows' empty fields are "", [] or {}.
+# the whole of it, that it fits none of them. So the flows' empty fields with a choice or a bound are "", [] or {}.
 Empty = SkipJsonSchema[None]
 Recipe = Annotated[str, Field(json_schema_extra=_choices)]
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]  # the form alone checks it

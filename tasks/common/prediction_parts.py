@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cnn_core.annotations.coco import coco_results
+from cnn_core.annotations.coco import coco_results, official_ids
 from cnn_core.annotations.tables import (
     images_table,
     objects_table,
@@ -26,7 +27,7 @@ from cnn_core.annotations.tables import (
     write_images,
     write_objects,
 )
-from cnn_core.files import write_csv
+from cnn_core.files import is_none, write_csv
 from cnn_core.images.lists import is_list
 from cnn_core.images.media import Media
 from tasks.engine import events
@@ -57,9 +58,12 @@ def log_left_out(media: Media, source: str) -> None:
 
 
 def account(media: Media, counts: Mapping[str, int], source: str) -> dict[str, int]:
-    """Count in full what a person pointed at: read, refused and left out; warn of frames that only headers promise."""
+    """Count in full what a person pointed at: read, refused and left out; warn of frames that only headers promise.
+
+    Headers are often wrong by a frame or two, or by a hundredth; that is counted and needs no warning.
+    """
     missing = max(0, media.count - counts["images"] - counts["bad"])
-    if missing:
+    if missing > max(2 * len(media.videos), media.count // 100):
         events.log(
             f"warning: {missing:,} of the {media.count:,} images of {source} are frames that a video's header promises "
             "and that cannot be read: it is cut short, or its header is wrong"
@@ -96,12 +100,14 @@ def gather(
     target: Path,
     *,
     source: str,
+    truth: str,
     copied: Sequence[str] = (),
     tables: Sequence[str] = (),
 ) -> Gathered:
     """Join the parts into a stage's output in ``target``, reading one after the other.
 
     Args:
+        truth: a COCO JSON whose ids coco.json carries, or none: images and classes are numbered from 1.
         copied: folders of the parts to copy.
         tables: names of further Parquet tables of the parts to join.
 
@@ -111,6 +117,8 @@ def gather(
     counts = {"images": 0, "objects": 0, "bad": 0, **dict.fromkeys(tables, 0)}
     classes: dict[str, int] = {}
     bad, model = [], {}
+    official, in_coco = None if is_none(truth) else official_ids(truth), 0
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
     with (target / "coco.json").open("w", encoding="utf-8") as coco:
         coco.write("[")
         for number, part in enumerate(folders):
@@ -118,9 +126,10 @@ def gather(
             tracked, detected = part / "tracked.parquet", part / "objects.parquet"
             table = tracked if tracked.is_file() else detected
             images, objects = read_images(part / "images.parquet"), read_objects(table)
-            for entry in coco_results(images, objects):
-                entry["image_id"] += counts["images"]
-                coco.write(("" if coco.tell() == 1 else ",\n") + json.dumps(entry))
+            named = images.assign(file=[os.path.relpath(file, folder) for file in images["file"]])
+            for entry in coco_results(named, objects, before=counts["images"], official=official):
+                coco.write((",\n" if in_coco else "") + json.dumps(entry))
+                in_coco += 1
             bad.append(pd.read_parquet(part / "bad.parquet"))
             shutil.copyfile(table, target / f"part-{number:05d}.parquet")
             for name in copied:
@@ -132,6 +141,11 @@ def gather(
             for name, count in objects["class_name"].value_counts().items():
                 classes[str(name)] = classes.get(str(name), 0) + int(count)
         coco.write("]\n")
+    if in_coco < counts["objects"]:
+        left = counts["objects"] - in_coco
+        events.log(
+            f"{left:,} of {counts['objects']:,} objects are not in coco.json: {truth} lacks their image or class"
+        )
     refused = pd.concat(bad, ignore_index=True)
     if not counts["images"]:
         first = refused.iloc[0]

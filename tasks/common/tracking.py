@@ -13,6 +13,7 @@ import pandas as pd
 from cnn_core.annotations.tables import BOX, objects_table, read_images, read_objects, write_objects
 from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import DetectParams
+from cnn_core.files import safe_file_name
 from cnn_core.images.media import Media, Part
 from cnn_core.images.reader import Reader
 from tasks.engine import events
@@ -69,9 +70,11 @@ def _tracked_frames(
             tracks=rows["track_id"].to_numpy(np.int64) if rows["track_id"].notna().all() and len(rows) else None,
         )
         if params.pictures < 0 or entry.number < params.pictures:
-            write_picture(folder / "pictures" / f"{entry.image_id}.jpg", entry.content, detections, names)
+            write_picture(
+                folder / "pictures" / f"{safe_file_name(entry.image_id)}.jpg", entry.content, detections, names
+            )
         if params.save_txt:
-            write_labels(folder / "labels" / f"{entry.image_id}.txt", entry.content, detections, names)
+            write_labels(folder / "labels" / f"{safe_file_name(entry.image_id)}.txt", entry.content, detections, names)
         yield rows
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import nn
 
 from cnn_core.files import is_composed, write_json
@@ -64,7 +63,7 @@ def training_key(stage: str, params: Params, *, data: str, start: str | Path, **
     """Return the key of a training: its parameters, the hash ``data`` of its images, its first weights and its code."""
     # What the data and the weights hold counts, not where they lie.
     values = {key: "" if key in ("source", "weights") else value for key, value in dataclasses.asdict(params).items()}
-    return key_of(stage, params=values, data=data, start=input_sha256(start), torch=torch.__version__, **parts)
+    return key_of(stage, params=values, data=data, start=input_sha256(start), **parts)
 
 
 def write_curve(path: str | Path, history: Sequence[Record], columns: Sequence[str] = ()) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.drawing.video import VideoPicture
-from cnn_core.files import write_json
+from cnn_core.files import safe_file_name, write_json
 from cnn_core.images.clips import CUT_SHORT, Clip, clip_parts, shortfall
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, Part
@@ -122,7 +122,7 @@ class VideoWorker:
         tables = VideoTables(folder, self.segmenter.loaded.sha256)
         about = {prompt.object_id: dict(prompt.about) for prompt in reversed(job.prompts)}
         with (
-            VideoPicture(folder / "pictures" / f"{clip.name}.mp4", clip.fps) as video,
+            VideoPicture(folder / "pictures" / f"{safe_file_name(clip.name)}.mp4", clip.fps) as video,
             events.progress(f"segment {clip.name}", len(clip), "frames") as bar,
         ):
             for tracked in self.segmenter.track(clip, job.prompts):
@@ -139,7 +139,7 @@ class VideoWorker:
         image, name = tracked.frame.image, tracked.frame.image_id
         assert not isinstance(image, BadImage)
         if self.params.pictures < 0 or number < self.params.pictures:
-            write_overlay(folder / "pictures" / f"{name}.jpg", overlay(image, rows, by_class=False))
+            write_overlay(folder / "pictures" / f"{safe_file_name(name)}.jpg", overlay(image, rows, by_class=False))
         if self.params.cutouts < 0 or number < self.params.cutouts:
             write_cutouts(folder / "cutouts", name, image, rows)
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -22,6 +23,11 @@ from cnn_core.files import file_names, file_sha256, is_none, sha256_files
 from cnn_core.params import read_yaml
 from tasks.engine.runtime import ROOT, Runtime, main_checkout, state_folder
 
+# What decides how a picture is read, or a number is computed.
+LIBRARIES = (
+    *("torch", "torchvision", "ultralytics", "openvino", "nncf", "onnxruntime", "onnxruntime-gpu", "tensorrt"),
+    *("numpy", "scipy", "opencv-python", "opencv-python-headless", "pillow", "pycocotools"),
+)
 KEEP_DAYS = 14  # a run that was interrupted longer ago is deleted
 
 
@@ -45,9 +51,19 @@ class UnfinishedRun:
 
 
 def key_of(stage: str, **parts: Any) -> str:
-    """Hash a stage's parameters and inputs (plain values) and the code that it depends on."""
+    """Hash a stage's parameters and inputs (plain values), its code, and the versions of the libraries that compute."""
+    parts["libraries"] = library_versions()
     parts["code"] = sha256_files(ROOT, code_files(stage))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of those of `LIBRARIES` that are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def code_files(stage: str) -> list[str]:

@@ -21,7 +21,7 @@ def params_of(**changes):
 def job_of(params, folder, source):
     return DetectorJob(
         params=params,
-        data=open_source(source, folder / "coco"),
+        data=open_source(source, outlines="seg" in params.model, rotates=params.degrees > 0),
         architecture=architecture(params.model, params.weights),
         start=params.weights,
         loaders=0,

@@ -91,7 +91,7 @@ def test_the_stage_gives_what_ultralytics_gives_and_lists_the_broken(tmp_path: P
     entries = json.loads((tmp_path / OUT / "coco.json").read_text())
     assert len(entries) == count
     numbers = dict(zip(images["file"], range(1, 39), strict=True))
-    assert all(numbers[entry["file_name"]] == entry["image_id"] for entry in entries)
+    assert all(numbers[f"photos/{entry['file_name']}"] == entry["image_id"] for entry in entries)
     assert len(list((tmp_path / OUT / "pictures").iterdir())) == 2
     assert len(list((tmp_path / OUT / "labels").iterdir())) == 38
     finish(start(tmp_path, local_images=0))  # Ray's actors give the same

@@ -23,6 +23,7 @@ from cnn_core.detection.evaluation.pictures import example_images, mistakes_by_i
 from cnn_core.detection.inference.results import Detections
 from cnn_core.drawing.colours import class_colour
 from cnn_core.images.decoding import BadImage
+from cnn_core.images.seen import write_seen
 from tasks import evaluate_detector
 from tests.helpers.detector_files import photograph, write_detector
 
@@ -154,6 +155,29 @@ def test_the_stage_leaves_metrics_plots_and_predictions(data, tmp_path: Path, mo
     record = json.loads(Path("data/predictions/detector-grid.json").read_text())
     assert len(record["boxes"]) == len(record["kept"]) >= sum(record["kept"])
     assert min(record["scores"], default=1.0) >= evaluate_detector.FAINTEST - 1e-4
+
+
+def test_images_that_the_model_learned_from_are_not_called_unseen(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, images, _ = data
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDFLOW_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("GRIDFLOW_CPUS_PER_WORKER", "1")
+    Path("model").mkdir()
+    write_detector(tmp_path / "model/model.pt", imgsz=64, boxes=20)
+    Path("model/model.json").write_text("{}")
+    files = list(images["file"])
+    write_seen("model", {"train": files[:3], "val": files[3:4]}, start="none", threads=1)
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": VALUES | {"weights": "model"}}))
+    threads = torch.get_num_threads()
+    evaluate_detector.main()
+    torch.set_num_threads(threads)
+    metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
+    assert metrics["seen"] == {"train": 3, "val": 1, "whole": True}
+    told = " ".join(capsys.readouterr())
+    assert "of which it has learned from 3 and its epoch was chosen by 1" in told
+    assert "never seen" not in told
 
 
 @pytest.mark.parametrize(

@@ -217,10 +217,15 @@ def outcomes(
     return pd.DataFrame(rows, columns=[*OutcomeRow._fields])
 
 
+def wrong(table: pd.DataFrame) -> pd.Series:
+    """Which of `outcomes` are mistakes; a class may be called "background" itself."""
+    return (table["truth"] < 0) | (table["detection"] < 0) | (table["actual"] != table["predicted"])
+
+
 def rates(table: pd.DataFrame) -> dict[str, float]:
     """Precision, recall and their harmonic mean F1 of `outcomes`; 0 where the divisor is 0."""
-    right = int((table["actual"] == table["predicted"]).sum())
-    detected, objects = int((table["predicted"] != BACKGROUND).sum()), int((table["actual"] != BACKGROUND).sum())
+    right = int((~wrong(table)).sum())
+    detected, objects = int((table["detection"] >= 0).sum()), int((table["truth"] >= 0).sum())
     return {
         "precision": right / max(1, detected),
         "recall": right / max(1, objects),

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import ImageDraw
 
 from cnn_core.annotations.tables import BOX
-from cnn_core.detection.evaluation.metrics import BACKGROUND, outcome_rows
+from cnn_core.detection.evaluation.metrics import outcome_rows, wrong
 from cnn_core.drawing.boxes import MISSED, RIGHT, TRUTH, WRONG, draw_box, enlarged
 from cnn_core.drawing.colours import Colour
 from cnn_core.drawing.contact_sheet import contact_sheet
@@ -34,8 +34,7 @@ def draw_boxes(image: np.ndarray, boxes: Iterable[LabelledBox], *, side: int = _
 
 def mistakes_by_image(images: pd.DataFrame, table: pd.DataFrame) -> pd.Series:
     """Count each image's missed and confused objects and boxes on nothing, in the images' order."""
-    wrong = table[table["actual"] != table["predicted"]]
-    return wrong.groupby("image_id").size().reindex(images["image_id"], fill_value=0)
+    return table[wrong(table)].groupby("image_id").size().reindex(images["image_id"], fill_value=0)
 
 
 def example_images(images: pd.DataFrame, table: pd.DataFrame, *, first: int, worst: int) -> list[str]:
@@ -89,17 +88,16 @@ def _boxes(
         if row.truth >= 0:
             box = truth[BOX].iloc[row.truth].tolist()
             above.append((box, TRUTH, row.actual))
-            if row.predicted == BACKGROUND:
+            if row.detection < 0:
                 missed.append((box, MISSED, row.actual))
         if row.detection >= 0:
-            colour = RIGHT if row.actual == row.predicted else WRONG
+            colour = RIGHT if row.truth >= 0 and row.actual == row.predicted else WRONG
             text = f"{row.predicted} {row.score:.0%}" if few else ""
             below.append((detections[BOX].iloc[row.detection].tolist(), colour, text))
     return above, missed + below
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    missed, false = table["predicted"] == BACKGROUND, table["actual"] == BACKGROUND
-    right = table["actual"] == table["predicted"]
+    missed, false, right = table["detection"] < 0, table["truth"] < 0, ~wrong(table)
     counts = {"right": right, "confused": ~(right | missed | false), "missed": missed, "false": false}
     return ", ".join(f"{int(rows.sum())} {name}" for name, rows in counts.items() if rows.any()) or "nothing there"

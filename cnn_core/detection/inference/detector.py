@@ -20,8 +20,11 @@ from cnn_core.detection.inference.ordered import Decoded, Result, in_order
 from cnn_core.detection.inference.results import Detections
 from cnn_core.detection.params import Backend, DetectorParams
 from cnn_core.detection.yolo import quiet
+from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry
 from cnn_core.images.reader import pixels
+
+OTHER_CHANNELS = "other channels"
 
 
 class Detector:
@@ -97,11 +100,16 @@ class Detector:
             torch.set_num_threads(1)  # each stream suppresses its own boxes; a core is all that it has
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detect in images of any sizes, uint8 (H, W, C) BGR each."""
+        """Detect in images of any sizes, uint8 (H, W, C) BGR each; a ValueError for one of other channels."""
         entries = (
             Entry(image_id=str(number), file="", number=number, content=image) for number, image in enumerate(images)
         )
-        return [detections for _, _, detections in self.stream(entries) if isinstance(detections, Detections)]
+        results = []
+        for entry, _, detections in self.stream(entries):
+            if not isinstance(detections, Detections):
+                raise ValueError(f"image {entry.number}: {detections}")
+            results.append(detections)
+        return results
 
     def stream(self, entries: Iterable[Entry]) -> Iterator[Result]:
         """Yield the entries in order, each with pixels and detections, or None and why it is bad.
@@ -114,6 +122,11 @@ class Detector:
 
     def _decode(self, entry: Entry) -> Decoded:
         image = pixels(entry, self._imread)
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if channels != self.info.channels:
+            raise BadImage(
+                OTHER_CHANNELS, f"the image has {channels} channels, and the network takes {self.info.channels}"
+            )
         return Decoded(image, self._letterbox(image))
 
     @torch.inference_mode()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cnn_core.detection.inference.exports import PACKAGES, Calibration, exported
 from cnn_core.detection.inference.openvino_engine import OpenVinoEngine, Precision
 from cnn_core.detection.params import Backend
-from cnn_core.detection.yolo import TASKS, LoadedYolo, NetworkInfo, load_network, weights_file
+from cnn_core.detection.yolo import TASKS, LoadedYolo, NetworkInfo, input_channels, load_network, weights_file
 from cnn_core.files import file_sha256
 
 UNKNOWN_SIDE = 640  # of weights that do not say what they were trained with
@@ -69,7 +69,11 @@ def open_engine(
     """
     file = weights_file(weights)
     if file.suffix != ".pt":
-        return _own_export(file, device, threads, precision)
+        engine = _own_export(file, device, threads, precision)
+        if engine.info.fixed and imgsz not in (0, *engine.info.fixed):
+            height, width = engine.info.fixed
+            raise ValueError(f"imgsz is {imgsz}, but {file} takes {width} x {height} pixels only: set imgsz to 0")
+        return engine
     loaded = load_network(weights)
     info, half = _info(loaded), precision == "half"
     chosen = pick_backend(backend, device)
@@ -110,7 +114,6 @@ def _installed(backend: str) -> bool:
 
 
 def _info(loaded: LoadedYolo) -> NetworkInfo:
-    network: Any = loaded.network
     return NetworkInfo(
         names=loaded.names,
         stride=max(loaded.stride, 32),  # as Ultralytics rounds for PyTorch
@@ -118,7 +121,7 @@ def _info(loaded: LoadedYolo) -> NetworkInfo:
         sha256=loaded.sha256,
         imgsz=loaded.imgsz,
         fixed=None,
-        channels=int(network.yaml.get("channels", 3)),
+        channels=input_channels(loaded.network),
         end2end=False,  # as Ultralytics predicts by default: a head that knows both ways uses NMS
     )
 
@@ -146,6 +149,7 @@ def _own_export(file: Path, device: torch.device, threads: int, precision: Preci
     height, width = (export.imgsz * 2)[:2] if len(export.imgsz) == 1 else export.imgsz
     dynamic = bool(export.metadata.get("dynamic"))
     binary = next(file.glob("*.bin")) if file.is_dir() else file
+    suppresses = bool(export.metadata.get("args", {}).get("nms"))
     info = NetworkInfo(
         names={int(number): str(name) for number, name in export.names.items()},
         stride=max(export.stride, 32),
@@ -154,9 +158,9 @@ def _own_export(file: Path, device: torch.device, threads: int, precision: Preci
         imgsz=max(height, width),
         fixed=None if dynamic else (height, width),
         channels=export.channels,
-        end2end=bool(export.end2end),
+        end2end=bool(export.end2end) or suppresses,
     )
-    if file.is_dir() and not export.metadata.get("args", {}).get("nms"):
+    if file.is_dir() and not suppresses:
         return OpenVinoEngine(file, info, threads=threads, precision=precision, batch=None if dynamic else export.batch)
     return UltralyticsEngine(str(file), info, device=device, half=False)
 

@@ -56,6 +56,12 @@ def squares(images: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
 
 def suppress(raw: Tensor, params: DetectorParams, info: NetworkInfo) -> list[Tensor]:
     """Suppress all but the best boxes: a row has xyxy in pixels of the input, score, class, mask coefficients."""
+    values = 4 + len(info.names)
+    if not info.end2end and not (raw.shape[1] == values if info.task == "detect" else raw.shape[1] > values):
+        raise ValueError(
+            f"the network gives a table of {' x '.join(map(str, raw.shape[1:]))}, and a detector of {len(info.names)} "
+            f"classes has {values} values for a box: its weights are of another kind of network"
+        )
     return nms.non_max_suppression(
         raw,
         params.conf,
@@ -79,6 +85,7 @@ def in_original(
     """
     rows = rows.float()
     rows[:, :4] = cast(Tensor, ops.scale_boxes(shape, rows[:, :4], (original[0], original[1])))
+    rows = rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]  # the others lie in the letterbox's border
     if protos is None:
         return rows[:, :6].cpu().numpy(), None
     masks = ops.process_mask_native(protos, rows[:, 6:], rows[:, :4], original[:2])
@@ -150,4 +157,5 @@ class Tracker:
             return np.arange(0 if hidden else len(table)), None
         kept = np.asarray(tracks[:, :-1], np.float32)
         kept[:, :4] = ops.clip_boxes(kept[:, :4], frame.shape)  # as `Results.update` does
-        return tracks[:, -1].astype(int), kept
+        inside = (kept[:, 2] > kept[:, 0]) & (kept[:, 3] > kept[:, 1])
+        return tracks[inside, -1].astype(int), kept[inside]

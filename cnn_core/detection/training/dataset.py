@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from cnn_core.seeds import generator, mixed_seed
 class MemoryDataset(YOLODataset):
     """Ultralytics' data set of a list of image files, decoded once into memory as far as there is room.
 
-    Its labels are read anew each time. Ultralytics itself keeps them in a ``.cache`` file beside the user's labels,
-    which it trusts as long as the labels have the same size.
+    Its labels are those of the job. Ultralytics itself keeps them in a ``.cache`` file beside the user's labels, which
+    it trusts as long as the labels have the same size, and leaves a whole image out for one bad line.
 
     Attributes:
         left_out: the files that training does without, and why: a damaged image, or labels that are none.
@@ -37,8 +37,8 @@ class MemoryDataset(YOLODataset):
 
     left_out: dict[str, str]
 
-    def __init__(self, *args: Any, hyp: Any, **kwargs: Any) -> None:
-        self.rotates = bool(hyp.degrees or hyp.shear)
+    def __init__(self, *args: Any, hyp: Any, texts: Mapping[str, str], **kwargs: Any) -> None:
+        self.rotates, self.texts = bool(hyp.degrees or hyp.shear), texts
         super().__init__(*args, hyp=hyp, **kwargs)
 
     def get_img_files(self, img_path: Any) -> list[str]:
@@ -50,8 +50,10 @@ class MemoryDataset(YOLODataset):
         A polygon is 1,000 points to move at every draw. Only a segmenter needs it, and training that rotates or shears:
         the polygon then gives a tighter box than the rotated box.
         """
-        self.get_label_files()
         with tempfile.TemporaryDirectory() as folder, _images_not_rewritten():
+            self.label_files = [f"{folder}/{number}.txt" for number in range(len(self.im_files))]
+            for file, label in zip(self.im_files, self.label_files, strict=True):
+                Path(label).write_text(self.texts[file], encoding="utf-8")
             scan = self.cache_labels(Path(folder) / "labels.cache")
         labels = scan["labels"]
         usable = [label["im_file"] for label in labels]
@@ -112,6 +114,7 @@ def augmented_images(job: DetectorJob) -> tuple[np.ndarray, list[list[int]]]:
     """Return each training image once as training draws it, uint8 (N, 3, S, S), and the classes of its boxes."""
     dataset = MemoryDataset(
         img_path=job.data.train,
+        texts=job.data.labels,
         imgsz=job.params.imgsz,
         augment=True,
         hyp=IterableSimpleNamespace(**{**DEFAULT_CFG_DICT, **arguments(job)}),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cnn_core.detection.training.data import DetectionData
 from cnn_core.detection.training.params import TrainDetectorParams
-from cnn_core.detection.yolo import TASKS, load_network
+from cnn_core.detection.yolo import TASKS, check_head, load_network
 from cnn_core.files import is_none
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class DetectorJob:
     def task(self) -> str:
         return task_of(self.architecture)
 
+    @property
+    def learned_files(self) -> list[str]:
+        """The training images that are learned from."""
+        return self.data.train[: max(1, round(self.params.fraction * len(self.data.train)))]
+
     def start_network(self) -> nn.Module | None:
         return None if is_none(self.start) else load_network(self.start).network
 
@@ -49,7 +54,7 @@ def architecture(model: str, weights: str) -> dict[str, Any]:
     """Read the yaml of ``model``, or of the network in ``weights``, with its size written out.
 
     Raises:
-        ValueError: there is no such yaml, or it neither detects nor segments.
+        ValueError: there is no such yaml, or it is of no network that learns here.
     """
     from ultralytics.nn.tasks import yaml_model_load
 
@@ -66,8 +71,11 @@ def architecture(model: str, weights: str) -> dict[str, Any]:
         except Exception:
             raise ValueError(f"there is no model {model}, neither as a file nor among Ultralytics' own") from None
     content["yaml_file"] = Path(str(content.get("yaml_file", model))).name  # model.json must not tell where it lies
-    if task_of(content) not in TASKS:
+    if task_of(content) not in (*TASKS, "None"):
         raise ValueError(f"{model} is for the task {task_of(content)!r}; here {' or '.join(TASKS)} is learned")
+    check_head(str(content["head"][-1][-2]), model)
+    if (channels := content.get("channels", 3)) != 3:
+        raise ValueError(f"{model} takes images of {channels} channels, and pictures are read in three colours")
     return content
 
 

@@ -86,13 +86,13 @@ class _Learning(_Base):
         """Return the job's files, instead of Ultralytics' reading, which downloads what is missing and executes what a
         data.yaml says."""
         data = self.job.data
-        files = data.train[: max(1, round(self.params.fraction * len(data.train)))]
         names = dict(enumerate(data.names))
-        return {"train": files, "val": data.val, "names": names, "nc": len(names), "channels": 3}
+        return {"train": self.job.learned_files, "val": data.val, "names": names, "nc": len(names), "channels": 3}
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> MemoryDataset:
         return MemoryDataset(
             img_path=img_path,
+            texts=self.job.data.labels,
             imgsz=self.args.imgsz,
             batch_size=batch,
             augment=mode == "train",
@@ -234,6 +234,7 @@ class _Learning(_Base):
             "best": self.best_record,
             "best_weights": self.best_weights,
             "imgsz": int(self.args.imgsz),
+            "batch": int(self.batch_size),  # Ultralytics halves it in the first epoch when a GPU's memory is too small
             "left_out": self.train_loader.dataset.left_out | self.test_loader.dataset.left_out,
         }
 

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from cnn_core.annotations.checks import Refused
 from cnn_core.annotations.masks import encode_mask
-from cnn_core.annotations.tables import BOX
+from cnn_core.annotations.tables import BOX, Annotations
 from cnn_core.annotations.truth import read_truth
 from cnn_core.detection.evaluation.metrics import match
 from cnn_core.images.decoding import BadImage
@@ -24,22 +25,27 @@ TRUTH, DETECTOR = "truth", "detector"  # where a prompt comes from
 PROMPTS = ("image_id", "prompted_by", "object", *BOX)
 
 
-def read_masked_truth(source: str | Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Read images, objects and classes as `annotations.truth.read_truth` does, and leave crowds out.
+def read_masked_truth(source: str | Path, split: str, *, refused: list[Refused] | None = None) -> Annotations:
+    """Read images, objects and classes as `annotations.truth.read_truth` does; leave out crowds and what has no mask.
 
     Raises:
-        ValueError: as there; or the split holds no object, or an object without a mask.
+        ValueError: as there; or the split holds no object, or none has a mask.
     """
-    images, truth, classes = read_truth(source, split)
+    refused = [] if refused is None else refused
+    images, truth, classes = read_truth(source, split, refused=refused)
     if "iscrowd" in truth:
         truth = truth[truth["iscrowd"] == 0].reset_index(drop=True)
     if truth.empty:
         raise ValueError(f"the split {split} of {source} holds no object: there is nothing to measure on")
-    if without := int(truth["rle"].isna().sum()):
+    without = truth["rle"].isna()
+    if without.all():
         raise ValueError(
-            f"{without:,} of the {len(truth):,} objects of {source} have a box but no mask: name a set with masks "
+            f"{len(truth):,} of the {len(truth):,} objects of {source} have a box but no mask: name a set with masks "
             "(polygons in a data.yaml's labels, or segmentation in a COCO JSON)"
         )
+    for row in truth[without].itertuples():
+        refused.append(Refused("annotation", str(source), f"a {row.class_name} in {row.image_id}", "it has no mask"))
+    truth = truth[~without].reset_index(drop=True)
     return images, truth, classes
 
 

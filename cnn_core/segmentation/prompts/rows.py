@@ -18,6 +18,7 @@ from cnn_core.segmentation.segments import OBJECT
 
 Kind = Literal["boxes", "points"]
 POINT = ["x", "y"]
+MISSING = ["", "NA", "N/A", "nan", "NaN", "null", "None"]  # of a number in a CSV
 PROMPTS = {
     "image_id": pa.string(),
     "prompt_id": pa.int64(),  # the prompt's number in its image
@@ -37,7 +38,9 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
         if path.suffix.lower() == ".csv":
-            return pd.read_csv(path, dtype=texts, skipinitialspace=True)
+            columns = pd.read_csv(path, nrows=0, skipinitialspace=True).columns
+            missing = {name: [""] if name in texts else MISSING for name in columns}  # a class may be called NA
+            return pd.read_csv(path, dtype=texts, skipinitialspace=True, keep_default_na=False, na_values=missing)
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
     except (pa.ArrowInvalid, OSError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())

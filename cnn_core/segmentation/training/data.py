@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from cnn_core.annotations.coco import from_coco
+from cnn_core.annotations.checks import Refused
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX, Annotations
 from cnn_core.annotations.truth import read_truth
+from cnn_core.files import file_sha256
 from cnn_core.images.decoding import BadImage, decode_rgb
 
-VAL_SHARE = 0.1  # of the images of a COCO JSON that has no second one for validation
 PADDING = 114  # grey value beside an image that is no square; Ultralytics'
 MEMORY_SHARE = 0.6  # of what is free: more than this the images may not take
 
@@ -57,24 +57,9 @@ class MaskSet:
         return masks
 
 
-def read_masks(source: str | Path, split: str) -> Annotations:
-    """Read the split ``train`` or ``val`` as `read_truth` does, but a COCO JSON has splits.
-
-    The validation images of a COCO JSON whose name says ``train`` are those of the file beside it that says ``val``.
-    Where there is none, they are a tenth of its own, drawn by their names.
-    """
-    path = Path(source)
-    if path.suffix != ".json":
-        return read_truth(path, split)
-    other = path.with_name(path.name.replace("train", "val"))
-    if other != path and other.is_file():
-        return from_coco(other if split == "val" else path, split=split)
-    images, objects, classes = from_coco(path, split=split)
-    draws = images["file"].map(lambda file: hashlib.sha256(Path(file).name.encode()).hexdigest())
-    number = max(1, round(VAL_SHARE * len(images)))
-    in_val = draws.rank(method="first") <= number
-    images = images[in_val if split == "val" else ~in_val].reset_index(drop=True)
-    return images, objects[objects["image_id"].isin(images["image_id"])].reset_index(drop=True), classes
+def read_masks(source: str | Path, split: str, *, refused: list[Refused] | None = None) -> Annotations:
+    """Read the split ``train`` or ``val`` as `read_truth` does for training."""
+    return read_truth(source, split, refused=refused, learning=True)
 
 
 def load_masks(source: str | Path, split: str, *, imgsz: int, most: int = 0) -> MaskSet:
@@ -130,14 +115,13 @@ def _decoded(images: pd.DataFrame, scales: np.ndarray, side: int) -> np.ndarray:
     return pixels
 
 
-def content_sha256(source: str | Path) -> str:
-    """Return one SHA-256 over train and val: boxes, masks, and the names and sizes of the images."""
+def content_sha256(parts: Mapping[str, Annotations]) -> str:
+    """Return one SHA-256 over splits (`read_masks`): boxes, masks, and the names and bytes of the images."""
     digest = hashlib.sha256()
-    for split in ("train", "val"):
-        images, objects, classes = read_masks(source, split)
+    for split, (images, objects, classes) in parts.items():
         digest.update(repr((split, classes)).encode())
         for file in images["file"]:
-            digest.update(f"{Path(file).name}:{Path(file).stat().st_size}\n".encode())
+            digest.update(f"{Path(file).name}:{file_sha256(file)}\n".encode("utf-8", "surrogatepass"))
         for row in objects[["image_id", *BOX, "rle"]].itertuples(index=False):
             digest.update(repr(tuple(row)).encode())
     return digest.hexdigest()

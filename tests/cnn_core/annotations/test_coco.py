@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -61,7 +62,7 @@ def test_coco_as_it_is_published(tmp_path):
     """Ids with gaps, polygons, uncompressed run lengths, a crowd, an image in a folder beside."""
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2017").mkdir()
-    (tmp_path / "val2017/7.jpg").write_bytes(b"")
+    Image.new("RGB", (8, 6)).save(tmp_path / "val2017/7.jpg")
     content = {
         "images": [{"id": 900, "file_name": "7.jpg", "width": 8, "height": 6}],
         "categories": [{"id": 90, "name": "b"}, {"id": 3, "name": "a"}],
@@ -98,7 +99,7 @@ def test_coco_as_it_is_published(tmp_path):
         ('{"images": [], "annotations": []}', "it has no categories"),
         (
             '{"images": [], "categories": [], "annotations": [{"id": 1, "image_id": 2, "category_id": 1}]}',
-            "annotation 1",
+            "none of its 0 images can be used",
         ),
         ("{", "not valid JSON"),
     ],

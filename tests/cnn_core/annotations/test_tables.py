@@ -168,11 +168,9 @@ def test_any_data_yaml(tmp_path, truth, monkeypatch):
         ({"train": "images/train", "names": {0: "a", 2: "b"}}, "", "without a gap"),
         ({"val": "images/val", "names": CLASSES}, "", "no split train; it has val"),
         ({"train": "images/gone", "names": CLASSES}, "", "images/gone does not exist"),
-        ({"train": "images/train", "names": CLASSES}, "3 .5 .5 .1 .1", "no class 3"),
-        ({"train": "images/train", "names": CLASSES}, "0 .5 .5 .1", "neither"),
-        ({"train": "images/train", "names": CLASSES}, "0 .5 .5 .1 .1 .1", "neither"),
-        ({"train": "images/train", "names": CLASSES}, "0 40 20 10 10", "shares of the image's size"),
-        ({"train": "images/train", "names": CLASSES}, "cat .5 .5 .1 .1", "is no label"),
+        ({"train": "images/train", "names": CLASSES, "nc": 5}, "", "nc is 5, but names has 3"),
+        ({"train": "images/train", "names": CLASSES, "channels": 10}, "", "channels is 10"),
+        ({"train": "images/train", "names": ["cat", "dog", "cat"]}, "", "'cat' twice"),
     ],
 )
 def test_what_is_wrong_with_a_data_set_is_said(tmp_path, truth, content, label, words):
@@ -183,6 +181,35 @@ def test_what_is_wrong_with_a_data_set_is_said(tmp_path, truth, content, label, 
         read_yolo(tmp_path / "data.yaml", "train")
     with pytest.raises(ValueError, match="does not exist"):
         read_yolo(tmp_path / "gone.yaml", "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("3 .5 .5 .1 .1", "there is no class 3"),
+        ("-1 .5 .5 .1 .1", "there is no class -1"),
+        ("0 .5 .5 .1", "neither"),
+        ("0 .5 .5 .1 .1 .1", "neither"),
+        ("0 40 20 10 10", "not shares of the image's size"),
+        ("0 nan .5 .1 .1", "not shares"),
+        ("inf .5 .5 .1 .1", "no whole number"),
+        ("0 .5 .5 0 .1", "its box is 0 x"),
+        ("cat .5 .5 .1 .1", "not all of it are numbers"),
+    ],
+)
+def test_a_bad_line_is_left_out_and_the_good_ones_of_its_file_stay(tmp_path, truth, line, reason):
+    write_yolo(tmp_path, *truth, CLASSES, masks=False)
+    label = tmp_path / "labels/train/1.txt"
+    good = label.read_text()
+    expected = read_yolo(tmp_path / "data.yaml", "train")
+    label.write_text(f"{line}\n{good}")
+    refused = []
+    read = read_yolo(tmp_path / "data.yaml", "train", refused=refused)
+    pd.testing.assert_frame_equal(read[0], expected[0])
+    pd.testing.assert_frame_equal(read[1], expected[1])
+    assert [(entry.kind, entry.file) for entry in refused] == [("annotation", str(label))]
+    assert line in refused[0].name
+    assert reason in refused[0].reason
 
 
 def test_a_line_that_stands_twice_is_one_object_and_a_photograph_is_upright(tmp_path):

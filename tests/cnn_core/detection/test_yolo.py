@@ -16,6 +16,8 @@ from tests.helpers.detector_files import new_weights
 from tests.helpers.imports import imported
 from tests.helpers.paths import ROOT
 
+NETWORK = str(ROOT / "cnn_core/detection/training/networks/small.yaml")
+
 
 class Foreign:
     """Of a class that a weights file must not bring along."""
@@ -60,12 +62,18 @@ def test_weights_say_what_they_are(tmp_path):
         (lambda folder: folder, "holds neither model.pt and model.json nor an OpenVINO model"),
         (lambda folder: foreign(folder / "a.pt"), "ULTRALYTICS_SAFE_LOAD=false"),
         (lambda folder: new_weights(folder / "c.pt", "yolo11n-cls"), "a model for the task 'classify'"),
+        (lambda folder: transformer(folder / "yolo11n.pt"), "yolo11n.pt ends in RTDETRDecoder"),
+        (lambda folder: new_weights(folder / "yolo11n.pt", "yolov8n-world"), "yolo11n.pt ends in WorldDetect"),
+        (lambda folder: changed(folder / "a.pt", whole=False), "holds tensors only (a state dict)"),
+        (lambda folder: changed(folder / "a.pt", bare=True), "holds a bare network (Sequential) without its classes"),
+        (lambda folder: changed(folder / "a.pt", names={0: "x"}), "has 1 names for the 80 classes"),
     ],
 )
 def test_what_is_no_weights_is_said_in_one_sentence(tmp_path, make, words):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
         yolo.load_network(make(tmp_path))
     assert words in str(raised.value)
+    assert ("SAFE_LOAD" in str(raised.value)) == ("SAFE_LOAD" in words)
 
 
 def test_weights_that_dvc_knows_are_to_be_pulled(tmp_path):
@@ -84,6 +92,28 @@ def test_a_model_folder_names_its_file(tmp_path):
 
 def written(path, content):
     path.write_bytes(content)
+    return path
+
+
+def changed(path, *, whole=True, bare=False, names=None):
+    """A detector's weights as people save them: the tensors, or the network alone, or with other names."""
+    from ultralytics import YOLO
+
+    yolo.quiet(path.parent)
+    model = YOLO(NETWORK)
+    if bare or not whole:
+        torch.save(model.model if bare else model.model.state_dict(), path)
+    else:
+        model.model.names = names
+        model.save(path)
+    return path
+
+
+def transformer(path):
+    """RT-DETR under the name of a YOLO."""
+    from ultralytics import RTDETR
+
+    RTDETR("yolov8n-rtdetr.yaml").save(path)
     return path
 
 
@@ -112,7 +142,7 @@ from cnn_core.detection.training.params import TrainDetectorParams
 from cnn_core.detection.training.train import train
 params = from_mapping(TrainDetectorParams, detector_params(epochs=1, source={data!r}), "train_detector")
 torch.set_num_threads(2)
-data = open_source(params.source, "unused")
+data = open_source(params.source, outlines=False)
 job = DetectorJob(params=params, data=data, architecture=architecture(params.model, params.weights), start="none",
                   loaders=0)
 train(job, folder=Path({folder!r}, "run"), device=torch.device("cpu"), on_step=lambda numbers: None,

@@ -125,7 +125,8 @@ def test_what_a_stage_left_out_is_to_be_looked_at(root: Path) -> None:
 def test_a_prompt_dropped_of_thousands_is_no_reason_to_look(root: Path) -> None:
     put(root, "segment", images=500, objects=1712, bad=0, dropped=1)
     put(root, "read", digits=1712, dropped=300)  # two masks of one digit: one of them is left out by design
-    put(root, "ingest-digits", rows_read=5000, refused=0, duplicates={"same_label": 900})
+    put(root, "ingest-digits", rows_read=5000, refused=0, left_out=3, duplicates={"same_label": 900})  # three notes
+    put(root, "evaluate_detector", images=500, objects=1712, left_out=0, left_out_annotations=1)
     assert verdict(root).level == "good"
     put(root, "segment", images=500, objects=1712, bad=0, dropped=2)
     assert verdict(root).level == "look"

@@ -187,3 +187,56 @@ def test_a_segmenter_adds_masks_in_the_pixels_of_the_original(tmp_path: Path, ba
             assert same.mean() > 0.999
             count += 1
     assert count > 5
+
+
+def test_a_network_of_ten_channels_refuses_a_photograph_and_goes_on(tmp_path: Path) -> None:
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = YOLO(NETWORK)
+    model.model = DetectionModel(NETWORK, ch=10, nc=80, verbose=False)
+    model.model.names, model.model.args, model.model.task = {n: str(n) for n in range(80)}, {}, "detect"
+    model.save(tmp_path / "ten.pt")
+    cv2.imwrite(str(tmp_path / "a.jpg"), photograph(60, 80, 0))
+    ten = detector(tmp_path / "ten.pt")
+    [(_, image, refused)] = list(ten.stream(Reader()(list_media(tmp_path / "a.jpg").parts(1)[0])))
+    assert image is None
+    assert isinstance(refused, BadImage)
+    assert refused.detail == "the image has 3 channels, and the network takes 10"
+    with pytest.raises(ValueError, match="3 channels, and the network takes 10"):
+        ten([photograph(60, 80, 0)])
+
+
+def test_a_table_of_another_layout_is_refused() -> None:
+    """As an export of RT-DETR gives it: 300 rows of centre, size, score and class in shares of the picture."""
+    from cnn_core.detection.inference.steps import suppress
+    from cnn_core.detection.yolo import NetworkInfo
+
+    info = NetworkInfo(
+        names={0: "a", 1: "b"}, stride=32, task="detect", sha256="", imgsz=64, fixed=None, channels=3, end2end=False
+    )
+    with pytest.raises(ValueError, match="a table of 300 x 6, and a detector of 2 classes has 6 values"):
+        suppress(torch.rand(1, 300, 6), parameters(), info)
+    assert len(suppress(torch.rand(1, 6, 84), parameters(), info)) == 1
+
+
+def test_a_box_in_the_letterboxs_border_is_left_out() -> None:
+    from cnn_core.detection.inference.steps import in_original
+
+    rows = torch.tensor(
+        [[2.0, 2, 30, 9, 0.9, 0], [2, 20, 30, 40, 0.8, 0], [10, 30, 10, 40, 0.7, 0]]
+    )  # 10 rows of border
+    boxes, _ = in_original(rows, None, (64, 64), (44, 64))
+    assert boxes[:, 4].tolist() == pytest.approx([0.8])
+    assert (boxes[:, 2] > boxes[:, 0]).all()
+    assert (boxes[:, 3] > boxes[:, 1]).all()
+
+
+def test_the_side_of_a_static_export_is_not_ignored(weights: Path, tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    shutil.copy(weights, tmp_path / "own.pt")
+    exported = YOLO(tmp_path / "own.pt").export(format="onnx", imgsz=64, dynamic=False, verbose=False)
+    with pytest.raises(ValueError, match=r"imgsz is 96, but .*own\.onnx takes 64 x 64 pixels only: set imgsz to 0"):
+        detector(Path(exported), backend="onnx", imgsz=96)
+    assert detector(Path(exported), backend="onnx", imgsz=64).info.fixed == (64, 64)

@@ -20,22 +20,20 @@ def data(tmp_path_factory):
 
 
 def test_a_source_may_be_a_folder_its_data_yaml_or_a_coco_json(tmp_path, data):
-    folder, file = open_source(data, tmp_path), open_source(data / "data.yaml", tmp_path)
+    folder, file = (open_source(source, outlines=False) for source in (data, data / "data.yaml"))
     assert folder == file
     assert (len(folder.train), len(folder.val), folder.names) == (12, 4, list(CLASSES))
     images, objects, classes = read_yolo(data / "data.yaml", "train")
     images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
     (tmp_path / "all.json").write_text(json.dumps(to_coco(images, objects, classes)))
-    found = open_source(tmp_path / "all.json", tmp_path / "coco")
+    found = open_source(tmp_path / "all.json", outlines=False)
     assert found.names == list(CLASSES)
     assert len(found.val) == 2  # of 12, a tenth, rounded up
-    real = {str(Path(name).resolve()) for name in found.train + found.val}
-    assert real == {str(Path(name).resolve()) for name in folder.train}
-    label = Path(found.train[0].replace("/images/", "/labels/")).with_suffix(".txt").read_text().split()
-    true = Path(str(Path(found.train[0]).resolve()).replace("/images/", "/labels/")).with_suffix(".txt").read_text()
-    assert [float(v) for v in label] == pytest.approx([float(v) for v in true.split()], abs=1e-5)
-    again = open_source(tmp_path / "all.json", tmp_path / "coco")
-    assert content_sha256(again) == content_sha256(found)
+    assert set(found.train + found.val) == set(folder.train)
+    for file in found.train:
+        label, true = found.labels[file].split(), folder.labels[file].split()
+        assert [float(value) for value in label] == pytest.approx([float(value) for value in true], abs=1e-5)
+    assert content_sha256(open_source(tmp_path / "all.json", outlines=False)) == content_sha256(found)
 
 
 def test_of_two_coco_files_the_second_validates(tmp_path, data):
@@ -43,22 +41,29 @@ def test_of_two_coco_files_the_second_validates(tmp_path, data):
         images, objects, classes = read_yolo(data / "data.yaml", split)
         images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
         (tmp_path / f"instances_{split}.json").write_text(json.dumps(to_coco(images, objects, classes)))
-    found = open_source(tmp_path / "instances_train.json", tmp_path / "coco")
+    found = open_source(tmp_path / "instances_train.json", outlines=False)
     assert (len(found.train), len(found.val)) == (12, 4)
 
 
-def test_a_changed_label_changes_the_hash(tmp_path):
+def test_a_changed_label_and_a_changed_byte_of_an_image_change_the_hash(tmp_path):
     folder = rectangles(tmp_path / "a")
-    before = content_sha256(open_source(folder, tmp_path))
+    before = content_sha256(open_source(folder, outlines=False))
     label = folder / "labels/train/3.txt"
-    label.write_text(label.read_text().replace("0", "1", 1))
-    assert content_sha256(open_source(folder, tmp_path)) != before
+    text = label.read_text()
+    label.write_text(text.replace("0", "1", 1))
+    assert content_sha256(open_source(folder, outlines=False)) != before
+    label.write_text(text)
+    image = folder / "images/val/1.png"
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1  # of the same length
+    image.write_bytes(content)
+    assert content_sha256(open_source(folder, outlines=False)) != before
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: folder / "nothing", "does not exist: the stage compose writes"),
+        (lambda folder: folder / "nothing", "does not exist: name a folder with a data.yaml"),
         (lambda folder: folder, "has no data.yaml"),
         (lambda folder: edited(folder, val="images/elsewhere"), "images/elsewhere does not exist"),
         (lambda folder: edited(folder, train=None), "has no split train; it has val"),
@@ -68,7 +73,7 @@ def test_a_changed_label_changes_the_hash(tmp_path):
 )
 def test_a_source_that_cannot_be_learned_from_is_said_in_one_sentence(tmp_path, make, words):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
-        open_source(make(tmp_path), tmp_path / "coco")
+        open_source(make(tmp_path), outlines=False)
     assert words in str(raised.value)
 
 

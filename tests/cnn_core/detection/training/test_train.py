@@ -132,6 +132,9 @@ def test_weights_are_taken_over_and_the_architecture_with_them(tmp_path, data):
         ("yolo11n.pt", "name a yaml such as yolo11n.yaml"),
         ("https://example.com/a.yaml", "name a yaml"),
         ("yolo11n-cls.yaml", "is for the task 'classify'"),
+        ("rtdetr-l.yaml", "rtdetr-l.yaml ends in RTDETRDecoder"),
+        ("yolov8s-worldv2.yaml", "ends in WorldDetect"),
+        ("yoloe-11s.yaml", "ends in YOLOEDetect"),
         ("weights", "model is weights, but weights is"),
     ],
 )
@@ -188,15 +191,16 @@ def test_images_that_are_left_out_are_told(tmp_path):
     left_out = trained(job, tmp_path)[-1]["left_out"]
     assert [Path(file).relative_to(source).as_posix() for file in left_out] == [
         "images/train/2.png",
-        "images/train/5.png",
         "images/val/0.png",
     ]
     assert all("ignoring" not in reason and ".png" not in reason for reason in left_out.values()), left_out
-    assert "Label class 7 exceeds dataset class count 2" in left_out[str(source / "images/train/5.png")]
+    assert [(Path(entry.file).name, entry.reason.partition(":")[0]) for entry in job.data.refused] == [
+        ("5.txt", "there is no class 7")
+    ]
     (source / "images/val").rename(tmp_path / "elsewhere")
     (source / "images/val").mkdir()
     (source / "images/val/0.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"^none of 1 images can be learned from; .*0\.png: cannot identify"):
+    with pytest.raises(ValueError, match=r"none of the 1 images of the split val .*0\.png: is not an image"):
         trained(job_of(params, tmp_path, source), tmp_path)
 
 

@@ -1,0 +1,82 @@
+"""What an image or an annotation of somebody's set must be to be used, and the record of those that are not."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+LEFT_OUT = "left_out.csv"  # in a model folder: images and annotations that were not learned from, and why
+_SWAPPED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
+_ORIENTATION = 0x0112
+
+
+class Refused(NamedTuple):
+    """An image or an annotation of a set that is not used, and why."""
+
+    kind: str  # image, annotation, or outline: of an annotation whose box is used
+    file: str  # that lists it
+    name: str  # the image's file, or which annotation
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def write_refused(path: str | Path, refused: Iterable[Refused]) -> None:
+    """Write a CSV of what is left out, one row each."""
+    with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Refused._fields)
+        writer.writerows(refused)
+
+
+def check_class_name(name: str, path: Path) -> None:
+    """Raise a ValueError for what no file can hold: half a character, or the null character."""
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"{path}: the class name {name!r} holds what is no character")
+
+
+def check_box(box: Sequence[float], width: int, height: int) -> None:
+    """Raise a ValueError where an xyxy box has no area within a picture."""
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, box)) or x2 <= x1 or y2 <= y1:
+        raise ValueError(f"its box is {x2 - x1:g} x {y2 - y1:g} pixels")
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        raise ValueError(f"its box, {x1:g} {y1:g} to {x2:g} {y2:g}, lies outside of the {width} x {height} pixels")
+
+
+def upright_size(file: str | Path) -> tuple[int, int]:
+    """Read width and height of the upright image from its header, or raise a ValueError."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            # Of a PNG, Pillow decodes all of it for the EXIF data that may stand behind the pixels.
+            plain = image.format == "PNG" and "exif" not in image.info and b"eXIf" not in Path(file).read_bytes()
+            turned = not plain and image.getexif().get(_ORIENTATION) in _SWAPPED
+    except FileNotFoundError:
+        raise ValueError(f"{file} is not there") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} is not an image that can be read: {error}") from None
+    return (height, width) if turned else (width, height)
+
+
+def find_image(name: str, folders: Sequence[Path]) -> str | None:
+    """Find an image: by its name as it stands, or by the end of it, where another machine's folders begin the name."""
+    for candidate in (*(folder / name for folder in folders), Path(name)):
+        if _is_file(candidate):
+            return str(candidate)
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    return next((str(folder / end) for end in ends for folder in folders if _is_file(folder / end)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a null byte
+        return False

@@ -12,6 +12,7 @@ import pandas as pd
 from cnn_core.annotations.tables import BOX, read_objects
 from cnn_core.detection.evaluation.metrics import BACKGROUND, outcomes, wrong
 from cnn_core.drawing.colours import class_colour
+from cnn_core.files import read_csv
 from cnn_core.reporting import charts
 from cnn_core.reporting.classifiers import confusion
 from cnn_core.reporting.images import figure, measured_split, scene
@@ -52,7 +53,7 @@ def origin(source: str) -> str:
 
 def precision_recall(path: Path) -> charts.Spec | None:
     """Draw precision over recall at IoU 0.5: a thin curve for each class and a thick one for their mean."""
-    if not path.is_file() or (table := pd.read_csv(path, dtype={"class": str}, keep_default_na=False)).empty:
+    if not path.is_file() or (table := read_csv(path).astype({"recall": float, "precision": float})).empty:
         return None
     points = zip(table["recall"].tolist(), table["precision"].tolist(), table["class"], strict=True)
     rows = [{"x": recall, "series": name, "value": precision} for recall, precision, name in points]

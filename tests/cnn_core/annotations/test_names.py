@@ -27,7 +27,7 @@ from cnn_core.detection.evaluation.metrics import (
     rates,
 )
 from cnn_core.drawing.boxes import draw_box
-from cnn_core.files import write_json
+from cnn_core.files import read_csv, write_json
 from cnn_core.reporting.classifiers import confusion
 from cnn_core.reporting.detection import precision_recall as curves
 from cnn_core.reporting.numbers import Numbers, pointer
@@ -102,7 +102,7 @@ def test_evaluation_comparison_and_report(names: list[str], picture: str) -> Non
         assert list(numbers.value("evaluate_detector:ap50")) == names
         assert all(numbers.value(f"evaluate_detector:ap50/{pointer(each)}") > 0.99 for each in names)
         evaluate_detector.write_csv(folder / "pr.csv", precision_recall(evaluation, names))
-        read = pd.read_csv(folder / "pr.csv", dtype={"class": str}, keep_default_na=False)
+        read = read_csv(folder / "pr.csv")
         assert set(names) <= set(read["class"])
         pairs = evaluate_detector.confusion(table, names)
         evaluate_detector.write_csv(folder / "confusion.csv", pairs)

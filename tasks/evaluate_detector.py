@@ -41,6 +41,7 @@ from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device
 from cnn_core.files import is_composed, write_csv, write_json
+from cnn_core.images.decoding import open_upright
 from cnn_core.images.seen import claim, overlap
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
@@ -222,7 +223,7 @@ def show(
 
 
 def pixels(file: str) -> np.ndarray:
-    return np.asarray(Image.open(file).convert("RGB"))
+    return np.asarray(open_upright(file))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import IO
 
 import numpy as np
@@ -164,6 +164,18 @@ def decode_square(data: bytes, side: int, mode: str = "RGB", name: str = "") -> 
     picture = rgb if mode == "RGB" else rgb.convert(mode)
     pixels = np.asarray(square(picture, side) if side else picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def open_upright(picture: str | Path | bytes) -> Image.Image:
+    """Open a file or its bytes for people to see: RGB, and upright, so that boxes and masks lie where they belong.
+
+    A size that `decode_rgb` refuses is no fault here.
+    """
+    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+        try:
+            return _to_rgb(image)[0]
+        except BadImage:  # floats of an unknown range, of which Pillow shows something
+            return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cnn_core.annotations.tables import Annotations
 from cnn_core.annotations.truth import read_truth
-from cnn_core.images.decoding import decode_rgb
+from cnn_core.images.decoding import decode_rgb, open_upright
 
 FIGURE_WIDTH = 1200  # pixels; enough for a figure on a screen of twice the density
 SCENE_SIDE = 320  # pixels; the longer side of a picture with objects
@@ -63,18 +63,16 @@ def thumbnail(content: bytes) -> str:
 
 
 def scene(path: Path, side: int = SCENE_SIDE) -> tuple[str, int, int]:
-    """Return a picture as a data URI, and the width and height of its file, which boxes are measured in."""
-    with Image.open(path) as picture:
-        width, height = picture.size
-        reduced = picture.convert("RGB")
-    reduced.thumbnail((side, side))
-    return webp(reduced), width, height
+    """Return a picture as a data URI, and its width and height when upright, which boxes are measured in."""
+    picture = open_upright(path)
+    width, height = picture.size
+    picture.thumbnail((side, side))
+    return webp(picture), width, height
 
 
 def painted(path: Path, masks: list[tuple[np.ndarray, tuple[int, int, int]]]) -> str:
     """Return a picture with masks, bool (H, W) of its size, laid over it in their colours, as a data URI."""
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB"), np.float32).copy()
+    pixels = np.array(open_upright(path), np.float32)
     for mask, colour in masks:
         pixels[mask] = 0.45 * pixels[mask] + 0.55 * np.array(colour, np.float32)
     reduced = Image.fromarray(pixels.astype(np.uint8))

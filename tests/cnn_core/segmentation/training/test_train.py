@@ -20,7 +20,7 @@ from cnn_core.segmentation.sam.decoder import predict_masks
 from cnn_core.segmentation.sam.network import load_sam
 from cnn_core.segmentation.sam.params import SmallSamParams
 from cnn_core.segmentation.sam.small import build_small_sam
-from cnn_core.segmentation.training.data import load_masks, read_masks
+from cnn_core.segmentation.training.data import content_sha256, load_masks, read_masks
 from cnn_core.segmentation.training.forward import decode, encode
 from cnn_core.segmentation.training.learner import SamLearner
 from cnn_core.segmentation.training.params import TrainSegmenterParams
@@ -195,6 +195,21 @@ def test_images_of_any_shape_are_fitted_and_objects_without_a_mask_left_out(tmp_
         ys, xs = np.nonzero(row)
         assert np.allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], [x1, y1, x2, y2], atol=1.5)
     assert (data.images[:, :, 26:] == 114).all()
+
+
+def test_the_hash_of_a_set_follows_the_pixels_of_its_images(tmp_path):
+    folder = write_set(tmp_path / "set")
+
+    def digest() -> str:
+        return content_sha256({split: read_masks(folder, split) for split in ("train", "val")})
+
+    before = digest()
+    assert digest() == before
+    image = next(folder.rglob("*.png"))
+    data = bytearray(image.read_bytes())
+    data[len(data) // 2] ^= 1
+    image.write_bytes(data)  # as long as before
+    assert digest() != before
 
 
 def test_a_coco_json_alone_gives_a_tenth_to_val(source, tmp_path):

@@ -25,12 +25,20 @@ import numpy as np
 
 from cnn_core.drawing.masks import overlay, write_cutouts, write_overlay
 from cnn_core.files import safe_file_name, weights_file, whole_folder, write_json
+from cnn_core.images.clips import Clip
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Entry, Media, Part, list_media
 from cnn_core.images.reader import Reader
 from cnn_core.params import load_section
 from cnn_core.segmentation.params import SegmentParams
-from cnn_core.segmentation.prompts.table import ImagePrompts, PromptTable, check_prompts, prompt_files, write_prompts
+from cnn_core.segmentation.prompts.table import (
+    ImagePrompts,
+    PromptTable,
+    check_prompts,
+    names_elsewhere,
+    prompt_files,
+    write_prompts,
+)
 from cnn_core.segmentation.segments import OBJECT
 from tasks.common.prediction_parts import (
     DROPPED_PROMPTS,
@@ -80,6 +88,9 @@ def main() -> None:
     with run_in_progress(runtime, f"segment-{key}") as run:
         state = local(run.folder, "segment")
         classes = prepare_prompts(params, stills, state, strict=not videos)
+        if videos:
+            names = {name for part in videos for name in Clip(part).names}
+            log_elsewhere(params, names_elsewhere(params.prompts, media, names))
         folders = segment_images(stills, params, runtime, state, len(classes) > 1)
         if videos:
             video_folders = [part_folder(state / "videos", number) for number in range(len(videos))]
@@ -114,12 +125,17 @@ def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict:
     if not params.prompted or not media.spans:
         return []
     written = write_prompts(params.prompts, state / "prompts.parquet", media, params.prompt, strict=strict)
-    if strict and written.elsewhere:
-        events.log(
-            f"warning: {params.prompts} has prompts for {written.elsewhere:,} images that {params.source} does not "
-            f"have: {written.first_elsewhere}{' …' if written.elsewhere > 1 else ''}"
-        )
+    if strict:
+        log_elsewhere(params, written.elsewhere)
     return written.classes
+
+
+def log_elsewhere(params: SegmentParams, names: Sequence[str]) -> None:
+    if names:
+        events.log(
+            f"warning: {params.prompts} has prompts for {len(names):,} images that {params.source} does not "
+            f"have: {names[0]}{' …' if len(names) > 1 else ''}"
+        )
 
 
 def log_summary(params: SegmentParams, summary: Mapping[str, Any]) -> None:

@@ -112,13 +112,18 @@ def _label(
 
 
 def _draw_prompts(draw: ImageDraw.ImageDraw, prompts: pd.DataFrame, scale: float) -> None:
-    for box in prompts[BOX].dropna().drop_duplicates().to_numpy() * scale:
+    width, height = draw.im.size
+    # A prompt may lie anywhere, and a line to there would have no end.
+    limits = np.array([-9, -9, width + 9, height + 9])
+    boxes = prompts[BOX].dropna().drop_duplicates().to_numpy() * scale
+    for box in boxes.clip(limits[[0, 1, 0, 1]], limits[[2, 3, 2, 3]]):
         for (x1, y1), (x2, y2) in zip(
             box[[[0, 1], [2, 1], [2, 3], [0, 3]]], box[[[2, 1], [2, 3], [0, 3], [0, 1]]], strict=True
         ):
             _dashed(draw, (x1, y1), (x2, y2))
     points = prompts.loc[prompts["x"].notna(), ["x", "y", "label"]].astype(float)
-    for x, y, label in points.to_numpy() * (scale, scale, 1):
+    points[["x", "y"]] = (points[["x", "y"]] * scale).clip(limits[:2], limits[2:], axis=1)
+    for x, y, label in points.to_numpy():
         colour = _INSIDE if label == 1 else _OUTSIDE
         draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=colour, outline=(255, 255, 255), width=2)
 

@@ -23,6 +23,7 @@ from cnn_core.files import write_json
 from tests.helpers.detector_files import photograph
 from tests.helpers.paths import ROOT
 from tests.helpers.sam_files import write_sam
+from tests.helpers.video_files import frames, write_video
 
 OUT = "data/predictions/segment"
 SECTION = {
@@ -178,3 +179,14 @@ def test_what_is_missing_is_one_sentence(tmp_path, changes, said):
     assert output.count("error:") == 1
     assert said in output
     assert "Traceback" not in output
+
+
+def test_a_video_that_is_not_tracked_and_ends_early_is_told(tmp_path):
+    photos(tmp_path, 0)
+    video = write_video(tmp_path / "photos/film.avi", frames(40)[0])
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    output = finish(start(tmp_path, prompt="everything", prompts="data/weights/none", pictures=0, cutouts=0))
+    metrics = json.loads((tmp_path / "data/metrics/segment.json").read_text())
+    assert 0 < metrics["images"] < 38
+    assert metrics["images"] + metrics["bad"] + metrics["missing_frames"] == 40
+    assert f"{metrics['missing_frames']} of the 40 images of photos are frames that a video's header promises" in output

@@ -72,11 +72,12 @@ def _example(row: pd.Series, images: pd.DataFrame, rle: str | None) -> np.ndarra
 
 
 def _part(box: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """The rows and columns of a square around the object, as far as the image reaches."""
-    half = (0.5 + _MARGIN) * max(box[2] - box[0], box[3] - box[1])
+    """The rows and columns of a square around the object, as far as the image reaches; at least one pixel."""
+    half = max(0.5, (0.5 + _MARGIN) * max(box[2] - box[0], box[3] - box[1]))
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    rows = slice(max(0, int(y - half)), min(shape[0], int(np.ceil(y + half))))
-    return rows, slice(max(0, int(x - half)), min(shape[1], int(np.ceil(x + half))))
+    top, left = (min(max(0, int(middle - half)), side - 1) for middle, side in zip((y, x), shape, strict=True))
+    bottom, right = (int(np.ceil(middle + half)) for middle in (y, x))
+    return slice(top, max(top + 1, bottom)), slice(left, max(left + 1, right))
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:

@@ -97,7 +97,11 @@ def segment_prompts(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.Data
             raise ValueError(
                 f"{row.file} has {image.shape[1]} x {image.shape[0]} pixels, the set says {row.width} x {row.height}"
             )
-        segments = segmenter.masks(segmenter.embed(image), boxes=rows[BOX].to_numpy())
+        try:
+            embedding = segmenter.embed(image)
+        except BadImage as fault:
+            raise ValueError(f"{row.file} cannot be segmented ({fault}): take it out of the set") from None
+        segments = segmenter.masks(embedding, boxes=rows[BOX].to_numpy())
         yield _with_masks(rows, {int(mask["prompt_id"]): mask for mask in segments.rows()})
 
 

@@ -1,14 +1,16 @@
 """Prompts for the images of a source, as a table: the detections of these images, or a file of the user's own.
 
-A user's file is a .parquet, .csv or .json (a list of records) with one row for each prompt:
+A user's file is a .parquet, .csv or .json (a list of records, COCO results or COCO instances) with one row for each
+prompt:
 
     image_id or file     which image: its id, or its file as the source names it
-    x1 y1 x2 y2          a box, in pixels of the image; and/or
+    x1 y1 x2 y2          a box, in pixels of the image (or x y w h: its upper left corner and sides); and/or
     x y label            a point: label 1 (or no label) inside the object, 0 outside
     object               rows of an image with the same value are prompts of one object (several points)
     class_name, class_id, track_id, score    optional; the masks' rows take them over
 
-A row without coordinates says that its image has no prompt. Both forms become one Parquet file of `PROMPTS`, in which
+A row without coordinates says that its image has no prompt. Names are texts, whatever they say (``NA``, ``null``). Both
+forms become one Parquet file of `PROMPTS`, in which
 a part of the source finds its own rows without reading the others.
 """
 
@@ -16,7 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import pyarrow.parquet as pq
 
 from cnn_core.annotations.tables import BOX
 from cnn_core.files import is_none, read_json
-from cnn_core.images.lookup import SourceImages
+from cnn_core.images.lookup import SourceImages, texts
 from cnn_core.images.media import Media
 from cnn_core.segmentation.prompts.rows import POINT, PROMPTS, Kind, prompt_rows, read_table, rows_of, with_classes
 
@@ -41,8 +44,7 @@ class WrittenPrompts:
 
     images: int  # how many images of the source have prompts
     prompts: int
-    elsewhere: int  # how many images that the table names are not in the source
-    first_elsewhere: str
+    elsewhere: list[str]  # the images that the table names and that are not in the source
     classes: list[str]
 
 
@@ -138,13 +140,14 @@ def write_prompts(
         frame = source_images.resolved(read_table(path), path)
         classes, frame = with_classes(frame, path)
         tables = [frame.sort_values("image_id", kind="stable")]
-    images = prompts = 0
+    counts: Counter[str] = Counter()  # of prompts, by image: several tables may have some of one
     schema = pa.schema(list(PROMPTS.items()))
     with pq.ParquetWriter(target, schema) as writer:
         for frame in tables:
             rows = prompt_rows(frame, path, kind)
-            images += rows["image_id"].nunique()
-            prompts += len(rows.drop_duplicates(["image_id", "prompt_id"]))
+            numbers = rows.groupby("image_id", sort=False)["prompt_id"].nunique()
+            rows["prompt_id"] += rows["image_id"].map(counts).fillna(0).astype("int64")
+            counts.update(numbers.to_dict())
             if len(rows):
                 writer.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), _GROUP)
     if strict and source_images.unknown and not source_images.matched:
@@ -152,7 +155,14 @@ def write_prompts(
             f"{path} names no image of the source: {next(iter(source_images.unknown))} is not there, as are its "
             f"{len(source_images.unknown):,} images; the source has {source_images.example}"
         )
-    first = next(iter(source_images.unknown), "")
-    return WrittenPrompts(
-        images=images, prompts=prompts, elsewhere=len(source_images.unknown), first_elsewhere=first, classes=classes
-    )
+    elsewhere = list(source_images.unknown)
+    return WrittenPrompts(images=len(counts), prompts=counts.total(), elsewhere=elsewhere, classes=classes)
+
+
+def names_elsewhere(path: str | Path, media: Media, videos: Collection[str]) -> list[str]:
+    """List what a table of prompts names that is no image and no frame of the source, nor one of its ``videos``."""
+    path, source_images = Path(path), SourceImages(media)
+    for frame in map(pd.read_parquet, prompt_files(path)[:-1]) if path.is_dir() else [read_table(path)]:
+        if column := next((name for name in ("image_id", "file") if name in frame), None):
+            source_images.resolved(frame[~texts(frame[column]).isin(videos)], path)
+    return list(source_images.unknown)

@@ -20,11 +20,12 @@ import pandas as pd
 from cnn_core.annotations.tables import BOX
 from cnn_core.files import read_json
 from cnn_core.images.clips import Clip
-from cnn_core.images.lookup import SourceImages
+from cnn_core.images.lookup import SourceImages, texts
 from cnn_core.images.media import Media
-from cnn_core.segmentation.prompts.rows import POINT, Kind, prompt_rows, read_table, rows_of, with_classes
+from cnn_core.segmentation.prompts.rows import POINT, Kind, numbers_of, prompt_rows, read_table, rows_of, with_classes
 
 OBJECT_IDS = ("object", "track_id")
+MOST_FRAMES = 10**9  # nine digits, by which frames are sorted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def video_prompts(path: str | Path, clip: Clip, kind: Kind, *, alone: bool) -> l
         frame = with_classes(read_table(path), path)[1]
     exact = "frame" in frame
     frame = _by_number(frame, clip, path, alone) if exact else _by_image(frame, clip, path)
-    frame = _numbered(frame)
+    frame = _numbered(frame, path)
     rows = prompt_rows(frame.assign(image_id=frame["frame"].map("{:09d}".format)), path, kind)
     rows["frame"] = rows["image_id"].astype("int64")
     if rows.empty:
@@ -115,9 +116,9 @@ def _by_number(frame: pd.DataFrame, clip: Clip, path: Path, alone: bool) -> pd.D
     if named is None and not alone:
         raise ValueError(f"{path} has no column image_id or file to say which of the videos a frame is of")
     if named is not None:
-        frame = frame[frame[named].astype(str).isin(clip.names)]
-    numbers = pd.to_numeric(frame["frame"], errors="coerce")
-    if (wrong := ~((numbers >= 0) & (numbers % 1 == 0))).any():
+        frame = frame[texts(frame[named]).isin(clip.names)]
+    numbers = numbers_of(frame["frame"])
+    if (wrong := ~((numbers >= 0) & (numbers % 1 == 0) & (numbers < MOST_FRAMES))).any():
         raise ValueError(f"{path}: frame must be a whole number from 0, not {frame['frame'][wrong].iloc[0]}")
     return frame.assign(frame=numbers.astype("int64"))
 
@@ -129,18 +130,22 @@ def _by_image(frame: pd.DataFrame, clip: Clip, path: Path) -> pd.DataFrame:
     return frame.assign(frame=frame["image_id"].map(numbers).astype("int64"))
 
 
-def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
+def _numbered(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Give each object a whole number, as ``track_id`` and ``object``; missing if no column tells objects apart."""
     name = next((name for name in OBJECT_IDS if name in frame and frame[name].notna().any()), None)
     if name is None:
-        return frame.drop(columns="object", errors="ignore").assign(
-            track_id=pd.array([pd.NA] * len(frame), dtype="Int64")
+        tracks = pd.array([pd.NA] * len(frame), dtype="Int64")
+        return frame.drop(columns="object", errors="ignore").assign(track_id=tracks)
+    if name == "object" and frame[name].isna().any():
+        raise ValueError(
+            f"{path}: object is missing in {int(frame[name].isna().sum()):,} rows: it names what is followed"
         )
     frame = frame[frame[name].notna()]
-    numbers = pd.to_numeric(frame[name], errors="coerce")
-    if not ((numbers >= 0) & (numbers % 1 == 0)).all():  # they are names
-        numbers = pd.Series(pd.factorize(frame[name].astype(str))[0] + 1, index=frame.index)
-    return frame.assign(track_id=numbers.astype("Int64"), object=numbers.astype("Int64"))
+    names = texts(frame[name])
+    numbers = numbers_of(names)
+    if not ((numbers >= 0) & (numbers % 1 == 0) & (numbers < 2**53)).all():  # they are names
+        numbers = pd.Series(pd.factorize(names)[0] + 1, index=frame.index)
+    return frame.assign(track_id=numbers.astype("Int64"), object=numbers.astype("int64").astype(str))
 
 
 def _prompt(rows: pd.DataFrame, path: Path) -> VideoPrompt:

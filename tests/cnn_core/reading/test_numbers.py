@@ -170,3 +170,24 @@ def test_a_mask_loses_its_islands_and_its_box_follows() -> None:
     assert remove_islands(objects, images, 0.0)["rle"][0] == objects["rle"][0]
     boxes = objects.assign(rle=None)
     assert remove_islands(boxes, images, 0.2)["x2"][0] == objects["x2"][0]
+
+
+def test_classes_may_bear_any_name():
+    """A classifier of letters or words that spell what pandas or we use for nothing."""
+    names = ["NA", "nan", "None", "null", "", "-1"]
+    images = images_table([{"image_id": "NA", "file": "NA.png", "width": 400, "height": 60}])
+    boxes = [{"x1": 40.0 * n, "y1": 5.0, "x2": 40.0 * n + 30, "y2": 45.0} for n in range(6)]
+    truth = objects_table(
+        {"image_id": "NA", "class_id": n, "class_name": name, **box, "score": 0.9}
+        for n, (name, box) in enumerate(zip(names, boxes, strict=True))
+    )
+    unique = reading.unique_digits(truth, images, conf=0.1, duplicate_iou=0.5)
+    digits = reading.label_digits(unique, np.eye(6), "product", names)
+    assert digits["read"].tolist() == names
+    matches = reading.match_to_truth(truth, digits, 0.5)
+    assert matches.tolist() == list(range(6))
+    assert reading.correct_digits(truth, digits, 0.5) == [True] * 6
+    texts = reading.read_numbers(digits, images)
+    assert texts["text"].tolist() == ["".join(names)]
+    figures = reading.accuracy(truth, digits, matches, texts.assign(truth=["".join(names)]))
+    assert (figures["found_and_read"], figures["plates_right"]) == (1, 1)

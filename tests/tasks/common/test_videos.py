@@ -209,6 +209,7 @@ def test_the_stage_follows_what_is_prompted_in_each_video(tmp_path):
         write_video(source / f"{name}.avi", frames(count)[0])
     where = frames(5)[1]
     rows = [("one", 0, 1, *where[0, 0]), ("one", 2, 2, *where[2, 1]), ("two", 0, 1, *where[0, 0])]
+    rows.append(("three", 0, 1, *where[0, 0]))
     pd.DataFrame(rows, columns=["image_id", "frame", "object", "x1", "y1", "x2", "y2"]).to_csv(
         tmp_path / "prompts.csv", index=False
     )
@@ -218,6 +219,7 @@ def test_the_stage_follows_what_is_prompted_in_each_video(tmp_path):
     (tmp_path / "runtime.yaml").write_text((ROOT / "runtime.yaml").read_text())
     done = run_stage(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "prompts.csv has prompts for 1 images that clips does not have: three" in done.stdout + done.stderr
     target = tmp_path / "data/predictions/segment"
     first, second = (read_objects(target / f"part-{number:05d}.parquet") for number in (0, 1))
     dropped = pd.read_parquet(target / "dropped.parquet")

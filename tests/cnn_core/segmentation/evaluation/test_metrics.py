@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from cnn_core.annotations.masks import encode_mask, mask_box
 from cnn_core.annotations.tables import images_table, objects_table
 from cnn_core.segmentation.evaluation import metrics
+from cnn_core.segmentation.evaluation.pictures import draw_examples
 
 
 def blob(seed: int, shape: tuple[int, int] = (60, 80)) -> np.ndarray:
@@ -129,9 +130,23 @@ def test_calibration_by_hand():
     assert table["objects"].tolist() == [1, 1, 3]
     assert table["predicted"].tolist() == pytest.approx([-0.1, 0.42, 1.02])
     assert table["actual"].tolist() == pytest.approx([0, 0.42, 0.7])
-    assert metrics.calibration_error(table) == pytest.approx((0.1 + 3 * 0.32) / 5)
+    error = metrics.score_reliability(predicted, actual)["calibration_error"]
+    assert error == pytest.approx((0.1 + 3 * 0.32) / 5)
     assert metrics.score_reliability(predicted, actual)["rank_correlation"] == pytest.approx(1)
     assert metrics.score_reliability(predicted[:3], np.array([0.7, 0.5, 0.4]))["rank_correlation"] == pytest.approx(0.5)
     assert metrics.score_reliability(np.full(3, np.nan), np.zeros(3)) == {
         "mean": None, "calibration_error": 0.0, "rank_correlation": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 5), (70, 50, 90, 60), (-9, -9, -2, -2), (0, 0, 1, 1), (0, 0, 80, 60)])
+def test_an_example_is_drawn_whatever_its_box(tmp_path, box):
+    """Of other people's truth a box may have no area, or lie beside the image."""
+    file = tmp_path / "a.png"
+    cv2.imwrite(str(file), np.full((60, 80, 3), 90, np.uint8))
+    images = images_table([{"image_id": "a", "file": str(file), "width": 80, "height": 60}])
+    row = {"image_id": "a", "class_id": 0, "class_name": "NA", **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))}
+    truth = objects_table([{**row, "rle": encode_mask(square(10, 10, 1))}])
+    masks = truth.assign(object=0, score=0.5)
+    draw_examples(tmp_path / "e.png", images, truth, masks, pd.Series([0.5]), 1)
+    assert (tmp_path / "e.png").stat().st_size > 1000

@@ -131,6 +131,42 @@ def test_odd_images_and_odd_prompts(tmp_path, weights):
     assert Image.open(part / "pictures/wide.jpg").size == (1600, 32)
 
 
+def test_the_smallest_images_and_the_longest(tmp_path, weights):
+    """Each is segmented or told; at 128 pixels nothing would be left of the sides of the last two."""
+    source = tmp_path / "photos"
+    source.mkdir()
+    sizes = {"dot": (1, 1), "two": (2, 3), "row": (1, 100), "column": (250, 2), "thin": (1, 300), "long": (4000, 1)}
+    for name, (height, width) in sizes.items():
+        cv2.imwrite(str(source / f"{name}.png"), np.full((height, width, 3), 90, np.uint8))
+    prompts = [box(name, 0, 0, width, height) for name, (height, width) in sizes.items()]
+    prompts += [box("dot", 0.2, 0.2, 0.8, 0.8), box("two", 1, 1, 2, 2), box("two", 1, 1, 2, 2)]
+    part = work(tmp_path, source, prompts, weights=str(weights))
+    objects, images = pd.read_parquet(part / "objects.parquet"), pd.read_parquet(part / "images.parquet")
+    bad, dropped = pd.read_parquet(part / "bad.parquet"), pd.read_parquet(part / "dropped.parquet")
+    assert sorted(images["image_id"]) == ["column", "dot", "row", "two"]
+    assert sorted(bad["image_id"]) == ["long", "thin"]
+    assert set(bad["reason"]) == {"too long and narrow"}
+    assert len(objects) + len(dropped) == 7, "every prompt of a readable image is counted"
+    for row in objects.itertuples():
+        assert decode_mask(row.rle, *sizes[row.image_id]).sum() == row.area > 0
+        assert Image.open(part / "cutouts" / f"{row.image_id}-{row.prompt_id}.png").size[0] >= 1
+    assert len(list((part / "pictures").iterdir())) == 4
+
+
+def test_names_of_images_lead_out_of_no_folder(tmp_path, weights):
+    """Ids come from a table of images, and so from whoever made it."""
+    ids = ["../up", "/tmp/root", "a/b", "NA", "x" * 300]
+    images = [cv2.imencode(".png", photograph(40, 40, number))[1].tobytes() for number in range(len(ids))]
+    pd.DataFrame({"image_id": ids, "image": images}).to_parquet(tmp_path / "set.parquet")
+    before = set(tmp_path.rglob("*"))
+    part = work(tmp_path, tmp_path / "set.parquet", [box(name, 5, 5, 30, 30) for name in ids], weights=str(weights))
+    objects = pd.read_parquet(part / "objects.parquet")
+    assert sorted(objects["image_id"]) == sorted(ids)
+    assert len(list((part / "pictures").rglob("*.jpg"))) == len(list((part / "cutouts").rglob("*.png"))) == len(ids)
+    outside = [path for path in set(tmp_path.rglob("*")) - before if path.suffix in (".jpg", ".png")]
+    assert all(path.resolve().is_relative_to(part.resolve()) for path in outside)
+
+
 def test_no_image_has_a_prompt(tmp_path, weights):
     (tmp_path / "photos").mkdir()
     cv2.imwrite(str(tmp_path / "photos/a.jpg"), photograph(60, 60, 1))
@@ -262,3 +298,18 @@ def test_pictures_of_masks(tmp_path):
     cutout = np.asarray(Image.open(tmp_path / "a-4.png"))
     assert cutout.shape == (20, 20, 4)
     assert (cutout == [128, 128, 128, 255]).all()
+
+
+def test_prompts_far_outside_a_picture_are_drawn_at_once():
+    """A dashed line to the end of a box of 1e12 pixels would never be finished."""
+    prompts = pd.DataFrame(
+        [
+            {**NONE, "x": 1e12, "y": -1e12, "label": 0},
+            {**NONE, "x1": -1e12, "y1": 3.0, "x2": 1e12, "y2": 1e12},
+            {**NONE, "x1": 10.0, "y1": 10.0, "x2": 20.0, "y2": 20.0},
+        ]
+    ).astype(float)
+    picture = overlay(np.full((50, 80, 3), 128, np.uint8), [], by_class=False, prompts=prompts)
+    pixels = np.asarray(picture).astype(int)
+    assert pixels[80, 80:160].max() > 200, "the box that is inside"
+    assert pixels[24].max() > 200, "the upper edge of the other"

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnn_core.annotations.tables import objects_table, write_objects
 from cnn_core.files import write_json
-from cnn_core.images.media import Media, list_media
-from cnn_core.segmentation.prompts.table import PromptTable, check_prompts, write_prompts
+from cnn_core.images.media import Media, Part, list_media
+from cnn_core.segmentation.prompts.table import PromptTable, check_prompts, names_elsewhere, write_prompts
 
 BOX = {"x1": 1, "y1": 2, "x2": 5, "y2": 6}
 
@@ -48,7 +50,7 @@ def test_a_file_of_the_users_own(media, name):
         {"image_id": "b", "x1": 7.5, "y1": 8, "x2": 9, "y2": 10, "class_name": "cat"},
     ]
     summary, table = written(rows, media, name=name)
-    assert (summary.images, summary.prompts, summary.elsewhere, summary.classes) == (2, 3, 0, ["cat", "dog"])
+    assert (summary.images, summary.prompts, summary.elsewhere, summary.classes) == (2, 3, [], ["cat", "dog"])
     found = table(["a", "b", "c"])
     assert set(found) == {"a", "b"}
     ((about, arrays),) = found["b"].groups()
@@ -114,7 +116,7 @@ def test_images_are_named_by_their_files_too(media, file):
 def test_an_image_without_prompts_is_fine(media):
     nothing = dict.fromkeys(BOX)
     summary, table = written([{"image_id": "a", **BOX}, {"image_id": "b", **nothing}], media)
-    assert (summary.images, summary.prompts, summary.elsewhere) == (1, 1, 0)
+    assert (summary.images, summary.prompts, summary.elsewhere) == (1, 1, [])
     assert set(table(["a", "b"])) == {"a"}
     summary, table = written([{"image_id": "b", **nothing}], media, name="own.parquet")
     assert (summary.images, summary.prompts) == (0, 0)
@@ -123,7 +125,7 @@ def test_an_image_without_prompts_is_fine(media):
 
 def test_images_that_are_elsewhere_are_counted(media):
     summary, _ = written([{"image_id": name, **BOX} for name in ("zoo", "a", "zoo", "far")], media)
-    assert (summary.images, summary.elsewhere, summary.first_elsewhere) == (1, 2, "zoo")
+    assert (summary.images, summary.elsewhere) == (1, ["zoo", "far"])
     with pytest.raises(ValueError, match="names no image of the source: zoo is not there"):
         written([{"image_id": "zoo", **BOX}], media)
 
@@ -132,7 +134,7 @@ def test_images_that_are_elsewhere_are_counted(media):
     ("rows", "kind", "message"),
     [
         ([{"image": "a", **BOX}], "boxes", "has no column image_id or file; it has image, x1, y1, x2, y2"),
-        ([{"image_id": "a"}], "boxes", "it needs x1, y1, x2, y2 and/or x, y; it has image_id"),
+        ([{"image_id": "a"}], "boxes", r"it needs x1, y1, x2, y2 \(or x, y, w, h\) and/or x, y; it has image_id"),
         ([{"image_id": "a", "x1": 1, "y1": 1, "x2": 2}], "boxes", "has no column y2; a box needs x1, y1, x2, y2"),
         ([{"image_id": "a", "x": 1}], "points", "has no column y; a point needs x, y"),
         ([{"image_id": "a", **BOX, "x1": "left"}], "boxes", "x1 must be a number, not left"),
@@ -152,11 +154,133 @@ def test_images_that_are_elsewhere_are_counted(media):
             "an object has two boxes",
         ),
         ([{"file": "x.jpg", **BOX}], "boxes", "x.jpg could be any of 2 images: name it with its folder"),
+        ([{"image_id": "a", **BOX}, {"image_id": None, **BOX}], "boxes", "image_id is missing in 1 rows"),
+        ([{"image_id": "a", **BOX, "class_id": 10**9}], "boxes", "class_id must be a whole number from 0 to 999,999"),
+        ([{"image_id": "a", **BOX, "track_id": 1.5}], "boxes", "track_id must be a whole number, not 1.5"),
+        ([{"image_id": "a", **BOX, "track_id": "left"}], "boxes", "track_id must be a number, not left"),
+        ([{"image_id": "a", **BOX, "score": "high"}], "boxes", "score must be a number, not high"),
+        ([{"image_id": "a", "x": 1, "y": 2, "w": 3}], "boxes", "has x, y and w: call the sides of a box w and h"),
+        ([{"image_id": "a", "x": 1, "y": 2, "width": 3, "height": 4}], "points", "call the sides of a box w and h"),
+        ([{"image_id": "a", **dict.fromkeys(BOX, 0.5)}], "boxes", "x1, y1, x2, y2 lie between 0 and 1, as shares"),
+        ([{"image_id": "a", "x": 0.2, "y": 0.1, "w": 0.5, "h": 0.4}], "boxes", "x, y, w, h lie between 0 and 1"),
+        ([{"image_id": "a", "x": 0.2, "y": 1}], "points", "x, y lie between 0 and 1, as shares of the image do"),
     ],
 )
 def test_wrong_tables_say_what_is_wrong(media, rows, kind, message):
     with pytest.raises(ValueError, match=message):
         written(rows, media, kind)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+def test_x_y_w_h_are_a_box_and_no_point(media, kind):
+    _, table = written([{"image_id": "a", "x": 50, "y": 40, "w": 100, "h": 120}], media, kind)
+    ((_, arrays),) = table(["a"])["a"].groups()
+    if kind == "boxes":
+        assert arrays["boxes"].tolist() == [[50, 40, 150, 160]]
+    else:
+        assert arrays["points"].tolist() == [[[100, 100]]]
+
+
+def test_a_box_of_one_pixel_is_no_share(media):
+    _, table = written([{"image_id": "a", "x1": 0, "y1": 0, "x2": 1, "y2": 1}], media)
+    assert set(table(["a"])) == {"a"}
+
+
+@pytest.mark.parametrize("named", [{"image_id": "a.jpg"}, {"image_id": "photos/a.jpg"}, {"file": "a"}])
+def test_an_id_and_a_files_name_stand_for_each_other(media, named):
+    summary, table = written([{**named, **BOX}], media)
+    assert (summary.images, summary.elsewhere) == (1, [])
+    assert set(table(["a"])) == {"a"}
+
+
+def test_coco_results_are_prompts(media):
+    """As detect itself writes them, and as pycocotools does: with a number instead of the file's name."""
+    result = {"image_id": 2, "category_id": 3, "bbox": [50, 40, 100, 120], "score": 0.9, "file_name": "a.jpg"}
+    summary, table = written([result], media, name="coco.json")
+    assert summary.images == 1
+    ((about, arrays),) = table(["a"])["a"].groups()
+    assert arrays["boxes"].tolist() == [[50, 40, 150, 160]]
+    assert (about[0]["class_id"], about[0]["class_name"], about[0]["prompt_score"]) == (3, "category 3", 0.9)
+    Path("photos/000000000139.jpg").touch()
+    numbered = {name: value for name, value in result.items() if name != "file_name"} | {"image_id": 139}
+    _, table = written([numbered], list_media("photos"), name="coco.json")
+    assert set(table(["000000000139"])) == {"000000000139"}
+
+
+def test_coco_instances_are_prompts(media):
+    image, category = {"id": 7, "file_name": "a.jpg", "width": 9, "height": 9}, {"id": 2, "name": "None"}
+    boxes = [{"id": 1, "image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4]}]
+    instances = {"images": [image], "categories": [category], "annotations": boxes}
+    Path("own.json").write_text(json.dumps(instances))
+    write_prompts("own.json", "prompts.parquet", media, "boxes")
+    ((about, arrays),) = PromptTable("prompts.parquet")(["a"])["a"].groups()
+    assert arrays["boxes"].tolist() == [[1, 2, 4, 6]]
+    assert about[0]["class_name"] == "None"
+
+
+def test_rows_without_an_object_are_objects_by_themselves(media):
+    rows = [{"image_id": "a", "object": name, "x": x, "y": 3} for x, name in enumerate(["nan", None, None, "nan"], 2)]
+    _, table = written(rows, media, "points")
+    points = [arrays["points"].tolist() for _, arrays in table(["a"])["a"].groups()]
+    assert sorted(points, key=len) == [[[[2, 3], [5, 3]]], [[[3, 3]], [[4, 3]]]]
+
+
+WORDS = ("NA", "N/A", "null", "None", "nan", "NaN", "<NA>", "#N/A", "true", "1", "1.0", "007", "1e5", "inf", "object")
+NAMES = st.one_of(
+    st.sampled_from(WORDS),
+    st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/\\."), min_size=1, max_size=9),
+)
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.data())
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_no_name_of_an_image_a_class_or_an_object_means_anything_to_us(tmp_path_factory, ending, names, data):
+    folder = tmp_path_factory.mktemp("names")
+    files = tuple(f"{name}.jpg" for name in names)
+    span = Part(kind="files", path="p", start=0, stop=len(names), first=0, names=files, ids=tuple(names))
+    rows = [
+        {"image_id": name, **BOX, "class_name": data.draw(NAMES), "object": data.draw(NAMES)}
+        for name in names
+        for _ in range(data.draw(st.integers(1, 2)))
+    ]
+    path = folder / f"own.{ending}"
+    if ending == "csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif ending == "json":
+        path.write_text(json.dumps(rows))
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    media = Media(spans=(span,), left_out={}, signature="")
+    summary = write_prompts(path, folder / "prompts.parquet", media, "boxes")
+    assert summary.classes == sorted({row["class_name"] for row in rows})
+    table = PromptTable(folder / "prompts.parquet")(names)
+    assert set(table) == set(names)
+    for name in names:
+        mine = [row for row in rows if row["image_id"] == name]
+        first_of_each = list({row["object"]: row["class_name"] for row in reversed(mine)}.items())
+        about = [row for prompts, _ in table[name].groups() for row in prompts]
+        assert sorted(row["class_name"] for row in about) == sorted(class_name for _, class_name in first_of_each)
+
+
+def test_an_image_in_two_tables_of_detect_has_all_its_prompts(media):
+    folder = Path("detect")
+    folder.mkdir()
+    row = {"image_id": "a", "class_id": 0, "class_name": "0", **BOX, "score": 0.75, "file": "photos/a.jpg"}
+    for number, rows in enumerate([[row, row | {"x2": 4}], [row | {"x2": 3}]]):
+        write_objects(folder / f"part-{number:05d}.parquet", objects_table(rows))
+    write_json(folder / "manifest.json", {"classes": ["0"]})
+    summary = write_prompts(folder, "prompts.parquet", media, "boxes")
+    assert (summary.images, summary.prompts) == (1, 3)
+    ((about, arrays),) = PromptTable("prompts.parquet")(["a"])["a"].groups()
+    assert [row["prompt_id"] for row in about] == [0, 1, 2]
+    assert arrays["boxes"][:, 2].tolist() == [5, 4, 3]
+
+
+def test_what_is_neither_an_image_nor_a_frame_nor_a_video_is_named(media):
+    rows = [{"file": name, **BOX, "frame": 1} for name in ("clip.avi", "a.jpg", "clop.avi", "clop.avi")]
+    pd.DataFrame(rows).to_csv("own.csv", index=False)
+    assert names_elsewhere("own.csv", media, {"clip.avi", "clip"}) == ["clop.avi"]
 
 
 def test_files_that_are_no_tables(media):
@@ -188,7 +312,7 @@ def test_frames_of_a_video_and_rows_of_a_table_have_names(tmp_path, media):
         writer.write(np.zeros((32, 32, 3), np.uint8))
     writer.release()
     summary, _ = written([{"image_id": "clip#000003", **BOX}, {"image_id": "clip#000004", **BOX}], list_media("photos"))
-    assert (summary.images, summary.first_elsewhere) == (1, "clip#000004")
+    assert (summary.images, summary.elsewhere) == (1, ["clip#000004"])
     pd.DataFrame({"image": [b"x", b"y"]}).to_parquet("set.parquet")
     summary, _ = written([{"image_id": "set:1", **BOX}, {"image_id": "set:2", **BOX}], list_media("set.parquet"))
-    assert (summary.images, summary.first_elsewhere) == (1, "set:2")
+    assert (summary.images, summary.elsewhere) == (1, ["set:2"])

@@ -75,6 +75,15 @@ def test_a_table_says_which_frames(tmp_path, clip):
     assert video_prompts(tmp_path / "p.json", clip, "boxes", alone=False) == []
 
 
+def test_objects_may_bear_any_name(tmp_path, clip):
+    names = ["NA", "null", "nan", "None", "1e400", "99999999999999999999"]
+    table = pd.DataFrame({"frame": range(6), "object": names, "class_name": names, "x1": 1, "y1": 1, "x2": 9, "y2": 9})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    prompts = video_prompts(tmp_path / "p.csv", clip, "boxes", alone=True)
+    assert [(p.frame, p.object_id) for p in prompts] == [(number, number + 1) for number in range(6)]
+    assert [p.about["class_name"] for p in prompts] == names
+
+
 def test_points_of_an_object_belong_together(tmp_path, clip):
     rows = [
         {"frame": 2, "object": 7, "x": 3, "y": 4, "label": 1},
@@ -101,6 +110,8 @@ def test_frames_are_also_told_by_their_names(tmp_path, clip):
         ({"frame": [1], "x1": 1, "y1": 1, "x2": 5}, "no column y2"),
         ({"frame": [1, 1], "object": [2, 2], "x1": [1, 2], "y1": 1, "x2": 5, "y2": 9}, "an object has two boxes"),
         ({"x1": [1], "y1": 1, "x2": 5, "y2": 9}, "no column image_id or file"),
+        ({"frame": [1e300], "x1": 1, "y1": 1, "x2": 5, "y2": 9}, "frame must be a whole number from 0, not 1e"),
+        ({"frame": [1, 2], "object": ["cat", None], "x1": 1, "y1": 1, "x2": 5, "y2": 9}, "object is missing in 1 rows"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, clip, rows, words):

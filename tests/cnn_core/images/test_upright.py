@@ -104,7 +104,7 @@ def test_the_report_shows_it_upright_with_its_boxes_and_masks(root: Path) -> Non
         assert (row["width"], row["height"]) == (WIDTH, HEIGHT)
         check(pictured(row["image"]))
     for file in files(root):
-        source, width, height = images.scene(file, 30)
+        source, width, height = images.scene(file, 200)
         assert (width, height) == (WIDTH, HEIGHT)
         check(pictured(source))
 

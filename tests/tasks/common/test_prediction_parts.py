@@ -85,7 +85,7 @@ def test_names_come_back_from_the_output_as_they_went_in(tmp_path_factory, image
         folders.append(folder)
     out = root / "out"
     out.mkdir()
-    gathered = gather(folders, out, source="s", tables=("dropped",))
+    gathered = gather(folders, out, source="folder", truth="none", tables=("dropped",))
     assert gathered.classes == {name: classes[: len(image_ids)].count(name) for name in sorted(gathered.classes)}
     assert sum(gathered.classes.values()) == len(image_ids)
     write_json(out / "manifest.json", {"classes": classes, "model_sha256": "00"})

@@ -79,5 +79,6 @@ $(PACKAGES): pyproject.toml constraints.txt
 	@touch $@
 
 clean: ## Remove what runs made outside DVC: state of unfinished runs, logs, caches of tools (data and models stay)
-	rm -rf .gridflow .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@test ! -d .gridflow || python -m flows.repository.leftovers
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find cnn_core tasks flows tests bench -name __pycache__ -prune -exec rm -rf {} +

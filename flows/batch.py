@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from cnn_core.files import whole_folder, write_json
+from cnn_core.files import read_json, whole_folder, write_json
 from cnn_core.markdown import code, escape
 from flows.execution.sharing import check_sharing
 from flows.execution.stages import StagesFailed, run_stages, save_and_share, stage_threads
@@ -27,6 +27,7 @@ from flows.ui.forms import NOTHING, Empty, Override, Text
 from tasks.engine.runtime import main_checkout
 
 StepName = Literal["detect", "segment", "classify"]
+RECORD = "batch.json"  # in the folder of the results: where they are from
 DEFAULT_STEPS: tuple[StepName, ...] = ("detect", "classify")
 
 
@@ -151,7 +152,13 @@ def collect(worktree: Workspace, steps: Sequence[BatchStep], target: Path, origi
     with whole_folder(target) as partial:
         for step in steps:
             shutil.copytree(worktree.root / step.output, partial / Path(step.output).name, symlinks=False)
-        write_json(partial / "batch.json", origin)
+        folders = [Path(step.output).name for step in steps]
+        write_json(partial / RECORD, {**origin, "folders": folders})
+
+
+def _folders(target: Path) -> list[str]:
+    """The folders of an earlier batch's results; one of a version that did not list them may have any of these."""
+    return read_json(target / RECORD, made_by="batch").get("folders", ["detect", "segment", "digits", "scenes"])
 
 
 def check_folders(source: Path, target: Path) -> Path:
@@ -162,8 +169,11 @@ def check_folders(source: Path, target: Path) -> Path:
     """
     if not source.exists():
         raise ValueError(f"{source} does not exist: name a folder or .zip of images")
-    if target.exists() and not (target / "batch.json").is_file():
+    if target.exists() and not (target / RECORD).is_file():
         raise ValueError(f"{target} exists and holds no results of a batch: name another folder for them")
-    if target.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"the results cannot go into the folder of the images, {source}")
+    if target.exists() and (others := {path.name for path in target.iterdir()} - {RECORD, *_folders(target)}):
+        names = ", ".join(sorted(others)[:3])
+        raise ValueError(f"{target} also holds {names}, which would be lost: name another folder for the results")
+    if target.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(target.resolve()):
+        raise ValueError(f"the results cannot go into the folder of the images, {source}, nor around it")
     return source.resolve()

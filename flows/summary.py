@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from cnn_core.comparison.tables import markdown
@@ -12,6 +11,7 @@ from cnn_core.markdown import escape
 from cnn_core.reporting.summary import summary
 from flows.comparison.runs import compare_runs
 from flows.comparison.sides import WORKSPACE, find_side
+from tasks.engine.locks import temporary_folder
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 PRINTING_S = 180
@@ -23,8 +23,8 @@ def short(root: Path, name: str = WORKSPACE, against: str | None = None) -> str:
     Raises:
         ValueError: as `compare_runs`.
     """
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
-        text = summary(find_side(root, name, Path(scratch)).root)
+    with temporary_folder() as scratch:
+        text = summary(find_side(root, name, scratch).root)
     if against is None:
         return text
     return f"{text}\n### Against {escape(against)}\n\n{markdown(compare_runs(root, against, name))}\n"
@@ -42,8 +42,8 @@ def write_pdf(root: Path, name: str, target: Path) -> None:
             f"a PDF is printed by a Chromium, and none is installed (looked for {', '.join(BROWSERS)}): open the "
             "report in any browser and print it there"
         )
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
-        folder = Path(scratch)
+    with temporary_folder() as scratch:
+        folder = scratch
         (folder / "run").mkdir()
         page = folder / "report.html"
         page.write_text(find_side(root, name, folder / "run").report(root), encoding="utf-8")

@@ -45,7 +45,8 @@ from cnn_core.images.decoding import open_upright
 from cnn_core.images.seen import claim, overlap
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
-from tasks.engine.runtime import available_cores, load_runtime, state_folder
+from tasks.engine.locks import temporary_folder
+from tasks.engine.runtime import available_cores, load_runtime
 
 LEFT_OUT = "data/predictions/detector-left-out.csv"  # images and annotations of the truth that cannot be used
 FIRST = 6  # images that are shown whatever was detected in them
@@ -92,8 +93,9 @@ def main() -> None:
     images, truth, classes = read_truth(params.source, params.split, refused=refused)
     for sentence in refusals(refused, images=len(images)):
         events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
-    detector = make_detector(params)
-    detected = detect(detector, images, classes)
+    with temporary_folder() as scratch:
+        detector = make_detector(params, scratch)
+        detected = detect(detector, images, classes)
     table = outcomes(images, truth, detected, confidence=params.confidence, least_iou=params.match_iou)
     plots = Path("data/plots")
     plots.mkdir(parents=True, exist_ok=True)
@@ -116,10 +118,9 @@ def main() -> None:
     )
 
 
-def make_detector(params: EvaluateDetectorParams) -> Detector:
+def make_detector(params: EvaluateDetectorParams, scratch: Path) -> Detector:
     """Build the detector in plain torch and float32: the figures are the weights', not an engine's."""
     runtime = load_runtime()
-    state = Path(state_folder(runtime)) / "evaluate_detector"
     cores = runtime.cpus_per_worker or available_cores()
     torch.set_num_threads(cores)
     taken = {name: getattr(params, name) for name in ("imgsz", "conf", "iou", "max_det")}
@@ -129,8 +130,8 @@ def make_detector(params: EvaluateDetectorParams) -> Detector:
         backend="torch",
         device=pick_device(runtime.use_gpu),
         threads=cores,
-        cache=state / "engines",
-        settings=state / "settings",
+        cache=scratch / "engines",
+        settings=scratch / "settings",
         batch=runtime.micro_batch,
     )
 

@@ -48,7 +48,8 @@ from cnn_core.segmentation.sam.network import load_sam
 from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
-from tasks.engine.runtime import available_cores, load_runtime, state_folder
+from tasks.engine.locks import temporary_folder
+from tasks.engine.runtime import available_cores, load_runtime
 
 LEFT_OUT = "data/predictions/segmenter-left-out.csv"  # images and annotations of the truth that cannot be used
 # Automatic masks are not measured, but the segmenter needs the values.
@@ -94,8 +95,9 @@ def main() -> None:
         events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
     prompts = make_prompts(params, images, truth)
     keep_memory()
-    segmenter = make_segmenter(params)
-    masks = segment(segmenter, images, prompts)
+    with temporary_folder() as scratch:
+        segmenter = make_segmenter(params, scratch)
+        masks = segment(segmenter, images, prompts)
     sides = [TRUTH] if is_none(params.prompts) else [TRUTH, DETECTOR]
     scores = {by: scored(params, images, truth, masks[masks["prompted_by"] == by]) for by in sides}
     answers = masks[masks["prompted_by"] == TRUTH].sort_values("object", kind="stable")
@@ -134,7 +136,7 @@ def make_prompts(params: EvaluateSegmenterParams, images: pd.DataFrame, truth: p
     return pd.concat(prompts, ignore_index=True)
 
 
-def make_segmenter(params: EvaluateSegmenterParams) -> Segmenter:
+def make_segmenter(params: EvaluateSegmenterParams, scratch: Path) -> Segmenter:
     """Build the segmenter in plain torch and float32, as the weights are measured, no engine."""
     runtime = load_runtime()
     torch.set_num_threads(runtime.cpus_per_worker or available_cores())
@@ -145,7 +147,7 @@ def make_segmenter(params: EvaluateSegmenterParams) -> Segmenter:
         params.weights,
         settings,
         device=pick_device(runtime.use_gpu),
-        settings=Path(state_folder(runtime)) / "evaluate_segmenter/settings",
+        settings=scratch,
         batch=64,  # objects of an image at a time
     )
 

@@ -28,6 +28,7 @@ from cnn_core.model_card.card import DETECTOR
 from cnn_core.params import load_section
 from tasks.common.training import train_on_ray, training_figures, training_key, write_card, write_curve
 from tasks.engine import events
+from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import Runtime, load_runtime
 from tasks.engine.training_progress import TrainingProgress
 from tasks.engine.training_worker import WorkerContext
@@ -47,7 +48,7 @@ def main() -> None:
     if runtime.num_workers[1] > 1:
         events.log("a detector is trained by one worker: num_workers in runtime.yaml is not followed here")
     runtime = dataclasses.replace(runtime, num_workers=(1, 1))
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
+    with temporary_folder() as scratch:
         yolo.quiet(scratch)
         job = make_job(params, runtime)
         digest = content_sha256(job.data)

@@ -6,7 +6,6 @@ Data-parallel over ``num_workers``, on CPUs or GPUs. An interrupted run continue
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from cnn_core.segmentation.training.prompts import sample_pictures
 from cnn_core.segmentation.training.train import SegmenterJob, final_state, start_network, train
 from tasks.common.training import train_on_ray, training_figures, training_key, write_card, write_curve
 from tasks.engine import events
+from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
 from tasks.engine.training_progress import TrainingProgress
 from tasks.engine.training_worker import WorkerContext
@@ -43,7 +43,7 @@ COLUMNS = ("train_loss", "train_iou", "val_iou", "val_iou_error", "images_per_s"
 def main() -> None:
     params = load_section(PARAMS, "train_segmenter")
     runtime = load_runtime()
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
+    with temporary_folder() as scratch:
         quiet(scratch)
         job = make_job(params)
         tell_start(job)
@@ -88,12 +88,12 @@ def work(job: SegmenterJob, context: WorkerContext) -> None:
     resume = context.restored()
     if resume:
         context.report_resumed(resume["epoch"], finished=resume["finished"])
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
+    with temporary_folder() as scratch:
         quiet(scratch)
         # The workers of a machine compute embeddings once, together. Of a run whose state is remote every worker
         # computes its own, and does so again when it replaces another.
         if context.remote_state:
-            folder, local_rank = Path(scratch), (0, 1)
+            folder, local_rank = scratch, (0, 1)
         else:
             folder = Path(context.run_folder, f"machine-{context.node_rank}")
             local_rank = (context.local_rank, context.local_world_size)

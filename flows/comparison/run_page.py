@@ -1,6 +1,5 @@
 """The page of one run: its report, below banners with what the run changed and what failed."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from flows.registry.models import MODELS, champion
 from flows.repository.git import git
 from flows.repository.graph import StageNode
 from flows.ui.artifacts import if_it_can_be_shown
+from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import main_checkout
 
 PAGE = "report.html"
@@ -64,6 +64,6 @@ def publish_comparison(run: PipelineRun, nodes: Sequence[StageNode], experiment:
 
 def changed_since_commit(root: Path) -> dict[str, tuple[Any, Any]]:
     """The parameters that differ from the commit that is checked out, with both values."""
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
-        (Path(scratch) / "params.yaml").write_text(git(root, "show", "HEAD:params.yaml"), encoding="utf-8")
-        return changed_params(Path(scratch), root)
+    with temporary_folder() as scratch:
+        (scratch / "params.yaml").write_text(git(root, "show", "HEAD:./params.yaml"), encoding="utf-8")
+        return changed_params(scratch, root)

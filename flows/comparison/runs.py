@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from cnn_core.comparison.banners import add_banner, difference_banner
 from cnn_core.comparison.differences import Differences, differences
 from flows.comparison.sides import Side, champions, find_side, measured
 from flows.registry.models import MODELS, STAGE, champion
+from tasks.engine.locks import temporary_folder
 
 
 def compare_runs(root: Path, before: str, after: str, page: Path | None = None) -> Differences:
@@ -19,8 +19,8 @@ def compare_runs(root: Path, before: str, after: str, page: Path | None = None) 
     Raises:
         ValueError: there is no such run, it has no metrics (or no report), or DVC does not have them.
     """
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
-        folders = [Path(scratch) / "before", Path(scratch) / "after"]
+    with temporary_folder() as scratch:
+        folders = [scratch / "before", scratch / "after"]
         for folder in folders:
             folder.mkdir()
         first, second = find_side(root, before, folders[0]), find_side(root, after, folders[1])
@@ -42,8 +42,8 @@ def compare_with_champions(root: Path, run: Path, name: str, stages: Sequence[st
     ]
     if not comparable:
         return None
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as scratch:
-        return compare_sides(champions(root, Path(scratch), comparable), Side(name=name, root=run))
+    with temporary_folder() as scratch:
+        return compare_sides(champions(root, scratch, comparable), Side(name=name, root=run))
 
 
 def compare_sides(before: Side, after: Side) -> Differences:

@@ -46,7 +46,7 @@ def remember(root: Path, model: str, state_hash: str, outcome: str) -> None:
 def chosen_source(root: Path, commit: str, model: str, recipe: str | None, overrides: Sequence[str]) -> str:
     """What the parameter ``ingest.<model>.source`` will be in the run."""
     key = f"ingest.{model}.source"
-    source = yaml.safe_load(git(root, "show", f"{commit}:params.yaml"))["ingest"][model]["source"]
+    source = yaml.safe_load(git(root, "show", f"{commit}:./params.yaml"))["ingest"][model]["source"]
     if recipe:
         source = recipe_values(root, recipe).get(key, source)
     for override in overrides:

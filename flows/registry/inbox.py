@@ -28,7 +28,7 @@ from flows.registry.models import champion
 from flows.registry.promotion import fetch
 from flows.repository.outputs import get_output, ignored_folder, outputs
 from flows.repository.workspace import Workspace, workspace
-from tasks.engine.state import try_lock
+from tasks.engine.locks import try_lock
 
 DONE, REFUSED = "done", "refused"
 SETTLE_S = 10.0  # a delivery that was written to more recently is perhaps still being copied

@@ -10,19 +10,26 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 from prefect.runtime import flow_run
 
+from flows.repository.git import git
+from flows.repository.graph import find_root
+from tasks.engine.locks import HOLD, is_held, sweep_held, try_lock
+
 GUARD_S = 30.0  # the longest wait for DVC's lock of its lock file, which it holds for milliseconds
 CLOCK_S = 2.0  # the difference between the start of a process and a file's time that is tolerated
 END_S = 10.0  # the longest wait for killed processes
+LOCKS = (f"runs/*/{HOLD}", "worktrees/*.lock", "state/.locks/*.lock", "locks/*.lock")  # below .gridflow
 KEPT_RUNS, KEPT_S = 20, 7 * 86400.0  # run folders: so many of the newest stay, and all of the last week
+_HELD: list[IO[str]] = []  # the locks of this process's run folders, until it ends
 
 
 def clear_leftovers(root: Path) -> list[str]:
@@ -36,11 +43,9 @@ def new_run_folder(root: Path) -> Path:
     """Make the folder for this run's events and failures, and delete old ones of earlier runs."""
     runs = root / ".gridflow" / "runs"
     folder = runs / str(flow_run.get_id() or "local")
-    folder.mkdir(parents=True, exist_ok=True)
-    old = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_RUNS:]
-    for path in old:
-        if time.time() - path.stat().st_mtime > KEPT_S:  # so no run that is still at work
-            shutil.rmtree(path, ignore_errors=True)
+    if (lock := try_lock(folder / HOLD)) is not None:  # else this run has it already
+        _HELD.append(lock)
+    sweep_held(runs, "*", older_than_s=KEPT_S, keep=KEPT_RUNS)
     return folder
 
 
@@ -79,7 +84,7 @@ def sweep_rwlock(root: Path) -> list[str]:
         removed: set[str] = set()
 
         def keep(info: Mapping[str, Any]) -> bool:
-            if not _is_author(int(info["pid"]), str(info["cmd"]), written):
+            if not _is_author(int(info["pid"]), str(info["cmd"]), root):
                 removed.add(f"{info['cmd']} (process {info['pid']})")
                 return False
             return True
@@ -95,19 +100,26 @@ def sweep_rwlock(root: Path) -> list[str]:
         return sorted(removed)
 
 
-def _is_author(pid: int, command: str, written: float) -> bool:
-    """Whether the process of that number wrote a lock entry; ``command`` is the ``sys.argv`` of the entry."""
-    if not _lives(pid, before=written + CLOCK_S):
-        return False
+def _is_author(pid: int, command: str, root: Path) -> bool:
+    """Whether the process of that number may have written a lock entry; ``command`` is the ``sys.argv`` of the entry.
+
+    Times say nothing, because a clock may be set while DVC runs. In doubt it is the author: an entry that stays makes
+    others wait, and one that is removed lets two write the same outputs.
+    """
     try:
-        running = psutil.Process(pid).cmdline()
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        running = process.cmdline()
+        arguments = command.partition(" ")[2]
+        if arguments and " ".join(running).endswith(arguments):
+            return True
+        is_dvc = any(Path(word).name == "dvc" for word in running[:3])  # python -m dvc …, python …/bin/dvc …
+        return is_dvc and Path(process.cwd()).is_relative_to(root.resolve())
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
-    arguments = command.partition(" ")[2]
-    is_dvc = any(Path(word).name == "dvc" for word in running[:3])  # python -m dvc …, python …/bin/dvc …
-    return is_dvc or bool(arguments and " ".join(running).endswith(arguments))
 
 
 def _lives(pid: int, *, before: float) -> bool:
@@ -164,3 +176,24 @@ def _guard(path: Path) -> Iterator[bool]:
                     return
                 time.sleep(0.05)
         yield True
+
+
+def clean(root: Path) -> None:
+    """Remove `.gridflow`, which holds only what runs made.
+
+    Raises:
+        ValueError: a run is at work there.
+    """
+    folder = root / ".gridflow"
+    for lock in [path for pattern in LOCKS for path in folder.glob(pattern)]:
+        if is_held(lock):
+            raise ValueError(f"a run is at work ({lock.relative_to(root)}): end it first. Nothing was removed")
+    shutil.rmtree(folder, ignore_errors=True)
+    git(root, "worktree", "prune")
+
+
+if __name__ == "__main__":
+    try:
+        clean(find_root())
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from flows.repository.git import git
+from tasks.engine.locks import temporary_folder, wait_for_lock
 from tasks.engine.runtime import main_checkout
 
 
@@ -20,7 +20,7 @@ def outputs(root: Path, commit: str) -> dict[str, str]:
         ValueError: the commit has none.
     """
     try:
-        lock = yaml.safe_load(git(root, "show", f"{commit}:dvc.lock"))
+        lock = yaml.safe_load(git(root, "show", f"{commit}:./dvc.lock"))
     except ValueError:
         raise ValueError(f"{commit[:10]} has no dvc.lock: a run writes it, `dvc exp save` keeps it") from None
     return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
@@ -32,18 +32,20 @@ def get_output(root: Path, commit: str, path: str, target: Path) -> Path:
     Raises:
         ValueError: neither DVC's cache nor its remote has it.
     """
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    command = [sys.executable, "-m", "dvc", "get", "--quiet", str(main_checkout(root)), path]
-    command += ["--rev", commit, "--out", str(partial), "--force"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = " ".join(done.stderr.replace("ERROR: ", "").split())
-        raise ValueError(f"DVC does not have {path} of {commit[:10]} (`dvc pull` may bring it): {reason}")
-    partial.rename(target)
+    with wait_for_lock(target.with_name(f".{target.name}.lock")):  # two runs may want it at the same time
+        if target.exists():
+            return target
+        with temporary_folder(target.parent, prefix=f".{target.name}.") as folder:
+            checkout = main_checkout(root)
+            repository = Path(git(checkout, "rev-parse", "--show-toplevel"))  # the project may lie in a subfolder
+            inside = str(checkout.resolve().relative_to(repository.resolve()) / path)
+            command = [sys.executable, "-m", "dvc", "get", "--quiet", str(repository), inside]
+            command += ["--rev", commit, "--out", str(folder / "output")]
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+            if done.returncode:
+                reason = " ".join(done.stderr.replace("ERROR: ", "").split())
+                raise ValueError(f"DVC does not have {path} of {commit[:10]} (`dvc pull` may bring it): {reason}")
+            (folder / "output").rename(target)
     return target
 
 

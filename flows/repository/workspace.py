@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from configobj import ConfigObj
 from dvc.config import Config
 from dvc.config import merge as merge_config
 from dvc.repo.experiments.refs import ExpRefInfo
@@ -28,10 +29,12 @@ from flows.repository.git import commit_tree, git, resolve, update_refs
 from flows.repository.graph import StageNode, missing_inputs
 from flows.repository.leftovers import end_orphans
 from flows.repository.parameters import text_parameters
-from tasks.engine.state import try_lock
+from tasks.engine.locks import try_lock
 
 LINKS = "reflink,hardlink,symlink"  # the first of these that the file system can; never copies
+NAMED = ("remote", "machine", "db")  # DVC's sections that have a name: ['remote "storage"']
 LOCKS = ("dvc.lock", "*/dvc.lock")
+MARK = "This worktree belongs to a run of Gridflow, and is removed with it.\n"  # in its lock file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,33 +106,32 @@ def workspace(root: Path, *, name: str, revision: str = "HEAD") -> Iterator[Work
             ended.callback(_remove, root, worktree)
             # no hooks: a post-checkout hook of DVC would check out data before the cache is shared
             git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", "--quiet", str(worktree), rev)
-            if not (worktree / "dvc.yaml").is_file() or not (worktree / ".dvc").is_dir():
+            inner = worktree / git(root, "rev-parse", "--show-prefix")  # the project may lie in a subfolder
+            if not (inner / "dvc.yaml").is_file() or not (inner / ".dvc").is_dir():
                 raise ValueError(f"the revision {revision} holds no pipeline (dvc.yaml with a .dvc folder beside it)")
-            share_cache(root, worktree)
-            lent = _lend_lock(root, worktree)
-            _checkout_data(worktree)
-            yield Workspace(root=worktree, checkout=root, rev=rev, name=worktree.name, lent_lock=lent)
+            share_cache(root, inner)
+            lent = _lend_lock(root, inner)
+            _checkout_data(inner)
+            yield Workspace(root=inner, checkout=root, rev=rev, name=worktree.name, lent_lock=lent)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(lock.name).unlink()
-        lock.close()
+        with lock:
+            _forget(worktree)
 
 
 def sweep_workspaces(root: Path) -> list[str]:
     """Remove the worktrees of killed runs, and end the processes that still work there; the worktrees' names."""
     swept = []
     folder = root / ".gridflow" / "worktrees"
-    names = {path.name.removesuffix(".lock") for path in folder.iterdir()} if folder.is_dir() else set()
-    for worktree in sorted(folder / name for name in names):
-        lock = try_lock(_lock_file(worktree))
-        if lock is None:
-            continue  # its run is still at work
+    for lock_file in sorted(folder.glob("*.lock")):
+        if not _is_marked(lock_file) or (lock := try_lock(lock_file)) is None:
+            continue  # none of ours, or its run is still at work
         with lock:
             end_orphans(root)
+            worktree = lock_file.with_suffix("")
             if worktree.exists():
                 swept.append(worktree.name)
             _remove(root, worktree)
-            Path(lock.name).unlink()
+            _forget(worktree)
     return swept
 
 
@@ -145,12 +147,21 @@ def share_cache(checkout: Path, worktree: Path) -> None:
     of_checkout = Config(str(checkout / ".dvc"), validate=False)
     local = {key: value for key, value in of_checkout.load_one("local").items() if value}
     cache = str(of_checkout["cache"].get("dir") or checkout / ".dvc" / "cache")
-    with Config(str(worktree / ".dvc"), validate=False).edit("local") as settings:
-        merge_config(settings, {"remote": dict(of_checkout["remote"])})
-        merge_config(settings, local)
-        merge_config(settings, {"cache": {"dir": cache, "type": LINKS}})
-        merge_config(settings, {"core": {"site_cache_dir": str(worktree / ".dvc" / "tmp" / "site")}})
-    (worktree / ".dvc" / "config.local").chmod(0o600)
+    settings: dict[str, Any] = {}
+    merge_config(settings, {"remote": dict(of_checkout["remote"])})
+    merge_config(settings, local)
+    merge_config(settings, {"cache": {"dir": cache, "type": LINKS}})
+    merge_config(settings, {"core": {"site_cache_dir": str(worktree / ".dvc" / "tmp" / "site")}})
+    # DVC itself would write ASCII only, and a file that others can read.
+    file = ConfigObj(encoding="utf-8")
+    for section, options in settings.items():
+        if section in NAMED:
+            file.update({f'{section} "{name}"': values for name, values in options.items()})
+        else:
+            file[section] = options
+    target = worktree / ".dvc" / "config.local"
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
+        file.write(opened)
 
 
 def sources_of_checkout(worktree: Workspace, nodes: Sequence[StageNode]) -> list[str]:
@@ -173,8 +184,9 @@ def sources_of_checkout(worktree: Workspace, nodes: Sequence[StageNode]) -> list
 
 def uncommitted(root: Path) -> list[str]:
     """The files of the checkout that differ from its commit, and new ones; not a new dvc.lock, which runs write."""
-    lines = git(root, "status", "--porcelain", "-z").split("\0")
-    return [line[3:] for line in lines if re.match(r"[ MTADRCU?]{2} ", line) and line != "?? dvc.lock"]
+    lines = git(root, "status", "--porcelain", "-z", "--", ".").split("\0")
+    new_lock = f"?? {git(root, 'rev-parse', '--show-prefix')}dvc.lock"
+    return [line[3:] for line in lines if re.match(r"[ MTADRCU?]{2} ", line) and line != new_lock]
 
 
 def experiment_ref(rev: str, name: str) -> str:
@@ -197,12 +209,26 @@ def _claim(folder: Path, name: str) -> tuple[Path, IO[str]]:
     number = 1
     while True:
         worktree = folder / (name if number == 1 else f"{name}-{number}")
-        lock = try_lock(_lock_file(worktree))
+        lock = None if worktree.exists() else try_lock(_lock_file(worktree))
         if lock is not None and not worktree.exists():
+            lock.truncate(0)
+            lock.write(MARK)
+            lock.flush()
             return worktree, lock
-        if lock is not None:
-            lock.close()
         number += 1
+
+
+def _is_marked(lock_file: Path) -> bool:
+    try:
+        return lock_file.read_bytes() == MARK.encode()
+    except OSError:  # its run ends just now
+        return False
+
+
+def _forget(worktree: Path) -> None:
+    """Remove the lock of a worktree, which is our mark too, unless something of the worktree could not be removed."""
+    if not worktree.exists():
+        _lock_file(worktree).unlink(missing_ok=True)
 
 
 def _lock_file(worktree: Path) -> Path:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cnn_core.files import file_names, file_sha256, is_none, sha256_files
 from cnn_core.params import read_yaml
+from tasks.engine.locks import last_change, try_lock
 from tasks.engine.runtime import ROOT, Runtime, main_checkout, state_folder
 
 # What decides how a picture is read, or a number is computed.
@@ -28,7 +27,8 @@ LIBRARIES = (
     *("torch", "torchvision", "ultralytics", "openvino", "nncf", "onnxruntime", "onnxruntime-gpu", "tensorrt"),
     *("numpy", "scipy", "opencv-python", "opencv-python-headless", "pillow", "pycocotools"),
 )
-KEEP_DAYS = 14  # a run that was interrupted longer ago is deleted
+KEEP_DAYS = 14  # a run is deleted in which nothing has changed for so long
+MARK = ".gridflow-run"  # the file that says a folder is an unfinished run of ours: it holds the run's name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,12 +95,13 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
     _delete_old(storage)
     number = 1
     while True:
-        run_name = name if number == 1 else f"{name}-{number}"
-        lock = try_lock(_locks(storage) / f"{run_name}.lock")
+        run = UnfinishedRun(name=name if number == 1 else f"{name}-{number}", storage=storage)
+        lock = try_lock(_lock_file(storage, run.name))
         if lock is not None:
-            break
+            if _mark(run):
+                break
+            lock.close()
         number += 1
-    run = UnfinishedRun(name=run_name, storage=storage)
     try:
         yield run
         run.delete()
@@ -109,31 +110,42 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
         lock.close()
 
 
-def _locks(storage: str) -> Path:
-    """Return the locks' folder: beside a local state folder, else in the main checkout."""
-    return (main_checkout() / ".gridflow" if "://" in storage else Path(storage).parent) / "locks"
+def _lock_file(storage: str, name: str) -> Path:
+    """The lock of a run: in a local state folder, else in the main checkout."""
+    folder = main_checkout() / ".gridflow/locks" if "://" in storage else Path(storage, ".locks")
+    return folder / f"{name}.lock"
 
 
-def try_lock(path: Path) -> IO[str] | None:
-    """Return the locked file, or None when another process holds it.
+def _mark(run: UnfinishedRun) -> bool:
+    """Make the run's local folder, with our mark; False where somebody else's folder has its name."""
+    if "://" in run.storage:
+        return True
+    folder = Path(run.folder)
+    if _is_marked(folder):
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        return False
+    (folder / MARK).write_text(run.name)
+    return True
 
-    Closing it or the end of the process unlocks it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
+
+def _is_marked(folder: Path) -> bool:
+    """Whether we made a folder, under the name that it bears now."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
-    except OSError:
-        pass
-    file.close()  # another holds it, or its holder has just unlinked it
-    return None
+        return not folder.is_symlink() and (folder / MARK).read_text() == folder.name
+    except (OSError, ValueError):
+        return False
 
 
 def _delete_old(storage: str) -> None:
-    if "://" in storage or not Path(storage).is_dir():
+    """Delete local runs that we marked, that nobody holds and in which nothing has changed for `KEEP_DAYS`."""
+    if "://" in storage:
         return
-    for folder in Path(storage).iterdir():
-        if folder.is_dir() and time.time() - folder.stat().st_mtime > KEEP_DAYS * 86400:
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in [mark.parent for mark in Path(storage).glob(f"*/{MARK}")]:
+        if not _is_marked(folder) or time.time() - last_change(folder) < KEEP_DAYS * 86400:
+            continue
+        if (lock := try_lock(_lock_file(storage, folder.name))) is not None:
+            with lock:
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(lock.name).unlink()

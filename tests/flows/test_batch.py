@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cnn_core.annotations.tables import read_objects
-from flows.batch import batch_step, champions_of
+from flows.batch import batch_step, champions_of, check_folders
 from flows.registry.promotion import promote
 from flows.repository.git import git
 from tests.helpers.champion_repository import make, set_skill
@@ -92,3 +92,19 @@ def test_what_was_detected_is_segmented_by_its_boxes() -> None:
     boxes = ("segment.prompt=boxes", "segment.prompts=data/predictions/detect")
     assert batch_step("segment", "scenes", ["detect"]).prompts == boxes
     assert batch_step("segment", "scenes", []).prompts == ()
+
+
+def test_nothing_that_a_person_put_beside_the_results_is_lost(tmp_path: Path) -> None:
+    images, target = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    assert check_folders(images, target) == images
+    (target / "detect").mkdir(parents=True)
+    (target / "batch.json").write_text('{"folders": ["detect"]}')
+    assert check_folders(images, target) == images
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="also holds notes\\.txt, which would be lost"):
+        check_folders(images, target)
+    (target / "notes.txt").unlink()
+    for folder in (target / "detect", target):
+        with pytest.raises(ValueError, match="nor around it"):
+            check_folders(folder, target)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
 from flows.repository.git import git
-from flows.repository.workspace import safe_name, sources_of_checkout, sweep_workspaces, uncommitted, workspace
+from flows.repository.outputs import get_output, outputs
+from flows.repository.workspace import MARK, safe_name, sources_of_checkout, sweep_workspaces, uncommitted, workspace
+from tasks.engine.runtime import main_checkout
 
 pytestmark = pytest.mark.xdist_group("isolated")
 
@@ -157,7 +161,14 @@ def test_a_worktree_of_a_dead_run_is_swept_and_that_of_a_living_one_is_not(small
         dead = small / ".gridflow" / "worktrees" / "dead"
         git(small, "worktree", "add", "--detach", "-q", str(dead))
         git(small, "worktree", "lock", str(dead))  # as while git makes it
+        dead.with_name("dead.lock").write_text(MARK)
+        mine = small / ".gridflow" / "worktrees" / "mine"
+        git(small, "worktree", "add", "--detach", "-q", str(mine))
         assert sweep_workspaces(small) == ["dead"]
+        assert (mine / "dvc.yaml").exists()  # a person's
+        git(small, "worktree", "remove", str(mine))
+        with workspace(small, name="mine") as free:
+            assert free.root.name == "mine"
         assert place.root.exists()
         with workspace(small, name="lives") as other:
             assert other.root.name == "lives-2"
@@ -231,3 +242,65 @@ def test_uncommitted_files_are_named(small: Path) -> None:
     (small / "a b.py").write_text("")
     (small / "source.txt").write_text("x")
     assert uncommitted(small) == ["source.txt", "a b.py"]
+
+
+def test_the_settings_of_a_worktree_are_never_readable_by_others(small: Path, run: Callable) -> None:
+    """Nor while they are written: the file is made with its rights. A path may have any letters."""
+    settings = """['remote "store"']\n    url = "/data/réseau, 1"\n    password = sesame\n"""
+    (small / ".dvc" / "config.local").write_text(settings)
+    made: list[int] = []
+    open_ = os.open
+
+    def opened(path: str, flags: int, mode: int = 0o777, **rest: int) -> int:
+        descriptor = open_(path, flags, mode, **rest)
+        if str(path).endswith("config.local") and flags & os.O_CREAT:
+            made.append(os.fstat(descriptor).st_mode & 0o777)
+        return descriptor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", opened)
+        with workspace(small, name="rights") as worktree:
+            assert (worktree.root / ".dvc" / "config.local").stat().st_mode & 0o777 == 0o600
+            url = run("dvc", "config", "remote.store.url", cwd=worktree.root).stdout.strip()
+    assert made == [0o600]
+    assert url == "/data/réseau, 1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["réseau d'été", "repository/project"])
+def test_a_checkout_may_lie_anywhere(
+    tmp_path: Path, run: Callable, repository: Path, server: str, make_small: Callable, place: str
+) -> None:
+    """In a path with letters beyond ASCII, or in a subfolder of a repository."""
+    root = tmp_path / place
+    root.parent.mkdir(parents=True, exist_ok=True)
+    make_small(root)
+    if "/" in place:
+        shutil.rmtree(root / ".git")
+        run("git", "init", "-q", cwd=root.parent)
+        run("git", "add", ".", cwd=root.parent)
+        run("git", "commit", "-qm", "all", cwd=root.parent)
+    assert main_checkout(root) == root
+    done = run("gridflow", "run", "--isolated", "--name", "there", cwd=root,
+               PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
+    assert "4 stages ran, 0 were up to date; experiment there" in done.stdout + done.stderr
+    assert not (root / "first.txt").exists()
+    assert git(root, "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps") == "there"
+    assert not list((root / ".gridflow" / "worktrees").iterdir())
+    commit = git(root, "rev-parse", git(root, "for-each-ref", "--format=%(refname)", "refs/exps"))
+    assert outputs(root, commit).keys() == {"first.txt", "left.txt", "right.txt", "last.txt"}
+    assert get_output(root, commit, "last.txt", tmp_path / "brought").read_text() == "source1lx"
+
+
+@pytest.mark.slow
+def test_two_runs_may_bring_the_same_output_at_once(small: Path, run: Callable, tmp_path: Path) -> None:
+    run("dvc", "repro", cwd=small)
+    run("git", "add", "dvc.lock", cwd=small)
+    run("git", "commit", "-qm", "results", cwd=small)
+    commit = git(small, "rev-parse", "HEAD")
+    target = tmp_path / "outputs" / "last"
+    with ThreadPoolExecutor(3) as pool:
+        brought = list(pool.map(lambda _: get_output(small, commit, "last.txt", target), range(3)))
+    assert brought == [target] * 3
+    assert target.read_text() == "source1lx"
+    assert [path.name for path in target.parent.iterdir() if path.is_dir()] == []

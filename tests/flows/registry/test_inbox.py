@@ -12,7 +12,7 @@ import pytest
 from flows.registry.data_versions import data_grown_from, data_version
 from flows.registry.inbox import take_in, waiting
 from flows.repository.git import git
-from tasks.engine.state import try_lock
+from tasks.engine.locks import try_lock
 from tests.helpers.champion_repository import digits, make, write_table
 from tests.helpers.paths import ROOT
 

@@ -16,7 +16,8 @@ import yaml
 
 from flows.execution.failures import BACK_OFF, kind_of_failure, smaller_batch
 from flows.repository.graph import StageNode
-from flows.repository.leftovers import end_orphans, end_stage, sweep_rwlock
+from flows.repository.leftovers import KEPT_RUNS, end_orphans, end_stage, new_run_folder, sweep_rwlock
+from tasks.engine.locks import HOLD
 
 pytestmark = pytest.mark.xdist_group("leftovers")
 
@@ -33,7 +34,7 @@ def sleeper() -> Iterator[subprocess.Popen]:
 
 def plant(root: Path, *infos: dict) -> Path:
     path = root / ".dvc" / "tmp" / "rwlock"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps({"write": {f"/out/{n}": info for n, info in enumerate(infos)}, "read": {"/in": [*infos]}})
     )
@@ -61,12 +62,27 @@ def test_a_lock_of_a_living_dvc_stays(tmp_path: Path) -> None:
     assert len(sweep_rwlock(tmp_path)) == 1
 
 
-def test_a_lock_older_than_its_process_is_removed(tmp_path: Path, sleeper: subprocess.Popen) -> None:
-    """Even of the same command: it was started after the lock was written."""
+def test_a_clock_that_was_set_frees_no_lock(tmp_path: Path, sleeper: subprocess.Popen) -> None:
+    """The file of locks then seems older, or younger, than the process that wrote it."""
     path = plant(tmp_path, {"pid": sleeper.pid, "cmd": "sleep 600"})
-    assert sweep_rwlock(tmp_path) == []
-    os.utime(path, (time.time() - 3600, time.time() - 3600))
-    assert len(sweep_rwlock(tmp_path)) == 1
+    for step in (-400 * 86400, -3600, 3600):
+        os.utime(path, (time.time() + step, time.time() + step))
+        assert sweep_rwlock(tmp_path) == []
+
+
+def test_another_dvc_of_that_number_holds_it_only_in_this_repository(tmp_path: Path) -> None:
+    (tmp_path / "dvc").write_text("import time; time.sleep(600)")
+    (tmp_path / "repository").mkdir()
+    for folder, removed in ((tmp_path, 1), (tmp_path / "repository", 0)):
+        living = subprocess.Popen([sys.executable, str(tmp_path / "dvc"), "pull"], cwd=folder)
+        try:
+            time.sleep(0.5)  # until it has become what it is
+            path = plant(tmp_path / "repository", {"pid": living.pid, "cmd": "/env/bin/dvc repro"})
+            assert len(sweep_rwlock(tmp_path / "repository")) == removed
+            path.unlink()
+        finally:
+            living.kill()
+            living.wait()
 
 
 def test_a_half_written_file_of_locks_is_removed(tmp_path: Path) -> None:
@@ -110,11 +126,41 @@ def test_orphans_are_ended_and_stages_of_living_flows_are_not(tmp_path: Path) ->
         (255, ["ERROR: failed to reproduce 'a': failed to run: python a.py, exited with -15"], "transient"),
         (255, ["ERROR: failed to reproduce 'a': failed to run: python a.py, exited with -11"], "bug"),
         (255, ["ERROR: 'a.txt' is busy, it is being blocked by:", "  (PID 7): dvc repro"], "transient"),
+        (255, ["ERROR: failed to reproduce 'a': failed to run: python a.py, exited with -7"], "user"),
+        (255, ["ERROR: unexpected error - [Errno 28] No space left on device: 'x'"], "user"),
+        (255, ["ERROR: unexpected error - database or disk is full"], "user"),
+        (255, ["ERROR: unexpected error - 'utf-8' codec can't encode: surrogates not allowed"], "user"),
         (255, ["killed the noise in 12 images", "ERROR: failed to run: python a.py, exited with 1"], "bug"),
     ],
 )
 def test_kinds_of_failure(tmp_path: Path, code: int, tail: list[str], kind: str) -> None:
     assert kind_of_failure(tmp_path, code, tail)[0] == kind
+
+
+@pytest.mark.parametrize(("running", "kind"), [(True, "transient"), (False, "bug")])
+def test_a_stage_that_vanished_while_it_had_a_ray_is_tried_again(tmp_path: Path, running: bool, kind: str) -> None:
+    events = [
+        {"event": "ray", "running": True},
+        {"event": "progress"},
+        *([] if running else [{"event": "ray", "running": False}]),
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    line = "ERROR: failed to reproduce 'a': failed to run: python a.py, exited with 1"
+    assert kind_of_failure(tmp_path, 255, [line])[0] == kind
+
+
+def test_old_run_folders_go_and_what_a_person_put_there_stays(tmp_path: Path) -> None:
+    runs = tmp_path / ".gridflow" / "runs"
+    for number in range(KEPT_RUNS + 2):
+        folder = runs / f"run-{number}"
+        folder.mkdir(parents=True)
+        (folder / HOLD).write_text("")
+        for path in (folder / HOLD, folder):
+            os.utime(path, (time.time() - (10 + number) * 86400,) * 2)
+    (runs / "mine").mkdir()
+    os.utime(runs / "mine", (0, 0))
+    assert new_run_folder(tmp_path) == runs / "local"
+    assert {path.name for path in runs.iterdir()} == {"mine", "local", *(f"run-{n}" for n in range(KEPT_RUNS - 1))}
 
 
 def test_what_the_stage_told_goes_first(tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import json
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dvc.exceptions import DvcException
-from dvc.utils.hydra import apply_overrides
+from dvc.utils.hydra import to_hydra_overrides
+from dvc.utils.serialize import modify_yaml
+from hydra.errors import OverrideParseException
 
 from cnn_core.params import flatten, read_yaml
+from tasks.engine.locks import temporary_folder
+
+SOME_KEY = "value"  # the grammar wants one; ours may have names that it does not know
 
 
 def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, check: bool = True) -> list[str]:
@@ -30,19 +33,22 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
     """
     params = root / "params.yaml"
     before = dict(flatten(read_yaml(params)))
-    settings = [_checked(override, before) for override in [*_recipe_overrides(root, recipe), *overrides]]
-    with tempfile.TemporaryDirectory(dir=root, prefix=".params-") as folder:
-        candidate = Path(folder) / "params.yaml"
-        candidate.write_text(params.read_text())
-        try:
-            apply_overrides(candidate, settings)
-        except DvcException as error:
-            raise ValueError(f"--set {' '.join(overrides)}: {_first_line(error)}") from error
-        after = dict(flatten(read_yaml(candidate)))
-        changes = [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
-        if changes and check:
-            check_params(root, candidate, changed_sections(changes))
-        if changes:
+    values = recipe_values(root, recipe) if recipe else {}
+    values |= dict(_parsed(override, before) for override in overrides)
+    for key, value in values.items():
+        _check_value(key, value, before)
+    changed = {key: value for key, value in values.items() if before[key] != value}
+    changes = [f"{key}: {before[key]} -> {changed[key]}" for key in before if key in changed]
+    if changes:
+        with temporary_folder(root, prefix=".params-") as folder:
+            candidate = folder / "params.yaml"
+            shutil.copy(params, candidate)
+            with modify_yaml(candidate) as content:
+                for key, mapping, name in list(_leaves(content)):
+                    if key in changed:
+                        mapping[name] = changed[key]
+            if check:
+                check_params(root, candidate, changed_sections(changes))
             candidate.replace(params)
     return changes
 
@@ -97,25 +103,45 @@ def recipe_values(root: Path, recipe: str) -> dict[str, Any]:
     return (recipe_values(root, base) if base else {}) | dict(flatten(content))
 
 
-def _recipe_overrides(root: Path, recipe: str | None) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in recipe_values(root, recipe).items()] if recipe else []
-
-
-def _checked(override: str, values: Mapping[str, Any]) -> str:
-    """Check an override's key, and quote a text, so that a path may hold any character."""
-    key, sign, value = override.partition("=")
+def _parsed(override: str, values: Mapping[str, Any]) -> tuple[str, Any]:
+    """An override's key and value. A text may hold any character; nothing in it is looked up."""
+    key, sign, text = override.partition("=")
     if not sign:
         raise ValueError(f"--set {override}: write key=value, for example train.digits.epochs=3")
     if key.startswith(("+", "~")):
         raise ValueError(f"--set {override}: a parameter can be changed, not added or removed")
+    if isinstance(values.get(key), str) and not text.startswith(('"', "'")):
+        # the shell expands ~ only at the beginning of a word, and DVC never
+        return key, str(Path(text).expanduser()) if text.startswith("~") else text
+    try:
+        parsed = to_hydra_overrides([f"{SOME_KEY}={text}"])[0]
+    except OverrideParseException as error:
+        raise ValueError(f"--set {override}: {_first_line(error)}") from None
+    if parsed.is_sweep_override():
+        raise ValueError(f"--set {override}: one run takes one value; write a list as {key}=[{text}]")
+    return key, parsed.value()
+
+
+def _check_value(key: str, value: Any, values: Mapping[str, Any]) -> None:
+    """Check that a parameter exists, and that DVC will not look up something in its value."""
     if key not in values:
         near = difflib.get_close_matches(key, values, n=3, cutoff=0.5)
         raise ValueError(f"{key} is not a parameter" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    if isinstance(values[key], str) and not value.startswith(('"', "'")):
-        if value.startswith("~"):  # the shell expands it only at the beginning of a word, and DVC never
-            value = str(Path(value).expanduser())
-        return f"{key}={json.dumps(value, ensure_ascii=False)}"
-    return override
+    if "${" in str(value):
+        raise ValueError(
+            f"{key}: a value cannot hold ${{ because `dvc exp run -S` would put a variable in its place; "
+            "write the value itself, or rename the file"
+        )
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The full key of each leaf of nested mappings, the mapping that holds it, and its key there."""
+    for name, value in node.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(value, Mapping):
+            yield from _leaves(value, key)
+        else:
+            yield key, node, name
 
 
 def _first_line(error: BaseException) -> str:

@@ -81,6 +81,10 @@ def test_the_home_folder_is_expanded(root: Path, monkeypatch: pytest.MonkeyPatch
         ("train.digits.epochs", "write key=value"),
         ("+train.digits.more=3", "can be changed, not added"),
         ("train.digits.epochs=[", "train.digits.epochs=[: no viable alternative"),
+        ("train.digits.epochs=1,2", "one run takes one value"),
+        ("train.digits.epochs=${oc.env:SECRET}", "train.digits.epochs: a value cannot hold ${"),
+        ("ingest.digits.source=${oc.env:SECRET}", "ingest.digits.source: a value cannot hold ${"),
+        ("ingest.digits.source='x${oc.env:SECRET}'", "ingest.digits.source: a value cannot hold ${"),
     ],
 )
 def test_a_bad_override_says_so_and_changes_nothing(root: Path, override: str, words: str) -> None:
@@ -90,6 +94,21 @@ def test_a_bad_override_says_so_and_changes_nothing(root: Path, override: str, w
     assert words in str(caught.value)
     assert (root / "params.yaml").read_bytes() == before
     assert not list(root.glob(".params-*"))
+
+
+def test_nothing_reads_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither an override nor a recipe, nor what a person has in params.yaml already."""
+    monkeypatch.setenv("SECRET", "sesame")
+    text = (root / "params.yaml").read_text().replace("source: data/sources/scenes", "source: ${oc.env:SECRET}")
+    (root / "params.yaml").write_text(text)
+    assert patch_params(root, None, ["sample.digits.unlabelled=400"]) == ["sample.digits.unlabelled: 500 -> 400"]
+    assert "source: ${oc.env:SECRET}" in (root / "params.yaml").read_text()
+    (root / "recipes" / "bad.yaml").write_text("ingest: {digits: {source: '${oc.env:SECRET}'}}")
+    for recipe, overrides in (("bad", []), (None, ["ingest.digits.source=${oc.env:SECRET}"])):
+        with pytest.raises(ValueError, match="cannot hold") as caught:
+            patch_params(root, recipe, overrides)
+        assert "sesame" not in str(caught.value)
+    assert "sesame" not in (root / "params.yaml").read_text()
 
 
 def test_a_recipe_goes_first_and_an_override_wins(root: Path) -> None:

@@ -7,18 +7,18 @@ if __name__ == "__main__":  # here, because the imports below take seconds, whic
     os.execv(sys.executable, [sys.executable, "-m", "flows.cli", "run", *sys.argv[1:]])
 
 import dataclasses
-import signal
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from types import FrameType
 
+import httpx
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
+from flows.execution.failures import full_disk_is_said
 from flows.execution.messages import counts, former_figures, summary, what_failed
 from flows.execution.prepare import RunRequest, prepare, prepare_workspace
 from flows.execution.sharing import check_sharing, share
@@ -32,12 +32,22 @@ from flows.ui import notify
 from flows.ui.artifacts import if_it_can_be_shown, publish_summary
 from flows.ui.forms import NO_VALUES, NOTHING, Empty, Override, Recipe, Text, Values
 from flows.ui.lineage import publish_lineage
-from flows.ui.server import check_server
+from flows.ui.terminal import end_without_server, run_flow
 from tasks.engine.runtime import load_runtime
 
-# What `run_pipeline` has prepared; no parameter of the flow, because Prefect stores and shows parameters.
-_PREPARED: ContextVar[list[StageNode] | None] = ContextVar("prepared", default=None)
 SHOWN_FILES = 5  # uncommitted files that a message names
+
+
+@dataclasses.dataclass
+class TerminalRun:
+    """A run that a person started at a terminal."""
+
+    nodes: list[StageNode] | None = None  # what was prepared before Prefect starts
+    code: int | None = None  # the exit code, once the table of the stages was printed
+
+
+# Of a run by `run_pipeline`; no parameter of the flow, because Prefect stores and shows parameters.
+_TERMINAL: ContextVar[TerminalRun | None] = ContextVar("terminal", default=None)
 
 
 @flow(
@@ -73,14 +83,15 @@ def pipeline(
     settings = (*(values.overrides() if values else ()), *(overrides or ()))
     root, request = find_root(), RunRequest(stages=tuple(stages or ()), recipe=recipe or None, overrides=settings)
     try:
-        check_sharing(root)
-        if isolated or (isolated is None and deployment.get_id()):
-            return _run_isolated(root, request, revision=revision or None, name=name or None)
-        prepared = _PREPARED.get()
-        nodes = prepare(root, request) if prepared is None else prepared
+        with full_disk_is_said():
+            check_sharing(root)
+            if isolated or (isolated is None and deployment.get_id()):
+                return _run_isolated(root, request, revision=revision or None, name=name or None)
+            terminal = _TERMINAL.get()
+            nodes = prepare(root, request) if terminal is None or terminal.nodes is None else terminal.nodes
+            run = PipelineRun(root=root, folder=new_run_folder(root))
     except ValueError as error:
         return Failed(message=str(error), data=str(error))
-    run = PipelineRun(root=root, folder=new_run_folder(root))
     run_nodes(nodes, run)
     return _end(run, nodes)
 
@@ -113,6 +124,10 @@ def _end(run: PipelineRun, nodes: Sequence[StageNode], experiment: str | None = 
 
         if page := publish_page(run, nodes, experiment):
             text += f"\n  {'this run':<13}{page}"
+    if terminal := _TERMINAL.get():
+        terminal.code = 1 if failed else 0
+        print(text, flush=True)
+        end_without_server(terminal.code)
     with if_it_can_be_shown("the summary"):
         publish_summary(text, run.root, nodes, experiment, former=former_figures(run, nodes))
         publish_lineage(nodes, run.root, experiment)
@@ -141,33 +156,31 @@ def run_pipeline(
     """
     root = find_root()
     os.chdir(root)
+    terminal = TerminalRun()
     if isolated:
         if check_only:
             with workspace(root, name="check", revision=revision or "HEAD") as worktree:
                 prepare_workspace(worktree, request)
             return 0
-        nodes = None
     else:
-        nodes = prepare(root, request)  # a fault is found here, before a server is started
+        terminal.nodes = prepare(root, request)  # a fault is found here, before a server is started
         if check_only:
             return 0
-        if not _needs_a_flow(nodes):
-            print(summary(nodes, nothing_to_do(nodes, root)))
+        if not _needs_a_flow(terminal.nodes):
+            print(summary(terminal.nodes, nothing_to_do(terminal.nodes, root)))
             return 0
-    check_server()
-    signal.signal(signal.SIGTERM, _interrupt)
-    token = _PREPARED.set(nodes)
+    options = {**dataclasses.asdict(request), "isolated": isolated, "revision": revision, "name": name}
+    token = _TERMINAL.set(terminal)
     try:
-        state = pipeline(
-            **dataclasses.asdict(request), isolated=isolated, revision=revision, name=name, return_state=True
-        )
-    except KeyboardInterrupt:
-        print("\ninterrupted: every process was ended. Run the same command again to go on.", file=sys.stderr)
-        return 130
+        state = run_flow(lambda: pipeline(**options, return_state=True))
+        if terminal.code is None:
+            print(state.result(raise_on_failure=False))
+    except httpx.HTTPError:  # the server went away: it was said with the table
+        if terminal.code is None:
+            raise
     finally:
-        _PREPARED.reset(token)
-    print(state.result(raise_on_failure=False))
-    return 0 if state.is_completed() else 1
+        _TERMINAL.reset(token)
+    return 1 if terminal.code is None else terminal.code
 
 
 def _needs_a_flow(nodes: Sequence[StageNode]) -> bool:
@@ -175,7 +188,3 @@ def _needs_a_flow(nodes: Sequence[StageNode]) -> bool:
     return (
         any(node.stale for node in nodes) or get_current_settings().api.url is not None or bool(load_runtime().push_to)
     )
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -130,11 +130,10 @@ def _run_flow(flow: Callable[..., State[Any]], **parameters: Any) -> NoReturn:
     """Run a flow at the checkout's root, print how it ended, and exit."""
     from prefect.exceptions import ParameterTypeError
 
-    from flows.ui.server import check_server
+    from flows.ui.terminal import run_flow
 
     with checkout(2, ParameterTypeError) as root:
         os.chdir(root)
-        check_server()
-        state = flow(**parameters, return_state=True)
+        state = run_flow(lambda: flow(**parameters, return_state=True))
     print(state.message)
     raise typer.Exit(0 if state.is_completed() else 1)

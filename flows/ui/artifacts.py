@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from cnn_core.markdown import block, code, escape
 from cnn_core.reporting import summary as report_summary
@@ -19,13 +21,26 @@ from flows.repository.graph import StageNode
 SIDE, LARGEST = 1200, 300_000
 
 
+RETRIES = 2  # of a request, 2 and 4 s later; by Prefect's own five a server that is away costs two minutes a request
+
+
 @contextlib.contextmanager
 def if_it_can_be_shown(what: str) -> Iterator[None]:
-    """Turn an error into a warning, because what is only shown must not cost the stage."""
+    """Turn an error into a warning, because what is only shown must not cost the stage.
+
+    While the server is away, it is asked once each time, and not again.
+    """
     try:
-        yield
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0 if _Server.away else RETRIES}):
+            yield
+        _Server.away = False
     except Exception as error:
-        get_run_logger().warning("%s could not be shown: %s", what, error)
+        _Server.away = isinstance(error, httpx.TransportError)
+        get_run_logger().warning("%s could not be shown: %s", what, error or type(error).__name__)
+
+
+class _Server:
+    away = False  # whether the last request of this process found no server
 
 
 def publish_results(node: StageNode, root: Path) -> None:

@@ -13,7 +13,7 @@ from textwrap import indent
 import pytest
 import yaml
 
-from flows import deploy
+from flows.ui import server as prefect_server
 from tests.helpers.checkouts import copy_tiny
 
 APPEND = (
@@ -113,10 +113,10 @@ def server(environment: dict[str, str]) -> Iterator[str]:
         yield running
         return
     os.environ["PREFECT_HOME"] = environment["PREFECT_HOME"]
-    deploy.START_S = 400.0  # a busy machine
+    prefect_server.START_S = 400.0  # a busy machine
     with socket.create_server(("127.0.0.1", 0)) as free:  # two sessions of tests may run at once
         port = free.getsockname()[1]
-    process = deploy.start_server(port=port)
+    process = prefect_server.start_server(port=port)
     yield f"http://127.0.0.1:{port}/api"
     process.terminate()
     process.wait(timeout=30)

@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from cnn_core.comparison.banners import PLACEHOLDER
-from flows import deploy
 from flows.repository.git import git
+from flows.ui import server as prefect_server
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # all that use the run of the tiny recipe, which is made once
 
@@ -285,7 +285,7 @@ def test_a_server_that_wants_a_password_is_one_sentence(
         port = free.getsockname()[1]
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:sesame")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    server = deploy.start_server(port=port)
+    server = prefect_server.start_server(port=port)
     env = {"PYTHONPATH": str(repository), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     try:
         done = run("gridflow", "run", "first", cwd=small, code=2, **env)

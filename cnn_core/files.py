@@ -64,6 +64,17 @@ def is_composed(source: str | Path) -> bool:
     return isinstance(content, dict) and content.get("generated") is True  # a set of others may have a list there
 
 
+def reserve(path: str | Path) -> None:
+    """Claim the disk's space for a file that is mapped into memory and still has holes.
+
+    On a full disk this is an OSError; a write into a hole would kill the process (SIGBUS).
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with Path(path).open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """The same value gives the same bytes."""
     Path(path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_core.files import read_json, sha256_files, whole_folder, write_json
+from cnn_core.files import read_json, reserve, sha256_files, whole_folder, write_json
 
 SPLITS = ("train", "val", "test")
 _BLOCK = 4096  # images
@@ -123,7 +123,9 @@ def arrays_writer(
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if shape[0]:
-        return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(path)
+        return array
     empty = np.empty(shape, np.uint8)
     np.save(path, empty)
     return empty

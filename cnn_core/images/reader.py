@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from cnn_core.images.media import Entry, Part, id_column, image_column
 
 Imread = Callable[[str], "np.ndarray | None"]  # a path -> uint8 (H, W, C), BGR, or None
 _MEMORY = Path("/dev/shm")
+ROOM = 16  # so many times the size of a file must be free there, as others write at the same time
 
 
 class Reader:
@@ -167,7 +169,8 @@ def pixels(entry: Entry, imread: Imread) -> np.ndarray:
     if not content:
         raise BadImage(EMPTY, "0 bytes")
     # Through a file in memory, because readers choose their way by a file's ending.
-    folder = _MEMORY if _MEMORY.is_dir() else None
+    in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > ROOM * len(content)
+    folder = _MEMORY if in_memory else None  # a container may have only 64 MB there
     with tempfile.NamedTemporaryFile(suffix=_ending(entry.file, content), dir=folder) as file:
         file.write(content)
         file.flush()

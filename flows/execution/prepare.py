@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.execution.failures import full_disk_is_said
 from flows.execution.messages import foreign, missing
 from flows.repository.graph import StageNode, missing_inputs, read_graph
 from flows.repository.leftovers import clear_leftovers
@@ -30,16 +31,17 @@ def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = pri
     Raises:
         ValueError: a stage, a recipe, a parameter or an input is not what it has to be; nothing has run.
     """
-    for sentence in clear_leftovers(root):
-        say(sentence)
-    with _restored_when_refused(root / "params.yaml"):
-        changes = patch_params(root, request.recipe, request.overrides)
-        nodes = read_graph(root, request.stages)
-        _check(root, nodes, changes)
-    if changes:
-        say("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
-    for change in changes:
-        say(f"  {change}")
+    with full_disk_is_said():
+        for sentence in clear_leftovers(root):
+            say(sentence)
+        with _restored_when_refused(root / "params.yaml"):
+            changes = patch_params(root, request.recipe, request.overrides)
+            nodes = read_graph(root, request.stages)
+            _check(root, nodes, changes)
+        if changes:
+            say("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
+        for change in changes:
+            say(f"  {change}")
     return nodes
 
 

@@ -195,7 +195,7 @@ def _call(root: Path, command: Sequence[str], env: Mapping[str, str]) -> tuple[i
 def _clean(text: str, root: Path, env: Mapping[str, str]) -> str:
     """Mask every value that the environment or DVC's settings hold under the name of a secret."""
     settings = configparser.ConfigParser(interpolation=None, strict=False)
-    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
     options = [option for section in settings.sections() for option in settings.items(section)]
     secrets = {value for key, value in [*env.items(), *options] if SECRET_NAMES.search(key)}
     secrets |= {quote(value, safe="") for value in secrets}  # as addresses write them

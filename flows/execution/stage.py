@@ -23,6 +23,8 @@ from flows.repository.leftovers import end_stage
 from flows.ui.artifacts import if_it_can_be_shown, publish_results
 from flows.ui.lineage import describe_assets
 from tasks.engine.environment import THREADS
+from tasks.engine.events import FULL, full
+from tasks.engine.runtime import available_cores
 
 RESTORE_TIMEOUT_S = 600
 
@@ -41,7 +43,7 @@ class PipelineRun:
     root: Path
     folder: Path  # events, failures and logs of this run, in a folder for each stage
     isolated: bool = False  # the root is a worktree, which is removed with the run
-    slots: Slots = field(default_factory=lambda: Slots(os.cpu_count() or 1))
+    slots: Slots = field(default_factory=lambda: Slots(available_cores()))
     groups: ProcessGroups = field(default_factory=ProcessGroups)
     changed: set[str] = field(default_factory=set)  # stages whose outputs changed in this run (computed or restored)
     outcomes: dict[str, StageOutcome] = field(default_factory=dict)
@@ -68,7 +70,12 @@ def run_stage(node: StageNode, run: PipelineRun) -> State:
         run.outcomes[node.name] = StageOutcome(cached=True)
         return State(type=StateType.COMPLETED, name="Cached", message="nothing that it depends on has changed")
     with run.slots.take(node.cpus):
-        outcome = execute(node, run)
+        try:
+            outcome = execute(node, run)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            outcome = StageOutcome(kind="user", message=full(error))
     run.outcomes[node.name] = outcome
     if outcome.kind:
         if outcome.kind == "oom" and (smaller := smaller_batch(run.root, node, run.batches.get(node.name))):

@@ -18,6 +18,8 @@ from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import Stage
 
+from tasks.engine.events import name_is_not_utf8
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageNode:
@@ -79,6 +81,8 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[StageNode]:
                 return [_node(stage, graph, root) for stage in ordered]
     except DvcException as error:
         raise ValueError(f"DVC cannot read the pipeline: {_sentence(error)}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(name_is_not_utf8(error)) from error
 
 
 def missing_inputs(root: Path, nodes: Sequence[StageNode]) -> list[tuple[str, str]]:

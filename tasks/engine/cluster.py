@@ -5,21 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tasks.engine.environment import ALLOCATOR, THREADS
-from tasks.engine.events import ROOT, StageError, log
+from tasks.engine.events import ROOT, StageError, emit, log
+from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import Runtime, available_cores
 
 OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so the store is nearly empty ...
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
 WAIT_FOR_NODES_S = 600  # until a cluster has the cores for the fewest workers (again)
 ANSWER_S = 60  # a node that does not answer for this long is lost
+CONNECT_S = 10  # until a cluster's address must have answered
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, section 3.4
+QUIET: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+CODE = {"working_dir": str(ROOT), "excludes": ["/data/", "/.venv/", "/.git/", "/.dvc/", "/.gridflow/"]}
 
 # Ray reads these when it is imported or started.
 ENVIRONMENT = {
@@ -51,23 +57,27 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
         os.environ.setdefault(key, value)
     import ray
 
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if runtime.ray_address:
-        folder = None
-        code = {"working_dir": str(ROOT), "excludes": ["/data/", "/.venv/", "/.git/", "/.dvc/", "/.gridflow/"]}
-        try:
-            ray.init(address=runtime.ray_address, runtime_env=code, **quiet)
-        except ConnectionError as error:
-            raise StageError(
-                f"no Ray cluster answers at {runtime.ray_address}: {first_line(error)}. One that asks for a token (as "
-                "`ray start` makes it) needs RAY_AUTH_MODE=token and the token on this side too",
-                "transient",
-            ) from None
-    else:
-        # A folder of its own, as stages run side by side; short, for the paths of its sockets (107 characters).
-        temporary = tempfile.gettempdir()
-        folder = tempfile.mkdtemp(prefix="gridflow-", dir=temporary if len(temporary) < 40 else "/tmp")
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with contextlib.ExitStack() as ended:
+        if runtime.ray_address:
+            ended.callback(ray.shutdown)
+            _connect(runtime)
+        else:
+            # A folder of its own, as stages run side by side; short, for the paths of its sockets (107 characters).
+            temporary = Path(tempfile.gettempdir())
+            folder = ended.enter_context(temporary_folder(temporary if len(str(temporary)) < 40 else Path("/tmp")))
+            ended.callback(ray.shutdown)
+            _start(runtime, folder)
+        emit("ray", running=True)
+        ended.callback(emit, "ray", running=False)
+        yield
+
+
+def _start(runtime: Runtime, folder: Path) -> None:
+    """Start a Ray of this stage's own, whose workers import the code of this checkout."""
+    import ray
+
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    try:
         with _environment(PYTHONPATH=path):
             ray.init(
                 address="local",
@@ -75,15 +85,32 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
                 num_cpus=max(available_cores(), runtime.num_workers[0] * runtime.cpus()) + (not runtime.elastic),
                 include_dashboard=False,
                 object_store_memory=STREAMING_STORE_BYTES if runtime.feed == "streamed" else OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-                **quiet,
+                _temp_dir=str(folder),
+                **QUIET,
             )
+    except Exception as error:  # Ray names no kind: a timeout on a busy machine, a process that was killed
+        raise StageError(f"Ray did not start on this machine: {first_line(error)}", "transient") from error
+
+
+def _connect(runtime: Runtime) -> None:
+    """Connect to a running cluster, whose workers get a copy of this checkout's code."""
+    import ray
+
+    address = runtime.ray_address
     try:
-        yield
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        if (host_and_port := urlsplit(address if "://" in address else f"//{address}")).port:
+            # Whatever speaks HTTP/2, as gRPC does, answers its preface. Ray itself would try for eight minutes.
+            with socket.create_connection((host_and_port.hostname, host_and_port.port), timeout=CONNECT_S) as probe:
+                probe.sendall(HTTP2_PREFACE)
+                probe.recv(1)
+        ray.init(address=address, runtime_env=CODE, **QUIET)
+    except (OSError, RuntimeError) as error:
+        raise StageError(
+            f"no Ray cluster answers at {address} (ray_address in runtime.yaml, or RAY_ADDRESS): {first_line(error)}. "
+            "One that asks for a token (as `ray start` makes it) needs RAY_AUTH_MODE=token and the token on this side "
+            "too",
+            "transient",
+        ) from None
 
 
 def node_cores() -> list[int]:

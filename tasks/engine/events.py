@@ -8,9 +8,12 @@ person). Without it the same goes to the terminal, as a live bar (plain lines wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import io
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -26,11 +29,14 @@ import psutil
 from tqdm import tqdm
 
 from tasks.engine.resources import Meter
+from tasks.engine.runtime import available_cores, load_runtime
 
 Kind = Literal["user", "transient", "oom", "bug"]
 ROOT = Path(__file__).resolve().parents[2]
 LINE_EVERY_S = 5.0  # a plain progress line at most this often
 EVENT_EVERY_S = 0.5
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LONGEST_REASON = 300  # characters; Ray's messages have pages
 
 
 class StageError(Exception):
@@ -156,8 +162,12 @@ def run_stage(main: Callable[..., None]) -> None:
         print(f"{sys.modules['__main__'].__doc__ or ''}\nA stage has no options: params.yaml holds its values.")
         sys.exit(0 if set(options) <= {"-h", "--help"} else 2)
     _follow_parent()
+    for stream in (sys.stdout, sys.stderr):  # a file's name that is not UTF-8 must not end the stage that tells of it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     Meter.begin()
     try:
+        _limit_threads()
         main(*sys.argv[1:])
         _emit_resources()
     except KeyboardInterrupt:
@@ -179,13 +189,44 @@ def classify(error: BaseException) -> tuple[Kind, str]:
         return error.kind, error.message
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or type(error).__name__ == "OutOfMemoryError":
         return "oom", f"out of memory: {text}. Lower micro_batch in runtime.yaml or the batch size"
-    if isinstance(error, OSError) and error.errno == 28:
-        return "user", f"the disk is full: {text}. Free some space and run the same command again"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return "user", full(error)
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return "user", name_is_not_utf8(error)
     if isinstance(error, ValueError) and _raised_here(error):
         return "user", text
-    if isinstance(error, ConnectionError | TimeoutError):
-        return "transient", text
+    if isinstance(error, ConnectionError | TimeoutError) or _is_of_ray(error):
+        return "transient", text[:LONGEST_REASON]
     return "bug", f"{type(error).__name__}: {text}"
+
+
+def name_is_not_utf8(error: UnicodeEncodeError) -> str:
+    """Say which file's name is not UTF-8: Python keeps its bytes as surrogates, which DVC and tables cannot hold."""
+    shown = os.fsencode(error.object[-LONGEST_REASON:]).decode("ascii", "backslashreplace")
+    return f"the name of a file is not UTF-8: {shown}. Rename it (`convmv` does whole folders) and run again"
+
+
+def full(error: OSError) -> str:
+    """Say what is full: the disk, or the memory for files, of which a container has 64 MB by default."""
+    if str(error.filename or "").startswith("/dev/shm/"):
+        size = shutil.disk_usage("/dev/shm").total // 2**20
+        return f"/dev/shm is full, which has {size:,} MB here: {error}. Give a container more (docker: --shm-size=2g)"
+    return f"the disk is full: {error}. Free some space and run the same command again"
+
+
+def _is_of_ray(error: BaseException) -> bool:
+    """Whether a process of Ray's own was lost, rather than the code that it ran failed."""
+    if "ray" not in sys.modules:
+        return False
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
+def _limit_threads() -> None:
+    """Let torch have the cores that runtime.yaml and the container allow; by itself it takes the machine's."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(load_runtime().cpus_per_worker or available_cores())
 
 
 def _raised_here(error: BaseException) -> bool:
@@ -218,7 +259,7 @@ def _follow_parent() -> None:
         return
 
     def watch() -> None:
-        while psutil.pid_exists(int(runner)):
+        while _runs(int(runner)):
             time.sleep(1.0)
         for child in psutil.Process().children(recursive=True):  # also those that lead a session
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -226,3 +267,11 @@ def _follow_parent() -> None:
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True, name="follow-parent").start()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that was killed and that its parent has not asked for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

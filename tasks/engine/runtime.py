@@ -7,7 +7,7 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from cnn_core.params import Params, bounded, from_mapping, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set by git within a hook; they overrule ``git -C``
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MAPPED_SHARE = 0.5  # of the memory that the training images may take; larger sets are streamed
 
 
@@ -101,39 +102,64 @@ def _range(value: Any, name: str) -> tuple[int, int]:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory of the machine, but not more than a container's limit."""
-    total = psutil.virtual_memory().total
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        return min(total, int(limit)) if limit != "max" else total
-    except (OSError, ValueError):
-        return total
+    """Return the bytes of memory of the machine, but not more than the limits of its control groups."""
+    limits = [
+        _numbers(folder / name)
+        for folder in _control_groups("memory")
+        for name in ("memory.max", "memory.limit_in_bytes")  # version 2, version 1
+    ]
+    return min([psutil.virtual_memory().total, *(limit[0] for limit in limits if limit)])
 
 
 def available_cores() -> int:
-    """Return the cores of the process's affinity, but not more than a container's quota."""
+    """Return the cores of the process's affinity, but not more than the quotas of its control groups."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder in _control_groups("cpu"):
+        version_1 = (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+        for quota in (_numbers(folder / "cpu.max"), _numbers(*version_1)):
+            if len(quota) == 2 and quota[0] > 0:  # -1 is no quota
+                cores = min(cores, max(1, quota[0] // quota[1]))
+    return cores
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """The folders of this process's control groups and of those around them, of version 2 and of version 1."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period))) if quota != "max" else cores
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = GROUPS / controllers if controllers else GROUPS
+        inner = top / group.lstrip("/")
+        yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(top))
+
+
+def _numbers(*files: Path) -> list[int]:
+    """The numbers in files of a control group; empty where one is missing or sets no limit."""
+    try:
+        return [int(word) for file in files for word in file.read_text().split()]
     except (OSError, ValueError):
-        return cores
+        return []
 
 
 def main_checkout(root: Path | None = None) -> Path:
     """The checkout that owns the git folder of ``root`` (default: this file's): for a worktree, its origin.
 
-    ``root`` itself where it is no worktree, or outside git (an unpacked archive).
+    The project may lie in a subfolder of the repository. ``root`` itself where it is no worktree, or outside git (an
+    unpacked archive).
     """
     root = root or ROOT
-    command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
+    command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir", "--show-prefix"]
     env = {key: value for key, value in os.environ.items() if key not in OF_A_HOOK}
     try:
         answer = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return root
-    common = Path(answer.strip())
-    return common.parent if common.name == ".git" else root
+    common, prefix = answer.split("\n")[:2]
+    return Path(common).parent / prefix if Path(common).name == ".git" else root
 
 
 def git_commit() -> str:

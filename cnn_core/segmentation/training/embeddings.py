@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from cnn_core.distributed import share
+from cnn_core.files import reserve
 from cnn_core.segmentation.training.data import MaskSet
 from cnn_core.segmentation.training.forward import Maps
 from cnn_core.segmentation.training.learner import SamLearner
@@ -70,6 +71,7 @@ class Embeddings:
         for number, values in enumerate(maps):
             shape = (count, *values.shape[1:])
             np.lib.format.open_memmap(self._file(number), "w+", dtype=np.float16, shape=shape).flush()
+            reserve(self._file(number))
         _write(self._maps_note, {"maps": len(maps)})
 
     def _open(self) -> None:

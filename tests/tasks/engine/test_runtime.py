@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tasks.engine import runtime as runtime_module
-from tasks.engine.runtime import Runtime, load_runtime, main_checkout, state_folder
-from tasks.engine.state import code_files, input_sha256, key_of, run_in_progress
+from tasks.engine.runtime import Runtime, available_cores, load_runtime, machine_memory, main_checkout, state_folder
+from tasks.engine.state import MARK, code_files, input_sha256, key_of, run_in_progress
 from tests.helpers.paths import ROOT
 
 
@@ -84,6 +86,43 @@ def test_the_cores_are_shared_out_evenly(monkeypatch):
     assert settings(num_workers=(1, 2)).cpus() == 2
 
 
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups of a test's own: a function that writes one of their files."""
+    monkeypatch.setattr(runtime_module, "GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(runtime_module, "OWN_GROUPS", tmp_path / "self")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+
+    def write(own, **files):
+        (tmp_path / "self").write_text(own)
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return write
+
+
+def test_the_quota_of_version_2_counts_also_that_of_a_group_around(groups):
+    groups("0::/system.slice/ours\n", **{"system.slice/ours/cpu.max": "max 100000\n"})
+    assert available_cores() == 16
+    groups(
+        "0::/system.slice/ours\n", **{"system.slice/cpu.max": "350000 100000\n", "system.slice/memory.max": "1000\n"}
+    )
+    assert (available_cores(), machine_memory()) == (3, 1000)
+    groups("0::/\n", **{"cpu.max": "50000 100000\n"})  # as a container sees its own
+    assert available_cores() == 1
+
+
+def test_the_quota_of_version_1_counts(groups):
+    own = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n"
+    none = {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}
+    groups(own, **none, **{"memory/memory.limit_in_bytes": "9223372036854771712\n"})
+    assert (available_cores(), machine_memory()) == (16, psutil.virtual_memory().total)
+    groups(own, **{"cpu,cpuacct/cpu.cfs_quota_us": "200000\n", "memory/docker/abc/memory.limit_in_bytes": "2000\n"})
+    assert (available_cores(), machine_memory()) == (2, 2000)
+
+
 def test_each_nodes_share_of_the_most_workers_fits_the_smallest_node():
     assert [settings(num_workers=(1, n)).cpus([8, 4]) for n in (1, 2, 3, 4, 20)] == [4, 4, 2, 2, 1]
     assert settings(num_workers=(2, 2), cpus_per_worker=3).cpus([8, 4]) == 3
@@ -125,7 +164,7 @@ def test_a_second_holder_of_a_run_gets_its_own_and_a_finished_run_is_gone(checko
             assert [first.name, second.name, third.name] == ["train", "train-2", "train-3"]
         assert Path(first.folder).is_dir()
     assert not Path(first.folder).exists()
-    assert list((tmp_path / "locks").iterdir()) == []
+    assert list((tmp_path / "state" / ".locks").iterdir()) == []
 
 
 def _fail_in(run):
@@ -141,8 +180,8 @@ def test_a_run_that_failed_or_was_killed_is_found_again(checkout, tmp_path):
         assert (Path(run.folder) / "checkpoint").is_dir()
         (tmp_path / "kept").touch()
     holder = (
-        "import sys, time; from pathlib import Path; import tasks.engine.state as s\n"
-        "lock = s.try_lock(Path(sys.argv[1]) / 'locks/train.lock'); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from tasks.engine.locks import try_lock\n"
+        "lock = try_lock(Path(sys.argv[1]) / 'state/.locks/train.lock'); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout.readline() == b"held\n"
@@ -154,17 +193,44 @@ def test_a_run_that_failed_or_was_killed_is_found_again(checkout, tmp_path):
         assert run.name == "train"
 
 
-def test_what_was_interrupted_long_ago_is_forgotten(checkout, tmp_path):
-    import os
+def test_only_runs_of_ours_that_nobody_goes_on_with_are_forgotten(checkout, tmp_path):
+    state = tmp_path / "state"
 
-    for name, days in [("old", 15), ("young", 13)]:
-        folder = tmp_path / "state" / name
+    def make(name, *, days, mark=None):
+        folder = state / name
         folder.mkdir(parents=True)
+        (folder / "checkpoint").write_text("")
+        if mark:
+            (folder / MARK).write_text(mark)
+        for path in [*folder.iterdir(), folder]:
+            age(path, days)
+        return folder
+
+    def age(path, days):
         then = time.time() - days * 86400
-        os.utime(folder, (then, then))
-    with run_in_progress(checkout, "train"):
-        pass
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["young"]
+        os.utime(path, (then, then))
+
+    make("a-persons", days=400)
+    make("copy-of-ours", days=400, mark="old")
+    make("old", days=15, mark="old")
+    make("young", days=13, mark="young")
+    grown = make("grown", days=400, mark="grown")
+    age(grown / "checkpoint", 13)
+    with run_in_progress(checkout, "held") as held:  # begun long ago, still at work
+        age(Path(held.folder) / MARK, 400)
+        age(Path(held.folder), 400)
+        with run_in_progress(checkout, "train"):
+            pass
+        kept = {path.name for path in state.iterdir()}
+    assert kept == {"a-persons", "copy-of-ours", "young", "grown", "held", ".locks"}
+
+
+def test_a_folder_that_a_person_named_like_a_run_is_left_alone(checkout, tmp_path):
+    (tmp_path / "state" / "train").mkdir(parents=True)
+    (tmp_path / "state" / "train" / "notes").write_text("mine")
+    with run_in_progress(checkout, "train") as run:
+        assert run.name == "train-2"
+    assert (tmp_path / "state" / "train" / "notes").read_text() == "mine"
 
 
 def test_the_state_may_be_an_fsspec_uri(tmp_path, checkout):

@@ -1,7 +1,7 @@
 """Crash the runs whose process died with its worker or its machine, so that they hold no slot.
 
 An automation of the server crashes a run of this project's deployments that has missed some
-heartbeats. ``make ui`` sets it up; for a server of your own ``python -m flows.ui.heartbeats`` does.
+heartbeats. ``make ui`` sets it up, or ``python -m flows.ui.keeper``, which sees what it misses.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ TAG = "gridflow"  # of every deployment
 EVERY_S = 30  # the least that Prefect allows
 MISSED = 3  # a busy machine may be late with one
 MESSAGE = "The run's process sends no heartbeat: it or its machine is gone. The next run goes on from there."
+# States in which a run has no process that could send heartbeats.
+SILENT_STATES = ("Completed", "Failed", "Cancelled", "Crashed", "NotShared", "Suspended", "Scheduled", "AwaitingRetry")
 VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 
 
@@ -24,20 +26,24 @@ def send_heartbeats() -> None:
 
 
 def crash_silent_runs() -> None:
-    """Create the automation, unless one of its name exists, which a person may have changed."""
+    """Create the automation. One of its name stays as a person has changed it, but learns of states it lacks."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
+    expected = {"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in SILENT_STATES)}
     with get_client(sync_client=True) as client:
-        if client.read_automations_by_name(NAME):
+        if existing := client.read_automations_by_name(NAME):
+            for automation in existing:
+                if isinstance(automation.trigger, EventTrigger) and not expected <= automation.trigger.expect:
+                    automation.trigger.expect |= expected
+                    client.update_automation(automation.id, AutomationCore(**automation.model_dump(exclude={"id"})))
             return
-        final_states = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
         trigger = EventTrigger(
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *final_states},
+            expect=expected,
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             match_related=ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]}),
             for_each={"prefect.resource.id"},

@@ -32,7 +32,8 @@ NAMES = ["pipeline", "retrain", "batch"]
 def forms() -> dict[str, dict]:
     """The schema of each deployment's parameters, as the UI gets it."""
     return {
-        one["name"]: deployment(one)._parameter_openapi_schema.model_dump()["properties"] for one in read_definition()
+        one["name"]: deployment(one, [])._parameter_openapi_schema.model_dump()["properties"]
+        for one in read_definition()
     }
 
 

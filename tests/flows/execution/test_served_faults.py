@@ -141,10 +141,13 @@ def test_a_killed_server_is_started_again_and_its_run_ends_well(served: Served, 
     running = served.start("pipeline", {"stages": ["train"]})
     trial.wait_until_held()
     server = servers()[0]
+    lease = served.state(running)["state_details"]["deployment_concurrency_lease_id"]
     kill(server)
     psutil.wait_procs([server], timeout=60)
-    trial.hold.unlink()  # the run goes on meanwhile
     wait_until(lambda: len(served.deployments()) == 3)  # the same database
+    # the run's claim on its place, which Prefect renews every 225 s: it would end the run if the server had lost it
+    served.ask(f"v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 300})
+    trial.hold.unlink()
     state = served.end(running)
     assert state["type"] == "COMPLETED", state
     assert trial.starts() == ["first", "train from 0"]

@@ -1,0 +1,68 @@
+"""Keep what people change of schedules in the UI, though prefect.yaml is registered anew at each start.
+
+What was registered last is remembered in the checkout. An entry of prefect.yaml that has changed since then holds; of
+the others the server's schedules hold, those included that were added, switched on or deleted in the UI.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_core.files import write_json
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.objects import DeploymentSchedule
+
+Entries = Mapping[str, Any]  # slug -> the entry of prefect.yaml
+
+
+def register(root: Path, name: str, entries: Sequence[Entries]) -> list[DeploymentScheduleCreate]:
+    """The schedules with which a deployment is registered, which are remembered."""
+    from prefect import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    file = root / ".gridflow" / "schedules.json"
+    remembered = json.loads(file.read_text()) if file.is_file() else {}
+    with get_client(sync_client=True) as client:
+        try:
+            on_server = client.read_deployment_by_name(f"{name}/{name}").schedules
+        except ObjectNotFound:
+            on_server = None
+    now = {entry["slug"]: dict(entry) for entry in entries}
+    chosen = merged(now, remembered.get(name, {}), on_server)
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, {**remembered, name: now})
+    return chosen
+
+
+def merged(
+    entries: Entries, remembered: Entries, on_server: Sequence[DeploymentSchedule] | None
+) -> list[DeploymentScheduleCreate]:
+    """Merge three ways.
+
+    Args:
+        entries: of prefect.yaml.
+        remembered: those with which the deployment was registered last.
+        on_server: what the server has now; None: it does not know the deployment.
+    """
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+
+    chosen = []
+    for slug, entry in entries.items():
+        if on_server is not None and remembered.get(slug) == entry:
+            continue
+        cron = CronSchedule(cron=entry["cron"], timezone=entry.get("timezone", "UTC"))
+        rest = {"active": entry.get("active", True), "parameters": entry.get("parameters", {})}
+        chosen.append(DeploymentScheduleCreate(schedule=cron, slug=slug, **rest))
+    for schedule in on_server or ():
+        changed = schedule.slug in entries and remembered.get(schedule.slug) != entries[schedule.slug]
+        removed = schedule.slug in remembered and schedule.slug not in entries
+        if not changed and not removed:
+            values = schedule.model_dump(include={"active", "max_scheduled_runs", "parameters", "slug"})
+            chosen.append(DeploymentScheduleCreate(schedule=schedule.schedule, **values))
+    return chosen

@@ -7,6 +7,7 @@ would hold its deployment's place for ever.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -147,6 +148,10 @@ def keep(say: Callable[[str], None] = print) -> None:
 
 
 def main() -> None:
+    text = (
+        "End runs of the deployments whose process is gone, on the server that PREFECT_API_URL names, again and again."
+    )
+    argparse.ArgumentParser(prog="python -m flows.ui.keeper", description=text).parse_args()
     from prefect.client.orchestration import get_client
 
     while True:  # the server may still be starting

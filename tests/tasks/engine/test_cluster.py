@@ -85,12 +85,6 @@ def test_an_address_that_answers_nobody_is_said_soon(tmp_path: Path, kind: str) 
     assert took < 30 * (3 if os.getloadavg()[0] > 2 * os.cpu_count() else 1)
 
 
-def test_a_ray_that_does_not_start_may_be_tried_again(tmp_path: Path) -> None:
-    how, sentence, _ = stage(CONNECT, tmp_path / "run", RAY_raylet_start_wait_time_s="0")
-    assert how == "transient"
-    assert sentence.startswith("Ray did not start on this machine: ")
-
-
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_lost_process_of_rays_own_is_transient(tmp_path: Path, name: str) -> None:
     how, sentence, took = stage(LOSE, tmp_path / "run", name)

@@ -122,7 +122,7 @@ def tracked_videos(media: Media, params: SegmentParams) -> list[Part]:
 
 def prepare_prompts(params: SegmentParams, media: Media, state: Path, *, strict: bool) -> list[str]:
     """Write the images' prompts for the workers; return the classes' names. ``strict``: there are no videos too."""
-    if not params.prompted or not media.spans:
+    if params.prompt == "everything" or not media.spans:
         return []
     written = write_prompts(params.prompts, state / "prompts.parquet", media, params.prompt, strict=strict)
     if strict:

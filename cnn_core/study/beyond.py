@@ -103,6 +103,11 @@ def series_rows(data: Series, unseen: Series, *, draws: int, repeats: int, seed:
             }
 
 
+def _doubling(channels: int, out: int) -> nn.ConvTranspose2d:
+    """A transposed convolution that doubles the side."""
+    return nn.ConvTranspose2d(channels, out, 3, stride=2, padding=1, output_padding=1)
+
+
 class Upsampler(nn.Module):
     """Two strided convolutions down to 7 x 7, two transposed ones back up: (N, 1, 28, 28) -> logits of the pixels.
 
@@ -117,9 +122,9 @@ class Upsampler(nn.Module):
         self.down2 = nn.Sequential(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU())
         to_code = [nn.Flatten(), nn.Linear(32 * 49, code), nn.ReLU()]
         self.middle = nn.Sequential(*to_code, nn.Linear(code, 32 * 49), nn.ReLU(), nn.Unflatten(1, (32, 7, 7)))
-        wider, doubling = 2 if skips else 1, {"stride": 2, "padding": 1, "output_padding": 1}
-        self.up1 = nn.Sequential(nn.ConvTranspose2d(32 * wider, 16, 3, **doubling), nn.ReLU())
-        self.up2 = nn.ConvTranspose2d(16 * wider, 1, 3, **doubling)
+        wider = 2 if skips else 1
+        self.up1 = nn.Sequential(_doubling(32 * wider, 16), nn.ReLU())
+        self.up2 = _doubling(16 * wider, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         half = self.down1(images)

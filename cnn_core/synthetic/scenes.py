@@ -111,9 +111,9 @@ def _tongue(c: Canvas, horizon: float) -> None:
     ground(c, horizon, ROCKS)
     near = np.clip((c.rows - horizon) / (1 - horizon), 0, 1)
     middle, bend = rng.uniform(0.3, 0.7), rng.uniform(-0.3, 0.3)
-    middle = middle + bend * np.sin(near * rng.uniform(2, 5) + rng.uniform(0, 6)) * (1 - near)
+    line = middle + bend * np.sin(near * rng.uniform(2, 5) + rng.uniform(0, 6)) * (1 - near)
     half = rng.uniform(0.05, 0.2) + rng.uniform(0.2, 0.5) * near
-    across = (c.rows.T - middle) / half  # -1..1 on the ice
+    across = (c.rows.T - line) / half  # -1..1 on the ice
     ragged = across + 0.12 * noise(rng, size, cells=6)
     bow = ((c.rows + 0.1 * across**2 * (0.3 + near)) * size).astype(int) % size
     columns = np.broadcast_to(np.arange(size), (size, size))

@@ -60,8 +60,9 @@ def merged(
         rest = {"active": entry.get("active", True), "parameters": entry.get("parameters", {})}
         chosen.append(DeploymentScheduleCreate(schedule=cron, slug=slug, **rest))
     for schedule in on_server or ():
-        changed = schedule.slug in entries and remembered.get(schedule.slug) != entries[schedule.slug]
-        removed = schedule.slug in remembered and schedule.slug not in entries
+        slug = schedule.slug or ""  # one made in the UI may have none
+        changed = slug in entries and remembered.get(slug) != entries[slug]
+        removed = slug in remembered and slug not in entries
         if not changed and not removed:
             values = schedule.model_dump(include={"active", "max_scheduled_runs", "parameters", "slug"})
             chosen.append(DeploymentScheduleCreate(schedule=schedule.schedule, **values))

@@ -50,8 +50,10 @@ class Look:
         """Read the look that model.json holds, if any."""
         if not preprocessing.get("look"):
             return None
-        values: dict[str, Any] = dict(preprocessing["look"])
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in preprocessing["look"].items()
+        }
+        return cls(**values)
 
     def __str__(self) -> str:
         ink, ground = ("light", "dark") if self.ink > self.ground else ("dark", "light")

@@ -32,8 +32,8 @@ class PromptBatch:
     masks: Tensor  # uint8 (B * K, side, side), 0 or 1
 
     def to(self, device: torch.device) -> PromptBatch:
-        tensors = (self.images, self.boxes, self.points, self.masks)
-        images, boxes, points, masks = (None if part is None else part.to(device) for part in tensors)
+        boxes, points = (None if part is None else part.to(device) for part in (self.boxes, self.points))
+        images, masks = self.images.to(device), self.masks.to(device)
         return dataclasses.replace(self, images=images, boxes=boxes, points=points, masks=masks)
 
     def mirrored(self, which: Tensor) -> PromptBatch:

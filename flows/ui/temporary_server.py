@@ -24,7 +24,7 @@ def _end_with_the_run() -> None:
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_S)
-    os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

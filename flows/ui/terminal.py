@@ -53,14 +53,19 @@ def end_without_server(code: int) -> None:
 
     def end() -> None:
         time.sleep(END_S)
-        os._exit(code)
+        _leave(code)
 
     threading.Thread(target=end, daemon=True).start()
 
 
 def _end() -> NoReturn:
     print(f"\n{INTERRUPTED}", file=sys.stderr, flush=True)
-    os._exit(130)  # at once: Prefect's threads would go on trying to send their logs
+    _leave(130)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: a program that does nothing takes the place of this one, whose threads would go on sending logs."""
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", f"raise SystemExit({code})"])
 
 
 @contextlib.contextmanager

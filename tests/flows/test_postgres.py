@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import deploy
 from flows.registry.models import champion
+from flows.ui.server import answers
 from tests.helpers.champion_repository import make, set_skill
 from tests.helpers.postgres import POSTGRES, Postgres, free_port, postgres
 from tests.helpers.served import Served, wait_until
@@ -45,7 +45,7 @@ class Pool:
             "PWD": str(root),
         }
         self._processes = [self._start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))]
-        wait_until(lambda: deploy.is_healthy(self.served.api), 300)
+        wait_until(lambda: answers(self.served.api), 300)
         self.workers: list[subprocess.Popen] = []
 
     def deploy(self, repository: Path, run: Callable) -> None:
@@ -54,7 +54,7 @@ class Pool:
         said = {"cwd": self.root, **self.environment}
         run("prefect", "--no-prompt", "work-pool", "create", "gridflow", "--type", "process", **said)
         run("prefect", "--no-prompt", "deploy", "--all", timeout=900, **said)
-        run("python", "-m", "flows.ui.heartbeats", **said)
+        self._processes.append(self._start("python", "-m", "flows.ui.keeper"))
         for _ in range(2):
             self.start_worker()
 

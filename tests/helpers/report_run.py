@@ -16,7 +16,7 @@ from cnn_core.classification.inference.metrics import classification
 from cnn_core.data.raw import RawRow, write_raw
 from cnn_core.data.validation import Refusal
 from cnn_core.detection.evaluation.metrics import outcomes, rates
-from cnn_core.files import write_json
+from cnn_core.files import write_csv, write_json
 from cnn_core.images.decoding import encode_png, pixels_sha256
 from cnn_core.params import load_section
 from cnn_core.reporting.page import ReportParams, write_report
@@ -82,7 +82,7 @@ def _classifier(root: Path, name: str, seed: int, classes: list[str]) -> None:
     predictions.join(columns).to_parquet(root / f"data/predictions/{name}-test.parquet")
     names = np.array(classes)
     confusion = pd.DataFrame({"actual": names[truth], "predicted": names[table.argmax(1)]})
-    confusion.to_csv(root / f"data/plots/evaluate-{name}-confusion.csv", index=False)
+    write_csv(root / f"data/plots/evaluate-{name}-confusion.csv", confusion)
     curve = {"epoch": [1, 2, 3], "train_loss": [2.0, 1.5, 1.25], "val_loss": [1.75, 1.0, 1.125]}
     pd.DataFrame({**curve, "train_accuracy": [0.25, 0.5, 0.625], "val_accuracy": [0.3, 0.75, 0.7]}).to_csv(
         root / f"data/plots/train-{name}.csv", index=False

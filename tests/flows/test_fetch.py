@@ -114,6 +114,7 @@ def test_fetch_brings_a_dataset(fetch: Callable, kaggle: ThreadingHTTPServer, sm
         (200, scenes("seg_train", "seg_pred"), ["came without seg_test", "by hand into data/sources/scenes-kaggle/"]),
         (200, b"<html>no archive</html>", ["archive of puneet6060/intel-image-classification is damaged", "by hand"]),
     ],
+    ids=["refused", "not there", "without a part", "no archive"],
 )
 def test_a_dataset_that_does_not_come_is_one_sentence(
     fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, status: int, body: bytes, words: list

@@ -58,6 +58,7 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
     import ray
 
     with contextlib.ExitStack() as ended:
+        ended.callback(emit, "ray", running=False)  # last: without a raylet the shutdown may end this process
         if runtime.ray_address:
             ended.callback(ray.shutdown)
             _connect(runtime)
@@ -68,7 +69,6 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
             ended.callback(ray.shutdown)
             _start(runtime, folder)
         emit("ray", running=True)
-        ended.callback(emit, "ray", running=False)
         yield
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.engine.cluster import first_line, node_cores, wait_for_room
@@ -81,6 +83,7 @@ def _fit_once(
 
     from tasks.engine.checkpoints import load_checkpoint
 
+    remove_cut_off_records(run)
     cpus = runtime.cpus(node_cores() if runtime.ray_address else ())
     if runtime.ray_address:
         wait_for_room(runtime, cpus)
@@ -121,6 +124,20 @@ def _fit_once(
     assert result.checkpoint is not None, "every epoch reports a checkpoint"
     with result.checkpoint.as_directory() as folder:
         return load_checkpoint(folder)
+
+
+def remove_cut_off_records(run: UnfinishedRun) -> None:
+    """Remove Ray's record of a run's checkpoints where a kill has cut it off.
+
+    Ray writes it in place and cannot start from half of it, ever again. The checkpoints themselves are whole: workers
+    whom Ray gives none take the newest (`WorkerContext.restored`). An object store (a URI) keeps whole files only.
+    """
+    for record in () if "://" in run.folder else Path(run.folder).glob("*.json"):
+        try:
+            json.loads(record.read_bytes())
+        except ValueError:
+            record.unlink()
+            log(f"{record} was cut off by a kill; the newest checkpoint beside it counts")
 
 
 def _run_in_thread(call: Callable[[], Any], poll: Callable[[], None]) -> Any:

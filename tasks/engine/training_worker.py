@@ -74,13 +74,15 @@ class WorkerContext:
         self.send(step=numbers)
 
     def restored(self) -> dict[str, Any] | None:
+        """The checkpoint to continue from: the one that Ray names, or the newest that a killed run has left."""
         from ray import train
 
         from tasks.engine.checkpoints import load_checkpoint
 
         checkpoint = train.get_checkpoint()
         if checkpoint is None:
-            return None
+            left = [] if self.remote_state else sorted(Path(self.run_folder).glob("checkpoint_*"))  # dates
+            return load_checkpoint(left[-1]) if left else None
         with checkpoint.as_directory() as folder:
             return load_checkpoint(folder)
 

@@ -86,7 +86,7 @@ def test_the_values_of_the_form_are_parameters(repository: Path) -> None:
 def test_a_wrong_value_is_answered_by_the_field_and_what_is_allowed(name: str, parameters: dict, answer: str) -> None:
     """As the form gets it while a person fills it, and as the API says it."""
     (definition,) = (one for one in read_definition() if one["name"] == name)
-    schema = deployment(definition)._parameter_openapi_schema.model_dump()
+    schema = deployment(definition, [])._parameter_openapi_schema.model_dump()
     assert answer in str(build_error_obj(validate(parameters, schema))["errors"])
     assert "given schemas" not in str(build_error_obj(validate(parameters, schema)))
     with pytest.raises(ValidationError, match=re.escape(answer)):
@@ -95,7 +95,7 @@ def test_a_wrong_value_is_answered_by_the_field_and_what_is_allowed(name: str, p
 
 def test_what_the_form_leaves_empty_is_accepted(forms: dict[str, dict]) -> None:
     for definition in read_definition():
-        schema = deployment(definition)._parameter_openapi_schema.model_dump()
+        schema = deployment(definition, [])._parameter_openapi_schema.model_dump()
         sent = {key: field["default"] for key, field in schema["properties"].items() if "default" in field}
         assert validate(sent | {"folder": "a"} if definition["name"] == "batch" else sent, schema) == []
 

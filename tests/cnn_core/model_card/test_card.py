@@ -21,6 +21,7 @@ from cnn_core.detection import yolo
 from cnn_core.files import write_json
 from cnn_core.model_card.card import DETECTOR, classifier_card, finder_card
 from cnn_core.params import from_mapping, load_section
+from cnn_core.segmentation.training.data import read_masks
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 from cnn_core.segmentation.training.train import SegmenterJob, train
 from tasks import train_detector, train_segmenter
@@ -154,7 +155,7 @@ def test_the_stages_of_detector_and_segmenter_write_one(tmp_path: Path, monkeypa
     found = params_of(source=str(source), epochs=1)
     job = job_of(found, tmp_path, source)
     monkeypatch.setattr(train_detector, "FOLDER", str(tmp_path / "models" / "detector"))
-    train_detector.save(job, trained_detector(job, tmp_path)[-1], "cd" * 32)
+    train_detector.save(job, trained_detector(job, tmp_path)[-1], "cd" * 32, [])
     card, model = (tmp_path / "models/detector/README.md"), (tmp_path / "models/detector/model.json")
     front, metrics = front_matter(card.read_text()), json.loads(model.read_text())["metrics"]
     assert (front["license"], front["library_name"]) == ("agpl-3.0", "ultralytics")
@@ -170,7 +171,8 @@ def test_the_stages_of_detector_and_segmenter_write_one(tmp_path: Path, monkeypa
     job = SegmenterJob(params=ours, source=str(source), start="none")
     train(job, folder=tmp_path, device=torch.device("cpu"), on_epoch=lambda _, make: kept.append(make()))
     monkeypatch.setattr(train_segmenter, "FOLDER", str(tmp_path / "models" / "segmenter"))
-    train_segmenter.save(job, kept[-1], "ef" * 32)
+    parts = {split: read_masks(str(source), split) for split in ("train", "val")}
+    train_segmenter.save(job, kept[-1], "ef" * 32, parts, [], 1)
     text = (tmp_path / "models/segmenter/README.md").read_text()
     front = front_matter(text)
     assert (front["license"], front["pipeline_tag"]) == ("agpl-3.0", "mask-generation")

@@ -156,7 +156,7 @@ class Campaign:
         for one in alive:
             _send(one, signal.SIGKILL)
         folder = self.root / ".gridflow"
-        for path in (*self.temporary.iterdir(), *folder.glob("worktrees/*"), *folder.glob("state/*")):
+        for path in (*self.temporary.iterdir(), *folder.glob("worktrees/*"), *folder.glob("state/[!.]*")):
             if not path.name.startswith("ray"):  # Ray keeps the logs of its sessions
                 this.left.append(str(path.relative_to(self.folder)))
         changed = [line for line in self._git("status", "--porcelain").splitlines() if line[3:] != "dvc.lock"]

@@ -201,8 +201,8 @@ def _read_instances(path: Path) -> dict[str, Any]:
 def _classes(path: Path, content: Mapping[str, Any]) -> tuple[list[str], dict[Any, int]]:
     """The class names, and category id -> class number."""
     for category in content["categories"]:
-        known = isinstance(category, dict) and _is_id(category.get("id"))
-        if not known or not (isinstance(category.get("name"), str) or _is_number(category.get("name"))):
+        is_identified = isinstance(category, dict) and _is_id(category.get("id"))
+        if not is_identified or not (isinstance(category.get("name"), str) or _is_number(category.get("name"))):
             raise ValueError(f"{path}: the category {category} has no id or no name")
         check_class_name(str(category["name"]), path)
     used = [entry.get("category_id") for entry in content["annotations"] if isinstance(entry, dict)]

@@ -74,9 +74,9 @@ def _read_coco(path: Path, split: str, refused: list[Refused], learning: bool) -
         "val",
         "test",
     )
-    whole = split not in ("train", "val") or (held_out and not learning)
+    takes_all = split not in ("train", "val") or (held_out and not learning)
     annotations = from_coco(path, split=split, refused=refused)
-    return annotations if whole or (split == "train" and _neighbour(path, "val")) else _drawn(annotations, split)
+    return annotations if takes_all or (split == "train" and _neighbour(path, "val")) else _drawn(annotations, split)
 
 
 def _neighbour(path: Path, split: str) -> Path | None:

@@ -192,7 +192,7 @@ def _read(path: Path, imread: Imread) -> np.ndarray:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 16))
             tail = file.read()
-            own = check_header(file, size, path.name)
+            misread_elsewhere = check_header(file, size, path.name)
     except OSError as error:
         raise BadImage(UNREADABLE, str(error.strerror)) from None
     if not size:
@@ -203,7 +203,7 @@ def _read(path: Path, imread: Imread) -> np.ndarray:
         except BadImage as error:
             if error.reason in (DAMAGED, NOT_AN_IMAGE):
                 raise
-    if own:
+    if misread_elsewhere:
         return np.ascontiguousarray(_decoded(path)[..., ::-1])
     try:
         image = imread(str(path))

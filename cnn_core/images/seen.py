@@ -23,13 +23,17 @@ class Overlap:
 
     train: int
     val: int
-    whole: bool  # nothing else is hidden in the weights that the training began with
+    is_complete: bool  # nothing else is hidden in the weights that the training began with
 
     def __str__(self) -> str:
         """What a sentence may claim of the images: "500 images that it has never seen"."""
         if self.train or self.val:
             return f"of which it has learned from {self.train:,} and its epoch was chosen by {self.val:,}"
-        return "that it has never seen" if self.whole else "that its training has not seen; its first weights may have"
+        return (
+            "that it has never seen"
+            if self.is_complete
+            else "that its training has not seen; its first weights may have"
+        )
 
 
 def pixel_hashes(files: Iterable[str], *, threads: int) -> list[str | None]:
@@ -78,7 +82,7 @@ def overlap(weights: str | Path, files: Iterable[str], *, threads: int) -> Overl
     return Overlap(
         train=of_training,
         val=sum(hit is not None for hit in hits) - of_training,
-        whole=not (seen["split"] == UNKNOWN).any(),
+        is_complete=not (seen["split"] == UNKNOWN).any(),
     )
 
 

@@ -50,10 +50,10 @@ def promote(
         raise ValueError(f"{revision or 'dvc.lock'} holds no {model.folder}: run the stage {model.train} first")
     target = output_path(root, name, md5s[model.folder])
     folder = get_output(root, candidate, model.folder, target)  # it has to be there to be promoted
-    made = origin(root, tree, base, model, folder, of_checkout=revision is None)
-    parents = parents if experiment else [made.commit]
+    model_origin = origin(root, tree, base, model, folder, of_checkout=revision is None)
+    parents = parents if experiment else [model_origin.commit]
     version = f"v{max((entry.version.number for entry in assignments), default=0) + 1}.0.0"
-    commit = commit_tree(root, made.tree, parents, f"Promote {name} {version}\n\n{reason}\n")
+    commit = commit_tree(root, model_origin.tree, parents, f"Promote {name} {version}\n\n{reason}\n")
     notes = {
         "reason": reason,
         "metrics": dict(metrics if metrics is not None else _read_metrics(root, commit, model, md5s)),
@@ -63,7 +63,7 @@ def promote(
         "data_md5": md5s.get(f"data/raw/{model.data}", "") if model.data else "",
         "former": assignments[-1].version.name if assignments else "",
         "trained_by": trained_by(folder),
-        "differences": made.differences,
+        "differences": model_origin.differences,
     }
     tag = make_tag(root, f"{name}@{version}", commit, f"{name} {version}\n\n{json.dumps(notes, indent=2)}")
     create = f"create refs/tags/{name}@{version} {tag}"

@@ -30,13 +30,13 @@ def text(request: pytest.FixtureRequest) -> str:
 
 def commands(text: str) -> list[list[str]]:
     """The words of every `gridflow …`, without the comment behind it and the brackets of what may be left out."""
-    found = []
+    printed = []
     for match in COMMAND.finditer(text):
         line = re.sub(r"\s#.*", "", match[1].replace("\\\n", " ")).translate(str.maketrans("[]()", "    "))
         words = line.rstrip(".,;:").split()
         if words and words[0] in {*typer.main.get_command(app).commands, "--help"}:
-            found.append(words)
-    return found
+            printed.append(words)
+    return printed
 
 
 def test_commands_have_the_options_that_are_printed(text: str) -> None:
@@ -68,7 +68,7 @@ def test_targets_of_make_exist(text: str) -> None:
 
 
 def test_files_and_modules_exist(text: str) -> None:
-    known = set(
+    parameters = set(
         subprocess.run(
             ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.split("\n")
@@ -76,7 +76,7 @@ def test_files_and_modules_exist(text: str) -> None:
     for path in re.findall(rf"(?<![\w/.*-]){FOLDERS}/[\w./-]*\w", text):
         candidate = ROOT / path
         is_placeholder = any(part.isupper() for part in re.split(r"[/.]", path))
-        assert is_placeholder or candidate.exists() or path in known | MADE, path
+        assert is_placeholder or candidate.exists() or path in parameters | MADE, path
     for module in re.findall(r"python -m ([a-z_]+(?:\.[a-z_]+)+)", text):
         if module.partition(".")[0] in ("cnn_core", "tasks", "flows", "bench"):
             assert ROOT.joinpath(*module.split(".")).with_suffix(".py").is_file(), module

@@ -26,14 +26,14 @@ def shown(text: str) -> str:
 
 def texts(markdown: str) -> list[str]:
     """The texts of the blocks of a document; anything but plain text in one of them is an error."""
-    found = []
+    texts = []
     for token in READER.parse(markdown):
         assert token.type not in ("heading_open", "list_item_open", "html_block", "hr", "blockquote_open"), token
         if token.type == "inline":
             kinds = {child.type for child in token.children or []}
             assert kinds <= {"text", "text_special", "softbreak", "code_inline"}, kinds
-            found.append(" ".join(DIRECTIONS.sub("", "".join(child.content for child in token.children or [])).split()))
-    return found
+            texts.append(" ".join(DIRECTIONS.sub("", "".join(child.content for child in token.children or [])).split()))
+    return texts
 
 
 @given(NAMES, NAMES)

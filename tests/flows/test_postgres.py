@@ -51,9 +51,9 @@ class Pool:
     def deploy(self, repository: Path, run: Callable) -> None:
         """As docs/operations.md says."""
         shutil.copy(repository / "prefect.yaml", self.root)
-        said = {"cwd": self.root, **self.environment}
-        run("prefect", "--no-prompt", "work-pool", "create", "gridflow", "--type", "process", **said)
-        run("prefect", "--no-prompt", "deploy", "--all", timeout=900, **said)
+        options = {"cwd": self.root, **self.environment}
+        run("prefect", "--no-prompt", "work-pool", "create", "gridflow", "--type", "process", **options)
+        run("prefect", "--no-prompt", "deploy", "--all", timeout=900, **options)
         self._processes.append(self._start("python", "-m", "flows.ui.keeper"))
         for _ in range(2):
             self.start_worker()

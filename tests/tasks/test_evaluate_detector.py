@@ -92,9 +92,9 @@ def test_classes_are_compared_by_name_and_those_unknown_to_the_data_left_out(dat
     _, images, _ = data
     assert class_numbers({0: "car", 3: "1", 7: "0"}, CLASSES) == {3: 1, 7: 0}
     detector = Fake({0: "car", 3: "1", 7: "0"}, [[0, 0, 9, 9], [1, 1, 9, 9], [2, 2, 9, 9]], [7, 0, 3])
-    found = one_table(list(detect_images(detector, images, CLASSES)))
-    assert found["class_name"].tolist() == ["0", "1"] * 8
-    assert found["x1"].tolist() == [0.0, 2.0] * 8
+    detections = one_table(list(detect_images(detector, images, CLASSES)))
+    assert detections["class_name"].tolist() == ["0", "1"] * 8
+    assert detections["x1"].tolist() == [0.0, 2.0] * 8
     with pytest.raises(ValueError, match="none in common"):
         class_numbers({0: "car"}, CLASSES)
 
@@ -108,21 +108,21 @@ def test_an_image_that_cannot_be_read_stops_it(data) -> None:
 
 def test_nothing_found_is_an_empty_table(data) -> None:
     _, images, _ = data
-    found = one_table(list(detect_images(Fake({0: "0"}, [], []), images, CLASSES)))
-    assert len(found) == 0
-    assert "score" in found
+    detections = one_table(list(detect_images(Fake({0: "0"}, [], []), images, CLASSES)))
+    assert len(detections) == 0
+    assert "score" in detections
 
 
 def test_the_examples_are_the_first_and_then_the_worst(data, tmp_path: Path) -> None:
     _, images, truth = data
     detector = Fake({0: "0", 1: "1"}, [[8, 8, 40, 48], [50, 50, 60, 60]], [0, 1])
-    found = one_table(list(detect_images(detector, images, CLASSES)))
-    table = outcomes(images, truth, found, confidence=0.25, least_iou=0.45)
+    detections = one_table(list(detect_images(detector, images, CLASSES)))
+    table = outcomes(images, truth, detections, confidence=0.25, least_iou=0.45)
     # every image has a false 1; where the object is a 1 it is confused too
     assert mistakes_by_image(images, table).tolist() == [1, 2] * 4
     names = example_images(images, table, first=2, worst=3)
     assert names == ["test/0", "test/1", "test/3", "test/5", "test/7"]
-    write_examples(tmp_path / "e.png", {name: photograph(64, 64, 0) for name in names}, truth, found, table)
+    write_examples(tmp_path / "e.png", {name: photograph(64, 64, 0) for name in names}, truth, detections, table)
     assert Image.open(tmp_path / "e.png").height > 400
 
 
@@ -175,9 +175,9 @@ def test_images_that_the_model_learned_from_are_not_called_unseen(
     torch.set_num_threads(threads)
     metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
     assert metrics["seen"] == {"train": 3, "val": 1, "whole": True}
-    told = " ".join(capsys.readouterr())
-    assert "of which it has learned from 3 and its epoch was chosen by 1" in told
-    assert "never seen" not in told
+    printed = " ".join(capsys.readouterr())
+    assert "of which it has learned from 3 and its epoch was chosen by 1" in printed
+    assert "never seen" not in printed
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,10 @@ def load_initial(network: nn.Module, path: str | Path, *, classes: Sequence[str]
 
 def _best(states: Sequence[_StateDict], body: Mapping[str, Tensor]) -> _StateDict:
     """The state dict, without its prefix, that holds most of ``body``; averaged weights before plain ones."""
-    known = list(body)[:: max(1, len(body) // _PROBES)]
+    probes = list(body)[:: max(1, len(body) // _PROBES)]
     candidates = []
     for state in states:
-        ends = {name.removesuffix(end) for name in state.tensors for end in known if name.endswith(end)}
+        ends = {name.removesuffix(end) for name in state.tensors for end in probes if name.endswith(end)}
         candidates += [state.unwrapped(prefix) for prefix in sorted({"", *ends}) if not prefix or prefix[-1] == "."]
 
     def rank(state: _StateDict) -> tuple[int, bool, int]:

@@ -85,14 +85,16 @@ def test_files_of_annotations(names: list[str], picture: str) -> None:
 @quick
 def test_evaluation_comparison_and_report(names: list[str], picture: str) -> None:
     images, objects = tables(names, picture)
-    found = objects.assign(score=0.9)
+    detections = objects.assign(score=0.9)
     assert class_numbers(dict(enumerate(names)), names) == {number: number for number in range(len(names))}
-    evaluation = evaluate_boxes(images, objects, found, names, max_det=9, areas={"all": (0, ANY_AREA)}, relative=False)
+    evaluation = evaluate_boxes(
+        images, objects, detections, names, max_det=9, areas={"all": (0, ANY_AREA)}, relative=False
+    )
     ap = average_precision(evaluation)
     assert ap.tolist() == pytest.approx([1.0] * len(names))
-    table = outcomes(images, objects, found.iloc[:-1], confidence=0.5, least_iou=0.5)
+    table = outcomes(images, objects, detections.iloc[:-1], confidence=0.5, least_iou=0.5)
     assert rates(table)["recall"] == (len(names) - 1) / len(names)
-    assert list(compare_detectors(images, objects, found, found, names, draws=20).classes) == names
+    assert list(compare_detectors(images, objects, detections, detections, names, draws=20).classes) == names
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "data/metrics").mkdir(parents=True)
@@ -113,8 +115,10 @@ def test_evaluation_comparison_and_report(names: list[str], picture: str) -> Non
 
 def test_the_reports_curves_are_of_every_class(tmp_path: Path, picture: str) -> None:
     images, objects = tables(KNOWN, picture)
-    found = objects.assign(score=0.9)
-    evaluation = evaluate_boxes(images, objects, found, KNOWN, max_det=9, areas={"all": (0, ANY_AREA)}, relative=False)
+    detections = objects.assign(score=0.9)
+    evaluation = evaluate_boxes(
+        images, objects, detections, KNOWN, max_det=9, areas={"all": (0, ANY_AREA)}, relative=False
+    )
     evaluate_detector.write_csv(tmp_path / "pr.csv", precision_recall(evaluation, KNOWN))
     text = json.dumps(curves(tmp_path / "pr.csv"))
     assert all(json.dumps(name) in text for name in KNOWN)

@@ -76,8 +76,8 @@ def test_a_shape_that_is_none_is_no_mask_and_a_missing_box_follows_from_the_shap
     assert objects[BOX].values.tolist() == [CORNERS] * 4
     rle = objects["rle"][0]
     assert (rle and decode_mask(rle, 100, 200).sum()) == outline
-    told = [entry for entry in refused if entry.name == "annotation 10"]
-    assert len(told) == (outline is None or annotation.get("segmentation") == [RECT, [1, 2]])
+    entries = [entry for entry in refused if entry.name == "annotation 10"]
+    assert len(entries) == (outline is None or annotation.get("segmentation") == [RECT, [1, 2]])
     data = open_source(tmp_path / "instances_train.json", outlines=False)
     assert all(len(text.splitlines()) == 1 for text in data.labels.values())
 

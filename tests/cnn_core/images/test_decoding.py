@@ -122,31 +122,33 @@ TEN_BITS = np.linspace(0, 1023, 48 * 40).astype(np.uint16).reshape(40, 48)
     ],
 )
 def test_fewer_than_16_bits_in_16_do_not_come_out_black(data, largest):
-    found = read_picture(data)
+    picture = read_picture(data)
     values = np.asarray(Image.open(io.BytesIO(data))).astype(int)
     assert np.abs(decode_rgb(data)[..., 0] - values * 255 / largest).max() <= 1
-    assert "16 bits" in found.notes[0]
+    assert "16 bits" in picture.notes[0]
 
 
 def test_the_first_of_several_pictures_is_read_and_told():
     others = {"append_images": [scene(1), scene(2)], "save_all": True}
     for kind in ("GIF", "PNG", "TIFF", "WEBP"):
-        found = read_picture(encoded(RGB, kind, **others))
-        assert "first picture" in found.notes[0]
-        assert np.abs(decode_rgb(found.image).astype(int) - PIXELS).mean() < 12
+        picture = read_picture(encoded(RGB, kind, **others))
+        assert "first picture" in picture.notes[0]
+        assert np.abs(decode_rgb(picture.image).astype(int) - PIXELS).mean() < 12
     assert read_picture(encoded(RGB, "MPO", **others)).notes == (), "a phone adds a map to each of its photographs"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("AVIF", ""), ("QOI", ""), ("TGA", ""), ("TGA", "old.TGA"), ("ICO", "")])
 def test_formats_beyond_the_usual(kind, name):
     data = encoded(RGB.resize((48, 48)), kind)
-    found = read_picture(data.split(b"\0" * 8 + b"TRUEVISION")[0] if name else data, name)  # TGA of 1984 has no footer
-    assert np.abs(decode_rgb(found.image).astype(int) - np.asarray(RGB.resize((48, 48)))).mean() < 12
+    picture = read_picture(
+        data.split(b"\0" * 8 + b"TRUEVISION")[0] if name else data, name
+    )  # TGA of 1984 has no footer
+    assert np.abs(decode_rgb(picture.image).astype(int) - np.asarray(RGB.resize((48, 48)))).mean() < 12
 
 
 def jpeg_ends(progressive: bool) -> tuple[bytes, dict[str, bytes]]:
-    whole = encoded(RGB, "JPEG", quality=90, progressive=progressive)
-    return whole, {"no mark": whole[:-2], "half a mark": whole[:-1], "a row less": whole[:-60], "half": whole[:700]}
+    jpeg = encoded(RGB, "JPEG", quality=90, progressive=progressive)
+    return jpeg, {"no mark": jpeg[:-2], "half a mark": jpeg[:-1], "a row less": jpeg[:-60], "half": jpeg[:700]}
 
 
 @pytest.mark.parametrize("progressive", [False, True])

@@ -45,19 +45,19 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_the_same_photograph_is_found_again(change):
-    found = pairs(ORIGINALS + change(SCENES))
-    assert {right - left for left, right in found} == {COUNT}, "and no other"
-    assert len(found) >= COUNT - 2
+    tied = pairs(ORIGINALS + change(SCENES))
+    assert {right - left for left, right in tied} == {COUNT}, "and no other"
+    assert len(tied) >= COUNT - 2
 
 
 @pytest.mark.parametrize("name", ALIKE)
 def test_different_pictures_on_one_ground_are_not_tied_and_their_copies_are_found(name):
     images = [ALIKE[name](seed) for seed in range(EACH)]
     again = thumbnails(images, "JPEG", quality=50)
-    found = pairs(thumbnails(images) + again)
+    tied = pairs(thumbnails(images) + again)
     true = {(number, EACH + number) for number in range(EACH)}
-    assert len(found & true) >= EACH - 2
-    different = {tuple(sorted((left % EACH, right % EACH))) for left, right in found - true}
+    assert len(tied & true) >= EACH - 2
+    different = {tuple(sorted((left % EACH, right % EACH))) for left, right in tied - true}
     assert len(different) <= 3, "of 276 pairs, and these differ by next to nothing"
 
 
@@ -73,8 +73,8 @@ def test_pairs_are_the_same_wherever_the_images_stand():
     images = [*ORIGINALS, *CHANGES["smaller"](SCENES[:5])]
     order = np.random.default_rng(0).permutation(len(images) * 6)  # over several blocks
     many = [images[number % len(images)] if number < len(images) else np.zeros((32, 32), np.uint8) for number in order]
-    found = {tuple(sorted((order[left], order[right]))) for left, right in pairs(many)}
-    assert found == pairs(images)
+    tied = {tuple(sorted((order[left], order[right]))) for left, right in pairs(many)}
+    assert tied == pairs(images)
     assert pairs([]) == set()
 
 

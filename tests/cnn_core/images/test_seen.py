@@ -31,7 +31,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_the_same_pixels_are_seen_under_any_name_and_format(tmp_path: Path, model: Path) -> None:
     mixed = pictures(tmp_path / "b", range(4, 12), "bmp")
-    assert overlap(model, mixed, threads=2) == Overlap(train=2, val=2, whole=True)
+    assert overlap(model, mixed, threads=2) == Overlap(train=2, val=2, is_complete=True)
     assert "learned from 2 and its epoch was chosen by 2" in claim(overlap(model, mixed, threads=2))
     new = overlap(model, pictures(tmp_path / "c", range(20, 24)), threads=2)
     assert claim(new) == "that it has never seen"
@@ -47,11 +47,11 @@ def test_the_images_of_the_first_weights_count_too(tmp_path: Path, model: Path) 
     parts = {"train": pictures(tmp_path / "b", range(30, 33))}
     write_seen(tmp_path / "next", parts, start=str(model / MODEL_FILE), threads=1)
     same = pictures(tmp_path / "c", range(8))
-    assert overlap(tmp_path / "next", same, threads=1) == Overlap(train=6, val=2, whole=True)
+    assert overlap(tmp_path / "next", same, threads=1) == Overlap(train=6, val=2, is_complete=True)
     (tmp_path / "last").mkdir()
     write_seen(tmp_path / "last", parts, start=str(tmp_path / "yolo11n.pt"), threads=1)
     seen = overlap(tmp_path / "last", same, threads=1)
-    assert seen == Overlap(train=0, val=0, whole=False)
+    assert seen == Overlap(train=0, val=0, is_complete=False)
     assert claim(seen) == "that its training has not seen; its first weights may have"
 
 

@@ -57,9 +57,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_objects(root / "set/objects.parquet", truth)
     write_json(root / "set/manifest.json", {"schema_version": 1, "classes": ["red"], "counts": {"test": 8}})
     (root / "data/predictions").mkdir(parents=True)
-    found = truth.assign(score=0.9)
-    write_objects(root / "data/predictions/detector-test.parquet", found)
-    masks = found.assign(prompted_by="truth", iou=np.linspace(0.2, 0.9, 8))
+    detections = truth.assign(score=0.9)
+    write_objects(root / "data/predictions/detector-test.parquet", detections)
+    masks = detections.assign(prompted_by="truth", iou=np.linspace(0.2, 0.9, 8))
     write_objects(root / "data/predictions/segmenter-test.parquet", masks)
     return root
 

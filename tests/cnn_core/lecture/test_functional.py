@@ -89,12 +89,12 @@ def test_convolution_is_cross_correlation_with_the_kernel_turned_round(
 @given(st.integers(1, 5), st.integers(1, 5), seeds)
 def test_convolution1d_is_the_sum_of_the_definition(size: int, length: int, seed: int) -> None:
     series, kernel = draw(seed, (1, 1, length), (1, 1, size))
-    whole = functional.convolution(series, kernel, padding=size - 1)[0, 0]
+    full = functional.convolution(series, kernel, padding=size - 1)[0, 0]
     expected = [
         sum(series[0, 0, a] * kernel[0, 0, t - a] for a in range(length) if 0 <= t - a < size)
         for t in range(length + size - 1)
     ]
-    torch.testing.assert_close(whole, torch.stack([torch.as_tensor(each) for each in expected]))
+    torch.testing.assert_close(full, torch.stack([torch.as_tensor(each) for each in expected]))
     agree(
         lambda *xs: functional.convolution(*xs, padding=size - 1),
         lambda *xs: functional.convolution(*xs[::-1], padding=length - 1),  # it commutes

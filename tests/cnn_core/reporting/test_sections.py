@@ -265,18 +265,18 @@ def test_generated_images_are_called_so_wherever_their_figures_stand(run: Path) 
     values = yaml.safe_load((run / "params.yaml").read_text())
     values["ingest"]["scenes"]["source"] = "a/copy"  # of the sample, elsewhere
     (run / "params.yaml").write_text(yaml.safe_dump(values))
-    said = " ".join(text for text, _ in Page(report_run.page(run)).texts)
+    text_of_page = " ".join(text for text, _ in Page(report_run.page(run)).texts)
     for words in (
         "scenes recognised (generated images)",
         "come from a/copy. They are generated",
         "30 generated training",
     ):
-        assert words in " ".join(said.split()), words
+        assert words in " ".join(text_of_page.split()), words
 
 
 def test_what_was_trained_on_are_the_training_images_alone(page: Page) -> None:
-    said = " ".join(" ".join(text for text, _ in page.texts).split())
-    assert "digit_cnn on digits ( 30 training images, 3 epochs)" in said  # of 60 that were ingested
+    text_of_page = " ".join(" ".join(text for text, _ in page.texts).split())
+    assert "digit_cnn on digits ( 30 training images, 3 epochs)" in text_of_page  # of 60 that were ingested
 
 
 def test_the_baselines_say_how_many_images_each_was_trained_on(run: Path, page: Page) -> None:
@@ -346,15 +346,15 @@ def test_results_of_an_earlier_run_are_named_with_their_moment_and_the_reason(ru
     path = run / "data/metrics/evaluate-digits.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"resources": {"finished": "2026-11-29T07:15:00+00:00"}}))
     (run / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-    said = " ".join(" ".join(text for text, _ in Page(report_run.page(run)).texts).split())
+    text_of_page = " ".join(" ".join(text for text, _ in Page(report_run.page(run)).texts).split())
     for words in (
         "Look here",
         "evaluate@digits (2026-11-29 07:15 UTC; train@digits has made other results since)",
         "train@scenes (params.yaml has changed since the run in train.scenes.epochs)",
         "digits recognised (earlier run)",
     ):
-        assert words in said, words
-    assert "report (" not in said
+        assert words in text_of_page, words
+    assert "report (" not in text_of_page
     (run / "dvc.lock").write_text("stages: {a: [")  # DVC is writing it
     assert "earlier run" not in report_run.page(run)
 

@@ -65,8 +65,8 @@ def test_what_falls_short_is_missing_or_was_refused_is_told(tmp_path: Path) -> N
 
 def test_a_figure_of_generated_images_says_so(tmp_path: Path) -> None:
     metrics = {"evaluate-scenes": DIGITS | {"generated": True}, "evaluate-digits": DIGITS | {"generated": False}}
-    found = rows(summary(run_of(tmp_path, metrics=metrics, evaluate={"digits": {}, "scenes": {}})))
-    assert {"scenes recognised (generated images)", "digits recognised"} <= found.keys()
+    table = rows(summary(run_of(tmp_path, metrics=metrics, evaluate={"digits": {}, "scenes": {}})))
+    assert {"scenes recognised (generated images)", "digits recognised"} <= table.keys()
 
 
 def test_every_figure_is_the_metrics_files(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def deployment(client: SyncPrefectClient) -> Iterator[uuid.UUID]:
         del model
 
     one = ConcurrencyLimitConfig(limit=1)
-    made = nothing.to_deployment("nothing", tags=[TAG], concurrency_limit=one).apply()
-    yield made
-    client.delete_deployment(made)
+    deployment_id = nothing.to_deployment("nothing", tags=[TAG], concurrency_limit=one).apply()
+    yield deployment_id
+    client.delete_deployment(deployment_id)
 
 
 def start(client: SyncPrefectClient, deployment: uuid.UUID, *states: State) -> uuid.UUID:
@@ -50,9 +50,9 @@ def start(client: SyncPrefectClient, deployment: uuid.UUID, *states: State) -> u
 
 
 def state(client: SyncPrefectClient, run: uuid.UUID) -> State:
-    found = client.read_flow_run(run).state
-    assert found is not None
-    return found
+    state = client.read_flow_run(run).state
+    assert state is not None
+    return state
 
 
 @pytest.mark.parametrize("last", [[], [Running()], [Running(), State(type=StateType.CANCELLING)]])

@@ -81,9 +81,9 @@ def test_a_signal_to_the_whole_group_is_one_sentence_and_the_end_of_all(started:
     assert started.process.wait(timeout=60) == 130
     took = time.monotonic() - began
     _, alive = psutil.wait_procs(family, timeout=10)
-    said = started.output.read_text().removeprefix(before).strip()
-    print(f"ended after {took:.1f} s: {said}")
-    assert said == INTERRUPTED
+    output = started.output.read_text().removeprefix(before).strip()
+    print(f"ended after {took:.1f} s: {output}")
+    assert output == INTERRUPTED
     assert not alive, [process.cmdline() for process in alive]
     assert took < END_S * (3 if os.getloadavg()[0] > 2 * os.cpu_count() else 1)
 
@@ -119,14 +119,14 @@ def test_a_server_that_goes_away_costs_seconds_and_not_the_table(
         server.wait()
         began = time.monotonic()
         (small / "go").touch()
-        said = run.communicate(timeout=300)[0]
+        output = run.communicate(timeout=300)[0]
     finally:
         run.kill()
         server.kill()
     took = time.monotonic() - began
-    print(f"ended {took:.1f} s after the server went away\n{said[-3000:]}")
+    print(f"ended {took:.1f} s after the server went away\n{output[-3000:]}")
     assert run.returncode == 0
-    assert "last                    done" in said
-    assert "the Prefect server does not answer" in said
+    assert "last                    done" in output
+    assert "the Prefect server does not answer" in output
     assert (small / "last.txt").exists()
     assert took < 60 * (3 if os.getloadavg()[0] > 2 * os.cpu_count() else 1)

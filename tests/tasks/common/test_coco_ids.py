@@ -55,7 +55,7 @@ def predictions(folder: Path, truth: Path) -> list[Path]:
     names = ["cat", "NA", "car/truck", "dog"]
     draws = np.random.default_rng(1)
     boxes = objects[BOX] + draws.normal(0, 4, (len(objects), 4))
-    found = objects.drop(columns="iscrowd").assign(
+    detections = objects.drop(columns="iscrowd").assign(
         **{name: boxes[name] for name in BOX},
         score=draws.random(len(objects)),
         class_id=[names.index(name) for name in objects["class_name"]],
@@ -66,7 +66,7 @@ def predictions(folder: Path, truth: Path) -> list[Path]:
     for number, part in enumerate((images.iloc[:5], images.iloc[5:])):
         at = folder / f"part-{number}"
         at.mkdir()
-        rows = found[found["image_id"].isin(part["image_id"])].to_dict("records")
+        rows = detections[detections["image_id"].isin(part["image_id"])].to_dict("records")
         write_part(at, rows, part.drop(columns="split").to_dict("records"), [])
         write_json(at / "model.json", {"names": names, "sha256": "0", "task": "detect"})
         folders.append(at)
@@ -86,9 +86,9 @@ def test_cocoeval_takes_what_is_written_and_its_figures_are_ours(tmp_path: Path,
         evaluation.accumulate()
         evaluation.summarize()
     images, objects, classes = read_truth(truth, "val")
-    found = read_found(out, classes)
+    detections = read_found(out, classes)
     options = {"max_det": 100, "areas": COCO_AREAS, "relative": False}
-    ours = evaluate_boxes(images, objects, found, classes, **options)
+    ours = evaluate_boxes(images, objects, detections, classes, **options)
     assert evaluation.stats[0] == pytest.approx(mean(average_precision(ours)))
     assert evaluation.stats[1] == pytest.approx(mean(average_precision(ours, at=0.5)))
     assert 0.1 < evaluation.stats[0] < 0.9

@@ -41,8 +41,8 @@ def clip(path: Path, frames: int) -> bytes:
 
 
 def test_frames_that_only_a_header_promises_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = clip(tmp_path / "clip.avi", 40)
-    (tmp_path / "clip.avi").write_bytes(whole[: len(whole) * 6 // 10])
+    video = clip(tmp_path / "clip.avi", 40)
+    (tmp_path / "clip.avi").write_bytes(video[: len(video) * 6 // 10])
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.jpg").write_text("")
     media, reader = list_media(tmp_path), Reader()

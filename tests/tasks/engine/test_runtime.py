@@ -115,11 +115,13 @@ def test_the_quota_of_version_2_counts_also_that_of_a_group_around(groups):
 
 
 def test_the_quota_of_version_1_counts(groups):
-    own = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n"
+    membership = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n"
     none = {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}
-    groups(own, **none, **{"memory/memory.limit_in_bytes": "9223372036854771712\n"})
+    groups(membership, **none, **{"memory/memory.limit_in_bytes": "9223372036854771712\n"})
     assert (available_cores(), machine_memory()) == (16, psutil.virtual_memory().total)
-    groups(own, **{"cpu,cpuacct/cpu.cfs_quota_us": "200000\n", "memory/docker/abc/memory.limit_in_bytes": "2000\n"})
+    groups(
+        membership, **{"cpu,cpuacct/cpu.cfs_quota_us": "200000\n", "memory/docker/abc/memory.limit_in_bytes": "2000\n"}
+    )
     assert (available_cores(), machine_memory()) == (2, 2000)
 
 

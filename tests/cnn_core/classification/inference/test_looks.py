@@ -42,19 +42,19 @@ def test_sets_without_one_polarity_or_without_ink_have_no_look(images):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_other_pictures_of_the_same_signs_become_like_the_model_s_images(images, dark: bool):
-    own = 255 - images if dark else images
-    look = measure_look(own)
+    same_sign = 255 - images if dark else images
+    look = measure_look(same_sign)
     fitter = Fitter(look, 28)
     for index in range(0, 60, 7):
-        glyph, expected = images[index, 0], own[index].astype(int)
-        inverted = np.repeat((255 - own[index, 0])[..., None], 3, axis=2)
+        glyph, expected = images[index, 0], same_sign[index].astype(int)
+        inverted = np.repeat((255 - same_sign[index, 0])[..., None], 3, axis=2)
         middle = np.full((1, 28, 28), 200, np.uint8)
-        for picture, square, most in [(inverted, 255 - own[index], 4), (sheet(glyph, index), middle, 16)]:
-            made = fitter(picture, square)
-            assert is_like(made[0], look)
-            assert np.abs(made.astype(int) - expected).mean() < most
+        for picture, square, most in [(inverted, 255 - same_sign[index], 4), (sheet(glyph, index), middle, 16)]:
+            fitted = fitter(picture, square)
+            assert is_like(fitted[0], look)
+            assert np.abs(fitted.astype(int) - expected).mean() < most
     assert fitter.fitted == 18
-    assert np.array_equal(fitter(inverted, own[3]), own[3])  # its square looks right already
+    assert np.array_equal(fitter(inverted, same_sign[3]), same_sign[3])  # its square looks right already
     assert fitter.fitted == 18
 
 
@@ -64,8 +64,8 @@ def test_what_cannot_be_brought_into_the_form_is_named(images):
     noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
     blank = np.full((50, 70, 3), 240, np.uint8)
     black = np.zeros((40, 40, 3), np.uint8)
-    made = np.stack([fitter(picture, picture[None, :28, :28, 0]) for picture in (noise, blank, black)])
-    assert unlike(made, look).tolist() == [0, 1, 2]
+    fitted = np.stack([fitter(picture, picture[None, :28, :28, 0]) for picture in (noise, blank, black)])
+    assert unlike(fitted, look).tolist() == [0, 1, 2]
     assert find_ink(blank[..., 0]) is None
     (sentence,) = about_looks(0, ["a.png", "b\n.png"], 9, look)
     assert sentence.startswith(

@@ -49,8 +49,8 @@ def test_another_model_json_is_a_sentence(folder: Path, changed: Callable, words
 
 def test_half_copied_folders_files_and_none_are_sentences(folder: Path) -> None:
     weights, card = folder / "model.safetensors", folder / "model.json"
-    whole = weights.read_bytes()
-    for part in (b"", whole[:100], whole[:-7]):
+    content = weights.read_bytes()
+    for part in (b"", content[:100], content[:-7]):
         weights.write_bytes(part)
         with pytest.raises(ValueError, match=r"model\.safetensors is cut short or damaged .*: copy it again"):
             load_model(folder)

@@ -171,8 +171,8 @@ def test_a_found_box_takes_one_object_and_the_surer_box_comes_first() -> None:
 def test_rates() -> None:
     pairs = [("a", "a"), ("a", "b"), ("b", BACKGROUND), (BACKGROUND, "a")]
     rows = {"truth": [0, 1, 2, -1], "detection": [0, 1, -1, 2]}
-    found = rates(pd.DataFrame(pairs, columns=["actual", "predicted"]).assign(**rows))
-    assert found == pytest.approx({"precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3})
+    measured = rates(pd.DataFrame(pairs, columns=["actual", "predicted"]).assign(**rows))
+    assert measured == pytest.approx({"precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3})
 
 
 def test_sizes_are_told_apart_by_the_share_of_the_image() -> None:

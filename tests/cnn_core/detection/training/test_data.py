@@ -26,14 +26,14 @@ def test_a_source_may_be_a_folder_its_data_yaml_or_a_coco_json(tmp_path, data):
     images, objects, classes = read_yolo(data / "data.yaml", "train")
     images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
     (tmp_path / "all.json").write_text(json.dumps(to_coco(images, objects, classes)))
-    found = open_source(tmp_path / "all.json", outlines=False)
-    assert found.names == list(CLASSES)
-    assert len(found.val) == 2  # of 12, a tenth, rounded up
-    assert set(found.train + found.val) == set(folder.train)
-    for file in found.train:
-        label, true = found.labels[file].split(), folder.labels[file].split()
+    opened = open_source(tmp_path / "all.json", outlines=False)
+    assert opened.names == list(CLASSES)
+    assert len(opened.val) == 2  # of 12, a tenth, rounded up
+    assert set(opened.train + opened.val) == set(folder.train)
+    for file in opened.train:
+        label, true = opened.labels[file].split(), folder.labels[file].split()
         assert [float(value) for value in label] == pytest.approx([float(value) for value in true], abs=1e-5)
-    assert content_sha256(open_source(tmp_path / "all.json", outlines=False)) == content_sha256(found)
+    assert content_sha256(open_source(tmp_path / "all.json", outlines=False)) == content_sha256(opened)
 
 
 def test_of_two_coco_files_the_second_validates(tmp_path, data):
@@ -41,8 +41,8 @@ def test_of_two_coco_files_the_second_validates(tmp_path, data):
         images, objects, classes = read_yolo(data / "data.yaml", split)
         images["file"] = images["file"].map(lambda name: str(Path(name).absolute()))
         (tmp_path / f"instances_{split}.json").write_text(json.dumps(to_coco(images, objects, classes)))
-    found = open_source(tmp_path / "instances_train.json", outlines=False)
-    assert (len(found.train), len(found.val)) == (12, 4)
+    opened = open_source(tmp_path / "instances_train.json", outlines=False)
+    assert (len(opened.train), len(opened.val)) == (12, 4)
 
 
 def test_a_changed_label_and_a_changed_byte_of_an_image_change_the_hash(tmp_path):

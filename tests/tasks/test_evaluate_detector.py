@@ -174,7 +174,7 @@ def test_images_that_the_model_learned_from_are_not_called_unseen(
     evaluate_detector.main()
     torch.set_num_threads(threads)
     metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
-    assert metrics["seen"] == {"train": 3, "val": 1, "whole": True}
+    assert metrics["seen"] == {"train": 3, "val": 1, "is_complete": True}
     printed = " ".join(capsys.readouterr())
     assert "of which it has learned from 3 and its epoch was chosen by 1" in printed
     assert "never seen" not in printed

@@ -23,6 +23,11 @@ class Page(HTMLParser):
         self.payloads: list[Any] = []
         self.feed(html)
 
+    @property
+    def text(self) -> str:
+        """All texts of the page in a line."""
+        return " ".join(" ".join(text for text, _ in self.texts).split())
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.links += [found[name] or "" for name in ("src", "href") if name in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from cnn_core.comparison.banners import add_banner, run_banner
 from cnn_core.files import read_csv
+from cnn_core.images.seen import Overlap, claim
 from cnn_core.reporting.classifiers import confusion, origin, select_answers
 from cnn_core.reporting.numbers import pointer
 from cnn_core.reporting.page import environment
@@ -213,7 +215,7 @@ def test_every_image_has_a_text(page: Page) -> None:
 
 def test_without_anything_the_page_says_of_everything_that_it_is_missing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((report_run.ROOT / "params.yaml").read_bytes())
-    said = " ".join(text for text, _ in Page(report_run.page(tmp_path)).texts)
+    said = Page(report_run.page(tmp_path)).text
     assert "Parts are missing" in said
     for words in ("no headline figure", "no detector", "no segmenter", "has not read", "no baselines", "no times"):
         assert words in said
@@ -226,7 +228,7 @@ def test_a_detector_that_failed_is_said_and_the_rest_is_shown(run: Path) -> None
         path.unlink()
     for name in ("detect", "segment", "read", "evaluate_segmenter"):
         (run / f"data/metrics/{name}.json").unlink()
-    said = " ".join(text for text, _ in Page(report_run.page(run)).texts)
+    said = Page(report_run.page(run)).text
     assert "Parts are missing" in said
     assert "This run has no detector." in said
     assert "This run has no evaluation of the segmenter." in said
@@ -265,33 +267,48 @@ def test_generated_images_are_called_so_wherever_their_figures_stand(run: Path) 
     values = yaml.safe_load((run / "params.yaml").read_text())
     values["ingest"]["scenes"]["source"] = "a/copy"  # of the sample, elsewhere
     (run / "params.yaml").write_text(yaml.safe_dump(values))
-    text_of_page = " ".join(text for text, _ in Page(report_run.page(run)).texts)
+    text_of_page = Page(report_run.page(run)).text
     for words in (
         "scenes recognised (generated images)",
         "come from a/copy. They are generated",
         "30 generated training",
     ):
-        assert words in " ".join(text_of_page.split()), words
+        assert words in text_of_page, words
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        None,
+        Overlap(train=0, val=0, is_complete=True),
+        Overlap(train=0, val=0, is_complete=False),
+        Overlap(train=3, val=1, is_complete=True),
+    ],
+    ids=str,
+)
+def test_images_are_called_unseen_only_where_that_was_checked(run: Path, seen: Overlap | None) -> None:
+    path = run / "data/metrics/evaluate_detector.json"
+    metrics = json.loads(path.read_text()) | ({"seen": dataclasses.asdict(seen)} if seen else {})
+    path.write_text(json.dumps(metrics))
+    text = re.sub(r"\s+([,.])", r"\1", Page(report_run.page(run)).text)
+    assert re.search(rf"On [\d,]+ images with [\d,]+ objects {re.escape(claim(seen))}, the detector reaches", text)
 
 
 def test_what_was_trained_on_are_the_training_images_alone(page: Page) -> None:
-    text_of_page = " ".join(" ".join(text for text, _ in page.texts).split())
+    text_of_page = page.text
     assert "digit_cnn on digits ( 30 training images, 3 epochs)" in text_of_page  # of 60 that were ingested
 
 
 def test_the_baselines_say_how_many_images_each_was_trained_on(run: Path, page: Page) -> None:
-    def said(page: Page) -> str:
-        return " ".join(" ".join(text for text, _ in page.texts).split())
-
     path = run / "data/metrics/baselines.json"
     content = json.loads(path.read_text())
-    assert "fitted on 30 images, those that the CNN was trained on too" in said(page)
+    assert "fitted on 30 images, those that the CNN was trained on too" in page.text
     content["models"]["CNN (digit_cnn)"]["images"] = 4500
     path.write_text(json.dumps(content))
-    assert "fitted on 30 images, the CNN on 4,500" in said(Page(report_run.page(run)))
+    assert "fitted on 30 images, the CNN on 4,500" in Page(report_run.page(run)).text
     del content["models"]["CNN (digit_cnn)"]["images"]
     path.write_text(json.dumps(content))
-    assert "how many the CNN was trained on is not recorded" in said(Page(report_run.page(run)))
+    assert "how many the CNN was trained on is not recorded" in Page(report_run.page(run)).text
 
 
 def test_the_background_comes_last(whole: Path) -> None:
@@ -346,7 +363,7 @@ def test_results_of_an_earlier_run_are_named_with_their_moment_and_the_reason(ru
     path = run / "data/metrics/evaluate-digits.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"resources": {"finished": "2026-11-29T07:15:00+00:00"}}))
     (run / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-    text_of_page = " ".join(" ".join(text for text, _ in Page(report_run.page(run)).texts).split())
+    text_of_page = Page(report_run.page(run)).text
     for words in (
         "Look here",
         "evaluate@digits (2026-11-29 07:15 UTC; train@digits has made other results since)",

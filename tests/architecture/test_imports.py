@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import networkx as nx
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helpers.imports import LAYERS, imported, project_files
 from tests.helpers.paths import ROOT
@@ -54,6 +59,17 @@ def test_imports_point_down_only(path: Path) -> None:
     layer = path.relative_to(ROOT).parts[0]
     roots = {name.split(".")[0] for name in imported(path)}
     assert roots & FORBIDDEN[layer] == set()
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """Not brought along by another package, whose next version may do without it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    providers = packages_distributions()
+    roots = {name.split(".")[0] for path in FILES for name in imported(path)} - sys.stdlib_module_names - {*LAYERS}
+    missing = {name for name in roots if not declared & {*map(canonicalize_name, providers.get(name, []))}}
+    assert missing == set()
 
 
 def test_the_folders_of_cnn_core_import_in_their_order() -> None:

@@ -76,7 +76,6 @@ def _fit_once(
     datasets: Mapping[str, Dataset],
 ) -> dict[str, Any]:
     import ray
-    from ray.data import ExecutionOptions
     from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -106,7 +105,7 @@ def _fit_once(
         torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
         datasets=dict(datasets),
         # A rank reads its own rows of the data set (streaming.py): Ray's split drops some, and ranks wait for it.
-        dataset_config=DataConfig(datasets_to_split=[], execution_options=ExecutionOptions(preserve_order=True)),
+        dataset_config=DataConfig(datasets_to_split=[]),
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage,

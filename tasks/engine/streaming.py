@@ -48,7 +48,9 @@ TRAIN, ALL_SPLITS = ("train",), SPLITS
 
 def datasets(folder: str | Path, *, refit: bool) -> dict[str, ray.data.Dataset]:
     """Return the trainer's data sets without reading them: ``train``, and for a second fit ``refit``, all images."""
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True  # blocks come as they were asked for, not as they were read
     splits_of = {"train": TRAIN, **({"refit": ALL_SPLITS} if refit else {})}
     return {
         name: ray.data.read_datasource(Rows(folder, splits), num_cpus=READER_CPUS, concurrency=READERS)

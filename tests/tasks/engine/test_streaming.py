@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -132,6 +134,30 @@ def test_each_image_comes_exactly_once_an_epoch_over_all_ranks_shuffled_and_agai
     assert list(map(len, drawn)) == [500, 500, 500]
     assert len(set(drawn[0] + drawn[1])) == 1000
     assert len(set(drawn[2])) > 490, "it goes on with another pass"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
+def test_the_order_is_the_same_however_long_each_block_takes_to_read(streaming, numbered, monkeypatch):
+    class Uneven(streaming.Rows):
+        def get_read_tasks(self, *arguments, **options):
+            tasks = super().get_read_tasks(*arguments, **options)
+            from ray.data.datasource import ReadTask
+
+            late_tasks = (functools.partial(late, task, index % 2) for index, task in enumerate(tasks))
+            return [ReadTask(read, task.metadata) for read, task in zip(late_tasks, tasks, strict=True)]
+
+    def late(task, delay):
+        time.sleep(delay * 0.2)
+        return list(task())
+
+    def order():
+        train = streaming.datasets(numbered, refit=False)["train"]
+        return joined(read(streaming.Stream(shard=train.iterator(), count=COUNT["train"], image_bytes=48))[0])
+
+    expected = order()
+    monkeypatch.setattr(streaming, "Rows", Uneven)
+    assert order() == expected
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
     assert "Ultralytics" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     rectangles(tmp_path / "set", train=96, val=8)
     process = begin(tmp_path, model="yolo11n.yaml")

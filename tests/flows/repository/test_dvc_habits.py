@@ -98,8 +98,10 @@ def report_entry(root: Path) -> dict:
 
 @pytest.mark.parametrize(
     "door",
-    [["-m", "flows.pipeline", "train@digits"], ["-m", "dvc", "repro", "train@digits"]],
-    ids=["flow", "dvc"],
+    [
+        pytest.param(["-m", "flows.pipeline", "train@digits"], marks=pytest.mark.nightly, id="flow"),
+        pytest.param(["-m", "dvc", "repro", "train@digits"], id="dvc"),
+    ],
 )
 def test_a_killed_training_goes_on_where_it_was(
     checkout: Path,

@@ -217,7 +217,9 @@ def generated(folder: Path) -> str:
     from tasks.sample import SceneSampleParams, write_scenes
 
     print("drawing 900 generated scenes (--source names a folder of your own) ...", flush=True)
-    params = SceneSampleParams(train_per_class=150, test_per_class=0, unlabelled=0, side=100, seed=0)
+    params = SceneSampleParams(
+        content="generated_scenes", train_per_class=150, test_per_class=0, unlabelled=0, side=100, seed=0
+    )
     write_scenes(params, folder / "scenes")
     return str(folder / "scenes/seg_train/seg_train")
 

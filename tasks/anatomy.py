@@ -27,8 +27,9 @@ from tasks.engine.runtime import available_cores, load_runtime
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnatomyParams(Params):
-    """The section ``anatomy.<set>``."""
+    """The section ``anatomy.<model>``."""
 
+    data: str  # the set whose test part it is shown
     weights: str  # a model folder
     images: int = bounded(1, 4096)  # of the test part, to measure gradients and sparsity on
     shown: int = bounded(0)  # the index of the image whose maps are shown
@@ -45,7 +46,7 @@ def main(name: str) -> None:
     runtime = load_runtime()
     torch.set_num_threads(runtime.cpus_per_worker or available_cores())
     network, card = load_model(params.weights)
-    folder = f"data/augmented/{name}"
+    folder = f"data/augmented/{params.data}"
     if card.classes != read_dataset(folder)["classes"]:
         raise ValueError(f"{params.weights} has other classes than {folder}; name a model that was trained on this set")
     test = load_arrays(folder, "test")

@@ -19,13 +19,12 @@ from cnn_core.lecture.baselines import BASELINES, compare, row
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 
-SET = "digits"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaselinesParams(Params):
     """The section ``baselines``."""
 
+    data: str  # the set that all of them learn from
     weights: str  # the CNN's model folder
     max_train: int = bounded(100)  # images at most, as an SVM's time grows with their square
     seed: int
@@ -36,7 +35,7 @@ PARAMS = BaselinesParams
 
 def main() -> None:
     params = load_section(PARAMS, "baselines")
-    folder = f"data/augmented/{SET}"
+    folder = f"data/augmented/{params.data}"
     dataset, train, test = read_dataset(folder), load_arrays(folder, "train"), load_arrays(folder, "test")
     originals = dataset["originals"]  # the baselines get no augmented copies
     chosen = np.arange(originals)
@@ -50,7 +49,9 @@ def main() -> None:
             seed=params.seed,
             on_done=lambda _name: bar.update(1),
         )
-    table = pd.concat([table, pd.DataFrame([cnn(params.weights, np.asarray(test.images), np.asarray(test.labels))])])
+    table = pd.concat(
+        [table, pd.DataFrame([cnn(params.weights, folder, np.asarray(test.images), np.asarray(test.labels))])]
+    )
     table = table.sort_values("accuracy", kind="stable")
     path = Path("data/plots/baselines.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,15 +62,15 @@ def main() -> None:
         events.log(f"{line.model:<24}{line.accuracy:8.2%}  {line.parameters:>12,} numbers  {fitted}".rstrip())
 
 
-def cnn(weights: str, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Return the CNN's row, measured without test-time augmentation; its training time is NaN."""
+def cnn(weights: str, folder: str, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Return the CNN's row, measured without test-time augmentation on images of the set; its training time is NaN."""
     network, card = load_model(weights, "evaluated")
     classifier = Classifier(weights, weights="evaluated")
     start = time.perf_counter()
     right = int((classifier(images).argmax(1) == labels).sum())
     seconds = time.perf_counter() - start
     parameters = sum(each.numel() for each in network.parameters())
-    dataset = read_dataset(f"data/augmented/{SET}")  # weights from elsewhere do not say how many images they have seen
+    dataset = read_dataset(folder)  # weights from elsewhere do not say how many images they have seen
     originals = dataset["originals"] if card.data_sha256 == dataset["content_sha256"] else None
     return row(f"CNN ({card.model['architecture']})", right, len(labels), parameters, float("nan"), seconds, originals)
 

@@ -47,13 +47,11 @@ def _stage_faults(stage: str, section: Any) -> Iterator[str]:
         return
     for key in section if per_set else [None]:
         name, cls = f"{stage}.{key}" if per_set else stage, module.PARAMS
-        if isinstance(cls, dict):  # each data set has a dataclass of its own
-            if key not in cls:
-                yield f"{name} is not a data set that {stage} knows; it knows {', '.join(cls)}"
-                continue
-            cls = cls[key]
+        values = section[key] if per_set else section
         try:
-            from_mapping(cls, section[key] if per_set else section, name)
+            if isinstance(cls, dict):  # an entry's content decides which
+                cls = module.params_of(values, name)
+            from_mapping(cls, values, name)
         except ValueError as error:
             yield str(error)
 

@@ -25,8 +25,9 @@ ACROSS = 8  # mistakes in a row of the picture
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateParams(Params):
-    """The section ``evaluate.<set>``."""
+    """The section ``evaluate.<model>``."""
 
+    data: str  # the set that it is measured on
     weights: str  # a model folder
     tta: int = bounded(1, MOST_VIEWS)  # views averaged for each image; 1 = the image alone
     worst: int = bounded(0, 200)  # number of mistakes shown
@@ -37,7 +38,7 @@ PARAMS = EvaluateParams
 
 def main(name: str) -> None:
     params = load_section(PARAMS, f"evaluate.{name}")
-    folder = f"data/augmented/{name}"
+    folder = f"data/augmented/{params.data}"
     classes, test = read_dataset(folder)["classes"], load_arrays(folder, "test")
     # After a refit the shipped weights have seen the test part, so the others are measured.
     device = pick_device(load_runtime().use_gpu)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.image_files import describe
+from cnn_core.data.kinds import kind_of
 from cnn_core.inbox.deliveries import Delivery, LabelledImage, SourceContent, SourceFormat, read_delivery, read_source
 from cnn_core.inbox.drift import Drift, DriftParams, Sample, check_drift, pixel_measures, sentence
 from cnn_core.inbox.growth import SOURCE_FORMATS, grow
@@ -28,13 +29,13 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """Judge each delivery of a request, and add the accepted ones to the source.
 
     Args:
-        request: ``set``, ``source``, ``target``, ``deliveries`` (path -> name in the source), ``max_bad_fraction``,
-            ``drift`` (off, warn or stop), ``drift_params``, ``champion`` (a model folder or null).
+        request: ``source``, ``kind`` (of the source), ``target``, ``deliveries`` (path -> name in the source),
+            ``max_bad_fraction``, ``drift`` (off, warn or stop), ``drift_params``, ``champion`` (a folder or null).
 
     Returns:
         ``deliveries``: path -> accepted, reason, new, known, refused, warnings; ``images``: how many were added.
     """
-    source_format = SOURCE_FORMATS[request["set"]]
+    source_format = SOURCE_FORMATS[kind_of(request["source"]) if request["kind"] == "auto" else request["kind"]]
     params = DriftParams(**request["drift_params"])
     content = read_source(source_format, request["source"], sample=params.most)
     check = None

@@ -7,6 +7,7 @@ from typing import Any
 from cnn_core.data.digit_sources import open_digits
 from cnn_core.data.image_files import describe
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
+from cnn_core.data.kinds import kind_of
 from cnn_core.data.scene_sources import open_scenes
 from cnn_core.data.splits import ink_keys
 from cnn_core.images.near_duplicates import near_pairs
@@ -14,9 +15,9 @@ from cnn_core.params import load_section
 from tasks.engine import events
 
 PARAMS = IngestParams
-LAYOUTS = {
-    "digits": Layout(open=open_digits, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
-    "scenes": Layout(
+LAYOUTS = {  # of each kind of source
+    "pixels": Layout(open=open_digits, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
+    "images": Layout(
         open=open_scenes,
         mode="RGB",
         features=lambda pictures: [picture.thumbnail for picture in pictures],
@@ -27,11 +28,10 @@ LAYOUTS = {
 
 
 def main(name: str) -> None:
-    if name not in LAYOUTS:
-        raise ValueError(f"there is no reader for ingest.{name}: the sets are {', '.join(LAYOUTS)} (tasks/ingest.py)")
     params = load_section(PARAMS, f"ingest.{name}")
+    layout = LAYOUTS[kind_of(params.source) if params.kind == "auto" else params.kind]
     with events.progress(f"ingest {name}", None) as bar:
-        manifest = ingest(name, LAYOUTS[name], params, f"data/raw/{name}", on_progress=bar.update)
+        manifest = ingest(name, layout, params, f"data/raw/{name}", on_progress=bar.update)
     for line in summary(manifest):
         events.log(line)
     events.write_metrics(f"data/metrics/ingest-{name}.json", metrics(manifest))

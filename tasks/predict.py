@@ -23,16 +23,16 @@ from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
 
 BLOCK = 2000  # images decoded at a time
-SUBMITTED = ("digits",)  # sets of a competition that takes a submission.csv
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictParams(Params):
-    """The section ``predict.<set>``."""
+    """The section ``predict.<model>``."""
 
     weights: str  # a model folder
     source: str  # a data/raw folder, or any folder or .zip of images
     tta: int = bounded(1, MOST_VIEWS)
+    submission: bool = False  # also write the submission.csv of a competition at Kaggle
 
 
 PARAMS = PredictParams
@@ -64,7 +64,7 @@ def main(name: str) -> None:
         write_csv(folder / "predictions.csv", predictions_table(files, probabilities, classes))
         if refused:
             write_csv(folder / "refused.csv", pd.DataFrame([dataclasses.asdict(entry) for entry in refused]))
-        if name in SUBMITTED and source.kind != "folder":
+        if params.submission and source.kind != "folder":
             labels = [classes[index] for index in probabilities.argmax(1)]
             write_submission(folder / "submission.csv", files, labels, by_row=source.kind == "unlabelled")
     if source.left_out:

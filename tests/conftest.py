@@ -9,10 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+
+# A slow example on a busy machine is no fault.
+hypothesis.settings.register_profile("gridflow", deadline=None)
+hypothesis.settings.load_profile("gridflow")
 
 FAULTS = pytest.StashKey[list[list[Any]]]()
 

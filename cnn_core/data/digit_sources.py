@@ -51,6 +51,12 @@ def open_digits(path: str | Path) -> Iterator[ImageSource]:
         yield _kaggle(files, tables) if tables else _mnist(files, idx)
 
 
+def is_table(path: PurePosixPath) -> bool:
+    """Whether a file of a source, by its name and place, holds the pixels of many images."""
+    named = path.name.lower() in ("train.csv", "test.csv") or _IDX.fullmatch(path.name) is not None
+    return len(path.parts) <= 2 and named
+
+
 def _top(files: SourceFiles) -> list[PurePosixPath]:
     return [path for path in map(PurePosixPath, files.names) if len(path.parts) <= 2]
 

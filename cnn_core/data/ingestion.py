@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from cnn_core.data.validation import DUPLICATE, Duplicates, Refusal, count_reaso
 from cnn_core.images.decoding import Picture, encode_png, pixels_sha256
 from cnn_core.params import Params, bounded
 
+Kind = Literal["auto", "pixels", "images"]
 _EXAMPLES = 20  # of each kind of duplicate
 _NOT_BAD = (DUPLICATE, NEAR_TEST)
 
@@ -37,6 +38,7 @@ class IngestParams(Params):
     """The section ``ingest.<set>``. The fractions are of the labelled images."""
 
     source: str
+    kind: Kind = "auto"  # what the source holds; auto = what its files say
     val_fraction: float = bounded(above=0.0, high=0.4)
     test_fraction: float = bounded(above=0.0, high=0.4)
     seed: int = bounded(low=0)

@@ -117,14 +117,14 @@ def _scene_pixels(images: Sequence[Picture], side: int) -> np.ndarray:
 
 
 SOURCE_FORMATS: Mapping[str, SourceFormat] = {
-    "digits": SourceFormat(
+    "pixels": SourceFormat(
         open=digit_sources.open_digits,
         read_file=_digit_file,
         digest=pixels_sha256,
         write=_write_digits,
         pixels=_digit_pixels,
     ),
-    "scenes": SourceFormat(
+    "images": SourceFormat(
         open=scene_sources.open_scenes,
         read_file=read_picture,
         digest=lambda picture: picture.sha256,

@@ -16,8 +16,8 @@ from cnn_core.reporting.images import figure, thumbnail
 from cnn_core.reporting.numbers import Numbers
 
 SAMPLES = {
-    "digits": "The images are the sample: 5,000 real handwritten digits of MNIST.",
-    "scenes": "The images are the sample: generated, drawn by a program. They are no photographs.",
+    "handwritten_digits": "The images are the sample: 5,000 real handwritten digits of MNIST.",
+    "generated_scenes": "The images are the sample: generated, drawn by a program. They are no photographs.",
 }
 MAX_REFUSED = 50  # rows of the quarantine that are listed
 
@@ -49,8 +49,9 @@ def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, 
 def origin(name: str, values: Mapping[str, Any], *, generated: bool = False) -> str:
     """Say where the images come from, and whether they are the sample or generated."""
     source = values.get("ingest", {}).get(name, {}).get("source", "")
-    if source == f"data/sources/{name}" and name in SAMPLES:
-        return SAMPLES[name]
+    content = values.get("sample", {}).get(name, {}).get("content")
+    if source == f"data/sources/{name}" and content in SAMPLES:
+        return SAMPLES[content]
     return f"The images come from {source}." + (" They are generated: a program drew them." if generated else "")
 
 

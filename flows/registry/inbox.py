@@ -99,13 +99,13 @@ def take_in(
 def _check(
     root: Path, worktree: Workspace, name: str, deliveries: list[Path], base: str, drift: DriftPolicy
 ) -> dict[str, Any]:
-    version = next_number(root, name)
+    version, entry = next_number(root, name), read_yaml(worktree.root / "params.yaml")["ingest"][name]
     request = {
-        "set": name,
         "source": base,
+        "kind": entry.get("kind", "auto"),
         "target": pointer(name).removesuffix(".dvc"),
         "deliveries": {str(path): f"v{version}-{number}" for number, path in enumerate(deliveries, start=1)},
-        "max_bad_fraction": read_yaml(worktree.root / "params.yaml")["ingest"][name]["max_bad_fraction"],
+        "max_bad_fraction": entry["max_bad_fraction"],
         "drift": drift,
         "drift_params": DRIFT_PARAMS,
         "champion": str(fetch(root, name)) if drift != "off" and champion(root, name) else None,

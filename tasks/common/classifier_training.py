@@ -67,7 +67,7 @@ def train_set(
     classes: Sequence[str] = (),
     samples: str | None = None,
 ) -> None:
-    """Train on the AUGMENTED set ``name`` by Ray and write the stage's outputs.
+    """Train on an AUGMENTED set by Ray and write the outputs of the stage for the model ``name``.
 
     Args:
         load_setup: runs in every training worker.
@@ -76,13 +76,14 @@ def train_set(
         samples: where a picture of what training sees is drawn.
     """
     runtime = load_runtime()
-    dataset = read_dataset(Path("data/augmented", name))
+    data = Path("data/augmented", params.data)
+    dataset = read_dataset(data)
     classes = classes or dataset["classes"]
     streamed = runtime.streams(dataset["counts"]["train"] * math.prod(dataset["shape"]))
     runtime = dataclasses.replace(runtime, feed="streamed" if streamed else "mapped")
     job = ClassifierJob(
         params=params,
-        data=Path("data/augmented", name).absolute(),
+        data=data.absolute(),
         start=Path(params.weights).absolute(),
         micro_batch=runtime.micro_batch,
         compiled=runtime.compile,
@@ -287,7 +288,7 @@ def training_metrics(done: TrainingResult, network: nn.Module, resumed_at: int) 
 
 
 def draw_samples(path: str, name: str, params: TrainParams) -> None:
-    folder = f"data/augmented/{name}"
+    folder = f"data/augmented/{params.data}"
     dataset, train = read_dataset(folder), load_arrays(folder, "train")
     augmentation = load_transform(params, folder, len(dataset["classes"]))
     labels = train.labels[: dataset["originals"]]

@@ -99,7 +99,7 @@ def test_params_and_dataclasses_agree() -> None:
         (("train", "digits", "optimizer", "lion"), "train.digits.optimizer must be one of adamw, sgd"),
         (("ingest", "digits", "val_fraction", float("nan")), "ingest.digits.val_fraction must be greater than 0"),
         (("tain", "digits", "x", 3), "tain is not a stage; did you mean train?"),
-        (("sample", "faces", "seed", 0), "sample.faces is not a data set that sample knows; it knows digits, scenes"),
+        (("sample", "faces", "seed", 0), "sample.faces.content must be one of handwritten_digits, generated_scenes"),
     ],
 )
 def test_a_bad_value_is_named_in_full_with_what_is_allowed(tmp_path: Path, change: tuple, words: str) -> None:

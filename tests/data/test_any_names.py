@@ -78,7 +78,7 @@ def answered(folder: Path, classes: list[str], files: list[str]) -> np.ndarray:
     return probabilities
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(classes=st.lists(NAMES, min_size=2, max_size=5, unique=True), data=st.data())
 def test_classes_and_files_of_any_name_come_back_from_every_table(classes: list[str], data: st.DataObject) -> None:
     files = data.draw(st.lists(NAMES, min_size=len(classes), max_size=len(classes), unique=True))
@@ -117,7 +117,7 @@ def test_classes_and_files_of_any_name_come_back_from_every_table(classes: list[
         )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(NAMES)
 def test_a_spreadsheet_computes_no_name(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

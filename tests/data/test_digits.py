@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -61,20 +62,20 @@ def test_the_samples_seed_decides_its_bytes(tmp_path, repository):
     params = load_section(sample.SampleParams, "sample.digits", repository / "params.yaml")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        sample.write_digits(type(params)(unlabelled=4000, seed=seed), tmp_path / name)
+        sample.write_digits(dataclasses.replace(params, unlabelled=4000, seed=seed), tmp_path / name)
     a, b, c = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "abc")
     assert a == b != c
 
 
 def test_no_test_table_without_unlabelled_images(tmp_path):
-    sample.write_digits(sample.SampleParams(unlabelled=0, seed=0), tmp_path)
+    sample.write_digits(sample.SampleParams(content="handwritten_digits", unlabelled=0, seed=0), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train.csv"]
     assert (tmp_path / "train.csv").read_bytes().count(b"\n") == 5001
 
 
-def test_an_unknown_sample(tmp_path):
-    with pytest.raises(ValueError, match="no sample called faces: the samples are digits"):
-        sample.main("faces")
+def test_an_unknown_content():
+    with pytest.raises(ValueError, match=r"sample\.x\.content must be one of handwritten_digits, .*, not 'faces'"):
+        sample.params_of({"content": "faces"}, "sample.x")
 
 
 def test_every_image_is_there_and_none_was_refused(made, raw):

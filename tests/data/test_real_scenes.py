@@ -54,7 +54,7 @@ def made(source, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("raw") / "scenes"
     fractions = {"val_fraction": 0.2, "test_fraction": 0.1, "max_bad_fraction": 0.0}
     params = IngestParams(source=str(source), seed=0, near_duplicates=True, **fractions)
-    ingest("scenes", LAYOUTS["scenes"], params, folder)
+    ingest("scenes", LAYOUTS["images"], params, folder)
     return folder
 
 

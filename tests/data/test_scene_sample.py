@@ -16,7 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from cnn_core.synthetic.scenes import SCENES
 from tasks import sample
 
-PARAMS = sample.SceneSampleParams(train_per_class=2, test_per_class=1, unlabelled=3, side=48, seed=0)
+PARAMS = sample.SceneSampleParams(
+    content="generated_scenes", train_per_class=2, test_per_class=1, unlabelled=3, side=48, seed=0
+)
 
 
 def write(folder: Path, **changes: int) -> dict[str, bytes]:
@@ -30,7 +32,10 @@ def write(folder: Path, **changes: int) -> dict[str, bytes]:
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     sample.write_scenes(
-        sample.SceneSampleParams(train_per_class=100, test_per_class=40, unlabelled=0, side=64, seed=0), folder
+        sample.SceneSampleParams(
+            content="generated_scenes", train_per_class=100, test_per_class=40, unlabelled=0, side=64, seed=0
+        ),
+        folder,
     )
     return folder
 

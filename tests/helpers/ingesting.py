@@ -11,6 +11,7 @@ from tasks.ingest import LAYOUTS
 
 SECTION = {
     "source": "source",
+    "kind": "pixels",
     "val_fraction": 0.1,
     "test_fraction": 0.1,
     "seed": 0,
@@ -27,4 +28,4 @@ def write_params(folder: Path) -> Path:
 
 def run(source: Path, folder: Path, **changes) -> dict:
     params = IngestParams(**{**SECTION, "source": str(source), **changes})
-    return ingest("digits", LAYOUTS["digits"], params, folder)
+    return ingest("digits", LAYOUTS["pixels"], params, folder)

@@ -21,8 +21,8 @@ def work(tmp_path, monkeypatch) -> Path:
     return write_params(tmp_path)
 
 
-def test_a_set_without_a_reader(work):
-    with pytest.raises(ValueError, match=r"there is no reader for ingest\.faces: the sets are digits, scenes"):
+def test_a_set_without_a_section(work):
+    with pytest.raises(ValueError, match=r"params\.yaml has no section 'ingest\.faces'"):
         main("faces")
 
 

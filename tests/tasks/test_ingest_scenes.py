@@ -33,7 +33,7 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run(source: Path, folder: Path, layout: Layout = LAYOUTS["scenes"], **changes) -> dict:
+def run(source: Path, folder: Path, layout: Layout = LAYOUTS["images"], **changes) -> dict:
     return ingest("scenes", layout, IngestParams(**{**SECTION, "source": str(source), **changes}), folder)
 
 
@@ -230,8 +230,8 @@ def test_the_same_source_gives_the_same_bytes_whatever_the_threads(tmp_path):
         layout = Layout(
             open=lambda path, threads=threads: open_scenes(path, threads=threads),
             mode="RGB",
-            features=LAYOUTS["scenes"].features,
-            pairs=LAYOUTS["scenes"].pairs,
+            features=LAYOUTS["images"].features,
+            pairs=LAYOUTS["images"].pairs,
             refuse_near_test=True,
         )
         run(source, tmp_path / name, layout)

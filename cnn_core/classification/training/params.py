@@ -31,8 +31,9 @@ class OptimizerParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainParams(OptimizerParams):
-    """The section ``train.<set>``."""
+    """The section ``train.<model>``."""
 
+    data: str  # the set that it learns from
     model: dict  # architecture, and that architecture's own parameters
     weights: str  # what it starts from: a path, see initial_weights.py; one that ends in `none` = random weights
     image_size: int = bounded(0, 1024)  # side of the images that the network takes; 0 = as they are stored

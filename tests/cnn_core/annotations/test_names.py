@@ -41,7 +41,7 @@ KNOWN = [
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 ANY = st.one_of(st.sampled_from(KNOWN), TEXT)
 NAMES = st.lists(ANY, min_size=1, max_size=4, unique=True)
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

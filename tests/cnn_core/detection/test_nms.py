@@ -28,7 +28,7 @@ def scored_boxes(draw, most: int = 30):
     return np.hstack([corners, corners + sizes]).astype(float), scores, classes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scored_boxes(), THRESHOLDS)
 def test_nms_keeps_what_torchvision_keeps_ties_included(boxes, threshold: float) -> None:
     # torchvision's kernel for the CPU sorts stably too, so that of equal scores the earlier box wins
@@ -37,7 +37,7 @@ def test_nms_keeps_what_torchvision_keeps_ties_included(boxes, threshold: float)
     assert nms(boxes, scores, threshold).tolist() == expected.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scored_boxes(), THRESHOLDS)
 def test_class_nms_keeps_what_torchvision_keeps(boxes, threshold: float) -> None:
     boxes, scores, classes = boxes
@@ -45,7 +45,7 @@ def test_class_nms_keeps_what_torchvision_keeps(boxes, threshold: float) -> None
     assert class_nms(boxes, scores, classes, threshold).tolist() == expected.tolist()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32 - 1), THRESHOLDS)
 def test_many_boxes_anywhere_agree(seed: int, threshold: float) -> None:
     """More boxes than torchvision shifts apart by class, at places and with scores that do not tie."""
@@ -57,7 +57,7 @@ def test_many_boxes_anywhere_agree(seed: int, threshold: float) -> None:
     assert class_nms(boxes, scores, classes, threshold).tolist() == expected.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scored_boxes(), scored_boxes())
 def test_iou_is_torchvisions_and_0_where_there_is_no_area(first, second) -> None:
     expected = box_iou(torch.from_numpy(first[0]), torch.from_numpy(second[0])).numpy()

@@ -19,7 +19,7 @@ from tests.helpers.digit_files import zipped as zip_digits
 from tests.helpers.model_folders import digit_model
 from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene
 
-DIGITS, SCENES = SOURCE_FORMATS["digits"], SOURCE_FORMATS["scenes"]
+DIGITS, SCENES = SOURCE_FORMATS["pixels"], SOURCE_FORMATS["images"]
 DRIFT = {"alpha": 0.05, "draws": 50, "most": 60, "least": 10, "seed": 0}
 
 
@@ -139,7 +139,7 @@ def test_a_source_grows_into_itself(tmp_path: Path) -> None:
 
 def request(tmp_path: Path, deliveries: list[Path], **changes: object) -> dict:
     return {
-        "set": "digits",
+        "kind": "pixels",
         "source": str(tmp_path / "base"),
         "target": str(tmp_path / "grown"),
         "deliveries": {str(path): path.stem for path in deliveries},
@@ -217,6 +217,6 @@ def test_files_beside_the_images_of_a_delivery_are_told(tmp_path: Path) -> None:
     intel(tmp_path / "base", pred=0)
     put(tmp_path / "in/sea/0.webp", encoded(scene(9000), "WEBP"))
     put(tmp_path / "in/sea/0.xml", b"<annotation/>")
-    answer = main(request(tmp_path, [tmp_path / "in"], set="scenes"))["deliveries"][str(tmp_path / "in")]
+    answer = main(request(tmp_path, [tmp_path / "in"], kind="images"))["deliveries"][str(tmp_path / "in")]
     assert (answer["new"], answer["refused"], answer["warnings"]) == (1, 0, ["in has files that are no images: 1 .xml"])
     assert (tmp_path / "grown/seg_train/sea/in-000001.webp").is_file()

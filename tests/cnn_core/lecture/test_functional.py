@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnn_core.lecture import functional
 
-SHAPES = settings(max_examples=200, deadline=None, database=None, derandomize=True)
+SHAPES = settings(max_examples=200, database=None, derandomize=True)
 small = st.integers(1, 3)
 seeds = st.integers(0, 2**31)
 

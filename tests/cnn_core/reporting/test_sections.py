@@ -257,7 +257,10 @@ def test_after_a_refit_the_page_says_which_model_was_measured(run: Path, html: s
 
 
 def test_a_sample_is_called_so_and_a_source_by_its_path() -> None:
-    assert origin("scenes", {"ingest": {"scenes": {"source": "data/sources/scenes"}}}).count("generated") == 1
+    sample = {"sample": {"places": {"content": "generated_scenes"}}}
+    ingested = {"ingest": {"places": {"source": "data/sources/places"}}}
+    assert origin("places", ingested | sample).count("generated") == 1
+    assert "data/sources/places" in origin("places", ingested)
     assert "my/photos.zip" in origin("scenes", {"ingest": {"scenes": {"source": "my/photos.zip"}}})
 
 

@@ -65,7 +65,7 @@ def test_a_whole_source_has_nothing_to_tell(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == "", "a header that is wrong by two frames is no news"
 
 
-@settings(max_examples=6, deadline=None, database=None, derandomize=True)
+@settings(max_examples=6, database=None, derandomize=True)
 @example([*WORDS[:5]], [*WORDS[5:10]])
 @example([*WORDS[10:]], [*WORDS[:5]])
 @given(st.lists(NAMES, min_size=1, max_size=5, unique=True), st.lists(NAMES, min_size=5, max_size=5))

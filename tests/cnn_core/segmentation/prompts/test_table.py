@@ -232,7 +232,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, database=None, derandomize=True)
+@settings(max_examples=25, database=None, derandomize=True)
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.data())
 @pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
 def test_no_name_of_an_image_a_class_or_an_object_means_anything_to_us(tmp_path_factory, ending, names, data):

@@ -24,10 +24,10 @@ from flows.execution.prepare import RunRequest, prepare, prepare_workspace
 from flows.execution.sharing import check_sharing, share
 from flows.execution.stage import PipelineRun, nothing_to_do
 from flows.execution.stages import run_in_worktree, run_nodes, stage_threads
-from flows.repository.git import experiment_of, resolve
+from flows.repository.git import experiment_of
 from flows.repository.graph import StageNode, find_root
 from flows.repository.leftovers import clear_leftovers, new_run_folder
-from flows.repository.workspace import has_experiment, safe_name, uncommitted, workspace
+from flows.repository.workspace import uncommitted, workspace
 from flows.ui import notify
 from flows.ui.artifacts import if_it_can_be_shown, publish_summary
 from flows.ui.forms import NO_VALUES, NOTHING, Empty, Override, Recipe, Text, Values
@@ -98,8 +98,6 @@ def pipeline(
 
 def _run_isolated(root: Path, request: RunRequest, *, revision: str | None, name: str | None) -> State[str]:
     logger = get_run_logger()
-    if name and has_experiment(root, resolve(root, revision or "HEAD"), safe_name(name)):
-        raise ValueError(f"there is an experiment {name} already: choose another name or `dvc exp remove {name}` first")
     for sentence in clear_leftovers(root):
         logger.info(sentence)
     with workspace(root, name=name or flow_run.get_name() or "run", revision=revision or "HEAD") as worktree:
@@ -107,7 +105,7 @@ def _run_isolated(root: Path, request: RunRequest, *, revision: str | None, name
         if not revision and (changed := uncommitted(root)):
             names = ", ".join(changed[:SHOWN_FILES]) + (" …" if len(changed) > SHOWN_FILES else "")
             logger.info("only what is committed runs here; these %d files are not: %s", len(changed), names)
-        nodes, run = run_in_worktree(worktree, request)
+        nodes, run = run_in_worktree(worktree, request, name)
         if what_failed(nodes, run):
             return _end(run, nodes)
         commit = worktree.save(name, [node.name for node in nodes])

@@ -66,14 +66,22 @@ class StagesFailed(Exception):  # noqa: N818 - what happened, in the words of a 
     """One or more stages failed; the message has a sentence for each."""
 
 
-def run_in_worktree(worktree: Workspace, request: RunRequest) -> tuple[list[StageNode], PipelineRun]:
+def run_in_worktree(
+    worktree: Workspace, request: RunRequest, name: str | None = None
+) -> tuple[list[StageNode], PipelineRun]:
     """Bring stages and all that they need up to date in a worktree; the stages, upstream first, and how they ended.
 
+    Args:
+        name: of the experiment that is to be saved, where a person chose one.
+
     Raises:
-        ValueError: a stage, a parameter or an input is not what it has to be; nothing has run.
+        ValueError: a stage, a parameter or an input is not what it has to be, or another experiment has the name;
+            nothing has run.
     """
     pull(worktree.root, request.stages)
     nodes = prepare_workspace(worktree, request, say=get_run_logger().info)
+    if name:
+        worktree.check_name(name)
     run = PipelineRun(root=worktree.root, folder=new_run_folder(worktree.checkout), isolated=True)
     run_nodes(nodes, run)
     return nodes, run

@@ -54,7 +54,8 @@ class Workspace:
         method writes one reference, at once or not at all.
 
         Args:
-            name: of the experiment (default: the worktree's); it gets ``-2`` and so on where the commit has one.
+            name: of the experiment (default: the worktree's). Where the commit has one of that name with the same
+                files, this is it; else the name gets ``-2`` and so on.
             stages: of the run. Of others the experiment has what the checkout's dvc.lock says, or `dvc exp apply` would
                 delete their outputs.
 
@@ -76,8 +77,39 @@ class Workspace:
             except ValueError:
                 if not has_experiment(self.checkout, self.rev, candidate):  # there was another reason
                     raise
+            former = resolve(self.checkout, experiment_ref(self.rev, candidate))
+            if self._is_same(former, commit):  # the same run was killed after it
+                return former
             number += 1
             candidate = f"{base}-{number}"
+
+    def _is_same(self, one: str, other: str) -> bool:
+        """Whether two commits hold the same; DVC writes its files in the order in which stages end."""
+        for name in git(self.root, "diff", "--name-only", "--relative", "-z", one, other).split("\0")[:-1]:
+            if Path(name).name == "dvc.lock":
+                with contextlib.suppress(ValueError):  # one of the two has none
+                    texts = [git(self.root, "show", f"{commit}:./{name}") for commit in (one, other)]
+                    if yaml.safe_load(texts[0]) == yaml.safe_load(texts[1]):
+                        continue
+            if Path(name).name != ".gitignore":
+                return False
+        return True
+
+    def check_name(self, name: str) -> None:
+        """Check that the commit has no experiment of that name, or one with the files that the worktree has now.
+
+        What DVC writes while stages run may differ: a run that was killed while it shared its experiment goes on.
+
+        Raises:
+            ValueError: there is an experiment of other files.
+        """
+        if not has_experiment(self.checkout, self.rev, safe_name(name)):
+            return
+        others = [f":(exclude){path}" for path in (*LOCKS, ".gitignore", "*/.gitignore")]
+        if git(self.root, "diff", "--name-only", experiment_ref(self.rev, safe_name(name)), "--", ".", *others):
+            raise ValueError(
+                f"there is an experiment {name} already: choose another name or `dvc exp remove {name}` first"
+            )
 
     def _complete_lock(self, stages: Sequence[str]) -> None:
         lock, others = self.root / "dvc.lock", dict[str, Any]()

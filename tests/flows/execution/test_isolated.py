@@ -73,6 +73,9 @@ def test_a_run_changes_nothing_of_the_checkout_and_ends_as_an_experiment(
     found = [one for rev in table for one in (rev["experiments"] or []) if one["name"] == "my-run"]
     assert found[0]["revs"][0]["data"]["params"]["params.yaml"]["data"]["report"]["title"] == "theirs"
 
+    same = isolated("--name", "my run", "--set", "report.title=theirs")  # as after a kill while it was shared
+    assert "0 stages ran, 4 were up to date; experiment my-run" in same.stdout + same.stderr
+    assert list(experiments(small, run)) == ["my-run"]
     again = isolated("--name", "my run", code=1)
     assert "there is an experiment my run already" in again.stdout
     run("git", "checkout", "-q", ".", cwd=small)

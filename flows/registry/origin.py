@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from flows.registry.models import Model
 from flows.repository.git import git, resolve, with_file
 from flows.repository.graph import read_graph
 from flows.repository.parameters import patch_params
+from tasks.engine.locks import temporary_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ def _with_params_of_the_run(root: Path, tree: str, model: Model) -> tuple[str, l
             then |= {key: leaves[key] for key in changed_keys(param, value, values) if key in leaves and key in now}
     if not then:
         return tree, []
-    with tempfile.TemporaryDirectory(prefix="gridflow-") as folder:
-        path = Path(folder) / "params.yaml"
+    with temporary_folder() as folder:
+        path = folder / "params.yaml"
         path.write_text(text, encoding="utf-8")
         patch_params(path.parent, None, [f"{key}={json.dumps(value)}" for key, value in then.items()], check=False)
         tree = with_file(root, tree, "params.yaml", path.read_text(encoding="utf-8"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import OF_A_HOOK
 
 NO_COMMIT = "0" * 40
@@ -82,8 +82,8 @@ def with_file(root: Path, tree: str, path: str, text: str) -> str:
 
 
 def _index_tree(root: Path, start: str, *commands: Sequence[str]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+    with temporary_folder() as folder:
+        env = {"GIT_INDEX_FILE": str(folder / "index")}
         git(root, "read-tree", start, env=env)
         for command in commands:
             git(root, *command, env=env)

@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 
 from flows.repository.git import git
 from flows.repository.graph import find_root
+from flows.repository.parameters import CANDIDATE
 from tasks.engine.locks import HOLD, is_held, sweep_held, try_lock
 
 GUARD_S = 30.0  # the longest wait for DVC's lock of its lock file, which it holds for milliseconds
@@ -35,6 +36,7 @@ _HELD: list[IO[str]] = []  # the locks of this process's run folders, until it e
 def clear_leftovers(root: Path) -> list[str]:
     """End the processes of dead runs and remove locks that nobody holds; a sentence for each thing done."""
     ended = end_orphans(root)
+    sweep_held(root, f"{CANDIDATE}*")
     sentences = [f"{len(ended)} processes of a run that was killed were ended"] if ended else []
     return sentences + [f"a lock that nobody holds any more was removed: {entry}" for entry in sweep_rwlock(root)]
 

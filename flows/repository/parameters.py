@@ -17,6 +17,7 @@ from hydra.errors import OverrideParseException
 from cnn_core.params import flatten, read_yaml
 from tasks.engine.locks import temporary_folder
 
+CANDIDATE = ".params-"  # how the names of folders begin in which the new params.yaml is written
 SOME_KEY = "value"  # the grammar wants one; ours may have names that it does not know
 
 
@@ -40,7 +41,7 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
     changed = {key: value for key, value in values.items() if before[key] != value}
     changes = [f"{key}: {before[key]} -> {changed[key]}" for key in before if key in changed]
     if changes:
-        with temporary_folder(root, prefix=".params-") as folder:
+        with temporary_folder(root, prefix=CANDIDATE) as folder:
             candidate = folder / "params.yaml"
             shutil.copy(params, candidate)
             with modify_yaml(candidate) as content:

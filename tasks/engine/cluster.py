@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 from tasks.engine.environment import ALLOCATOR, THREADS
 from tasks.engine.events import ROOT, StageError, emit, log
-from tasks.engine.locks import temporary_folder
+from tasks.engine.locks import HOLD, TEMPORARY, temporary_folder
 from tasks.engine.runtime import Runtime, available_cores
 
 OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so the store is nearly empty ...
 STREAMING_STORE_BYTES = 500 * 2**20  # ... unless they are streamed
 WAIT_FOR_NODES_S = 600  # until a cluster has the cores for the fewest workers (again)
 ANSWER_S = 60  # a node that does not answer for this long is lost
+LONGEST_FOLDER = 43  # characters of Ray's folder: its sockets add 64, and the system allows a socket's path 107
 CONNECT_S = 10  # until a cluster's address must have answered
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, section 3.4
 QUIET: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -58,17 +59,16 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
     import ray
 
     with contextlib.ExitStack() as ended:
-        ended.callback(emit, "ray", running=False)  # last: without a raylet the shutdown may end this process
+        # Without its own processes Ray may end this one, at the start and at the shutdown too.
+        emit("ray", running=True)
+        ended.callback(emit, "ray", running=False)
         if runtime.ray_address:
             ended.callback(ray.shutdown)
             _connect(runtime)
         else:
-            # A folder of its own, as stages run side by side; short, for the paths of its sockets (107 characters).
-            temporary = Path(tempfile.gettempdir())
-            folder = ended.enter_context(temporary_folder(temporary if len(str(temporary)) < 40 else Path("/tmp")))
+            folder = _folder(ended)
             ended.callback(ray.shutdown)
             _start(runtime, folder)
-        emit("ray", running=True)
         yield
 
 
@@ -90,6 +90,15 @@ def _start(runtime: Runtime, folder: Path) -> None:
             )
     except Exception as error:  # Ray names no kind: a timeout on a busy machine, a process that was killed
         raise StageError(f"Ray did not start on this machine: {first_line(error)}", "transient") from error
+
+
+def _folder(ended: contextlib.ExitStack) -> Path:
+    """A folder for Ray's session that no other process has, as stages run side by side: the stage's, or a new one."""
+    folder = Path(tempfile.gettempdir())
+    if (folder / HOLD).exists() and len(str(folder)) <= LONGEST_FOLDER:
+        return folder
+    name = len(f"/{TEMPORARY}12345678")
+    return ended.enter_context(temporary_folder(folder if len(str(folder)) + name <= LONGEST_FOLDER else Path("/tmp")))
 
 
 def _connect(runtime: Runtime) -> None:

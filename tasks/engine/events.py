@@ -7,16 +7,13 @@ person). Without it the same goes to the terminal, as a live bar (plain lines wh
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import io
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,6 +25,7 @@ from typing import Any, Literal
 import psutil
 from tqdm import tqdm
 
+from tasks.engine.locks import follow_starter, own_temporary_files
 from tasks.engine.resources import Meter
 from tasks.engine.runtime import available_cores, load_runtime
 
@@ -161,14 +159,15 @@ def run_stage(main: Callable[..., None]) -> None:
     if options := [argument for argument in sys.argv[1:] if argument.startswith("-")]:
         print(f"{sys.modules['__main__'].__doc__ or ''}\nA stage has no options: params.yaml holds its values.")
         sys.exit(0 if set(options) <= {"-h", "--help"} else 2)
-    _follow_parent()
+    follow_starter()
     for stream in (sys.stdout, sys.stderr):  # a file's name that is not UTF-8 must not end the stage that tells of it
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     Meter.begin()
     try:
         _limit_threads()
-        main(*sys.argv[1:])
+        with own_temporary_files():
+            main(*sys.argv[1:])
         _emit_resources()
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on", file=sys.stderr)
@@ -250,28 +249,3 @@ def _report_failure(kind: Kind, message: str) -> None:
 def _emit_resources() -> None:
     if Meter.running is not None:
         emit("resources", seconds=elapsed(), **Meter.running.summary())
-
-
-def _follow_parent() -> None:
-    """End this stage's processes when the flow is gone: killed, it could not end them itself."""
-    runner = os.environ.get("GRIDFLOW_RUNNER_PID")
-    if not runner or run_dir() is None:
-        return
-
-    def watch() -> None:
-        while _runs(int(runner)):
-            time.sleep(1.0)
-        for child in psutil.Process().children(recursive=True):  # also those that lead a session
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True, name="follow-parent").start()
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process runs; one that was killed and that its parent has not asked for does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -16,7 +16,8 @@ import yaml
 
 from flows.execution.failures import BACK_OFF, kind_of_failure, smaller_batch
 from flows.repository.graph import StageNode
-from flows.repository.leftovers import KEPT_RUNS, end_orphans, end_stage, new_run_folder, sweep_rwlock
+from flows.repository.leftovers import KEPT_RUNS, clear_leftovers, end_orphans, end_stage, new_run_folder, sweep_rwlock
+from flows.repository.parameters import CANDIDATE
 from tasks.engine.locks import HOLD
 
 pytestmark = pytest.mark.xdist_group("leftovers")
@@ -115,6 +116,16 @@ def test_orphans_are_ended_and_stages_of_living_flows_are_not(tmp_path: Path) ->
         for process in (orphan, living, other):
             process.kill()
             process.wait()
+
+
+def test_new_parameters_that_a_killed_run_left_are_removed(tmp_path: Path) -> None:
+    left, persons = tmp_path / f"{CANDIDATE}x", tmp_path / f"{CANDIDATE}mine"
+    for folder in (left, persons):
+        folder.mkdir()
+        (folder / "params.yaml").write_text("")
+    (left / HOLD).write_text("")
+    clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [persons.name]
 
 
 @pytest.mark.parametrize(

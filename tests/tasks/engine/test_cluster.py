@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,6 +57,29 @@ def main(_name):
 
 events.run_stage(main)
 """
+# Loses its raylet as soon as that listens.
+LOSE_EARLY = """
+import pathlib, tempfile, threading, time
+import psutil
+from tasks.engine import events
+from tasks.engine.cluster import ray_cluster
+from tasks.engine.runtime import load_runtime
+
+def lose():
+    while not list(pathlib.Path(tempfile.gettempdir()).glob("session_*/sockets/raylet")):
+        time.sleep(0.01)
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "raylet":
+            process.kill()
+
+def main():
+    threading.Thread(target=lose, daemon=True).start()
+    with ray_cluster(load_runtime()):
+        import ray
+        ray.get(ray.remote(int).remote())
+
+events.run_stage(main)
+"""
 
 
 def stage(code: str, folder: Path, *arguments: str, **env: str) -> tuple[str, str, float]:
@@ -85,9 +109,16 @@ def test_an_address_that_answers_nobody_is_said_soon(tmp_path: Path, kind: str) 
     assert took < 30 * (3 if os.getloadavg()[0] > 2 * os.cpu_count() else 1)
 
 
+def test_a_raylet_lost_while_ray_starts_is_transient(tmp_path: Path) -> None:
+    how, sentence, took = stage(LOSE_EARLY, tmp_path / "run")
+    print(f"{sentence} ({took:.1f} s)")
+    assert how == "transient"
+
+
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_lost_process_of_rays_own_is_transient(tmp_path: Path, name: str) -> None:
-    how, sentence, took = stage(LOSE, tmp_path / "run", name)
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="too-long-for-the-sockets-") as temporary:  # with our names
+        how, sentence, took = stage(LOSE, tmp_path / "run", name, TMPDIR=temporary)
     print(f"{name}: {sentence} ({took:.1f} s)")
     assert how == "transient"
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]

@@ -73,3 +73,24 @@ def test_the_next_one_removes_the_temporary_folder_of_a_killed_process(tmp_path:
             assert living.is_dir()
             assert not killed.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+REMOVE = """
+import sys, pathlib
+from tasks.engine.locks import sweep_held
+sys.addaudithook(lambda event, arguments: event in ("os.remove", "os.rmdir") and print(arguments[0]))
+sweep_held(pathlib.Path.cwd(), "run-*")
+"""
+
+
+def test_the_mark_of_a_folder_goes_last(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run-old", marked=True, days=30)
+    for name in "abcdefgh":
+        (folder / name).write_text("")
+    command = [sys.executable, "-c", REMOVE]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    removed = [Path(line).name for line in done.stdout.splitlines()]
+    assert removed[-2:] == [HOLD, "run-old"]
+    assert len(removed) == 12
+    assert not folder.exists()

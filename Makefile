@@ -46,8 +46,9 @@ test-unit: $(READY) ## The unit part of the tests (about two minutes)
 test-slow: $(READY) ## The slow tests alone: kills, clusters, browsers, large inputs (about half an hour)
 	@python -m pytest $(TWO) -m "slow and not nightly" $(ARGS)
 
-test-nightly: $(READY) ## The tests that take minutes each; not part of test-all
+test-nightly: $(READY) ## The tests that take minutes each, then `make chaos`; not part of test-all
 	@python -m pytest $(TWO) -m nightly $(ARGS)
+	@python -m bench.chaos
 
 chaos: $(READY) ## 200 faults on a whole pipeline: what recovers, what is lost, what is left behind (hours)
 	@python -m bench.chaos $(ARGS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -13,6 +15,7 @@ import yaml
 from tests.helpers.checkouts import copy_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
+MADE_BY_TINY = ("params.yaml", "dvc.yaml", "dvc.lock")  # files that the copy has otherwise than this checkout
 
 
 def build_library(folder: Path) -> Path | None:
@@ -34,6 +37,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         **{f"GIT_{who}_{what}": "chaos@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }
@@ -59,19 +63,53 @@ def add_switches(root: Path) -> None:
 
 
 def prepare(folder: Path) -> Path:
-    """Copy this checkout with the tiny recipe, give it a remote, and run every stage once."""
+    """Copy this checkout with the tiny recipe, give it a remote, and run every stage once.
+
+    A copy that is there already gets the code as it is now, and runs what this made stale.
+    """
     root = folder / "checkout"
-    root.mkdir()
     env = environment(folder)
 
     def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=cwd, env=env, text=True, check=True, stdout=subprocess.PIPE)
 
-    copy_tiny(root, run, ROOT)
+    if (root / "dvc.lock").is_file():
+        _copy_code(root, run)
+    else:
+        root.mkdir(parents=True)
+        copy_tiny(root, run, ROOT)
+        add_switches(root)
+        run("dvc", "remote", "add", "near", str(folder / "remote"), cwd=root)
+    print("Running every stage that is stale, with the recipe tiny ...", flush=True)
+    run("dvc", "repro", "--quiet", cwd=root)
+    run("git", "add", "--all", cwd=root)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "A run", cwd=root)
+    return root
+
+
+def copy_of(checkout: Path, folder: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
+    """Copy a checkout of the tiny recipe whose stages have all run, with its cache, so that none has to run again.
+
+    Args:
+        run: runs a command, as the tests' fixture of this name does.
+    """
+    root = folder / "checkout"
+    cache = run("dvc", "cache", "dir", cwd=checkout).stdout.strip()
+    shutil.copytree(checkout, root, symlinks=True, ignore=shutil.ignore_patterns(".gridflow", "cache", "config.local"))
+    shutil.copytree(cache, root / ".dvc/cache")
     add_switches(root)
     run("dvc", "remote", "add", "near", str(folder / "remote"), cwd=root)
-    print("Running every stage once, with the recipe tiny ...", flush=True)
-    run("dvc", "repro", "--quiet", cwd=root)
+    run("dvc", "commit", "--force", "--quiet", cwd=root)  # the stages' new dependencies, not what they made
     run("git", "add", "--all", cwd=root)
     run("git", "commit", "--quiet", "--message", "A run", cwd=root)
     return root
+
+
+def _copy_code(root: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    listing = ("git", "ls-files", "--cached", "--others", "--exclude-standard")
+    for name in run(*listing, cwd=ROOT).stdout.splitlines():
+        if name not in MADE_BY_TINY and not name.startswith(".dvc/") and (ROOT / name).is_file():
+            content = (ROOT / name).read_bytes()
+            if not (root / name).is_file() or (root / name).read_bytes() != content:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes(content)

@@ -16,17 +16,18 @@ from cnn_core.files import read_json, whole_folder, write_json
 from cnn_core.markdown import code, escape
 from flows.execution.sharing import check_sharing
 from flows.execution.stages import StagesFailed, run_stages, save_and_share, stage_threads
-from flows.registry.models import champion
+from flows.registry.models import Model, Task, champion, find_model, read_models
 from flows.registry.promotion import fetch
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import find_root
 from flows.repository.outputs import ignored_folder
 from flows.repository.workspace import Workspace, safe_name, workspace
 from flows.ui import notify
-from flows.ui.forms import NOTHING, Empty, Override, Text
+from flows.ui.forms import NOTHING, Empty, ModelName, Override, Text
 from tasks.engine.runtime import main_checkout
 
 StepName = Literal["detect", "segment", "classify"]
+TASKS: dict[StepName, Task] = {"detect": "detection", "segment": "segmentation", "classify": "classification"}
 RECORD = "batch.json"  # in the folder of the results: where they are from
 DEFAULT_STEPS: tuple[StepName, ...] = ("detect", "classify")
 
@@ -35,23 +36,26 @@ DEFAULT_STEPS: tuple[StepName, ...] = ("detect", "classify")
 class BatchStep:
     """A stage of the pipeline that takes any images, with the champion that it uses."""
 
-    stage: str
-    section: str  # of params.yaml: its `weights` and `source`
-    output: str
-    model: str  # whose champion it takes
-    prompts: tuple[str, ...] = ()  # overrides that name the segmenter's prompts
+    model: Model  # whose champion it takes
+    prompts: str = ""  # the output of the step that gives a segmenter its boxes
 
+    @property
+    def stage(self) -> str:
+        return self.model.stages["predict"]
 
-def batch_step(name: str, classifier: str, earlier: Sequence[str]) -> BatchStep:
-    """Describe one step; what a step in ``earlier`` detected is segmented box by box."""
-    if name == "classify":
-        section, output = f"predict.{classifier}", f"data/predictions/{classifier}"
-        return BatchStep(stage=f"predict@{classifier}", section=section, output=output, model=classifier)
-    output = f"data/predictions/{name}"
-    if name == "detect":
-        return BatchStep(stage=name, section=name, output=output, model="detector")
-    prompts = ("segment.prompt=boxes", "segment.prompts=data/predictions/detect") if "detect" in earlier else ()
-    return BatchStep(stage=name, section=name, output=output, model="segmenter", prompts=prompts)
+    @property
+    def section(self) -> str:
+        """The section of params.yaml with its `weights` and `source`."""
+        return self.stage.replace("@", ".")
+
+    @property
+    def output(self) -> str:
+        return f"data/predictions/{self.stage.rpartition('@')[2]}"
+
+    @property
+    def overrides(self) -> list[str]:
+        values = {"prompt": "boxes", "prompts": self.prompts} if self.prompts else {}
+        return [f"{self.section}.{key}={value}" for key, value in values.items()]
 
 
 @flow(
@@ -65,7 +69,7 @@ def batch_step(name: str, classifier: str, earlier: Sequence[str]) -> BatchStep:
 def batch(
     folder: Text,
     steps: list[StepName] | Empty = NOTHING,
-    classifier: Literal["digits", "scenes"] = "scenes",
+    models: list[ModelName] | Empty = NOTHING,
     output: str | Empty = "",
     overrides: list[Override] | None = None,
     revision: str | Empty = "",
@@ -78,7 +82,7 @@ def batch(
         folder: The images: a folder or .zip; a relative path starts at the checkout.
         steps: What is done; empty: detect and classify. segment takes its boxes from detect, before
             it.
-        classifier: The model that classifies.
+        models: The models that do it. Empty: of each task the only model, or the only one with a champion.
         output: The folder for the results; empty: data/batch/<run>.
         overrides: Parameters as key=value, such as detect.weights=data/weights/yolo11n.pt.
         revision: The commit whose code runs; empty: the checkout's commit.
@@ -88,37 +92,59 @@ def batch(
     try:
         check_sharing(root)
         source = check_folders(root / folder, target)
-        chosen = choose_steps(steps or DEFAULT_STEPS, classifier, overrides or [])
-        weights, models = champions_of(root, chosen, overrides or [])
+        chosen = choose_steps(root, steps or DEFAULT_STEPS, models or (), overrides or [])
+        weights, used = champions_of(root, chosen, overrides or [])
         with workspace(root, name=name, revision=resolve(root, revision or "HEAD")) as worktree:
             settings = [f"{step.section}.source={source}" for step in chosen]
-            settings += [override for step in chosen for override in step.prompts]
+            settings += [override for step in chosen for override in step.overrides]
             stages = [step.stage for step in chosen]
             nodes = run_stages(worktree, stages, None, [*settings, *weights, *(overrides or [])])
             commit = save_and_share(worktree, name, nodes)
             run = {"experiment": experiment_of(root, commit), "commit": commit}
-            collect(worktree, chosen, target, {"source": str(source), "models": models, **run})
+            collect(worktree, chosen, target, {"source": str(source), "models": used, **run})
     except (ValueError, StagesFailed) as error:
         return Failed(message=str(error), data=str(error))
     text = "\n".join(
-        [f"Results: {code(target)}", "", *(f"- {stage}: {escape(model)}" for stage, model in models.items())]
+        [f"Results: {code(target)}", "", *(f"- {stage}: {escape(model)}" for stage, model in used.items())]
     )
     create_markdown_artifact(text, key="batch", description=f"{folder} through the champions")
     get_run_logger().info("results: %s", target)
     return Completed(message=f"{', '.join(stages)}: {target}", data=str(target))
 
 
-def choose_steps(names: Sequence[StepName], classifier: str, overrides: Sequence[str]) -> list[BatchStep]:
-    """Describe the steps that were asked for.
+def choose_steps(
+    root: Path, names: Sequence[StepName], models: Sequence[str], overrides: Sequence[str]
+) -> list[BatchStep]:
+    """Describe the steps that were asked for; what a step before it detected is segmented box by box.
 
     Raises:
-        ValueError: nothing gives the segmenter its prompts.
+        ValueError: it is not clear which model does a step, or nothing gives the segmenter its prompts.
     """
-    steps = [batch_step(name, classifier, names[:index]) for index, name in enumerate(names)]
-    prompted = any(override.startswith(("segment.prompts=", "segment.prompt=everything")) for override in overrides)
-    if any(step.stage == "segment" and not step.prompts for step in steps) and not prompted:
-        raise ValueError("segment takes its prompts from detect: name that step before it, or segment.prompts=FILE")
+    chosen, steps = [find_model(root, name) for name in models], list[BatchStep]()
+    for name in names:
+        model = choose_model(root, TASKS[name], [model for model in chosen if model.task == TASKS[name]])
+        boxes = next((step.output for step in steps if step.model.task == "detection"), "")
+        step = BatchStep(model=model, prompts=boxes if model.task == "segmentation" else "")
+        prompted = tuple(f"{step.section}.{setting}" for setting in ("prompts=", "prompt=everything"))
+        if name == "segment" and not boxes and not any(override.startswith(prompted) for override in overrides):
+            raise ValueError(f"segment takes its prompts from detect: name that step before it, or {prompted[0]}FILE")
+        steps.append(step)
     return steps
+
+
+def choose_model(root: Path, task: Task, chosen: Sequence[Model]) -> Model:
+    """The model that was chosen for a task; else the only one, or the only one with a champion.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    candidates = list(chosen) or [model for model in read_models(root).values() if model.task == task]
+    if len(candidates) > 1:
+        candidates = [model for model in candidates if champion(root, model.name)] or candidates
+    if len(candidates) != 1:
+        names = ", ".join(model.name for model in candidates)
+        raise ValueError(f"name one model for {task}: {names}" if names else f"there is no model for {task} here")
+    return candidates[0]
 
 
 def champions_of(root: Path, steps: Sequence[BatchStep], overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -136,14 +162,15 @@ def champions_of(root: Path, steps: Sequence[BatchStep], overrides: Sequence[str
         if key in values:
             models[step.stage] = values[key]
             continue
-        current = champion(root, step.model)
+        name = step.model.name
+        current = champion(root, name)
         if current is None:
             raise ValueError(
-                f"{step.stage} needs a champion of {step.model}, and there is none yet: promote one "
-                f"(gridflow champions promote {step.model}), or name weights with {key}=PATH"
+                f"{step.stage} needs a champion of {name}, and there is none yet: promote one "
+                f"(gridflow champions promote {name}), or name weights with {key}=PATH"
             )
-        settings.append(f"{key}={fetch(root, step.model)}")
-        models[step.stage] = f"{step.model} {current.name} ({current.commit[:10]})"
+        settings.append(f"{key}={fetch(root, name)}")
+        models[step.stage] = f"{name} {current.name} ({current.commit[:10]})"
     return settings, models
 
 
@@ -157,7 +184,7 @@ def collect(worktree: Workspace, steps: Sequence[BatchStep], target: Path, origi
 
 
 def _folders(target: Path) -> list[str]:
-    """The folders of an earlier batch's results; one of a version that did not list them may have any of these."""
+    """The folders of an earlier batch's results; a version that did not list them knew these."""
     return read_json(target / RECORD, made_by="batch").get("folders", ["detect", "segment", "digits", "scenes"])
 
 

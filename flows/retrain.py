@@ -1,7 +1,7 @@
 """The retraining flow: new data, a challenger, and a promotion only if it is better."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -20,12 +20,12 @@ from flows.execution.stages import StagesFailed, stage_threads
 from flows.registry.challenge import Challenge, ChallengeOutcome, run_challenge
 from flows.registry.fingerprint import chosen_source, fingerprint, former_outcome, remember
 from flows.registry.inbox import DriftPolicy, take_in
-from flows.registry.models import MODELS, Model, Version, champion
+from flows.registry.models import Model, Version, champion, find_model, source_of
 from flows.registry.promotion import promote
 from flows.repository.git import resolve
 from flows.repository.graph import find_root
 from flows.ui import notify
-from flows.ui.forms import Empty, Override, Recipe
+from flows.ui.forms import Empty, ModelName, Override, Recipe
 from tasks.engine.runtime import main_checkout
 
 
@@ -45,7 +45,7 @@ class Approval(RunInput):
     on_crashed=[notify.failed],
 )
 def retrain(
-    model: Literal["digits", "scenes", "detector", "segmenter"] = "digits",
+    model: ModelName,
     recipe: Recipe | Empty = "",
     overrides: list[Override] | None = None,
     revision: str | Empty = "",
@@ -68,8 +68,8 @@ def retrain(
         recipe: A set of parameters from recipes/; empty: as committed.
         overrides: Parameters as key=value, over the recipe's.
         revision: The commit or branch to train at; empty: the checkout's commit.
-        inbox: The folder with new data; empty: data/inbox/<model>. Detector and segmenter grow by
-            the digits' inbox.
+        inbox: The folder with new data; empty: data/inbox/<set>. Only a classifier takes in; what is made of a
+            set's images grows with the set.
         drift: What happens to new data that differ from the old.
         margin: The share of right answers (detector: mAP50; segmenter: mean IoU) by which the
             challenger has to be better.
@@ -83,21 +83,23 @@ def retrain(
         approval_hours: How long to wait for that person.
         force: Train and compare although nothing is new.
     """
-    root, kind, settings = main_checkout(find_root()), MODELS[model], tuple(overrides or ())
+    root, settings = main_checkout(find_root()), tuple(overrides or ())
     try:
+        kind = find_model(root, model)
         check_sharing(root)
-        commit = resolve(root, revision or "HEAD")
+        commit, (name, path) = resolve(root, revision or "HEAD"), source_of(root, kind)
         challenge = Challenge(
             model=kind,
             commit=commit,
-            source=chosen_source(root, commit, kind.source, recipe or None, settings),
+            source_set=name,
+            source=chosen_source(root, commit, name, recipe or None, settings) if name else path,
             recipe=recipe or None,
             overrides=settings,
             rule=PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound),
             unseen=unseen,
         )
         sentences = take_in_waiting(root, challenge, inbox or None, drift)
-        state_hash = fingerprint(root, kind.source, commit, challenge.source, challenge.settings)
+        state_hash = fingerprint(root, name, commit, challenge.source, challenge.settings)
         if not force and (former := former_outcome(root, model, state_hash)):
             return Completed(message="; ".join(["nothing new", *sentences, f"the last time: {former}"]))
         outcome = run_challenge(root, challenge)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import CLASSIFIERS, Drift, checkout, one_of
+from flows.commands.options import Drift, checkout
 
 
 def fetch(
@@ -34,7 +34,7 @@ def fetch(
 
 
 def inbox(
-    name: Annotated[str, typer.Argument(metavar="SET", callback=one_of(CLASSIFIERS), help=", ".join(CLASSIFIERS))],
+    name: Annotated[str, typer.Argument(metavar="SET", help="A data set of this checkout.")],
     folder: Annotated[Path | None, typer.Option("--inbox", metavar="FOLDER", help="[data/inbox/SET]")] = None,
     drift: Drift = "warn",
 ) -> None:
@@ -43,6 +43,8 @@ def inbox(
     from flows.registry.inbox import take_in
 
     with checkout() as root:
-        source = read_yaml(root / "params.yaml")["ingest"][name]["source"]
-        version = take_in(root, name, source, inbox=folder, drift=drift).version
+        sets = read_yaml(root / "params.yaml").get("ingest") or {}
+        if name not in sets:
+            raise ValueError(f"there is no data set {name!r}; there are {', '.join(sets)}")
+        version = take_in(root, name, sets[name]["source"], inbox=folder, drift=drift).version
     print(f"{name}-data v{version.number}.0.0" if version else "nothing new")

@@ -97,7 +97,7 @@ def champions_promote(
         version = promote(root, model, revision, reason=reason)
         for sentence in version.notes["differences"]:
             print(f"note: {sentence}")
-        _print_champion(version)
+        _print_champion(root, version)
 
 
 @champions.command("rollback")
@@ -110,11 +110,11 @@ def champions_rollback(
     from flows.registry.promotion import rollback
 
     with checkout() as root:
-        _print_champion(rollback(root, model, to=to, reason=reason))
+        _print_champion(root, rollback(root, model, to=to, reason=reason))
 
 
-def _print_champion(version: Version) -> None:
+def _print_champion(root: Path, version: Version) -> None:
     from flows.registry.promotion import how_to_use
 
     print(f"{version.model} {version.name} is the champion ({version.headline}, commit {version.commit[:10]})")
-    print(how_to_use(version.model))
+    print(how_to_use(root, version.model))

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from flows.registry.models import MODELS
 
-CLASSIFIERS = [name for name, model in MODELS.items() if model.data]
+def _model(name: str) -> str:
+    from flows.registry.models import find_model
 
-
-def one_of(names: Collection[str]) -> Callable[[str], str]:
-    def check(name: str) -> str:
-        if name not in names:
-            raise typer.BadParameter(f"{name!r} is not one of {', '.join(names)}")
-        return name
-
-    return check
+    with checkout(2) as root:
+        find_model(root, name)
+    return name
 
 
 Recipe = Annotated[str | None, typer.Option(metavar="NAME", help="Use a set of parameters from recipes/.")]
@@ -29,7 +24,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter; may be repeated.")
 ]
 Revision = Annotated[str | None, typer.Option(metavar="REV", help="Work at this commit, branch, tag or experiment.")]
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", callback=one_of(MODELS), help=f"{', '.join(MODELS)}.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", callback=_model, help="A model of this checkout.")]
 Drift = Annotated[
     Literal["off", "warn", "stop"], typer.Option(help="What happens to new data that differ from the old.")
 ]

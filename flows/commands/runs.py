@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows.commands.options import CLASSIFIERS, Drift, ModelName, Overrides, Recipe, Revision, checkout, one_of
+from flows.commands.options import Drift, ModelName, Overrides, Recipe, Revision, checkout
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -55,7 +55,7 @@ def retrain(
     recipe: Recipe = None,
     overrides: Overrides = None,
     revision: Revision = None,
-    inbox: Annotated[str | None, typer.Option(metavar="FOLDER", help="New data. [data/inbox/MODEL]")] = None,
+    inbox: Annotated[str | None, typer.Option(metavar="FOLDER", help="New data. [data/inbox/SET]")] = None,
     drift: Drift = "warn",
     margin: Annotated[float, typer.Option(min=0, max=1, help="By how much the challenger has to be better.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="What the p-value may be at most.")] = 0.05,
@@ -95,7 +95,10 @@ def batch(
         list[StepName] | None,
         typer.Option("--step", help="What to do; may be repeated. [detect, classify]"),
     ] = None,
-    classifier: Annotated[str, typer.Option(metavar="MODEL", callback=one_of(CLASSIFIERS))] = "scenes",
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="MODEL", help="The model for a step; may be repeated. [the only one]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The results. [data/batch/RUN]")] = None,
     overrides: Overrides = None,
     revision: Revision = None,
@@ -107,7 +110,7 @@ def batch(
         batch_flow,
         folder=str(folder.resolve()),
         steps=[str(step) for step in steps] if steps else None,
-        classifier=classifier,
+        models=models,
         output=str(out.resolve()) if out else None,
         overrides=overrides,
         revision=revision,

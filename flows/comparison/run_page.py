@@ -14,7 +14,7 @@ from flows.comparison.runs import compare_with_champions
 from flows.comparison.sides import REPORT
 from flows.execution.messages import failures, former_figures
 from flows.execution.stage import PipelineRun
-from flows.registry.models import MODELS, champion
+from flows.registry.models import champion, read_models
 from flows.repository.git import git
 from flows.repository.graph import StageNode
 from flows.ui.artifacts import if_it_can_be_shown
@@ -51,7 +51,7 @@ def publish_comparison(run: PipelineRun, nodes: Sequence[StageNode], experiment:
     """Publish the comparison with the champions; None where nothing can be compared or shown."""
     compared = None
     with if_it_can_be_shown("the comparison with the champions"):
-        if not any(champion(run.root, model) for model in MODELS):
+        if not any(champion(run.root, model) for model in read_models(run.root)):
             return None
         stages = [node.name for node in nodes]
         compared = compare_with_champions(main_checkout(run.root), run.root, experiment or "this run", stages)

@@ -9,7 +9,7 @@ from pathlib import Path
 from cnn_core.comparison.banners import add_banner, difference_banner
 from cnn_core.comparison.differences import Differences, differences
 from flows.comparison.sides import Side, champions, find_side, measured
-from flows.registry.models import MODELS, STAGE, champion
+from flows.registry.models import STAGE, champion, read_models
 from tasks.engine.locks import temporary_folder
 
 
@@ -34,7 +34,9 @@ def compare_runs(root: Path, before: str, after: str, page: Path | None = None) 
 
 def compare_with_champions(root: Path, run: Path, name: str, stages: Sequence[str]) -> Differences | None:
     """Compare the models of the run in the folder ``run`` with their champions; None where none can be compared."""
-    models = [model for model in MODELS.values() if model.evaluate in stages and (run / model.metrics).is_file()]
+    models = [
+        model for model in read_models(root).values() if model.evaluate in stages and (run / model.metrics).is_file()
+    ]
     comparable = [
         model.name
         for model in models

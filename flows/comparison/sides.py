@@ -7,7 +7,7 @@ anything that git resolves. Of a commit only small files are brought out of DVC'
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from cnn_core.comparison.classifiers import ROW_COLUMNS
 from cnn_core.comparison.differences import METRICS
 from cnn_core.params import read_yaml
 from cnn_core.reporting.former import former_stages
-from flows.registry.models import MODELS, STAGE, Model, champion
+from flows.registry.models import STAGE, Model, champion, read_models
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import files_of
 from flows.repository.outputs import outputs
@@ -77,29 +77,32 @@ def find_side(root: Path, name: str, scratch: Path) -> Side:
     return Side(name=shown_name, root=scratch, commit=commit, notes=_notes_on_former(scratch, shown_name))
 
 
-def champions(root: Path, scratch: Path, models: Iterable[str] = tuple(MODELS)) -> Side:
-    """Bring the champions' answers, metrics and parameters together in one folder.
+def champions(root: Path, scratch: Path, names: Collection[str] | None = None) -> Side:
+    """Bring the champions' answers, metrics and parameters together in one folder; ``names`` None: of all models.
 
     Raises:
         ValueError: no model has a champion that was measured, or DVC does not have its metrics.
     """
+    models = read_models(root)
     versions = {
         name: version
-        for name in models
-        if (version := champion(root, name)) and MODELS[name].metrics in measured(root, version.commit)
+        for name, model in models.items()
+        if (names is None or name in names)
+        and (version := champion(root, name))
+        and model.metrics in measured(root, version.commit)
     }
     if not versions:
         raise ValueError("there is no champion that was measured: `gridflow champions promote MODEL` makes one")
     params: dict[str, Any] = {}
     for name, version in versions.items():
         files = files_of(main_checkout(root), version.commit)
-        _bring_metrics(files, [MODELS[name].metrics], scratch, f"the champion {name} {version.name}")
-        _bring_answers(files, [MODELS[name]], scratch)
+        _bring_metrics(files, [models[name].metrics], scratch, f"the champion {name} {version.name}")
+        _bring_answers(files, [models[name]], scratch)
         if files.exists("params.yaml"):
-            _copy_params(yaml.safe_load(files.read_text("params.yaml")) or {}, MODELS[name], params)
+            _copy_params(yaml.safe_load(files.read_text("params.yaml")) or {}, models[name], params)
     (scratch / "params.yaml").write_text(yaml.safe_dump(params))
-    names = ", ".join(f"{name} {version.name} ({version.commit[:10]})" for name, version in versions.items())
-    return Side(name=STAGE, root=scratch, partial=True, notes=(f"{STAGE}: {names}.",))
+    champions_ = ", ".join(f"{name} {version.name} ({version.commit[:10]})" for name, version in versions.items())
+    return Side(name=STAGE, root=scratch, partial=True, notes=(f"{STAGE}: {champions_}.",))
 
 
 def bring(root: Path, commit: str, target: Path, name: str) -> None:
@@ -119,7 +122,7 @@ def bring(root: Path, commit: str, target: Path, name: str) -> None:
             "(`git add dvc.lock params.yaml && git commit`) or run as an experiment (`gridflow run --isolated`)"
         )
     _bring_metrics(files, paths, target, name)
-    _bring_answers(files, MODELS.values(), target)
+    _bring_answers(files, read_models(root).values(), target)
 
 
 def measured(root: Path, commit: str) -> list[str]:

@@ -27,6 +27,7 @@ class Challenge:
 
     model: Model
     commit: str  # that the challenger is trained at
+    source_set: str  # whose inbox the model grows by; empty: none
     source: str  # value of the parameter ingest.<set>.source, without the inbox
     recipe: str | None
     overrides: tuple[str, ...]
@@ -72,10 +73,10 @@ def run_challenge(root: Path, challenge: Challenge) -> ChallengeOutcome:
 
 def _grown_source(root: Path, worktree: Workspace, challenge: Challenge) -> list[str]:
     """The override that names the source which the inbox has grown, where there is one."""
-    name = challenge.model.source
-    if version := data_grown_from(root, name, challenge.source):
+    name = challenge.source_set
+    if name and (version := data_grown_from(root, name, challenge.source)):
         return [f"ingest.{name}.source={lay_out(worktree, version)}"]
-    if data_version(root, name):
+    if name and data_version(root, name):
         get_run_logger().info(
             "the inbox's data grew from another source than %s, which is used alone", challenge.source
         )

@@ -1,4 +1,4 @@
-"""The kinds of models, their versions, and which version is the champion.
+"""The models of the graph, their versions, and which version is the champion.
 
 A version is an annotated tag ``digits@v3.0.0`` on a commit that holds the parameters and dvc.lock of a run. The newest
 tag ``digits#champion#N`` is the champion. This is gto's grammar, so ``gto show`` and ``dvc artifacts get . digits
@@ -10,34 +10,42 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from cnn_core.params import read_yaml
 from flows.repository.git import git
 
 STAGE = "champion"
+MODELS_FOLDER, RAW = "data/models/", "data/raw/"
+
+Task = Literal["classification", "detection", "segmentation"]
+Role = Literal["train", "evaluate", "predict"]
+HEADLINES: Mapping[Task, str] = {  # the metric that sums a model up
+    "classification": "accuracy",
+    "detection": "map50",
+    "segmentation": "mean_iou",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """A kind of model, and where it stands in the pipeline."""
+    """A model of the graph: an entry of a stage whose ``meta`` has the role ``train``."""
 
     name: str
-    headline: str  # the metric that sums it up
-    source: str  # the data set whose source it is made from in the end, and whose inbox it grows by
-    data: str = ""  # of a classifier: its data set
-
-    @property
-    def folder(self) -> str:
-        return f"data/models/{self.name}"
+    task: Task
+    stages: Mapping[Role, str]  # such as train@digits
+    folder: str
+    data: str  # of a classifier: the set that it learns from
 
     @property
     def train(self) -> str:
-        return f"train@{self.name}" if self.data else f"train_{self.name}"
+        return self.stages["train"]
 
     @property
     def evaluate(self) -> str:
-        return f"evaluate@{self.name}" if self.data else f"evaluate_{self.name}"
+        return self.stages["evaluate"]
 
     @property
     def weights(self) -> str:
@@ -53,15 +61,60 @@ class Model:
         return f"data/metrics/{self.evaluate.replace('@', '-')}.json"
 
 
-MODELS = {
-    model.name: model
-    for model in (
-        Model(name="digits", headline="accuracy", source="digits", data="digits"),
-        Model(name="scenes", headline="accuracy", source="scenes", data="scenes"),
-        Model(name="detector", headline="map50", source="digits"),
-        Model(name="segmenter", headline="mean_iou", source="digits"),
-    )
-}
+def read_models(root: Path) -> dict[str, Model]:
+    """The models of a checkout by their names, in the order of ``dvc.yaml`` and ``params.yaml``.
+
+    Raises:
+        ValueError: there is no dvc.yaml or params.yaml, or one of them is no YAML.
+    """
+    stages, params = read_yaml(root / "dvc.yaml").get("stages", {}), read_yaml(root / "params.yaml")
+    by_task: dict[Task, dict[Role, str]] = {}
+    for name, stage in stages.items():
+        meta = stage.get("do", stage).get("meta", {})
+        if "role" in meta:
+            by_task.setdefault(meta["task"], {})[meta["role"]] = name
+    models = {}
+    for task, sections in by_task.items():
+        section = sections["train"]
+        for name, folder in _trained(stages[section], params.get(section) or {}):
+            entry = name if "foreach" in stages[section] else ""
+            models[name] = Model(
+                name=name,
+                task=task,
+                stages={role: f"{stage}@{entry}" if entry else stage for role, stage in sections.items()},
+                folder=folder,
+                data=params[section][name].get("data", name) if entry else "",
+            )
+    return models
+
+
+def _trained(stage: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The name and the folder of each model that a stage trains."""
+    folder = next(out for out in stage.get("do", stage)["outs"] if out.startswith(MODELS_FOLDER))
+    if "foreach" not in stage:
+        yield Path(folder).name, folder
+        return
+    for name in stage["foreach"] if isinstance(stage["foreach"], list) else section:
+        yield name, folder.replace("${key}", name).replace("${item}", name)
+
+
+def source_of(root: Path, model: Model) -> tuple[str, str]:
+    """The data set that a model is made from in the end and by whose inbox it grows, and the path that leads there.
+
+    The set is empty where the path leads to none of ours.
+    """
+    if model.data:
+        return model.data, f"{RAW}{model.data}"
+    stages, params = read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
+    path = str(params[model.train]["source"])
+    for _ in stages:  # a stage makes another's source at most once
+        if path.startswith(RAW):
+            return Path(path).relative_to(RAW).parts[0], path
+        section = next((name for name, stage in stages.items() if path in stage.get("outs", ())), None)
+        if section is None:
+            break
+        path = str(params[section]["source"])
+    return "", path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,10 +134,10 @@ class Version:
 
     @property
     def headline(self) -> str:
-        key = MODELS[self.model].headline
-        value = self.notes.get("metrics", {}).get(key)
-        origin = " (generated images)" if self.notes.get("metrics", {}).get("generated") is True else ""
-        return f"{key} {value:.4f}{origin}" if isinstance(value, int | float) else "not measured"
+        metrics = self.notes.get("metrics", {})
+        key = next((key for key in HEADLINES.values() if isinstance(metrics.get(key), int | float)), None)
+        origin = " (generated images)" if metrics.get("generated") is True else ""
+        return f"{key} {metrics[key]:.4f}{origin}" if key else "not measured"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,12 +167,7 @@ class Tag(NamedTuple):
 
 
 def history(root: Path, model: str) -> list[Assignment]:
-    """Every champion that a model has had, the present one last.
-
-    Raises:
-        ValueError: there is no such kind of model.
-    """
-    find_model(model)
+    """Every champion that a model has had, the present one last."""
     versions: dict[str, Version] = {}
     assignments: list[tuple[int, Tag]] = []
     for tag in tags(root, f"{model}@v*", f"{model}#{STAGE}#*"):
@@ -143,10 +191,12 @@ def champion(root: Path, model: str) -> Version | None:
     return assignments[-1].version if assignments else None
 
 
-def find_model(name: str) -> Model:
-    if name not in MODELS:
-        raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name]
+def find_model(root: Path, name: str) -> Model:
+    """Raises ValueError if the checkout has no model of that name."""
+    models = read_models(root)
+    if name not in models:
+        raise ValueError(f"there is no model {name!r}; there are {', '.join(models)}")
+    return models[name]
 
 
 def tags(root: Path, *patterns: str) -> list[Tag]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.registry.models import MODELS, STAGE, Assignment, Model, Version, champion, find_model, history
+from flows.registry.models import STAGE, Assignment, Model, Version, champion, find_model, history, read_models
 from flows.registry.origin import origin, trained_by
 from flows.repository.git import (
     commit_tree,
@@ -32,7 +32,7 @@ def promote(
     them or none. Nothing of the checkout changes; what differs in it stands in the version's notes.
 
     Args:
-        name: of the kind of model.
+        name: of the model.
         revision: a commit or a DVC experiment; None takes dvc.lock and parameters as they stand in the checkout.
         metrics: of the model's evaluation; None reads them from the run.
 
@@ -40,7 +40,7 @@ def promote(
         ValueError: the run holds no such model, DVC's cache does not have it, or another promotion
             came between.
     """
-    model, assignments = find_model(name), history(root, name)
+    model, assignments = find_model(root, name), history(root, name)
     base = resolve(root, revision or "HEAD")
     tree = tree_of(root, base) if revision else working_tree(root)
     experiment = experiment_of(root, base) if revision else ""
@@ -99,18 +99,18 @@ def fetch(root: Path, name: str) -> Path:
     """Bring the champion's model folder out of DVC into ``.gridflow/outputs/``.
 
     Raises:
-        ValueError: nothing was promoted yet, or DVC does not have it any more.
+        ValueError: there is no such model, nothing was promoted yet, or DVC does not have it any more.
     """
-    current = champion(root, name)
+    model, current = find_model(root, name), champion(root, name)
     if current is None:
         raise ValueError(f"there is no champion of {name} yet: `gridflow champions promote {name}` makes one")
-    return get_output(root, current.commit, MODELS[name].folder, output_path(root, name, current.notes["model_md5"]))
+    return get_output(root, current.commit, model.folder, output_path(root, name, current.notes["model_md5"]))
 
 
 def listing(root: Path) -> str:
-    """The champions, one line a kind of model."""
+    """The champions, one line a model."""
     lines = [f"{'model':<12}{'champion':<10}{'figure':<38}{'since':<27}commit"]
-    for name in MODELS:
+    for name in read_models(root):
         assignments = history(root, name)
         if not assignments:
             lines.append(f"{name:<12}none")
@@ -123,6 +123,7 @@ def listing(root: Path) -> str:
 
 def audit(root: Path, name: str) -> str:
     """Every champion that a model has had: when, by whom, why, and from what."""
+    find_model(root, name)
     lines = []
     for entry in history(root, name):
         version, notes = entry.version, entry.version.notes
@@ -137,11 +138,11 @@ def audit(root: Path, name: str) -> str:
     return "\n".join(lines or [f"no {name} was ever promoted"])
 
 
-def how_to_use(name: str) -> str:
+def how_to_use(root: Path, name: str) -> str:
     """The commands that bring the champion into the checkout, which nothing here touches."""
     return (
         f"Bring it into your checkout: git restore --source={STAGE}/{name} -- dvc.lock params.yaml && "
-        f"dvc checkout --force {MODELS[name].folder}"
+        f"dvc checkout --force {find_model(root, name).folder}"
     )
 
 

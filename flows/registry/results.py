@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule
 from cnn_core.data.raw import read_manifest
 from cnn_core.markdown import escape
 from cnn_core.params import read_yaml
-from flows.registry.models import Model, Version
+from flows.registry.models import Model, Task, Version
 from flows.repository.outputs import get_output, output_path
 
-OBJECT_COMPARISONS = {"detector": compare_detectors, "segmenter": compare_segmenters}
+OBJECT_COMPARISONS: Mapping[Task, Callable[..., BootstrapComparison]] = {
+    "detection": compare_detectors,
+    "segmentation": compare_segmenters,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class ClassifierResult:
 class ObjectResult:
     """The objects that a detector or a segmenter found in the held-out images, and the truth."""
 
-    model: str
+    task: Task
     objects: pd.DataFrame
     truth: Annotations
     metrics: dict[str, Any]
@@ -65,7 +68,7 @@ def read_result(root: Path, model: Model) -> Result:
         params = read_yaml(root / "params.yaml")[model.evaluate]
         truth = read_truth(root / params["source"], params["split"])
         objects = read_objects(root / model.predictions)
-        return ObjectResult(model=model.name, objects=objects, truth=truth, metrics=metrics)
+        return ObjectResult(task=model.task, objects=objects, truth=truth, metrics=metrics)
     raw = root / "data" / "raw" / model.data
     return ClassifierResult(
         answers=read_answers(root / model.predictions),
@@ -112,7 +115,7 @@ def decide_between(
         assert isinstance(champion, ObjectResult)
         assert isinstance(challenger, ObjectResult)
         images, truth, classes = challenger.truth
-        compare = OBJECT_COMPARISONS[challenger.model]
+        compare = OBJECT_COMPARISONS[challenger.task]
         gain = compare(images, truth, champion.objects, challenger.objects, classes)
         return gain.decide(rule), object_table(gain)
     except ValueError as error:

@@ -1,30 +1,46 @@
 """The fields of the form in the Prefect UI. Empty means: as committed, so a deployment freezes no value."""
 
+import contextlib
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema
 
+from flows.registry.models import read_models
 from flows.repository.graph import find_root
 from flows.repository.parameters import recipes
 
 
-def _choices(schema: dict[str, Any]) -> None:
-    """Offer the recipes of this checkout as choices, when Prefect asks for the form."""
-    try:
-        names = recipes(find_root())
-    except ValueError:  # the form is asked for outside a checkout
-        return
-    if names:
-        schema["enum"] = ["", *names]
+class _Choices:
+    """Offers names of this checkout as a field's choices, when Prefect asks for the form."""
+
+    def __init__(self, names: Callable[[Path], list[str]]) -> None:
+        self._names = names
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        answer = handler(schema)
+        with contextlib.suppress(ValueError):  # the form is asked for outside a checkout
+            answer["enum"] = self._names(find_root())
+        return answer
 
 
 # None, which a form leaves out. A field that may be null has a choice of schemas: of a wrong value it says only, with
 # the whole of it, that it fits none of them. So the flows' empty fields with a choice or a bound are "", [] or {}.
 Empty = SkipJsonSchema[None]
-Recipe = Annotated[str, Field(json_schema_extra=_choices)]
+Recipe = Annotated[str, _Choices(lambda root: ["", *recipes(root)])]
+ModelName = Annotated[str, _Choices(lambda root: list(read_models(root)))]
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]  # the form alone checks it
 Override = Annotated[str, Field(json_schema_extra={"examples": ["train.digits.seed=1"]})]
 NOTHING: list[Any] = []

@@ -82,7 +82,7 @@ def test_training_depends_on_its_networks_module_which_bears_its_name() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_tells_the_flow_its_weight_and_its_retries(stage: str) -> None:
-    assert body(stage)["meta"].keys() == {"retries", "cpus"}
+    assert {"retries", "cpus"} <= body(stage)["meta"].keys() <= {"retries", "cpus", "role", "task"}
     assert body(stage)["desc"]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cnn_core.annotations.tables import read_objects
-from flows.batch import batch_step, champions_of, check_folders
+from flows.batch import champions_of, check_folders, choose_steps
 from flows.registry.promotion import promote
 from flows.repository.git import git
 from tests.helpers.champion_repository import make, set_skill
@@ -31,7 +31,7 @@ def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
         (images / name).write_bytes(b"x")
 
     def batch(*words: str, code: int = 0) -> str:
-        done = run("gridflow", "batch", str(images), "--classifier", "digits", *words, cwd=root,
+        done = run("gridflow", "batch", str(images), "--model", "digits", *words, cwd=root,
                    code=code, PYTHONPATH=str(repository), PREFECT_API_URL=server)  # fmt: skip
         return done.stdout.splitlines()[-1]
 
@@ -47,8 +47,26 @@ def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
     batch("--step", "classify")
     assert len(list((root / "data" / "batch").glob("batch-*/digits/predictions.csv"))) == 1
     assert git(root, "status", "--porcelain", "--untracked-files=all") == before
-    assert "detect needs a champion of detector" in batch("--step", "detect", code=1)
-    assert "segment takes its prompts from detect" in batch("--step", "segment", code=1)
+    assert "there is no model for detection here" in batch("--step", "detect", code=1)
+
+
+def test_which_model_does_a_step(repository: Path, tmp_path: Path, run: Callable) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(repository / name, tmp_path)
+    run("git", "init", "-q", cwd=tmp_path)
+    detect, segment = choose_steps(tmp_path, ["detect", "segment"], [], [])
+    assert (detect.model.name, segment.model.name) == ("detector", "segmenter")
+    assert champions_of(tmp_path, [detect], ["detect.weights=x.pt"]) == ([], {"detect": "x.pt"})
+    assert segment.overrides == ["segment.prompt=boxes", "segment.prompts=data/predictions/detect"]
+    with pytest.raises(ValueError, match="name one model for classification: digits, scenes"):
+        choose_steps(tmp_path, ["classify"], [], [])
+    (classify,) = choose_steps(tmp_path, ["classify"], ["scenes", "detector"], [])
+    assert (classify.stage, classify.section, classify.output) == (
+        "predict@scenes", "predict.scenes", "data/predictions/scenes",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"segment takes its prompts from detect: .* or segment.prompts=FILE"):
+        choose_steps(tmp_path, ["segment"], [], [])
+    assert choose_steps(tmp_path, ["segment"], [], ["segment.prompts=a.csv"])
 
 
 @pytest.mark.nightly
@@ -64,7 +82,7 @@ def test_the_champions_detect_segment_and_classify_photographs(
         shutil.copy(path, images)
     before = git(checkout, "status", "--porcelain")
     steps = ["--step", "detect", "--step", "segment", "--step", "classify"]
-    words = [*steps, "--classifier", "digits", "--out", str(tmp_path / "out")]
+    words = [*steps, "--model", "digits", "--out", str(tmp_path / "out")]
     settings = ["--set", "detect.conf=0.0", "--set", "detect.max_det=4", "--set", "segment.conf=0.0"]
     run("gridflow", "batch", str(images), *words, *settings, cwd=checkout, PREFECT_API_URL=server)
     boxes, masks = (objects(tmp_path / "out" / step) for step in ("detect", "segment"))
@@ -81,17 +99,6 @@ def test_the_champions_detect_segment_and_classify_photographs(
 
 def objects(folder: Path) -> pd.DataFrame:
     return pd.concat([read_objects(path) for path in sorted(folder.glob("part-*.parquet"))])
-
-
-def test_weights_named_by_hand_need_no_champion(tmp_path: Path) -> None:
-    chosen = [batch_step("detect", "scenes", [])]
-    assert champions_of(tmp_path, chosen, ["detect.weights=x.pt"]) == ([], {"detect": "x.pt"})
-
-
-def test_what_was_detected_is_segmented_by_its_boxes() -> None:
-    boxes = ("segment.prompt=boxes", "segment.prompts=data/predictions/detect")
-    assert batch_step("segment", "scenes", ["detect"]).prompts == boxes
-    assert batch_step("segment", "scenes", []).prompts == ()
 
 
 def test_nothing_that_a_person_put_beside_the_results_is_lost(tmp_path: Path) -> None:

@@ -76,8 +76,7 @@ def test_a_modules_help_does_nothing_else(module: str, repository: Path, tmp_pat
     ("words", "message"),
     [
         (["run", "--name", "mine"], "add --isolated"),
-        (["retrain", "cats"], "'cats' is not one of digits, scenes, detector, segmenter"),
-        (["batch", ".", "--classifier", "detector"], "'detector' is not one of digits, scenes"),
+        (["retrain", "cats"], "there is no model 'cats'; there are digits, scenes, detector, segmenter"),
         (["compare", "main", "--json", "--markdown"], "exclude each other"),
         (["retrain", "digits", "--alpha", "2"], "should be less than or equal to 1"),
         (["champions", "crown", "digits"], "No such command 'crown'"),

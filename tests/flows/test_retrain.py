@@ -173,8 +173,8 @@ def ask(url: str, body: dict) -> dict | list:
 def images_in_test(root: Path) -> int:
     import pandas as pd
 
-    from flows.registry.models import MODELS
+    from flows.registry.models import find_model
     from flows.registry.results import rows_of_champion
 
-    rows: pd.DataFrame = rows_of_champion(root, MODELS["digits"], champion(root, "digits"))
+    rows: pd.DataFrame = rows_of_champion(root, find_model(root, "digits"), champion(root, "digits"))
     return int((rows["split"] == "test").sum())

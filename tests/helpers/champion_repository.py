@@ -71,6 +71,7 @@ stages:
     foreach: [digits]
     do:
       cmd: python stages.py train
+      meta: {role: train, task: classification}
       deps: [data/raw/digits]
       params: [train.digits.learning_rate]
       outs: [data/models/digits]
@@ -78,6 +79,7 @@ stages:
     foreach: [digits]
     do:
       cmd: python stages.py evaluate
+      meta: {role: evaluate, task: classification}
       deps: [data/raw/digits, '${evaluate.digits.weights}']
       outs: [data/predictions/digits-test.parquet]
       metrics: [data/metrics/evaluate-digits.json]
@@ -85,6 +87,7 @@ stages:
     foreach: [digits]
     do:
       cmd: python stages.py predict
+      meta: {role: predict, task: classification}
       deps: ['${predict.digits.source}', '${predict.digits.weights}']
       outs: [data/predictions/digits]
 artifacts:
@@ -154,21 +157,25 @@ DETECTOR_YAML = """
     outs: [data/composed/numbers]
   train_detector:
     cmd: python detector.py train_detector
+    meta: {role: train, task: detection}
     deps: [data/composed/numbers]
     params: [train_detector.lr0]
     outs: [data/models/detector]
   evaluate_detector:
     cmd: python detector.py evaluate_detector
+    meta: {role: evaluate, task: detection}
     deps: [data/composed/numbers, '${evaluate_detector.weights}']
     outs: [data/predictions/detector-test.parquet]
     metrics: [data/metrics/evaluate_detector.json]
   train_segmenter:
     cmd: python detector.py train_segmenter
+    meta: {role: train, task: segmentation}
     deps: [data/composed/numbers]
     params: [train_segmenter.learning_rate]
     outs: [data/models/segmenter]
   evaluate_segmenter:
     cmd: python detector.py evaluate_segmenter
+    meta: {role: evaluate, task: segmentation}
     deps: [data/composed/numbers, '${evaluate_segmenter.weights}']
     outs: [data/predictions/segmenter-test.parquet]
     metrics: [data/metrics/evaluate_segmenter.json]

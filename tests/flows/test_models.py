@@ -1,0 +1,63 @@
+"""Which models a checkout has is read from its graph and its parameters: no code names one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.registry.models import find_model, read_models, source_of
+
+pytestmark = pytest.mark.xdist_group("models")
+
+DVC_YAML = """
+stages:
+  compose: {cmd: x, outs: [data/composed/pictures]}
+  fit:
+    foreach: ${fit}
+    do: {cmd: x, outs: ['data/models/${key}'], meta: {role: train, task: classification}}
+  judge:
+    foreach: ${judge}
+    do: {cmd: x, outs: [y], meta: {role: evaluate, task: classification}}
+  find: {cmd: x, outs: [data/models/finder], meta: {role: train, task: detection}}
+  count: {cmd: x, outs: [z], meta: {role: evaluate, task: detection}}
+"""
+PARAMS = """
+compose: {source: data/raw/letters/part-00000.parquet}
+fit: {quick: {data: letters}, slow: {data: letters}, leaves: {data: leaves}}
+find: {source: data/composed/pictures}
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+def test_the_models_are_the_entries_of_the_stages_that_train(root: Path) -> None:
+    models = read_models(root)
+    assert list(models) == ["quick", "slow", "leaves", "finder"]
+    quick, finder = models["quick"], models["finder"]
+    assert (quick.train, quick.evaluate, quick.folder, quick.data) == (
+        "fit@quick", "judge@quick", "data/models/quick", "letters",
+    )  # fmt: skip
+    assert (quick.weights, quick.metrics) == ("judge.quick.weights", "data/metrics/judge-quick.json")
+    assert (finder.train, finder.evaluate, finder.folder, finder.data) == ("find", "count", "data/models/finder", "")
+    with pytest.raises(ValueError, match="there is no model 'x'; there are quick, slow, leaves, finder"):
+        find_model(root, "x")
+
+
+def test_a_model_grows_by_the_inbox_of_the_set_that_it_comes_from(root: Path) -> None:
+    assert source_of(root, find_model(root, "quick")) == ("letters", "data/raw/letters")
+    assert source_of(root, find_model(root, "finder"))[0] == "letters"
+    (root / "params.yaml").write_text(PARAMS.replace("data/composed/pictures", "/data/mine.json"))
+    assert source_of(root, find_model(root, "finder")) == ("", "/data/mine.json")
+
+
+def test_a_checkout_without_models(root: Path) -> None:
+    (root / "params.yaml").write_text("fit: {}\n")
+    assert list(read_models(root)) == ["finder"]
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    assert read_models(root) == {}

@@ -32,14 +32,15 @@ class _Choices:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         answer = handler(schema)
         with contextlib.suppress(ValueError):  # the form is asked for outside a checkout
-            answer["enum"] = self._names(find_root())
+            if names := self._names(find_root()):
+                answer["enum"] = names
         return answer
 
 
 # None, which a form leaves out. A field that may be null has a choice of schemas: of a wrong value it says only, with
 # the whole of it, that it fits none of them. So the flows' empty fields with a choice or a bound are "", [] or {}.
 Empty = SkipJsonSchema[None]
-Recipe = Annotated[str, _Choices(lambda root: ["", *recipes(root)])]
+Recipe = Annotated[str, _Choices(lambda root: ["", *names] if (names := recipes(root)) else [])]
 ModelName = Annotated[str, _Choices(lambda root: list(read_models(root)))]
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]  # the form alone checks it
 Override = Annotated[str, Field(json_schema_extra={"examples": ["train.digits.seed=1"]})]

@@ -184,9 +184,9 @@ def test_what_is_served_is_what_prefect_deploy_makes(ui: Served, repository: Pat
     same = ("id", "name", "description", "tags", "entrypoint", "parameters", "parameter_openapi_schema")
     for name in NAMES:
         assert deployed[name]["work_pool_name"] == "gridflow"
-        if name != "batch":  # whose recipes are those of its checkout
-            deployed[name]["parameter_openapi_schema"]["properties"].pop("recipe")
-            found[name]["parameter_openapi_schema"]["properties"].pop("recipe")
+        for one in (deployed, found):  # recipes and models are those of their checkouts
+            for field in ("recipe", "model", "models"):
+                one[name]["parameter_openapi_schema"]["properties"].pop(field, None)
         for key in same:
             assert deployed[name][key] == found[name][key], (name, key)
         assert deployed[name]["global_concurrency_limit"]["limit"] == found[name]["global_concurrency_limit"]["limit"]

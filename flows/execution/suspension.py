@@ -12,6 +12,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Iterator
+from uuid import UUID
 
 from prefect import get_client, get_run_logger
 from prefect.client.schemas.objects import State
@@ -33,10 +34,11 @@ def ended_by_suspension(groups: ProcessGroups) -> Iterator[None]:
     Raises:
         Pause: the run is suspended, or was and waits for its next process. Prefect ends this process by it.
     """
-    if not deployment.get_id():
+    this_run = flow_run.get_id()
+    if this_run is None or not deployment.get_id():
         yield
         return
-    run_id, logger, over = flow_run.get_id(), get_run_logger(), threading.Event()
+    run_id, logger, over = UUID(this_run), get_run_logger(), threading.Event()
     _at_exit(run_id)
 
     def watch() -> None:
@@ -58,11 +60,11 @@ def ended_by_suspension(groups: ProcessGroups) -> Iterator[None]:
 
 
 @functools.cache  # a retraining runs stages more than once
-def _at_exit(run_id: str) -> None:
+def _at_exit(run_id: UUID) -> None:
     atexit.register(_end_heartbeats, run_id)  # after the last one
 
 
-def _end_heartbeats(run_id: str) -> None:
+def _end_heartbeats(run_id: UUID) -> None:
     """Let the automation of `flows.ui.heartbeats` expect no more heartbeats of a suspended run.
 
     Prefect's own sender of events no longer works at the exit of the interpreter.
@@ -78,7 +80,7 @@ def _end_heartbeats(run_id: str) -> None:
         client.request("POST", "/events", json=[event.model_dump(mode="json")])
 
 
-def _suspension(run_id: str) -> State | None:
+def _suspension(run_id: UUID) -> State | None:
     """The state of a run that this process should no longer work for; None also while the server is away."""
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:

@@ -79,7 +79,7 @@ class Keeper:
         return self._client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
-                expected_start_time=FlowRunFilterExpectedStartTime(before_=due) if due else None,
+                expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": due}) if due else None,
             ),
             deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])),
             sort=FlowRunSort.EXPECTED_START_TIME_ASC,

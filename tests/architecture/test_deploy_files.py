@@ -175,7 +175,7 @@ KEEPER = "python -m flows.ui.keeper"
 def test_whatever_takes_runs_has_the_keeper_beside_it() -> None:
     """It ends the runs whose process is gone, so that they hold no place, and makes the automation of heartbeats."""
     services = documents("compose.yaml")[0]["services"]
-    workers = [name for name, service in services.items() if "prefect worker start" in str(service["command"])]
+    workers = [name for name, service in services.items() if "prefect worker start" in str(service.get("command"))]
     keepers = [service for service in services.values() if service.get("command") == KEEPER.split()]
     assert len(workers) == len(keepers) == 1
     assert keepers[0]["restart"] == "unless-stopped"

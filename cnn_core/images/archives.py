@@ -91,6 +91,9 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
         if path.suffix.lower() == ".zip" or path.open("rb").read(2) == b"PK":
             raise ValueError(f"{path} is no whole .zip file, it is damaged or cut short: get it again") from None
         raise ValueError(f"the source {path} is a file, not a folder or a .zip: {advice}") from None
+    except UnicodeDecodeError as error:
+        name = error.object.decode("utf-8", "backslashreplace")
+        raise ValueError(f"{path} has an entry whose name is not UTF-8, as it claims: {name}. Pack it again") from None
     except OSError as error:
         raise ValueError(f"the source {path} cannot be read: {error.strerror}") from None
     with archive:

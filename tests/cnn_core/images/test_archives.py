@@ -156,3 +156,11 @@ def test_a_name_that_is_not_utf8_is_left_out_by_name(tmp_path):
         assert files.names == ["good.jpg"]
         assert files.folders == []
         assert files.left_out == {"files whose name is not UTF-8, such as caf\\xe9.jpg": 2}
+
+
+def test_a_zip_with_a_name_that_is_not_utf8_is_refused_by_the_name(tmp_path):
+    """It claims to be: names without that mark are read as code page 437."""
+    packed = archive(tmp_path / "a.zip", **{"caf\u00e9.jpg": b"1"})
+    packed.write_bytes(packed.read_bytes().replace("caf\u00e9.jpg".encode(), b"cafX\xe9.jpg"))
+    with pytest.raises(ValueError, match=r"a\.zip has an entry .*cafX\\xe9\.jpg\. Pack it again"):
+        read_all(packed)

@@ -173,6 +173,16 @@ def file_sha256(file: str | Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def is_utf8(name: str) -> bool:
+    """Whether tables, JSON and DVC can hold a name; other bytes are surrogates in Python."""
+    return name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def printable(name: str) -> str:
+    """A name whose bytes that are not UTF-8 are escaped: ``caf\\xe9.jpg``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def safe_file_name(name: str) -> str:
     """Make a relative path of a name that comes from data, to which the caller appends an ending.
 

@@ -5,6 +5,7 @@ This is the only part of Gridflow that uses the network. A run never does.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -58,11 +59,11 @@ def fetch(name: str, root: Path) -> Path:
     """Download a data set or a network's official weights, and track them with DVC.
 
     Returns:
-        The new folder or file. It replaces what was there, in one move.
+        The new folder or file. It replaces what an earlier fetch brought, in one move.
 
     Raises:
         ValueError: the name is unknown, the publisher refused or could not be reached, or a file is missing. The
-            sentence says which file to put where. What was there before stays.
+            sentence says which file to put where. Or a folder of a person's is there. What was there before stays.
     """
     return fetch_source(SOURCES[name], root) if name in SOURCES else fetch_weights(name, root)
 
@@ -70,6 +71,7 @@ def fetch(name: str, root: Path) -> Path:
 def fetch_source(source: KaggleSource, root: Path) -> Path:
     """Download a data set from Kaggle to ``data/sources/<folder>``."""
     target = root / "data" / "sources" / source.folder
+    refuse_foreign(target, root)
     partial = target.with_name(f".{source.folder}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -122,6 +124,8 @@ def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
     flows must not import torch. ``url`` is another address to get the file from.
     """
     folder, is_ultralytics = Path("data", "weights"), name.endswith(ULTRALYTICS)
+    target = root / folder / (name if is_ultralytics else f"{name}.pth")
+    refuse_foreign(target, root)
     module = "cnn_core.downloads.ultralytics" if is_ultralytics else "cnn_core.downloads.torchvision"
     command = [sys.executable, "-m", module, name, str(folder), *(["--url", url] if url else [])]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
@@ -134,9 +138,28 @@ def fetch_weights(name: str, root: Path, *, url: str | None = None) -> Path:
         )
     if done.returncode:
         raise RuntimeError(f"the download of {name} broke (exit code {done.returncode}); its reason stands above")
-    target = root / folder / (name if is_ultralytics else f"{name}.pth")
     track(target, root)
     return target
+
+
+def refuse_foreign(path: Path, root: Path) -> None:
+    """Refuse to replace what DVC does not have as it is.
+
+    Raises:
+        ValueError: something is there that no fetch brought, or that was changed since.
+    """
+    if not path.exists():
+        return
+    pointer = path.with_name(f"{path.name}.dvc")
+    if pointer.is_file():
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json", str(pointer.relative_to(root))]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and json.loads(done.stdout) == {}:
+            return
+    raise ValueError(
+        f"{path.relative_to(root)} is not as a fetch brought it, so it is not replaced. To keep it, move it to another "
+        "name, or use it as it is; if it is not wanted, delete it. Nothing was fetched or deleted"
+    )
 
 
 def track(path: Path, root: Path) -> None:

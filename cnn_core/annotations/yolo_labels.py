@@ -34,7 +34,7 @@ from cnn_core.annotations.tables import (
     images_table,
     objects_table,
 )
-from cnn_core.files import refuse_links, safe_file_name
+from cnn_core.files import is_utf8, printable, refuse_links, safe_file_name
 
 ENDINGS = frozenset(["avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"])
 SPLITS = ("train", "val", "test")
@@ -158,6 +158,9 @@ def read_yolo(
         raise ValueError(f"{path}: the split {split} has no images")
     rows, faults = [], []
     for file, times in sorted(Counter(listed).items()):
+        if not is_utf8(file):
+            faults.append(Refused("image", str(path), printable(file), "its name is not UTF-8: rename it"))
+            continue
         try:
             width, height = upright_size(file)
         except ValueError as error:

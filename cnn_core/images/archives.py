@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from cnn_core.files import refuse_links
+from cnn_core.files import is_utf8, printable, refuse_links
 
 # The errors of reading an archive that is cut short or damaged (BadGzipFile is an OSError without
 # an errno).
@@ -91,6 +91,9 @@ def open_files(path: str | Path, *, advice: str, max_bytes: int) -> Iterator[Sou
         if path.suffix.lower() == ".zip" or path.open("rb").read(2) == b"PK":
             raise ValueError(f"{path} is no whole .zip file, it is damaged or cut short: get it again") from None
         raise ValueError(f"the source {path} is a file, not a folder or a .zip: {advice}") from None
+    except UnicodeDecodeError as error:
+        name = error.object.decode("utf-8", "backslashreplace")
+        raise ValueError(f"{path} has an entry whose name is not UTF-8, as it claims: {name}. Pack it again") from None
     except OSError as error:
         raise ValueError(f"the source {path} cannot be read: {error.strerror}") from None
     with archive:
@@ -101,18 +104,24 @@ def _folder(path: Path) -> SourceFiles:
     sizes: dict[str, int] = {}
     below: list[str] = []
     left_out: Counter[str] = Counter()
+    not_utf8: list[str] = []
     for folder, folders, files in os.walk(path, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]
         refuse_links(Path(folder, name) for name in folders)
-        below += [Path(folder, name).relative_to(path).as_posix() for name in folders]
+        below += [inner for name in folders if is_utf8(inner := Path(folder, name).relative_to(path).as_posix())]
         for name in files:
             file = Path(folder, name)
+            inner = file.relative_to(path).as_posix()
             if _hidden(name):
                 left_out[HIDDEN] += 1
+            elif not is_utf8(inner):
+                not_utf8.append(inner)
             elif file.is_file():
-                sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+                sizes[inner] = file.stat().st_size
             else:
                 left_out["links that lead nowhere, or no files"] += 1
+    if not_utf8:
+        left_out[f"files whose name is not UTF-8, such as {printable(min(not_utf8))}"] = len(not_utf8)
     return SourceFiles(path, sizes, below, lambda name: (path / name).open("rb"), left_out)
 
 

@@ -15,7 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from cnn_core.params import read_yaml
 from flows.repository.graph import StageNode
-from tasks.engine.events import FULL, full
+from tasks.engine.events import FULL, MORE_SHM, full
 from tasks.engine.runtime import load_runtime
 
 BACK_OFF = exponential_backoff(2.0)  # seconds before another attempt: 2, 4, 8 …
@@ -77,7 +77,7 @@ def kind_of_failure(folder: Path, returncode: int, last_lines: Sequence[str]) ->
     if any(words in line for words in FULL_WORDS for line in last_lines):
         return "user", "the disk is full. Free some space and run the same command again"
     if number == signal.SIGBUS:
-        return "user", "it could not write to a file in memory (SIGBUS): the disk or /dev/shm is full. Free some space"
+        return "user", f"it could not write to a file in memory (SIGBUS): the disk or /dev/shm is full. {MORE_SHM}"
     if _ray_was_running(folder):
         return "transient", "a process of Ray was lost, and the stage with it"
     if any(BUSY in line for line in last_lines):

@@ -16,6 +16,7 @@ from flows.execution.messages import what_failed
 from flows.execution.prepare import RunRequest, prepare_workspace
 from flows.execution.sharing import pull, share
 from flows.execution.stage import PipelineRun, StageOutcome, run_stage
+from flows.execution.suspension import ended_by_suspension
 from flows.repository.git import experiment_of
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import new_run_folder
@@ -35,31 +36,39 @@ def run_nodes(nodes: Sequence[StageNode], run: PipelineRun) -> None:
     """Submit every stage as a task that waits for its upstream, and wait for all of them.
 
     After a failure, only report stages downstream still run. No process of a stage outlives this call.
+
+    Raises:
+        Pause: a person has suspended the run.
     """
     try:
-        futures: dict[str, PrefectFuture[Any]] = {}
-        for node in nodes:
-            sources: list[Asset | str] = [*sources_of(node)]
-            task = run_stage.with_options(
-                name=node.name.partition("@")[0],
-                retries=node.retries,
-                retry_delay_seconds=BACK_OFF(node.retries),
-                assets=assets_of(node, run.root),
-                asset_deps=sources,
-            )
-            needs: list[Any] = [futures[name] for name in node.upstream if name in futures]
-            if any(path.startswith(REPORTS) for path in node.outputs):  # a report says itself what is missing
-                needs = [allow_failure(future) for future in needs]
-            # Quoted: Prefect would look for futures in what other stages write to at the same time, and break on it.
-            futures[node.name] = task.submit(quote(node), quote(run), wait_for=needs, return_state=False)
-        wait(list(futures.values()))
-        for name, future in futures.items():
-            state, outcome = future.state, run.outcomes.get(name)
-            if state.is_final() and not state.is_completed() and not (outcome and outcome.kind):
-                message = f"its task broke outside the stage: {state.message}"
-                run.outcomes[name] = StageOutcome(kind="bug", message=message)
+        with ended_by_suspension(run.groups):
+            _run_nodes(nodes, run)
     finally:  # cancelled, interrupted or broken
         run.groups.end_all()
+
+
+def _run_nodes(nodes: Sequence[StageNode], run: PipelineRun) -> None:
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for node in nodes:
+        sources: list[Asset | str] = [*sources_of(node)]
+        task = run_stage.with_options(
+            name=node.name.partition("@")[0],
+            retries=node.retries,
+            retry_delay_seconds=BACK_OFF(node.retries),
+            assets=assets_of(node, run.root),
+            asset_deps=sources,
+        )
+        needs: list[Any] = [futures[name] for name in node.upstream if name in futures]
+        if any(path.startswith(REPORTS) for path in node.outputs):  # a report says itself what is missing
+            needs = [allow_failure(future) for future in needs]
+        # Quoted: Prefect would look for futures in what other stages write to at the same time, and break on it.
+        futures[node.name] = task.submit(quote(node), quote(run), wait_for=needs, return_state=False)
+    wait(list(futures.values()))
+    for name, future in futures.items():
+        state, outcome = future.state, run.outcomes.get(name)
+        if state.is_final() and not state.is_completed() and not (outcome and outcome.kind):
+            message = f"its task broke outside the stage: {state.message}"
+            run.outcomes[name] = StageOutcome(kind="bug", message=message)
 
 
 class StagesFailed(Exception):  # noqa: N818 - what happened, in the words of a message

@@ -49,7 +49,7 @@ def origin(root: Path, tree: str, commit: str, model: Model, folder: Path, *, of
         trained, sentence = trained_by(folder), f"the checkout has changed since {model.name} was trained ({changed})"
         try:
             commit = resolve(root, trained)
-            tree = with_file(root, f"{commit}^{{tree}}", "dvc.lock", git(root, "show", f"{tree}:dvc.lock") + "\n")
+            tree = with_file(root, f"{commit}^{{tree}}", "dvc.lock", git(root, "show", f"{tree}:./dvc.lock") + "\n")
             differences.append(f"{sentence}: recorded is the code of the commit {commit[:10]}, which the model names")
         except ValueError:
             differences.append(
@@ -70,8 +70,8 @@ def _changed_code(root: Path, model: Model) -> Iterator[str]:
 
 def _with_params_of_the_run(root: Path, tree: str, model: Model) -> tuple[str, list[str]]:
     """The tree with the parameters by which the model was made and measured, and a sentence where they differ."""
-    stages = yaml.safe_load(git(root, "show", f"{tree}:dvc.lock"))["stages"]
-    text = git(root, "show", f"{tree}:params.yaml") + "\n"
+    stages = yaml.safe_load(git(root, "show", f"{tree}:./dvc.lock"))["stages"]
+    text = git(root, "show", f"{tree}:./params.yaml") + "\n"
     values = yaml.safe_load(text) or {}
     now, then = dict(flatten(values)), dict[str, Any]()
     for name in _made_of(stages, {model.folder, model.metrics}):

@@ -76,7 +76,8 @@ def working_tree(root: Path) -> str:
 
 
 def with_file(root: Path, tree: str, path: str, text: str) -> str:
-    """The tree with another content of one file."""
+    """The tree with another content of one file, named from ``root``, which may be a subfolder of the repository."""
+    path = git(root, "rev-parse", "--show-prefix") + path
     blob = git(root, "hash-object", "-w", "--stdin", text=text)
     return _index_tree(root, tree, ["update-index", "--add", "--cacheinfo", f"100644,{blob},{path}"])
 

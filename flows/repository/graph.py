@@ -17,7 +17,10 @@ from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import Stage
+from fsspec import AbstractFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
 
+from flows.repository.git import git
 from tasks.engine.events import name_is_not_utf8
 
 
@@ -90,14 +93,19 @@ def missing_inputs(root: Path, nodes: Sequence[StageNode]) -> list[tuple[str, st
     return [(node.name, path) for node in nodes for path in node.inputs if not (root / path).exists()]
 
 
-def files_of(root: Path, commit: str) -> DVCFileSystem:
+def files_of(root: Path, commit: str) -> AbstractFileSystem:
     """The files of a commit as a file system of fsspec: git's files, and outputs out of DVC's cache or remote.
 
-    Cache and remotes are those of the checkout today, not those of the commit.
+    Cache and remotes are those of the checkout today, not those of the commit. The project may lie in a subfolder of
+    the repository.
     """
     settings = Config(str(root / ".dvc"))
     config = {section: dict(settings[section]) for section in ("cache", "core", "remote") if section in settings}
-    return DVCFileSystem(str(root), rev=commit, config=config)
+    inner = git(root, "rev-parse", "--show-prefix").rstrip("/")
+    if not inner:
+        return DVCFileSystem(str(root), rev=commit, config=config)
+    top = git(root, "rev-parse", "--show-toplevel")
+    return DirFileSystem(inner, DVCFileSystem(top, rev=commit, config=config, subrepos=True))
 
 
 def _select(repo: Repo, targets: Sequence[str]) -> list[Stage]:

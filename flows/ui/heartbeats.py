@@ -17,6 +17,7 @@ MISSED = 3  # a busy machine may be late with one
 MESSAGE = "The run's process sends no heartbeat: it or its machine is gone. The next run goes on from there."
 # States in which a run has no process that could send heartbeats.
 SILENT_STATES = ("Completed", "Failed", "Cancelled", "Crashed", "NotShared", "Suspended", "Scheduled", "AwaitingRetry")
+SUSPENDED = "gridflow.flow-run.suspended"  # sent by a suspended run after its last heartbeat
 VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 
 
@@ -33,7 +34,7 @@ def crash_silent_runs() -> None:
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
-    expected = {"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in SILENT_STATES)}
+    expected = {"prefect.flow-run.heartbeat", SUSPENDED, *(f"prefect.flow-run.{state}" for state in SILENT_STATES)}
     with get_client(sync_client=True) as client:
         if existing := client.read_automations_by_name(NAME):
             for automation in existing:

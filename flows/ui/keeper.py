@@ -57,21 +57,32 @@ class Keeper:
                 self._signs.pop(run.id, None)
             elif self._is_dead(run, patient):
                 self._end(run)
-        for run in missed(self._runs(StateType.SCHEDULED), datetime.now(UTC)):
+        now = datetime.now(UTC)
+        for run in missed(self._runs(StateType.SCHEDULED, due=now), now):
             self._set(run, StateType.CANCELLED, "Skipped", SKIPPED)
 
-    def _runs(self, *states: StateType) -> list[FlowRun]:
+    def _runs(self, *states: StateType, due: datetime | None = None) -> list[FlowRun]:
+        """The runs in these states, the earliest first; with ``due`` those that should have begun by then.
+
+        Of each schedule Prefect plans up to 100 runs ahead, and it gives 200 at a time.
+        """
         from prefect.client.schemas.filters import (
             DeploymentFilter,
             DeploymentFilterTags,
             FlowRunFilter,
+            FlowRunFilterExpectedStartTime,
             FlowRunFilterState,
             FlowRunFilterStateType,
         )
+        from prefect.client.schemas.sorting import FlowRunSort
 
         return self._client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+                expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": due}) if due else None,
+            ),
             deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])),
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
             limit=200,
         )
 
@@ -114,7 +125,8 @@ def missed(runs: list[FlowRun], now: datetime) -> Iterator[FlowRun]:
     """The scheduled runs that are late and have a later one that is due too, of the same deployment and parameters."""
     due = defaultdict(list)
     for run in runs:
-        if run.auto_scheduled and run.expected_start_time and run.expected_start_time <= now:
+        began = run.run_count > 0  # as one that was suspended and waits for its next process
+        if run.auto_scheduled and not began and run.expected_start_time and run.expected_start_time <= now:
             parameters = json.dumps(run.parameters, sort_keys=True, default=str)
             due[run.deployment_id, parameters].append((run.expected_start_time, run.id, run))
     for alike in due.values():

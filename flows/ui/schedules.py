@@ -2,16 +2,25 @@
 
 What was registered last is remembered in the checkout. An entry of prefect.yaml that has changed since then holds; of
 the others the server's schedules hold, those included that were added, switched on or deleted in the UI.
+
+``python -m flows.ui.schedules`` is `prefect deploy --all` that keeps them. By itself that command switches the
+schedules of prefect.yaml back to what is written there, and deletes those that were added in the UI without a slug.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from cnn_core.files import write_json
+from flows.repository.graph import find_root
 
 if TYPE_CHECKING:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -67,3 +76,31 @@ def merged(
             values = schedule.model_dump(include={"active", "max_scheduled_runs", "parameters", "slug"})
             chosen.append(DeploymentScheduleCreate(schedule=schedule.schedule, **values))
     return chosen
+
+
+def deploy_all(root: Path) -> int:
+    """Deploy prefect.yaml into its work pool, and set the schedules as `register` chooses them; Prefect's exit code."""
+    from prefect import get_client
+
+    definitions = yaml.safe_load((root / "prefect.yaml").read_text())["deployments"]
+    chosen = {one["name"]: register(root, one["name"], one["schedules"]) for one in definitions}
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    if code := subprocess.run(command, cwd=root, check=False).returncode:
+        return code
+    with get_client(sync_client=True) as client:
+        for name, schedules in chosen.items():
+            deployment = client.read_deployment_by_name(f"{name}/{name}")
+            for schedule in deployment.schedules:
+                client.delete_deployment_schedule(deployment.id, schedule.id)
+            client.create_deployment_schedules(deployment.id, schedules)
+    return 0
+
+
+def main() -> int:
+    text = "Deploy prefect.yaml as `prefect deploy --all` does, and keep what was changed of schedules in the UI."
+    argparse.ArgumentParser(prog="python -m flows.ui.schedules", description=text).parse_args()
+    return deploy_all(find_root())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,6 +23,9 @@ SETTINGS = {
     # By default the server keeps in memory which runs hold a place, and after a restart it ends each of them when it
     # next renews its claim, every 225 s.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # By default it takes back a claim that was not renewed for 300 s, and so ends the runs of a server that was away.
+    # The keeper frees the places of dead runs.
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     # By default it deletes old events only; runs, their logs and their artifacts go 90 days after their end.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
 }

@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LINE_EVERY_S = 5.0  # a plain progress line at most this often
 EVENT_EVERY_S = 0.5
 FULL = (errno.ENOSPC, errno.EDQUOT)
+SHM_LEAST = 2**16  # bytes free below which /dev/shm counts as full
+MORE_SHM = "Give a container more (docker: --shm-size=2g)"
 LONGEST_REASON = 300  # characters; Ray's messages have pages
 
 
@@ -206,11 +208,26 @@ def name_is_not_utf8(error: UnicodeEncodeError) -> str:
 
 
 def full(error: OSError) -> str:
-    """Say what is full: the disk, or the memory for files, of which a container has 64 MB by default."""
-    if str(error.filename or "").startswith("/dev/shm/"):
-        size = shutil.disk_usage("/dev/shm").total // 2**20
-        return f"/dev/shm is full, which has {size:,} MB here: {error}. Give a container more (docker: --shm-size=2g)"
+    """Say what is full: the disk, or the memory for files, of which a container has 64 MB by default.
+
+    An error has the name of a file when it was opened, and none when it was written to.
+    """
+    in_memory = str(error.filename).startswith("/dev/shm/") if error.filename else memory_is_full()
+    if in_memory:
+        return f"{shm_is_full()}: {error}. {MORE_SHM}"
     return f"the disk is full: {error}. Free some space and run the same command again"
+
+
+def memory_is_full() -> bool:
+    """Whether nothing more can be written to /dev/shm."""
+    try:
+        return shutil.disk_usage("/dev/shm").free < SHM_LEAST
+    except OSError:  # not Linux
+        return False
+
+
+def shm_is_full() -> str:
+    return f"/dev/shm is full, which has {shutil.disk_usage('/dev/shm').total // 2**20:,} MB here"
 
 
 def _is_of_ray(error: BaseException) -> bool:

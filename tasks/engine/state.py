@@ -117,9 +117,9 @@ def _lock_file(storage: str, name: str) -> Path:
 
 
 def _mark(run: UnfinishedRun) -> bool:
-    """Make the run's local folder, with our mark; False where somebody else's folder has its name."""
+    """Make the run's folder, with our mark; False where somebody else's folder has its name."""
     if "://" in run.storage:
-        return True
+        return _mark_at_uri(run)
     folder = Path(run.folder)
     if _is_marked(folder):
         return True
@@ -138,9 +138,40 @@ def _is_marked(folder: Path) -> bool:
         return False
 
 
+def _mark_at_uri(run: UnfinishedRun) -> bool:
+    from fsspec.core import url_to_fs
+
+    files, folder = url_to_fs(run.folder)
+    mark = f"{folder}/{MARK}"
+    if files.exists(mark):
+        return files.cat_file(mark) == run.name.encode()
+    if files.exists(folder) and files.find(folder):
+        return False
+    files.makedirs(folder, exist_ok=True)
+    files.pipe_file(mark, run.name.encode())
+    return True
+
+
+def _delete_old_at_uri(storage: str) -> None:
+    from fsspec.core import url_to_fs
+
+    files, parent = url_to_fs(storage)
+    for mark in files.glob(f"{parent}/*/{MARK}"):
+        folder = mark.rpartition("/")[0]
+        name = folder.rpartition("/")[2]
+        newest = max(files.modified(path).timestamp() for path in files.find(folder))
+        if files.cat_file(mark) != name.encode() or time.time() - newest < KEEP_DAYS * 86400:
+            continue
+        if (lock := try_lock(_lock_file(storage, name))) is not None:
+            with lock:
+                files.rm(folder, recursive=True)
+                Path(lock.name).unlink()
+
+
 def _delete_old(storage: str) -> None:
-    """Delete local runs that we marked, that nobody holds and in which nothing has changed for `KEEP_DAYS`."""
+    """Delete runs that we marked, that nobody holds and in which nothing has changed for `KEEP_DAYS`."""
     if "://" in storage:
+        _delete_old_at_uri(storage)
         return
     for folder in [mark.parent for mark in Path(storage).glob(f"*/{MARK}")]:
         if not _is_marked(folder) or time.time() - last_change(folder) < KEEP_DAYS * 86400:

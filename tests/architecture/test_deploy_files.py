@@ -21,6 +21,7 @@ from prefect.settings import Settings
 from prefect.settings.legacy import _get_valid_setting_names
 from prefect.utilities.templating import apply_values, find_placeholders
 
+from flows.ui.server import SETTINGS
 from tasks.engine.runtime import Runtime
 from tests.helpers.paths import ROOT
 
@@ -166,6 +167,45 @@ def test_the_units_please_systemd(tmp_path: Path) -> None:
     units = [str(path) for path in sorted(tmp_path.iterdir())]
     said = command("systemd-analyze", "verify", "--man=no", *units)
     assert [line for line in said.splitlines() if "gridflow" in line] == []
+
+
+KEEPER = "python -m flows.ui.keeper"
+
+
+def test_whatever_takes_runs_has_the_keeper_beside_it() -> None:
+    """It ends the runs whose process is gone, so that they hold no place, and makes the automation of heartbeats."""
+    services = documents("compose.yaml")[0]["services"]
+    workers = [name for name, service in services.items() if "prefect worker start" in str(service.get("command"))]
+    keepers = [service for service in services.values() if service.get("command") == KEEPER.split()]
+    assert len(workers) == len(keepers) == 1
+    assert keepers[0]["restart"] == "unless-stopped"
+    assert keepers[0]["environment"]["PREFECT_API_URL"] == services[workers[0]]["environment"]["PREFECT_API_URL"]
+
+    (deployment,) = [one for one in documents("kubernetes/worker.yaml") if one["kind"] == "Deployment"]
+    commands = [" ".join(one["command"]) for one in deployment["spec"]["template"]["spec"]["containers"]]
+    assert [command for command in commands if command == KEEPER]
+    assert [command for command in commands if command.startswith("prefect worker start")]
+
+    units = {path.stem: path.read_text() for path in (DEPLOY / "systemd").glob("*.service")}
+    assert re.search(rf"^ExecStart=\S*/{KEEPER}$", units["gridflow-keeper"], re.MULTILINE)
+    assert "Restart=on-failure" in units["gridflow-keeper"]
+    assert "Wants=gridflow-keeper.service" in units["gridflow-server"]
+
+    by_hand = (ROOT / "docs" / "operations.md").read_text().partition("```")[2].partition("```")[0]
+    assert "prefect worker start" in by_hand
+    assert KEEPER in by_hand
+
+
+def test_a_server_that_was_away_takes_no_place_from_a_run() -> None:
+    """Its claim is on disk and does not run out; the run asks again for more than five minutes."""
+    compose = documents("compose.yaml")[0]["services"]["server"]["environment"]
+    unit = (DEPLOY / "systemd" / "gridflow-server.service").read_text()
+    for name, value in SETTINGS.items():
+        assert compose[name] == value
+        assert f"{name}={value}" in unit
+    definition = yaml.safe_load((ROOT / "prefect.yaml").read_text())["definitions"]["work_pool"]
+    retries = int(definition["job_variables"]["env"]["PREFECT_CLIENT_MAX_RETRIES"])
+    assert sum(2**attempt for attempt in range(1, retries + 1)) > 300  # seconds, by Prefect's waits
 
 
 def lines() -> Iterator[tuple[Path, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 from pathlib import Path
@@ -119,3 +120,13 @@ def test_a_missing_value_is_named(tmp_path: Path) -> None:
     del content["train"]["digits"]["seed"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     assert list(faults(tmp_path / "params.yaml")) == ["train.digits.seed is missing"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_loads_torch_late_bounds_its_threads_there(stage: str) -> None:
+    """Of a stage that loads it on import `run_stage` bounds them (tests/tasks/engine/test_events.py)."""
+    tree = ast.parse((ROOT / "tasks" / f"{stage}.py").read_text())
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        imports = [name.name for node in ast.walk(function) if isinstance(node, ast.Import) for name in node.names]
+        if "torch" in imports:
+            assert "torch.set_num_threads(" in ast.unparse(function)

@@ -117,17 +117,18 @@ def test_fetch_brings_a_dataset(fetch: Callable, kaggle: ThreadingHTTPServer, sm
     ids=["refused", "not there", "without a part", "no archive"],
 )
 def test_a_dataset_that_does_not_come_is_one_sentence(
-    fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, status: int, body: bytes, words: list
+    fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, run: Callable, status: int, body: bytes, words: list
 ) -> None:
     former = small / "data/sources/scenes-kaggle/seg_train/kept.jpg"
     former.parent.mkdir(parents=True)
     former.write_text("kept")
+    run("dvc", "add", "-q", "data/sources/scenes-kaggle", cwd=small)
     kaggle.status, kaggle.archive = status, body
     done = fetch("scenes", code=1)
     assert [word for word in words if word not in done.stderr] == [], done.stderr
     assert "Traceback" not in done.stderr
     assert former.read_text() == "kept"
-    assert [path.name for path in (small / "data/sources").iterdir()] == ["scenes-kaggle"]
+    assert [path.name for path in (small / "data/sources").iterdir() if path.is_dir()] == ["scenes-kaggle"]
 
 
 @pytest.mark.parametrize(
@@ -139,16 +140,48 @@ def test_a_dataset_that_does_not_come_is_one_sentence(
     ],
 )
 def test_a_refusal_is_one_sentence_and_keeps_what_was_there(
-    fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, status: int, files: dict, credentials: bool, words: list
+    fetch: Callable,
+    kaggle: ThreadingHTTPServer,
+    small: Path,
+    run: Callable,
+    status: int,
+    files: dict,
+    credentials: bool,
+    words: list,
 ) -> None:
     former = small / "data/sources/digits-kaggle/train.csv"
     former.parent.mkdir(parents=True)
     former.write_text("kept")
+    run("dvc", "add", "-q", "data/sources/digits-kaggle", cwd=small)
     kaggle.status, kaggle.archive = status, archive(**files)
     done = fetch("digits", credentials=credentials, code=1)
     assert [word for word in words if word not in done.stderr] == [], done.stderr
     assert "Traceback" not in done.stderr
     assert former.read_text() == "kept"
+
+
+@pytest.mark.parametrize("fetched", [False, True], ids=["a person's", "changed since"])
+def test_a_folder_that_a_fetch_would_lose_is_kept(
+    fetch: Callable, kaggle: ThreadingHTTPServer, small: Path, fetched: bool
+) -> None:
+    if fetched:
+        fetch("digits")
+    file = small / "data/sources/digits-kaggle/train.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("label,pixel0\n7,7\n")
+    del kaggle.asked[:]
+    done = fetch("digits", code=1)
+    assert "data/sources/digits-kaggle is not as a fetch brought it" in done.stderr
+    assert file.read_text() == "label,pixel0\n7,7\n"
+    assert not kaggle.asked
+
+
+def test_weights_of_a_person_are_kept(fetch: Callable, small: Path) -> None:
+    file = small / "data/weights/alexnet.pth"
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    assert "data/weights/alexnet.pth is not as a fetch brought it" in fetch("alexnet", code=1).stderr
+    assert file.read_text() == "mine"
 
 
 def test_no_network_says_what_to_put_where(fetch: Callable) -> None:

@@ -53,7 +53,7 @@ class Pool:
         shutil.copy(repository / "prefect.yaml", self.root)
         options = {"cwd": self.root, **self.environment}
         run("prefect", "--no-prompt", "work-pool", "create", "gridflow", "--type", "process", **options)
-        run("prefect", "--no-prompt", "deploy", "--all", timeout=900, **options)
+        run("python", "-m", "flows.ui.schedules", timeout=900, **options)
         self._processes.append(self._start("python", "-m", "flows.ui.keeper"))
         for _ in range(2):
             self.start_worker()

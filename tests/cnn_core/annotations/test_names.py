@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from cnn_core.annotations.checks import Refused
 from cnn_core.annotations.coco import from_coco, to_coco
 from cnn_core.annotations.tables import images_table, objects_table, read_objects, write_objects
 from cnn_core.annotations.yolo_labels import read_yolo, write_yolo
@@ -138,3 +140,16 @@ def test_an_image_and_a_class_called_na_in_a_table_of_prompts(tmp_path: Path) ->
     assert table["class_name"].isna().tolist() == [False, True]
     assert table["score"].isna().all()
     assert table["x1"].astype(float).tolist() == [1, 1]  # numbers are judged later, row by row
+
+
+def test_an_image_whose_name_is_not_utf8_is_left_out_by_name(tmp_path: Path) -> None:
+    """No table could hold it."""
+    for name in (b"a.png", b"caf\xe9.png"):
+        Image.new("RGB", (60, 40)).save(tmp_path / os.fsdecode(name))
+    (tmp_path / "data.yaml").write_text("train: .\nnames: [a]\n")
+    refused: list[Refused] = []
+    images, _, _ = read_yolo(tmp_path / "data.yaml", "train", refused=refused)
+    assert [Path(file).name for file in images["file"]] == ["a.png"]
+    assert [(Path(one.name).name, one.reason) for one in refused] == [
+        ("caf\\xe9.png", "its name is not UTF-8: rename it")
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -142,3 +143,24 @@ def test_the_home_folder_may_be_called_by_its_sign(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     archive(tmp_path / "a.zip", **{"train.csv": b"1"})
     assert read_all(Path("~/a.zip")) == {"train.csv": b"1"}
+
+
+def test_a_name_that_is_not_utf8_is_left_out_by_name(tmp_path):
+    """Of a file and of a folder; tables and DVC could not hold them."""
+    (tmp_path / "good.jpg").write_bytes(b"1")
+    for name in (b"caf\xe9.jpg", b"for\xeat/b.jpg"):
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"2")
+    with open_files(tmp_path, advice="", max_bytes=1) as files:
+        assert files.names == ["good.jpg"]
+        assert files.folders == []
+        assert files.left_out == {"files whose name is not UTF-8, such as caf\\xe9.jpg": 2}
+
+
+def test_a_zip_with_a_name_that_is_not_utf8_is_refused_by_the_name(tmp_path):
+    """It claims to be: names without that mark are read as code page 437."""
+    packed = archive(tmp_path / "a.zip", **{"caf\u00e9.jpg": b"1"})
+    packed.write_bytes(packed.read_bytes().replace("caf\u00e9.jpg".encode(), b"cafX\xe9.jpg"))
+    with pytest.raises(ValueError, match=r"a\.zip has an entry .*cafX\\xe9\.jpg\. Pack it again"):
+        read_all(packed)

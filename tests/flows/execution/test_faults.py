@@ -86,3 +86,37 @@ def test_a_lock_with_the_number_of_a_living_process(trial: Trial, run: Callable,
     assert "a lock that nobody holds any more was removed: /usr/bin/dvc repro" in said
     assert trial.starts() == ["first", "train from 0"]
     faults("DVC's lock of a dead process, its number in use again", "next run: lock removed", 0)
+
+
+# Ray gets no time to start in the first attempt, and its usual time in the next.
+RAY_TOO_SLOW = """
+import os, pathlib
+from tasks.engine import events
+from tasks.engine.cluster import ray_cluster
+from tasks.engine.runtime import load_runtime
+
+def main():
+    attempts = pathlib.Path(os.environ["FAULT_LOG"])
+    with attempts.open("a") as log:
+        log.write("attempt\\n")
+    if attempts.read_text() == "attempt\\n":
+        os.environ["RAY_gcs_server_port_wait_time_s"] = "0"
+    with ray_cluster(load_runtime()):
+        pathlib.Path("model.txt").write_text("trained")
+
+events.run_stage(main)
+"""
+
+
+def test_a_ray_that_is_too_slow_to_start_is_started_again(trial: Trial, run: Callable, faults: Callable) -> None:
+    (trial.root / "train.py").write_text(RAY_TOO_SLOW)
+    trial.log.unlink(missing_ok=True)
+    (trial.root / "dvc.yaml").write_text(
+        "stages: {train: {cmd: python train.py, outs: [model.txt], meta: {retries: 1}}}"
+    )
+    run("git", "commit", "-qam", "Ray", cwd=trial.root)
+    output = trial.finish(trial.flow())
+    assert "transient: Ray did not start on this machine" in output
+    assert trial.starts() == ["attempt", "attempt"]
+    assert (trial.root / "model.txt").read_text() == "trained"
+    faults("a start of Ray that took too long", "second attempt of the same run", 0)

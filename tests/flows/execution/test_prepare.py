@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +59,17 @@ def test_the_flow_takes_what_the_command_has_prepared(
     done = run("python", "-c", COUNTED, cwd=small, PYTHONPATH=str(repository), PREFECT_API_URL=server)
     assert done.stdout.splitlines()[-1] == "prepared 1 times"
     assert (small / "first.txt").read_text() == "source1"
+
+
+def test_a_file_whose_name_is_not_utf8_is_named_before_the_run(small: Path) -> None:
+    """DVC cannot keep it."""
+    source = small / "source"
+    source.mkdir()
+    for number in range(100):
+        (source / f"{number}.jpg").write_bytes(b"")
+    (source / "sub").mkdir()
+    (source / "sub" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+    text = (small / "dvc.yaml").read_text()
+    (small / "dvc.yaml").write_text(text.replace("deps: [source.txt]", "deps: [source.txt, source]"))
+    with pytest.raises(ValueError, match=r"not UTF-8: .*source/sub/caf\\xe9\.jpg\. Rename it"):
+        prepare(small, RunRequest())

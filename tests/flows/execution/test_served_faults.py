@@ -1,8 +1,9 @@
-"""Faults of what `make ui` serves: a cancelled run; kill -9 of a run, of the server, of the worker with its run."""
+"""Faults of what `make ui` serves: a cancelled run, a suspended one; kill -9 of a run, the server, worker and run."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from flows.repository.git import git
-from flows.ui.heartbeats import NAME
+from flows.ui.heartbeats import NAME, SUSPENDED
 from tests.helpers import served as serving
 from tests.helpers.served import Served, wait_until
 from tests.helpers.trials import FIRST, Trial, make_trial
@@ -124,6 +125,35 @@ def test_a_cancelled_run_is_gone_within_ten_seconds(served: Served, faults: Call
     assert not list((served.root / ".gridflow/worktrees").iterdir())
     assert git(served.root, "worktree", "list").count("\n") == 0
     faults("cancelled, its processes deaf to SIGTERM", f"all gone in {took:.1f} s, place free, worktree removed", 0)
+
+
+def test_a_suspended_run_ends_its_stage_and_goes_on_where_it_was(
+    served: Served, trial: Trial, faults: Callable
+) -> None:
+    running = served.start("pipeline", {"stages": ["train"]})
+    trial.wait_until_held()
+    later = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)).isoformat()
+    details = {"pause_reschedule": True, "pause_timeout": later}
+    state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+    assert served.ask(f"flow_runs/{running}/set_state", {"state": state})["status"] == "ACCEPT"
+    wait_until(lambda: not processes(served.root))
+    assert served.state(running)["name"] == "Suspended"
+    assert slots(served) == 0
+    assert not list((served.root / ".gridflow/worktrees").iterdir())
+    # The automation expects no heartbeat any more, or it would call the run Crashed.
+    wait_until(lambda: newest_event(served, running) == SUSPENDED, 60)
+    served.ask(f"flow_runs/{running}/resume", {})
+    trial.hold.unlink()
+    assert served.end(running)["type"] == "COMPLETED"
+    assert trial.starts() == ["first", "train from 0", "train from 2"]
+    faults("suspended while a stage works, resumed", "stage ended, place free; last epoch", 0)
+
+
+def newest_event(served: Served, run: str) -> str:
+    """Of the events that the automation waits for or expects."""
+    names, resource = ["prefect.flow-run.heartbeat", SUSPENDED], {"id": [f"prefect.flow-run.{run}"]}
+    chosen = {"event": {"name": names}, "resource": resource, "order": "DESC"}
+    return served.ask("events/filter", {"filter": chosen, "limit": 1})["events"][0]["event"]
 
 
 def test_a_killed_run_does_not_stay_running(served: Served, trial: Trial, faults: Callable) -> None:

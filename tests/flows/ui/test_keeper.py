@@ -8,10 +8,22 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, FlowRun, State, StateType
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
@@ -89,20 +101,49 @@ def test_a_living_run_and_one_that_may_still_show_life_stay(
 
 
 def test_of_the_nights_that_were_missed_the_last_one_runs(client: SyncPrefectClient, deployment: uuid.UUID) -> None:
+    """With two schedules, of which Prefect plans more runs ahead than it lists at a time."""
     now = datetime.datetime.now(datetime.UTC)
-    nights = [
-        start(client, deployment, Scheduled(scheduled_time=now - datetime.timedelta(days=days))) for days in (1, 2, 3)
-    ]
-    runs = [client.read_flow_run(run) for run in nights]
-    for run, days in zip(runs, (1, 2, 3), strict=True):
-        run.auto_scheduled, run.expected_start_time = True, now - datetime.timedelta(days=days)
-    assert [run.id for run in missed(runs, now)] == [nights[2], nights[1]]
-    runs[0].parameters = {"model": "scenes"}  # another schedule's
-    assert [run.id for run in missed(runs, now)] == [nights[2]]
-    for run in runs:
-        run.auto_scheduled = False  # a person asked for it
-    assert not list(missed(runs, now))
-    assert SKIPPED.endswith(".")
+    nights = {"start_time": (now - datetime.timedelta(days=3)).isoformat(), "end_time": now.isoformat(), "max_runs": 9}
+    for model in ("digits", "scenes"):
+        schedule = IntervalSchedule(
+            interval=datetime.timedelta(days=1), anchor_date=now - datetime.timedelta(days=9, hours=1)
+        )
+        client.create_deployment_schedules(
+            deployment, [DeploymentScheduleCreate(schedule=schedule, parameters={"model": model})]
+        )
+    plan = {"start_time": now.isoformat(), "min_runs": 110, "max_runs": 110}
+    for times in (plan, nights):
+        answer = httpx.post(f"{client.api_url}deployments/{deployment}/schedule", json=times, timeout=60)
+        assert answer.is_success, answer.text
+    two_days_ago = Scheduled(scheduled_time=now - datetime.timedelta(days=2))
+    by_hand = client.create_flow_run_from_deployment(deployment, state=two_days_ago).id
+    late = due(client, deployment, now)
+    assert len(late) == 7
+    resumed = late[0]  # it was suspended on that night
+    for former in (Pending(), Running()):
+        client.set_flow_run_state(resumed.id, former, force=True)
+    client.set_flow_run_state(resumed.id, Scheduled(name="Resuming"), force=True)
+    Keeper(client).sweep()
+    left = due(client, deployment, now)
+    assert {by_hand, resumed.id} <= {run.id for run in left}
+    ahead = [run for run in left if run.auto_scheduled and run.id != resumed.id]
+    assert sorted(run.parameters["model"] for run in ahead) == ["digits", "scenes"]
+    assert len({run.expected_start_time for run in ahead}) == 1
+    assert now - ahead[0].expected_start_time < datetime.timedelta(hours=2)
+    skipped = state(client, late[1].id)
+    assert (skipped.name, skipped.message) == ("Skipped", SKIPPED)
+
+
+def due(client: SyncPrefectClient, deployment: uuid.UUID, now: datetime.datetime) -> list[FlowRun]:
+    """The scheduled runs whose time has come, the earliest first."""
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
+        ),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+    )
 
 
 def test_a_run_just_late_is_not_skipped() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -68,6 +69,13 @@ def test_a_failure_is_told_by_kind_in_one_sentence(
     assert words in failure(tmp_path)["message"]
     assert ("Traceback" in done.stderr) is traceback
     assert "error: " in done.stderr
+
+
+def test_the_threads_of_a_stage_are_those_of_its_worker(tmp_path: Path) -> None:
+    code = "import torch\nfrom tasks.engine import events\nevents.run_stage(lambda: print(torch.get_num_threads()))"
+    env = {**os.environ, "GRIDFLOW_CPUS_PER_WORKER": "1", "GRIDFLOW_RUN_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_a_value_error_of_our_own_code_is_the_users_to_mend() -> None:

@@ -238,8 +238,29 @@ def test_a_folder_that_a_person_named_like_a_run_is_left_alone(checkout, tmp_pat
 def test_the_state_may_be_an_fsspec_uri(tmp_path, checkout):
     with run_in_progress(settings(state=f"file://{tmp_path}/remote"), "train") as run:
         assert run.folder == f"file://{tmp_path}/remote/train"
-        (tmp_path / "remote/train").mkdir(parents=True)
+        assert (tmp_path / "remote/train" / MARK).read_text() == "train"
     assert not (tmp_path / "remote/train").exists()
+
+
+def test_at_a_uri_too_only_runs_of_ours_are_forgotten(tmp_path, checkout):
+    del checkout  # whose folder has the locks
+    storage = tmp_path / "remote"
+    for name, days, mark in (
+        ("a-persons", 400, None),
+        ("copy", 400, "old"),
+        ("old", 15, "old"),
+        ("young", 13, "young"),
+    ):
+        (storage / name).mkdir(parents=True)
+        for file, text in [("checkpoint", ""), *([(MARK, mark)] if mark else [])]:
+            (storage / name / file).write_text(text)
+            os.utime(storage / name / file, (time.time() - days * 86400,) * 2)
+    (storage / "train").mkdir()
+    (storage / "train" / "notes").write_text("mine")
+    with run_in_progress(settings(state=f"file://{storage}"), "train") as run:
+        assert run.name == "train-2"
+    assert {path.name for path in storage.iterdir()} == {"a-persons", "copy", "young", "train"}
+    assert (storage / "train" / "notes").read_text() == "mine"
 
 
 DEPS = """

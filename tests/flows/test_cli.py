@@ -16,7 +16,19 @@ from flows.cli import QUIET, app
 pytestmark = pytest.mark.xdist_group("cli")
 
 COMMANDS = (
-    *(["run"], ["fetch"], ["predict"], ["export"], ["compare"], ["summary"], ["retrain"], ["batch"], ["inbox"], ["ui"]),
+    *(
+        ["run"],
+        ["fetch"],
+        ["predict"],
+        ["export"],
+        ["compare"],
+        ["summary"],
+        ["retrain"],
+        ["batch"],
+        ["inbox"],
+        ["ui"],
+        ["clean"],
+    ),
     *(["champions"], *(["champions", name] for name in ("list", "show", "fetch", "promote", "rollback"))),
 )
 HEAVY = ("prefect", "dvc", "torch", "ray", "pandas", "ultralytics")

@@ -114,7 +114,7 @@ def measure(month: Month, nights: int) -> None:
     print(f"gridflow clean --older-than {KEPT}: {time.monotonic() - start:.0f} s")
     columns["after gridflow clean"] = month.sizes()
     print(month.run("gridflow", "champions", "fetch", "digits").stdout)
-    month.run("dvc", "checkout")
+    month.run("dvc", "checkout", "data/models/digits")
     print("| | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
     for name in columns["first day"]:
         values = [str(sizes[name]) if name == "experiments" else in_bytes(sizes[name]) for sizes in columns.values()]

@@ -154,19 +154,21 @@ def _leftovers(root: Path, seconds: float, dry_run: bool) -> Removed:
         trees = [lock.with_suffix("") for lock in dead if not is_held(lock)]
         after = before - sum(map(size_of, [*runs, *outputs, *states, *trees]))
         return Removed(kind="leftovers", what=_leftover_words(runs, states, outputs, trees), before=before, after=after)
-    trees = sweep_workspaces(root)
+    worktrees = sweep_workspaces(root)
     git(root, "worktree", "prune")
-    runs = sweep_held(root / ".gridflow" / "runs", "*", older_than_s=seconds)
-    states = delete_old(storage, seconds)
+    old = sweep_held(root / ".gridflow" / "runs", "*", older_than_s=seconds)
+    unfinished = delete_old(storage, seconds)
     for output in outputs:
         _remove_output(output)
     for parent, pattern in ((Path(tempfile.gettempdir()), f"{TEMPORARY}*"), (root, f"{CANDIDATE}*")):
         sweep_held(parent, pattern)
-    after = sum(map(size_of, folders))
-    return Removed(kind="leftovers", what=_leftover_words(runs, states, outputs, trees), before=before, after=after)
+    after, what = sum(map(size_of, folders)), _leftover_words(old, unfinished, outputs, worktrees)
+    return Removed(kind="leftovers", what=what, before=before, after=after)
 
 
-def _leftover_words(runs: Sequence, states: Sequence, outputs: Sequence, worktrees: Sequence) -> str:
+def _leftover_words(
+    runs: Sequence[object], states: Sequence[object], outputs: Sequence[object], worktrees: Sequence[object]
+) -> str:
     return ", ".join([
         _count(len(runs), "folder of a run", "folders of runs"),
         _count(len(states), "unfinished run"),

@@ -98,7 +98,7 @@ def _old_runs(client: SyncPrefectClient, before: datetime) -> Iterator[FlowRun]:
     chosen = FlowRunFilter(
         tags=FlowRunFilterTags(any_=[TAG, TERMINAL_TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
-        end_time=FlowRunFilterEndTime(before_=before),
+        end_time=FlowRunFilterEndTime.model_validate({"before_": before}),
     )
     offset = 0
     while page := client.read_flow_runs(flow_run_filter=chosen, limit=PAGE, offset=offset):

@@ -94,6 +94,7 @@ def test_a_modules_help_does_nothing_else(module: str, repository: Path, tmp_pat
         (["retrain", "digits", "--alpha", "2"], "should be less than or equal to 1"),
         (["champions", "crown", "digits"], "No such command 'crown'"),
         (["predict", "data/models/digits"], "Missing argument"),
+        (["clean", "--project", "."], "goes with --older-than"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -79,7 +79,7 @@ $(PACKAGES): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -r .venv/requirements.txt
 	@touch $@
 
-clean: ## Remove what runs made outside DVC: state of unfinished runs, logs, caches of tools (data and models stay)
-	@test ! -d .gridflow || python -m flows.repository.leftovers
+clean: ## Remove unfinished runs, logs, caches of tools; old experiments and results: gridflow clean --older-than 30d
+	@test ! -d .gridflow || python -m flows.cli clean
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find cnn_core tasks flows tests bench -name __pycache__ -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Read the graph of ``dvc.yaml``, and which of its stages are stale.
 
-DVC's Python API is not public, so pyproject.toml pins DVC. Only this module, parameters.py and workspace.py import it.
+DVC's Python API is not public, so pyproject.toml pins DVC. Only this module, parameters.py, storage.py and
+workspace.py import it.
 """
 
 from __future__ import annotations

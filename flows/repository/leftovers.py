@@ -10,9 +10,8 @@ import fcntl
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,14 +20,14 @@ import psutil
 from prefect.runtime import flow_run
 
 from flows.repository.git import git
-from flows.repository.graph import find_root
 from flows.repository.parameters import CANDIDATE
-from tasks.engine.locks import HOLD, is_held, sweep_held, try_lock
+from tasks.engine.locks import HOLD, is_held, sweep_held, try_lock, wait_for_lock
 
 GUARD_S = 30.0  # the longest wait for DVC's lock of its lock file, which it holds for milliseconds
 CLOCK_S = 2.0  # the difference between the start of a process and a file's time that is tolerated
 END_S = 10.0  # the longest wait for killed processes
 LOCKS = (f"runs/*/{HOLD}", "worktrees/*.lock", "state/.locks/*.lock", "locks/*.lock")  # below .gridflow
+CLEANING = "cleaning.lock"  # below .gridflow: held while it is cleaned, and runs begin after that
 KEPT_RUNS, KEPT_S = 20, 7 * 86400.0  # run folders: so many of the newest stay, and all of the last week
 _HELD: list[IO[str]] = []  # the locks of this process's run folders, until it ends
 
@@ -47,8 +46,15 @@ def new_run_folder(root: Path) -> Path:
     folder = runs / str(flow_run.get_id() or "local")
     if (lock := try_lock(folder / HOLD)) is not None:  # else this run has it already
         _HELD.append(lock)
+    wait_until_clean(root)
     sweep_held(runs, "*", older_than_s=KEPT_S, keep=KEPT_RUNS)
     return folder
+
+
+def wait_until_clean(root: Path) -> None:
+    """Wait while `gridflow clean` works; call it with a lock of `LOCKS` in hand, by which the next one sees the run."""
+    with wait_for_lock(root / ".gridflow" / CLEANING):
+        pass
 
 
 def end_orphans(root: Path) -> list[psutil.Process]:
@@ -180,22 +186,43 @@ def _guard(path: Path) -> Iterator[bool]:
         yield True
 
 
+@contextmanager
+def no_run_at_work(checkouts: Sequence[Path]) -> Iterator[None]:
+    """Keep new runs of these checkouts waiting during the block.
+
+    Raises:
+        ValueError: a run, a stage or a command of DVC is at work in one of them.
+    """
+    with contextlib.ExitStack() as held:
+        for root in checkouts:
+            folder = root / ".gridflow"
+            if folder.is_dir() or root == checkouts[0]:  # another project may be none of Gridflow's
+                held.enter_context(wait_for_lock(folder / CLEANING))
+            for lock in [path for pattern in LOCKS for path in folder.glob(pattern)]:
+                if is_held(lock):
+                    raise ValueError(f"a run is at work ({lock.relative_to(root)}): end it first. Nothing was removed")
+            sweep_rwlock(root)
+            if commands := _holders(root / ".dvc" / "tmp" / "rwlock"):
+                raise ValueError(f"DVC is at work in {root} ({commands[0]}): wait for it. Nothing was removed")
+        yield
+
+
+def _holders(rwlock: Path) -> list[str]:
+    """The commands that DVC's lock file names."""
+    try:
+        entries = json.loads(rwlock.read_text())
+    except (OSError, json.JSONDecodeError):
+        return []
+    readers = [info for infos in entries.get("read", {}).values() for info in infos]
+    return sorted({str(info["cmd"]) for info in [*entries.get("write", {}).values(), *readers]})
+
+
 def clean(root: Path) -> None:
     """Remove `.gridflow`, which holds only what runs made.
 
     Raises:
         ValueError: a run is at work there.
     """
-    folder = root / ".gridflow"
-    for lock in [path for pattern in LOCKS for path in folder.glob(pattern)]:
-        if is_held(lock):
-            raise ValueError(f"a run is at work ({lock.relative_to(root)}): end it first. Nothing was removed")
-    shutil.rmtree(folder, ignore_errors=True)
+    with no_run_at_work([root]):
+        shutil.rmtree(root / ".gridflow", ignore_errors=True)
     git(root, "worktree", "prune")
-
-
-if __name__ == "__main__":
-    try:
-        clean(find_root())
-    except ValueError as error:
-        sys.exit(f"error: {error}")

@@ -27,7 +27,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 from cnn_core.params import read_yaml
 from flows.repository.git import commit_tree, git, resolve, update_refs
 from flows.repository.graph import StageNode, missing_inputs
-from flows.repository.leftovers import end_orphans
+from flows.repository.leftovers import end_orphans, wait_until_clean
 from flows.repository.parameters import text_parameters
 from tasks.engine.locks import try_lock
 
@@ -136,6 +136,7 @@ def workspace(root: Path, *, name: str, revision: str = "HEAD") -> Iterator[Work
     try:
         with contextlib.ExitStack() as ended:
             ended.callback(_remove, root, worktree)
+            wait_until_clean(root)
             # no hooks: a post-checkout hook of DVC would check out data before the cache is shared
             git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", "--quiet", str(worktree), rev)
             inner = worktree / git(root, "rev-parse", "--show-prefix")  # the project may lie in a subfolder

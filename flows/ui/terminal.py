@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
@@ -23,6 +24,7 @@ from flows.ui.server import answers, check_server, wait_for_start
 
 INTERRUPTED = "interrupted: every process was ended. Run the same command again to go on."
 END_S = 8.0  # from Ctrl-C to the end in any case: stages and the temporary server notice by themselves
+TERMINAL_TAG = "gridflow-terminal"  # of each run; with the tag of the deployments heartbeats would be expected
 SCRIPT = Path(__file__).with_name("temporary_server.py")
 
 
@@ -36,7 +38,7 @@ def run_flow(flow: Callable[[], State[Any]]) -> State[Any]:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _quick_end(), _server():
+        with _quick_end(), server(), tags(TERMINAL_TAG):
             return flow()
     except (KeyboardInterrupt, TerminationSignal):
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -94,7 +96,7 @@ def _quick_end() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[None]:
+def server() -> Iterator[None]:
     """Use the server that the settings name, or else a temporary one.
 
     The temporary one has a session of its own, so a terminal's Ctrl-C does not reach it and the run can still tell it

@@ -167,7 +167,8 @@ def git_commit() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def state_folder(runtime: Runtime) -> str:
+def state_folder(runtime: Runtime, root: Path | None = None) -> str:
+    """Where unfinished runs of the checkout ``root`` (default: this file's) keep their state."""
     if "://" in runtime.state:
         return runtime.state.rstrip("/")
-    return str((main_checkout() / (runtime.state or ".gridflow/state")).absolute())
+    return str((main_checkout(root) / (runtime.state or ".gridflow/state")).absolute())

@@ -92,7 +92,7 @@ def run_in_progress(runtime: Runtime, name: str) -> Iterator[UnfinishedRun]:
     A block that ends with an error leaves the run, to be gone on with.
     """
     storage = state_folder(runtime)
-    _delete_old(storage)
+    delete_old(storage)
     number = 1
     while True:
         run = UnfinishedRun(name=name if number == 1 else f"{name}-{number}", storage=storage)
@@ -152,7 +152,7 @@ def _mark_at_uri(run: UnfinishedRun) -> bool:
     return True
 
 
-def _delete_old_at_uri(storage: str) -> None:
+def _delete_old_at_uri(storage: str, older_than_s: float) -> Iterator[str]:
     from fsspec.core import url_to_fs
 
     files, parent = url_to_fs(storage)
@@ -160,23 +160,30 @@ def _delete_old_at_uri(storage: str) -> None:
         folder = mark.rpartition("/")[0]
         name = folder.rpartition("/")[2]
         newest = max(files.modified(path).timestamp() for path in files.find(folder))
-        if files.cat_file(mark) != name.encode() or time.time() - newest < KEEP_DAYS * 86400:
+        if files.cat_file(mark) != name.encode() or time.time() - newest < older_than_s:
             continue
         if (lock := try_lock(_lock_file(storage, name))) is not None:
             with lock:
                 files.rm(folder, recursive=True)
                 Path(lock.name).unlink()
+            yield name
 
 
-def _delete_old(storage: str) -> None:
-    """Delete runs that we marked, that nobody holds and in which nothing has changed for `KEEP_DAYS`."""
+def delete_old(storage: str, older_than_s: float = KEEP_DAYS * 86400) -> list[str]:
+    """Delete runs that we marked, that nobody holds and in which nothing has changed for so long; their names."""
     if "://" in storage:
-        _delete_old_at_uri(storage)
-        return
-    for folder in [mark.parent for mark in Path(storage).glob(f"*/{MARK}")]:
-        if not _is_marked(folder) or time.time() - last_change(folder) < KEEP_DAYS * 86400:
-            continue
+        return list(_delete_old_at_uri(storage, older_than_s))
+    deleted = []
+    for folder in old_runs(storage, older_than_s):
         if (lock := try_lock(_lock_file(storage, folder.name))) is not None:
             with lock:
                 shutil.rmtree(folder, ignore_errors=True)
                 Path(lock.name).unlink()
+            deleted.append(folder.name)
+    return deleted
+
+
+def old_runs(storage: str, older_than_s: float) -> list[Path]:
+    """The folders of local runs that we marked and in which nothing has changed for so long."""
+    folders = [] if "://" in storage else [mark.parent for mark in Path(storage).glob(f"*/{MARK}")]
+    return [one for one in folders if _is_marked(one) and time.time() - last_change(one) >= older_than_s]

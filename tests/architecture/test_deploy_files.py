@@ -228,3 +228,9 @@ def test_servers_are_bound_to_loopback_and_none_is_without_authentication() -> N
     assert "--host 127.0.0.1" in (DEPLOY / "systemd" / "gridflow-server.service").read_text()
     for name in ("compose.yaml", "systemd/gridflow-server.service"):
         assert "PREFECT_SERVER_API_AUTH_STRING" in (DEPLOY / name).read_text()
+
+
+def test_servers_delete_old_runs_as_that_of_make_ui_does() -> None:
+    for name, value in SETTINGS.items():
+        assert f"{name}: {value}\n" in (DEPLOY / "compose.yaml").read_text()
+        assert f"{name}={value}\n" in (DEPLOY / "systemd" / "gridflow-server.service").read_text()

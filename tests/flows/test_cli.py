@@ -16,7 +16,19 @@ from flows.cli import QUIET, app
 pytestmark = pytest.mark.xdist_group("cli")
 
 COMMANDS = (
-    *(["run"], ["fetch"], ["predict"], ["export"], ["compare"], ["summary"], ["retrain"], ["batch"], ["inbox"], ["ui"]),
+    *(
+        ["run"],
+        ["fetch"],
+        ["predict"],
+        ["export"],
+        ["compare"],
+        ["summary"],
+        ["retrain"],
+        ["batch"],
+        ["inbox"],
+        ["ui"],
+        ["clean"],
+    ),
     *(["champions"], *(["champions", name] for name in ("list", "show", "fetch", "promote", "rollback"))),
 )
 HEAVY = ("prefect", "dvc", "torch", "ray", "pandas", "ultralytics")
@@ -81,6 +93,7 @@ def test_a_modules_help_does_nothing_else(module: str, repository: Path, tmp_pat
         (["retrain", "digits", "--alpha", "2"], "should be less than or equal to 1"),
         (["champions", "crown", "digits"], "No such command 'crown'"),
         (["predict", "data/models/digits"], "Missing argument"),
+        (["clean", "--project", "."], "goes with --older-than"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -23,7 +23,7 @@ import torch
 from torchvision.ops import box_iou
 
 from cnn_core.annotations.truth import read_truth
-from cnn_core.detection.evaluation.detections import class_numbers, detect_images, one_table
+from cnn_core.detection.evaluation.detections import detect_images, one_table
 from cnn_core.detection.evaluation.metrics import average_precision, evaluate_boxes, mean, relative_areas
 from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.params import DetectorParams
@@ -102,10 +102,9 @@ def measure(
             settings=Path(folder, "settings"),
             calibration=(lambda: calibration(arguments.source)) if int8 else None,
         )
-        numbers = class_numbers(detector.info.names, classes)
         for _ in range(2):
             start = time.perf_counter()
-            boxes = one_table([rows for _, rows in detect_images(detector, images, numbers, classes)])
+            boxes = one_table(list(detect_images(detector, images, classes, {})))
             seconds = time.perf_counter() - start
     areas = relative_areas(*SIZES)
     evaluation = evaluate_boxes(images, objects, boxes, classes, max_det=300, areas=areas, relative=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_PIXELS = 50_000_000  # of an image file, 0.15 GB as RGB; its header is asked before anything unpacks
 GENERATED = "generated-"  # the start of the names of pictures that a program drew
 _CHUNK = 1 << 20
 _LONG_PART, _LONG_NAME, _DEPTH = 160, 500, 20  # bytes, characters, folders; a file system takes 255 and 4,096 bytes

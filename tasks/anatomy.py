@@ -19,10 +19,11 @@ from torch import Tensor
 from cnn_core.classification.inference.model_folder import ModelCard, load_model
 from cnn_core.classification.inference.views import views
 from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.files import write_csv
 from cnn_core.lecture import explain, explain_figures
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
-from tasks.engine.runtime import available_cores, load_runtime
+from tasks.engine.runtime import load_runtime
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ PARAMS = AnatomyParams
 def main(name: str) -> None:
     params = load_section(PARAMS, f"anatomy.{name}")
     runtime = load_runtime()
-    torch.set_num_threads(runtime.cpus_per_worker or available_cores())
+    torch.set_num_threads(runtime.threads())
     network, card = load_model(params.weights)
     folder = f"data/augmented/{params.data}"
     if card.classes != read_dataset(folder)["classes"]:
@@ -53,8 +54,7 @@ def main(name: str) -> None:
     chosen = np.linspace(0, len(test.labels) - 1, min(params.images, len(test.labels))).astype(int)
     pixels, labels = normalised(card, test.images[chosen]), torch.from_numpy(np.array(test.labels[chosen]))
     table = explain.layers(network, card.shape)
-    Path("data/predictions").mkdir(parents=True, exist_ok=True)
-    table.to_csv(f"data/predictions/anatomy-{name}.csv", index=False, lineterminator="\n")
+    write_csv(f"data/predictions/anatomy-{name}.csv", table)
     index = min(params.shown, len(chosen) - 1)
     class_name = card.classes[int(labels[index])]
     numbers = draw(name, params, network, card, pixels, labels, test.images[chosen[index]], class_name)

@@ -17,6 +17,7 @@ from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import bounded, load_section
 from cnn_core.seeds import generator
 from tasks.engine import events
+from tasks.engine.runtime import load_runtime
 
 BLOCK = 1000  # images distorted at a time; the seed of a block's draws depends on it
 SHOWN_COPIES = 3
@@ -36,7 +37,7 @@ PARAMS = AugmentParams
 
 def main(name: str) -> None:
     params = load_section(PARAMS, f"augment.{name}")
-    raw, folder = f"data/raw/{name}", f"data/augmented/{name}"
+    raw, folder, threads = f"data/raw/{name}", f"data/augmented/{name}", load_runtime().threads()
     manifest = read_manifest(raw)
     if not manifest["counts"]["train"]:
         raise ValueError(f"{raw} has no training image; lower val_fraction and test_fraction of ingest.{name}")
@@ -53,7 +54,14 @@ def main(name: str) -> None:
             for stored in raw_parts(raw, split):  # one after the other, as all together may be larger than the memory
                 if stored.images:
                     stop = start + len(stored.images)
-                    decode_images(stored.images, mode, size=params.size, out=array[start:stop], on_progress=bar.update)
+                    decode_images(
+                        stored.images,
+                        mode,
+                        size=params.size,
+                        out=array[start:stop],
+                        on_progress=bar.update,
+                        threads=threads,
+                    )
                     start = stop
             if split == "train":
                 originals = array[: len(part.ids)]

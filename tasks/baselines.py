@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import load_model
 from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.files import write_csv
 from cnn_core.lecture.baselines import BASELINES, compare, row
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
@@ -54,8 +55,7 @@ def main() -> None:
     )
     table = table.sort_values("accuracy", kind="stable")
     path = Path("data/plots/baselines.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
+    write_csv(path, table)
     events.write_metrics("data/metrics/baselines.json", {"test_images": len(test.labels), "models": by_name(table)})
     for line in table.itertuples():
         fitted = f"fitted in {line.fit_seconds:g} s" if line.fit_seconds == line.fit_seconds else ""

@@ -11,6 +11,7 @@ import numpy as np
 from cnn_core.annotations.tables import BOX, Annotations, read_annotations
 from cnn_core.annotations.yolo_labels import SPLITS
 from cnn_core.drawing.contact_sheet import contact_sheet
+from cnn_core.images.reader import read_image
 from cnn_core.params import load_section
 from cnn_core.synthetic.house_numbers import compose
 from cnn_core.synthetic.picture import ComposeParams
@@ -63,9 +64,7 @@ def show(path: Path) -> None:
 
 def boxed(file: str, image_id: str, annotations: Annotations) -> np.ndarray:
     """Return a picture with the boxes of its objects, uint8 (3, SHOWN, SHOWN)."""
-    pixels = cv2.imread(file)
-    assert pixels is not None, f"{file} was just written"
-    picture = pixels[..., ::-1]
+    picture = read_image(file)[..., ::-1]
     scale = SHOWN / len(picture)
     picture = cv2.resize(picture, (SHOWN, SHOWN), interpolation=cv2.INTER_LINEAR)
     objects = annotations[1]

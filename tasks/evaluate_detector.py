@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cnn_core.annotations.checks import Refused, write_refused
 from cnn_core.annotations.tables import write_objects
-from cnn_core.annotations.truth import read_truth, refusals
+from cnn_core.annotations.truth import read_truth, refusals, refused_images, without_images
 from cnn_core.detection.evaluation.detections import detect_images, one_table
 from cnn_core.detection.evaluation.grid import grid_record, look_at
 from cnn_core.detection.evaluation.grid_picture import draw_grid
@@ -41,12 +41,12 @@ from cnn_core.detection.params import DetectorParams
 from cnn_core.detection.yolo import load_network, weights_file
 from cnn_core.devices import pick_device
 from cnn_core.files import is_composed, write_csv, write_json
-from cnn_core.images.decoding import open_upright
+from cnn_core.images.reader import read_image
 from cnn_core.images.seen import claim, overlap
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.locks import temporary_folder
-from tasks.engine.runtime import available_cores, load_runtime
+from tasks.engine.runtime import load_runtime
 
 LEFT_OUT = "data/predictions/detector-left-out.csv"  # images and annotations of the truth that cannot be used
 FIRST = 6  # images that are shown whatever was detected in them
@@ -90,12 +90,15 @@ def main() -> None:
     params = load_section(PARAMS, "evaluate_detector")
     weights_file(params.weights)  # fails early when they are missing
     refused: list[Refused] = []
-    images, truth, classes = read_truth(params.source, params.split, refused=refused)
-    for sentence in refusals(refused, images=len(images)):
-        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
+    annotations = read_truth(params.source, params.split, refused=refused)
+    faults: dict[str, str] = {}
     with temporary_folder() as scratch:
         detector = make_detector(params, scratch)
-        detected = detect(detector, images, classes)
+        detected = detect(detector, annotations[0], annotations[2], faults)
+    refused += refused_images(faults, params.source)
+    images, truth, classes = without_images(annotations, faults, source=params.source, split=params.split)
+    for sentence in refusals(refused, images=len(images)):
+        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
     table = outcomes(images, truth, detected, confidence=params.confidence, least_iou=params.match_iou)
     plots = Path("data/plots")
     plots.mkdir(parents=True, exist_ok=True)
@@ -107,7 +110,8 @@ def main() -> None:
     write_refused(LEFT_OUT, refused)
     show(params, plots, images, truth, detected, table)
     kinds = Counter(entry.kind for entry in refused)
-    metrics |= rates(table) | {"left_out": kinds["image"], "left_out_annotations": kinds["annotation"]}
+    metrics |= rates(table) | {"listed": len(images) + kinds["image"], "left_out": kinds["image"]}
+    metrics["left_out_annotations"] = kinds["annotation"]
     metrics |= {"weights_sha256": detector.info.sha256, "generated": is_composed(params.source)}
     seen = overlap(params.weights, images["file"], threads=detector.threads)
     metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
@@ -121,7 +125,7 @@ def main() -> None:
 def make_detector(params: EvaluateDetectorParams, scratch: Path) -> Detector:
     """Build the detector in plain torch and float32: the figures are the weights', not an engine's."""
     runtime = load_runtime()
-    cores = runtime.cpus_per_worker or available_cores()
+    cores = runtime.threads()
     torch.set_num_threads(cores)
     taken = {name: getattr(params, name) for name in ("imgsz", "conf", "iou", "max_det")}
     return Detector(
@@ -136,10 +140,10 @@ def make_detector(params: EvaluateDetectorParams, scratch: Path) -> Detector:
     )
 
 
-def detect(detector: Detector, images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+def detect(detector: Detector, images: pd.DataFrame, classes: list[str], faults: dict[str, str]) -> pd.DataFrame:
     parts = []
     with events.progress("detect", len(images), "images") as bar:
-        for rows in detect_images(detector, images, classes):
+        for rows in detect_images(detector, images, classes, faults):
             parts.append(rows)
             bar.update()
     return one_table(parts)
@@ -224,7 +228,8 @@ def show(
 
 
 def pixels(file: str) -> np.ndarray:
-    return np.asarray(open_upright(file))
+    """Read an image as the detector did, uint8 (H, W, 3), RGB."""
+    return np.ascontiguousarray(read_image(file)[..., ::-1])
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 
 from cnn_core.annotations.checks import Refused, write_refused
-from cnn_core.annotations.tables import write_objects
-from cnn_core.annotations.truth import refusals
+from cnn_core.annotations.tables import Annotations, write_objects
+from cnn_core.annotations.truth import refusals, refused_images, without_images
 from cnn_core.devices import pick_device
-from cnn_core.files import is_composed, is_none, weights_file
+from cnn_core.files import is_composed, is_none, weights_file, write_csv
 from cnn_core.images.seen import claim, overlap
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.segmentation.evaluation.metrics import (
@@ -49,7 +49,7 @@ from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.locks import temporary_folder
-from tasks.engine.runtime import available_cores, load_runtime
+from tasks.engine.runtime import load_runtime
 
 LEFT_OUT = "data/predictions/segmenter-left-out.csv"  # images and annotations of the truth that cannot be used
 # Automatic masks are not measured, but the segmenter needs the values.
@@ -90,14 +90,15 @@ def main() -> None:
     params = load_section(PARAMS, "evaluate_segmenter")
     weights_file(params.weights)  # fails early when they are missing
     refused: list[Refused] = []
-    images, truth, _ = read_masked_truth(params.source, params.split, refused=refused)
-    for sentence in refusals(refused, images=len(images)):
-        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
-    prompts = make_prompts(params, images, truth)
+    annotations = read_masked_truth(params.source, params.split, refused=refused)
+    annotations = leave_out(params, annotations, missing_files(annotations[0]), refused)
+    prompts = make_prompts(params, *annotations[:2])
     keep_memory()
     with temporary_folder() as scratch:
         segmenter = make_segmenter(params, scratch)
-        masks = segment(segmenter, images, prompts)
+        images, truth, masks = segment(params, segmenter, annotations, prompts, refused)
+    for sentence in refusals(refused, images=len(images)):
+        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
     sides = [TRUTH] if is_none(params.prompts) else [TRUTH, DETECTOR]
     scores = {by: scored(params, images, truth, masks[masks["prompted_by"] == by]) for by in sides}
     answers = masks[masks["prompted_by"] == TRUTH].sort_values("object", kind="stable")
@@ -108,15 +109,16 @@ def main() -> None:
     plots = Path("data/plots")
     plots.mkdir(parents=True, exist_ok=True)
     table = calibration(predicted, scores[TRUTH]["iou"].to_numpy())
-    table.round(5).to_csv(plots / "evaluate_segmenter-calibration.csv", index=False, lineterminator="\n")
+    write_csv(plots / "evaluate_segmenter-calibration.csv", table.round(5))
     draw_examples(plots / "evaluate_segmenter-examples.png", images, truth, answers, scores[TRUTH]["iou"], params.shown)
     write(masks, truth, scores)
     write_refused(LEFT_OUT, refused)
     kinds = Counter(entry.kind for entry in refused)
-    metrics |= {"left_out": kinds["image"], "left_out_annotations": kinds["annotation"]}
+    metrics |= {"listed": len(images) + kinds["image"], "left_out": kinds["image"]}
+    metrics["left_out_annotations"] = kinds["annotation"]
     metrics |= {"weights_sha256": segmenter.loaded.sha256, "network": segmenter.loaded.name}
     metrics["generated"] = is_composed(params.source)
-    seen = overlap(params.weights, images["file"], threads=load_runtime().cpus_per_worker or available_cores())
+    seen = overlap(params.weights, images["file"], threads=load_runtime().threads())
     metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
     events.write_metrics("data/metrics/evaluate_segmenter.json", metrics)
     events.log(summary_line(metrics, claim(seen)))
@@ -139,7 +141,7 @@ def make_prompts(params: EvaluateSegmenterParams, images: pd.DataFrame, truth: p
 def make_segmenter(params: EvaluateSegmenterParams, scratch: Path) -> Segmenter:
     """Build the segmenter in plain torch and float32, as the weights are measured, no engine."""
     runtime = load_runtime()
-    torch.set_num_threads(runtime.cpus_per_worker or available_cores())
+    torch.set_num_threads(runtime.threads())
     settings = SegmenterParams(
         imgsz=params.imgsz, conf=0.0, multimask_output=False, half=False, everything=NO_EVERYTHING
     )
@@ -152,13 +154,48 @@ def make_segmenter(params: EvaluateSegmenterParams, scratch: Path) -> Segmenter:
     )
 
 
-def segment(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -> pd.DataFrame:
+def missing_files(images: pd.DataFrame) -> dict[str, str]:
+    """Why images cannot be read of which there is no file; the detector has not seen them either."""
+    return {file: "the file is not there" for file in images["file"] if not Path(file).is_file()}
+
+
+def leave_out(
+    params: EvaluateSegmenterParams, annotations: Annotations, faults: dict[str, str], refused: list[Refused]
+) -> Annotations:
+    """Take images out of the tables, and add them to ``refused``."""
+    refused += refused_images(faults, params.source)
+    images, objects, classes = without_images(annotations, faults, source=params.source, split=params.split)
+    if objects.empty:
+        raise ValueError(
+            f"no image with an object in the split {params.split} of {params.source} can be read: there is nothing to "
+            f"measure on; the first: {refused[-1]}"
+        )
+    return images, objects, classes
+
+
+def segment(
+    params: EvaluateSegmenterParams,
+    segmenter: Segmenter,
+    annotations: Annotations,
+    prompts: pd.DataFrame,
+    refused: list[Refused],
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the images that can be segmented, their objects, and the prompts with their masks.
+
+    Args:
+        refused: takes the other images.
+    """
+    images, truth, _ = annotations
     parts = []
+    faults: dict[str, str] = {}
     with events.progress("segment", len(images), "images") as bar:
-        for rows in segment_prompts(segmenter, images, prompts):
+        for rows in segment_prompts(segmenter, images, prompts, faults):
             parts.append(rows)
             bar.update()
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+    images, objects, _ = leave_out(params, annotations, faults, refused)
+    masks = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    positions = np.cumsum(truth["image_id"].isin(images["image_id"]).to_numpy()) - 1  # of the objects that stay
+    return images, objects, masks.assign(object=positions[masks["object"].to_numpy()])
 
 
 def scored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from cnn_core.data.digit_sources import open_digits
@@ -13,23 +14,28 @@ from cnn_core.data.splits import ink_keys
 from cnn_core.images.near_duplicates import near_pairs
 from cnn_core.params import load_section
 from tasks.engine import events
+from tasks.engine.runtime import load_runtime
 
 PARAMS = IngestParams
-LAYOUTS = {  # of each kind of source
-    "pixels": Layout(open=open_digits, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
-    "images": Layout(
-        open=open_scenes,
-        mode="RGB",
-        features=lambda pictures: [picture.thumbnail for picture in pictures],
-        pairs=near_pairs,
-        refuse_near_test=True,
-    ),
-}
+
+
+def layouts(threads: int | None = None) -> dict[str, Layout]:
+    """How each kind of source is read; ``threads`` decode and compare images (None: as many as Python likes)."""
+    return {
+        "pixels": Layout(open=open_digits, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
+        "images": Layout(
+            open=partial(open_scenes, threads=threads),
+            mode="RGB",
+            features=lambda pictures: [picture.thumbnail for picture in pictures],
+            pairs=partial(near_pairs, threads=threads),
+            refuse_near_test=True,
+        ),
+    }
 
 
 def main(name: str) -> None:
     params = load_section(PARAMS, f"ingest.{name}")
-    layout = LAYOUTS[kind_of(params.source) if params.kind == "auto" else params.kind]
+    layout = layouts(load_runtime().threads())[kind_of(params.source) if params.kind == "auto" else params.kind]
     with events.progress(f"ingest {name}", None) as bar:
         manifest = ingest(name, layout, params, f"data/raw/{name}", on_progress=bar.update)
     for line in summary(manifest):

@@ -52,11 +52,12 @@ class Source:
 def main(name: str) -> None:
     params = load_section(PARAMS, f"predict.{name}")
     keep_memory()
-    classifier = Classifier(params.weights, tta=params.tta, device=pick_device(load_runtime().use_gpu))
+    runtime = load_runtime()
+    classifier = Classifier(params.weights, tta=params.tta, device=pick_device(runtime.use_gpu))
     classes = classifier.card.classes
     look = Look.of(classifier.card.preprocessing)
     fitter = Fitter(look, classifier.card.square[-1]) if look else None
-    source = open_source(params.source, classifier.card.square, fitter)
+    source = open_source(params.source, classifier.card.square, fitter, threads=runtime.threads())
     files, probabilities, refused, odd = predict(name, classifier, source, look)
     if not files:
         raise ValueError(f"no image of {params.source} could be read: {refused[0].id}: {refused[0].detail}")
@@ -79,13 +80,15 @@ def main(name: str) -> None:
     events.log(f"data/predictions/{name}/predictions.csv: {len(files):,} images labelled")
 
 
-def open_source(path: str, shape: tuple[int, int, int], fit: Fit | None = None) -> Source:
+def open_source(
+    path: str, shape: tuple[int, int, int], fit: Fit | None = None, *, threads: int | None = None
+) -> Source:
     """Open a RAW set, or a folder or .zip of images, which become squares of ``shape`` (C, S, S).
 
     Only files are brought into the form of the model's images by ``fit``: a RAW set's are ingested like those.
     """
     if not (Path(path) / "manifest.json").is_file():
-        files = read_folder(path, shape, fit)
+        files = read_folder(path, shape, fit, threads=threads)
         return Source(total=files.count, blocks=files.blocks, kind="folder", refused=[], left_out=files.left_out)
     counts = read_manifest(path)["counts"]
     kind = "unlabelled" if counts["unlabelled"] else "test"
@@ -94,15 +97,15 @@ def open_source(path: str, shape: tuple[int, int, int], fit: Fit | None = None) 
     if kind == "test":
         events.log(f"{path} has no unlabelled part: its test part is labelled")
     refused = refused_images(path, kind)
-    blocks = _raw_blocks(path, kind, shape)
+    blocks = _raw_blocks(path, kind, shape, threads)
     return Source(total=counts[kind], blocks=blocks, kind=kind, refused=refused, left_out={})
 
 
-def _raw_blocks(path: str, split: str, shape: tuple[int, int, int]) -> Iterator[Block]:
+def _raw_blocks(path: str, split: str, shape: tuple[int, int, int], threads: int | None) -> Iterator[Block]:
     mode = "L" if shape[0] == 1 else "RGB"
     for part in raw_parts(path, split):
         for start in range(0, len(part.ids), BLOCK):
-            images = decode_images(part.images[start : start + BLOCK], mode, size=shape[-1])
+            images = decode_images(part.images[start : start + BLOCK], mode, size=shape[-1], threads=threads)
             yield Block(names=part.ids[start : start + BLOCK], images=images, refused=[])
 
 

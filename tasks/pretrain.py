@@ -29,7 +29,15 @@ def main(name: str) -> None:
     if params.refit != "none" or params.augmentation["kind"] != "photo":
         raise ValueError(f"pretrain.{name} learns from photographs, once: refit is none, augmentation.kind is photo")
     folder = f"data/models/{name}-pretrained"
-    common.train_set("pretrain", name, params, load_setup, folder=folder, classes=CLASSES_OF_ROTATIONS)
+    common.train_set(
+        "pretrain",
+        name,
+        params,
+        load_setup,
+        folder=folder,
+        classes=CLASSES_OF_ROTATIONS,
+        most_validated=MOST_VALIDATED,
+    )
 
 
 def load_setup(job: ClassifierJob, device: torch.device) -> TrainingSetup:

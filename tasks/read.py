@@ -16,7 +16,6 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -26,10 +25,10 @@ from cnn_core.annotations.truth import read_truth
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.devices import pick_device
-from cnn_core.files import is_composed, is_none, whole_folder, write_json
+from cnn_core.files import is_composed, is_none, whole_folder, write_csv, write_json
 from cnn_core.images.decoding import BadImage
 from cnn_core.images.media import Media, list_media
-from cnn_core.images.reader import Reader, pixels
+from cnn_core.images.reader import Reader, imread_colour, pixels
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.reading.glyphs import SIDE, InkSource, cut_out
 from cnn_core.reading.numbers import (
@@ -105,7 +104,7 @@ def main() -> None:
     digits = label_digits(tables["masks"], probabilities["masks"], params.combine, classes)
     digits = digits.assign(position=digit_positions(digits))
     texts = read_numbers(digits, source.images)
-    metrics = summary(source, digits, texts)
+    metrics = summary(source, digits, texts) | account(params, media, source)
     if truth is not None:
         metrics |= measure(params, tables, probabilities, classes, truth) | {"generated": is_composed(params.truth)}
     write(params, source, digits, texts, classifier)
@@ -180,7 +179,7 @@ def pictures(media: Media, image_ids: Collection[str]) -> Iterator[tuple[str, np
             if entry.image_id not in image_ids:
                 continue
             with contextlib.suppress(BadImage):
-                yield entry.image_id, pixels(entry, lambda path: cv2.imread(path, cv2.IMREAD_COLOR))[..., ::-1]
+                yield entry.image_id, pixels(entry, imread_colour)[..., ::-1]
 
 
 def summary(source: Predictions, digits: pd.DataFrame, texts: pd.DataFrame) -> dict[str, Any]:
@@ -193,6 +192,20 @@ def summary(source: Predictions, digits: pd.DataFrame, texts: pd.DataFrame) -> d
         "mean_confidence": float(confidence.mean()) if len(confidence) else 0.0,
         "unsure": int((confidence < 0.5).sum()),
     }
+
+
+def account(params: ReadParams, media: Media, source: Predictions) -> dict[str, int]:
+    """Count in full what ``images`` names: read, refused by segment, left out, and what segment has not seen."""
+    if media.left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(media.left_out.items()))
+        events.log(f"left out of {params.images}: {kinds}")
+    bad, left_out = len(source.bad), sum(media.left_out.values())
+    unsegmented = max(0, media.count - len(source.images) - bad)
+    if bad:
+        events.log(f"warning: {bad:,} images of {params.images} could not be read: see {params.source}/bad.csv")
+    if unsegmented > 2 * len(media.videos):  # of a video, a header often promises a frame or two too many
+        events.log(f"warning: {unsegmented:,} images of {params.images} are not in {params.source}: run segment again")
+    return {"listed": media.count + left_out, "bad": bad, "left_out": left_out, "unsegmented": unsegmented}
 
 
 def measure(
@@ -225,7 +238,7 @@ def write(
             class_id=digits["read"].map(numbers).astype("int64"), class_name=digits["read"], score=digits["confidence"]
         )
         write_objects(folder / "digits.parquet", table.drop(columns=["read", "confidence"]))
-        texts.to_csv(folder / "plates.csv", index=False, lineterminator="\n", float_format="%.6f")
+        write_csv(folder / "plates.csv", texts.assign(confidence=texts["confidence"].round(6)))
         write_json(
             folder / "manifest.json",
             {
@@ -275,7 +288,7 @@ def show(
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:
-    line = f"{TARGET}: {metrics['digits']:,} digits read in {metrics['images']:,} images"
+    line = f"{TARGET}: {metrics['digits']:,} digits read in {metrics['images']:,} of {metrics['listed']:,} images"
     if "ways" not in metrics:
         return line
     line += f"; {metrics['found_and_read']:.1%} of the {metrics['true_digits']:,} true ones found and read right"

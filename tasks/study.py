@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 
 from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.files import write_csv
 from cnn_core.params import load_section
 from cnn_core.study import figures
 from cnn_core.study.beyond import series, series_rows, spoilt, upsampling_rows
 from cnn_core.study.experiments import EXPERIMENTS, ExperimentParams, measure
 from cnn_core.study.networks import Digits
 from tasks.engine import events
-from tasks.engine.runtime import available_cores, load_runtime
+from tasks.engine.runtime import load_runtime
 
 PARAMS = ExperimentParams
 SHOWN = 10  # digits in the picture of the upsampling
@@ -24,13 +25,12 @@ SHOWN = 10  # digits in the picture of the upsampling
 
 def main(name: str) -> None:
     params, runtime = load_section(PARAMS, f"study.{name}"), load_runtime()
-    torch.set_num_threads(runtime.cpus_per_worker or available_cores())
+    torch.set_num_threads(runtime.threads())
     picture = f"data/study/{name}.png"
     with events.progress(f"study {name}", None, "measurements") as bar:
         table = table_of(name, params, picture, lambda: bar.update(1))
     path = Path(f"data/study/{name}.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.round(5).to_csv(path, index=False, lineterminator="\n")
+    write_csv(path, table.round(5))
     if name in figures.DRAWN:
         figures.draw(name, table, picture)
     events.write_metrics(f"data/study/{name}.json", {"measurements": len(table)})

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from cnn_core.annotations.checks import LEFT_OUT, Refused, write_refused
-from cnn_core.annotations.truth import refusals
+from cnn_core.annotations.truth import refusals, refused_images
 from cnn_core.detection import yolo
 from cnn_core.detection.training.data import content_sha256, open_source
 from cnn_core.detection.training.job import DetectorJob, architecture, max_stride, task_of
@@ -26,7 +26,7 @@ from cnn_core.files import MODEL_FILE, is_none, whole_folder
 from cnn_core.images.seen import write_seen
 from cnn_core.model_card.card import DETECTOR
 from cnn_core.params import load_section
-from tasks.common.training import train_on_ray, training_figures, training_key, write_card, write_curve
+from tasks.common.training import account, train_on_ray, training_figures, training_key, write_card, write_curve
 from tasks.engine import events
 from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import Runtime, load_runtime
@@ -57,8 +57,10 @@ def main() -> None:
         progress = TrainingProgress("train_detector", params.epochs, columns=COLUMNS, measured=MEASURED)
         name = f"train_detector-{key}"
         with train_on_ray(work, job, runtime, run_name=name, progress=progress) as (checkpoint, resumed_at):
-            left_out = [*job.data.refused, *damaged(job, checkpoint)]
-            for sentence in refusals(left_out, images=len(job.data.train) + len(job.data.val)):
+            faults = checkpoint["left_out"]
+            left_out = [*job.data.refused, *refused_images(faults, params.source)]
+            images = len(job.data.train) + len(job.data.val) - len(faults)
+            for sentence in refusals(left_out, images=images):
                 events.log(f"warning: {sentence}; all are in {FOLDER}/{LEFT_OUT}")
             if checkpoint["batch"] != params.batch:
                 events.log(
@@ -67,8 +69,8 @@ def main() -> None:
                 )
             network = save(job, checkpoint, digest, left_out)
             write_curve("data/plots/train_detector.csv", checkpoint["history"])
-            draw_samples("data/plots/train_detector-seen.png", job)
-            figures = metrics(network, job, checkpoint, resumed_at, left_out)
+            draw_samples("data/plots/train_detector-seen.png", job, faults)
+            figures = metrics(network, checkpoint, resumed_at) | counts(job, left_out, faults)
             events.write_metrics("data/metrics/train_detector.json", figures)
 
 
@@ -116,14 +118,6 @@ def ultralytics_folder(context: WorkerContext) -> Iterator[Path]:
         yield Path(folder)
 
 
-def damaged(job: DetectorJob, checkpoint: Mapping[str, Any]) -> Iterator[Refused]:
-    """The images that Ultralytics could not learn from."""
-    for file, reason in checkpoint["left_out"].items():
-        path = Path(file)
-        name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        yield Refused("image", job.params.source, str(name), reason)
-
-
 def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str, left_out: Sequence[Refused]) -> nn.Module:
     with whole_folder(FOLDER) as folder:
         write_refused(folder / LEFT_OUT, left_out)
@@ -154,29 +148,32 @@ def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str, left_out:
     return network
 
 
-def metrics(
-    network: nn.Module,
-    job: DetectorJob,
-    checkpoint: Mapping[str, Any],
-    resumed_at: int,
-    left_out: Sequence[Refused],
-) -> dict[str, Any]:
-    images = [entry for entry in left_out if entry.kind == "image"]
+def metrics(network: nn.Module, checkpoint: Mapping[str, Any], resumed_at: int) -> dict[str, Any]:
     of_an_epoch = ("epoch", "seconds", "lr", "images_per_s")
     best = {key: value for key, value in checkpoint["best"].items() if key not in of_an_epoch}
     return {
         "best_epoch": checkpoint["best"]["epoch"],
         **best,
         **training_figures(checkpoint["history"], network, resumed_at),
-        "images": len(job.data.train) + len(job.data.val),
-        "left_out": len(images),
-        "left_out_files": [str(entry) for entry in images[:NAMED_FILES]],
+    }
+
+
+def counts(job: DetectorJob, left_out: Sequence[Refused], faults: Collection[str]) -> dict[str, Any]:
+    """Count what the source lists: images that are used, drawn by no epoch, or left out."""
+    learned, validated = ([file for file in files if file not in faults] for files in (job.learned_files, job.data.val))
+    undrawn = len(job.data.train) - len(job.learned_files)
+    bad = [entry for entry in left_out if entry.kind == "image"]
+    counted = account(len(learned), len(validated), left_out=len(bad), unused={"beyond fraction": undrawn})
+    return {
+        **counted,
+        "left_out_files": [str(entry) for entry in bad[:NAMED_FILES]],
         "left_out_annotations": sum(entry.kind == "annotation" for entry in left_out),
     }
 
 
-def draw_samples(path: str, job: DetectorJob) -> None:
-    rows, captions = sample_pictures(job)
+def draw_samples(path: str, job: DetectorJob, faults: Collection[str]) -> None:
+    train = [file for file in job.data.train if file not in faults]
+    rows, captions = sample_pictures(dataclasses.replace(job, data=dataclasses.replace(job.data, train=train)))
     contact_sheet(path, rows, title="images as training draws them, with their boxes", captions=captions, side=160)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from cnn_core.annotations.checks import LEFT_OUT, Refused, write_refused
 from cnn_core.annotations.tables import Annotations
-from cnn_core.annotations.truth import refusals
+from cnn_core.annotations.truth import refusals, refused_images, without_images
 from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import MODEL_FILE, is_none, weights_file, whole_folder
@@ -23,11 +23,11 @@ from cnn_core.images.seen import write_seen
 from cnn_core.model_card.card import SEGMENTER
 from cnn_core.params import load_section
 from cnn_core.segmentation.sam.network import LoadedSam
-from cnn_core.segmentation.training.data import content_sha256, read_masks
+from cnn_core.segmentation.training.data import content_sha256, masked_objects, read_masks
 from cnn_core.segmentation.training.params import TrainSegmenterParams
 from cnn_core.segmentation.training.prompts import sample_pictures
 from cnn_core.segmentation.training.train import SegmenterJob, final_state, start_network, train
-from tasks.common.training import train_on_ray, training_figures, training_key, write_card, write_curve
+from tasks.common.training import account, train_on_ray, training_figures, training_key, write_card, write_curve
 from tasks.engine import events
 from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
@@ -49,15 +49,21 @@ def main() -> None:
         tell_start(job)
         refused: list[Refused] = []
         parts = {split: read_masks(job.source, split, refused=refused) for split in ("train", "val")}
-        refused = list(dict.fromkeys(refused))  # of a JSON that both parts are drawn from, read twice
-        for sentence in refusals(refused, images=sum(len(images) for images, _, _ in parts.values())):
-            events.log(f"warning: {sentence}; all are in {FOLDER}/{LEFT_OUT}")
         digest = content_sha256(parts)
         key = training_key("train_segmenter", params, data=digest, start=job.start)
         progress = TrainingProgress("train_segmenter", params.epochs, columns=COLUMNS, measured=("val_iou",))
         with train_on_ray(
             work, job, runtime, run_name=f"train_segmenter-{key}", progress=progress, shared=job.source
         ) as (checkpoint, resumed_at):
+            faults = checkpoint["left_out"]
+            parts = {
+                split: without_images(part, faults, source=params.source, split=split) for split, part in parts.items()
+            }
+            # Of a JSON that both parts are drawn from, the reader has refused twice.
+            refused = list(dict.fromkeys([*refused, *refused_images(faults, params.source)]))
+            images = sum(len(images) for images, _, _ in parts.values())
+            for sentence in refusals(refused, images=images):
+                events.log(f"warning: {sentence}; all are in {FOLDER}/{LEFT_OUT}")
             loaded = save(job, checkpoint, digest, parts, refused, runtime.cpus())
             history = checkpoint["history"]
             write_curve("data/plots/train_segmenter.csv", history)
@@ -66,8 +72,16 @@ def main() -> None:
             last = {name: value for name, value in history[-1].items() if name.startswith(("train_", "val_"))}
             figures = training_figures(history, loaded.network, resumed_at)
             kinds = Counter(entry.kind for entry in refused)
-            left_out = {"left_out": kinds["image"], "left_out_annotations": kinds["annotation"]}
-            events.write_metrics("data/metrics/train_segmenter.json", {**last, **figures, **left_out})
+            used = {split: with_masks(part) for split, part in parts.items()}
+            unused = {"without an object with a mask": images - sum(used.values())}
+            counted = account(used["train"], used["val"], left_out=kinds["image"], unused=unused)
+            counted["left_out_annotations"] = kinds["annotation"]
+            events.write_metrics("data/metrics/train_segmenter.json", {**last, **figures, **counted})
+
+
+def with_masks(annotations: Annotations) -> int:
+    """How many of the images can be learned from."""
+    return masked_objects(annotations[1])["image_id"].nunique()
 
 
 def make_job(params: TrainSegmenterParams) -> SegmenterJob:

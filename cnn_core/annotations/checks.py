@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from PIL import Image
+
+from cnn_core.files import MAX_PIXELS, write_csv
 
 LEFT_OUT = "left_out.csv"  # in a model folder: images and annotations that were not learned from, and why
 _SWAPPED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
@@ -27,12 +29,13 @@ class Refused(NamedTuple):
         return f"{self.name}: {self.reason}"
 
 
+class TooManyPixels(ValueError):  # noqa: N818
+    """An image is refused by the size in its header."""
+
+
 def write_refused(path: str | Path, refused: Iterable[Refused]) -> None:
-    """Write a CSV of what is left out, one row each."""
-    with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Refused._fields)
-        writer.writerows(refused)
+    """Write a CSV of what is left out, one row each; `cnn_core.files.read_csv` reads it."""
+    write_csv(path, pd.DataFrame(list(refused), columns=list(Refused._fields)))
 
 
 def check_class_name(name: str, path: Path) -> None:
@@ -50,17 +53,34 @@ def check_box(box: Sequence[float], width: int, height: int) -> None:
         raise ValueError(f"its box, {x1:g} {y1:g} to {x2:g} {y2:g}, lies outside of the {width} x {height} pixels")
 
 
+def size_fault(height: int, width: int, *, listed: tuple[int, int]) -> str | None:
+    """Say how an image's size differs from the (height, width) that its set says; its boxes then lie elsewhere."""
+    if (height, width) == listed:
+        return None
+    return f"it is {width} x {height} pixels, but the set says {listed[1]} x {listed[0]}"
+
+
 def upright_size(file: str | Path) -> tuple[int, int]:
-    """Read width and height of the upright image from its header, or raise a ValueError."""
+    """Read width and height of the upright image from its header, or raise a ValueError.
+
+    Raises:
+        TooManyPixels: whoever decodes the image would unpack more than `MAX_PIXELS`.
+    """
     try:
         with Image.open(file) as image:
             width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise TooManyPixels(f"{file} has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
             # Of a PNG, Pillow decodes all of it for the EXIF data that may stand behind the pixels.
             plain = image.format == "PNG" and "exif" not in image.info and b"eXIf" not in Path(file).read_bytes()
             turned = not plain and image.getexif().get(_ORIENTATION) in _SWAPPED
+    except TooManyPixels:
+        raise
     except FileNotFoundError:
         raise ValueError(f"{file} is not there") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"{file} has too many pixels: {error}") from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{file} is not an image that can be read: {error}") from None
     return (height, width) if turned else (width, height)
 

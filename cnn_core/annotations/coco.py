@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations.checks import Refused, check_box, check_class_name, find_image, upright_size
+from cnn_core.annotations.checks import Refused, TooManyPixels, check_box, check_class_name, find_image, upright_size
 from cnn_core.annotations.masks import run_lengths
 from cnn_core.annotations.tables import BOX, Annotations, ImageRow, image_ids, image_rows, images_table, objects_table
 
 _FIRST = 1  # number of the first image, category and annotation
 _HUGE = 1e9  # pixels; no coordinate is as large
+_LONGEST_NAME = 1000  # characters of a file's name that a record keeps
 
 
 def to_coco(images: pd.DataFrame, objects: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
@@ -227,7 +228,8 @@ def _good_images(path: Path, entries: list[Any], refused: list[Refused]) -> dict
             row = _image(entry, ids, folders)
         except ValueError as fault:
             name = entry.get("file_name") if isinstance(entry, dict) else entry
-            refused.append(Refused("image", str(path), _short(name), str(fault)))
+            whole = isinstance(name, str) and len(name) <= _LONGEST_NAME  # so that a person can find the file
+            refused.append(Refused("image", str(path), str(name) if whole else _short(name), str(fault)))
             continue
         rows[entry["id"]] = row
     shared = Counter(row["file"] for row in rows.values())
@@ -252,6 +254,8 @@ def _image(entry: Any, ids: Mapping[Any, int], folders: Sequence[Path]) -> dict[
         raise ValueError("the file is not there")
     try:
         size = upright_size(file)
+    except TooManyPixels:
+        raise
     except ValueError:
         if width is None or height is None:
             raise

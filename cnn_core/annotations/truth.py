@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from cnn_core.annotations.checks import Refused
 from cnn_core.annotations.coco import from_coco
 from cnn_core.annotations.tables import Annotations, read_annotations
 from cnn_core.annotations.yolo_labels import read_data_yaml, read_yolo
+from cnn_core.files import read_csv
 
 VAL_PART = 10  # a tenth of the images of a set that has no validation images
 _WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # in the names of files
@@ -100,6 +101,47 @@ def _drawn(annotations: Annotations, split: str) -> Annotations:
     if images.empty:
         raise ValueError("the set has one image: it takes at least one to learn from and one for validation")
     return images, objects[objects["image_id"].isin(images["image_id"])].reset_index(drop=True), classes
+
+
+def without_images(
+    annotations: Annotations, faults: Mapping[str, str], *, source: str | Path, split: str
+) -> Annotations:
+    """Leave out the images that could not be decoded, with their objects.
+
+    Args:
+        faults: why, by the image's file.
+
+    Raises:
+        ValueError: no image is left.
+    """
+    images, objects, classes = annotations
+    good = images[~images["file"].isin(faults.keys())].reset_index(drop=True)
+    if good.empty:
+        file, reason = next(iter(faults.items()))
+        raise ValueError(
+            f"none of the {len(images):,} images of the split {split} of {source} can be read: mend them, or name "
+            f"another set; the first: {file}: {reason}"
+        )
+    return good, objects[objects["image_id"].isin(good["image_id"])].reset_index(drop=True), classes
+
+
+def measured_truth(root: Path, source: str, split: str, left_out: str) -> Annotations:
+    """Read the truth as an evaluation in ``root`` used it: without the images that its CSV ``left_out`` names."""
+    images, objects, classes = read_truth(root / source, split)
+    if (root / left_out).is_file():
+        table = read_csv(root / left_out)
+        refused = {(root / name).resolve() for name in table["name"][table["kind"] == "image"]}
+        images = images[[(root / file).resolve() not in refused for file in images["file"]]].reset_index(drop=True)
+        objects = objects[objects["image_id"].isin(images["image_id"])].reset_index(drop=True)
+    return images, objects, classes
+
+
+def refused_images(faults: Mapping[str, str], source: str | Path) -> list[Refused]:
+    """The entries of images that could not be decoded, by their file, relative to the working directory if below it."""
+    here = Path.cwd()
+    paths = {Path(file): reason for file, reason in faults.items()}
+    names = {path: path.relative_to(here) if path.is_relative_to(here) else path for path in paths}
+    return [Refused("image", str(source), str(names[path]), reason) for path, reason in paths.items()]
 
 
 def refusals(refused: Sequence[Refused], *, images: int) -> Iterator[str]:

@@ -2,33 +2,37 @@
 
 Kaggle: https://www.kaggle.com/c/digit-recognizer/data, a header ``label,pixel0,…,pixel783``, one row for each image.
 idx: http://yann.lecun.com/exdb/mnist/, big-endian: magic number, dimensions, bytes. EMNIST's files hold transposed
-images; they are known by their names, so keep these.
+images, which are noticed by what they show (`data.orientation`), or else by the files' names.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 import numpy as np
 
 from cnn_core.data.digit_tables import BATCH_ROWS, PIXELS, SIDE, open_text, read_header, read_table
+from cnn_core.data.orientation import are_enough, are_transposed
 from cnn_core.data.sources import Batch, ImageSource
 from cnn_core.data.validation import check_digits
 from cnn_core.images.archives import SourceFiles, open_files
 
 CLASSES = tuple("0123456789")
+CLASS_NUMBERS = range(len(CLASSES))
+FEW = 100  # images of a digit, by which it is seen how they lie
 ADVICE = (
     "put Kaggle's train.csv and test.csv (or MNIST's idx files) there, in a folder or a .zip, or run "
     "`gridflow fetch digits`, which gets them"
 )
-TRANSPOSED = "EMNIST's files hold transposed images; they were turned upright"
+TRANSPOSED = "the images are transposed, as EMNIST's files hold them; they were turned upright"
 MAX_BYTES = 4 << 30  # Kaggle's files unpack to 0.13 GiB; a .zip of thirty times that is a bomb
 _IMAGES, _LABELS = 0x803, 0x801
 # EMNIST's files bear its name and the subset's in front, and its images are transposed.
@@ -48,7 +52,41 @@ def open_digits(path: str | Path) -> Iterator[ImageSource]:
             raise ValueError(f"{path} has both train.csv and MNIST idx files: keep the one that is meant")
         if not tables and not idx:
             raise ValueError(f"{path} has neither train.csv nor MNIST idx files: {ADVICE}")
-        yield _kaggle(files, tables) if tables else _mnist(files, idx)
+        source = _kaggle(files, tables) if tables else _mnist(files, idx)
+        is_emnist = not tables and PurePosixPath(idx["train-images"]).name.lower().startswith("emnist-")
+        yield _upright(source, transposed=is_emnist)
+
+
+def _upright(source: ImageSource, *, transposed: bool) -> ImageSource:
+    """Turn EMNIST's images, whatever its files are called.
+
+    Args:
+        transposed: what the files' names say; it counts where the images do not tell.
+    """
+    noticed = are_transposed(*_first_labelled(source))
+    if not (transposed if noticed is None else noticed):
+        return source
+
+    def batches() -> Iterator[Batch]:
+        for batch in source.batches():
+            yield dataclasses.replace(batch, images=np.ascontiguousarray(np.asarray(batch.images).swapaxes(1, 2)))
+
+    return dataclasses.replace(source, batches=batches, warnings=[*source.warnings, TRANSPOSED])
+
+
+def _first_labelled(source: ImageSource) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of the source's first labelled blocks, until they hold enough digits."""
+    images, labels = np.empty((0, SIDE, SIDE), np.uint8), np.empty(0, np.int64)
+    with contextlib.closing(cast(Generator[Batch], source.batches())) as batches:
+        for batch in batches:
+            if batch.labels is None:
+                continue
+            few = [row for number in CLASS_NUMBERS for row in np.flatnonzero(batch.labels == number)[:FEW]]
+            images = np.concatenate([images, np.asarray(batch.images)[few]])
+            labels = np.concatenate([labels, batch.labels[few]])
+            if are_enough(labels):
+                break
+    return images, labels
 
 
 def is_table(path: PurePosixPath) -> bool:
@@ -147,12 +185,7 @@ def _mnist(files: SourceFiles, names: dict[str, str]) -> ImageSource:
         published_test=published,
         classes=CLASSES,
         left_out=_others(files, names),
-        warnings=[TRANSPOSED] if _is_emnist(names["train-images"]) else [],
     )
-
-
-def _is_emnist(name: str) -> bool:
-    return PurePosixPath(name).name.lower().startswith("emnist-")
 
 
 def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str | None) -> Iterator[Batch]:
@@ -162,8 +195,6 @@ def _read_idx(files: SourceFiles, part: str, images_name: str, labels_name: str 
         for start in range(0, count, BATCH_ROWS):
             rows = min(BATCH_ROWS, count - start)
             pixels = _bytes(images, rows * PIXELS, files, images_name).reshape(rows, SIDE, SIDE)
-            if _is_emnist(images_name):
-                pixels = np.ascontiguousarray(pixels.swapaxes(1, 2))
             numbers = _bytes(labels, rows, files, labels_name).astype(np.int64) if labels and labels_name else None
             ids = [f"{part}/{row:05d}" for row in range(start + 1, start + rows + 1)]
             refused = check_digits(ids, pixels.reshape(rows, PIXELS), numbers)

@@ -55,24 +55,26 @@ class ImageFiles:
     blocks: Iterator[Block]
 
 
-def read_folder(path: str | Path, shape: tuple[int, int, int], fit: Fit | None = None) -> ImageFiles:
+def read_folder(
+    path: str | Path, shape: tuple[int, int, int], fit: Fit | None = None, *, threads: int | None = None
+) -> ImageFiles:
     """Read the images of a folder or .zip, at any depth, or of a .txt or .csv file that lists images, as ``shape``.
 
-    The images are the files' middle squares, or what ``fit`` makes of the files.
+    The images are the files' middle squares, or what ``fit`` makes of the files; ``threads`` decode them.
 
     Raises:
         ValueError: there is no image, or the .zip is damaged.
     """
     if is_list(path):
         names, left_out = read_list(path)
-        return ImageFiles(count=len(names), left_out=left_out, blocks=_file_blocks(names, shape, fit))
+        return ImageFiles(count=len(names), left_out=left_out, blocks=_file_blocks(names, shape, fit, threads))
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         names, left_out = image_names(files)
         left_out += Counter(files.left_out)
     if not names:
         others = f" (there are {describe(left_out)})" if left_out else ""
         raise ValueError(f"{path} has no images{others}: {ADVICE}")
-    return ImageFiles(count=len(names), left_out=left_out, blocks=_folder_blocks(path, names, shape, fit))
+    return ImageFiles(count=len(names), left_out=left_out, blocks=_folder_blocks(path, names, shape, fit, threads))
 
 
 def image_names(files: SourceFiles) -> tuple[list[str], Counter[str]]:
@@ -140,15 +142,17 @@ def _below(path: Path, shape: tuple[int, int, int], fit: Fit | None) -> ImageFil
     return dataclasses.replace(files, blocks=renamed)
 
 
-def _file_blocks(names: Sequence[str], shape: tuple[int, int, int], fit: Fit | None) -> Iterator[Block]:
-    return _blocks(names, _file_size, _file_bytes, shape, fit)
+def _file_blocks(
+    names: Sequence[str], shape: tuple[int, int, int], fit: Fit | None, threads: int | None = None
+) -> Iterator[Block]:
+    return _blocks(names, _file_size, _file_bytes, shape, fit, threads)
 
 
 def _folder_blocks(
-    path: str | Path, names: Sequence[str], shape: tuple[int, int, int], fit: Fit | None
+    path: str | Path, names: Sequence[str], shape: tuple[int, int, int], fit: Fit | None, threads: int | None
 ) -> Iterator[Block]:
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        yield from _blocks(names, files.size, lambda name: read_entry(files, name), shape, fit)
+        yield from _blocks(names, files.size, lambda name: read_entry(files, name), shape, fit, threads)
 
 
 def _blocks(
@@ -157,8 +161,9 @@ def _blocks(
     read: Callable[[str], bytes | BadImage],
     shape: tuple[int, int, int],
     fit: Fit | None,
+    threads: int | None,
 ) -> Iterator[Block]:
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for block in blocks(names, size, most=BLOCK, most_bytes=BLOCK_BYTES):
             contents = zip(block, [read(name) for name in block], strict=True)
             yield _block(block, list(pool.map(lambda entry: _decode(entry[0], entry[1], shape, fit), contents)), shape)

@@ -13,13 +13,14 @@ import dataclasses
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -160,6 +161,15 @@ def raw_parts(folder: str | Path, split: str | None = None, *, images: bool = Tr
         )
 
 
+def read_images(folder: str | Path, ids: Collection[str]) -> dict[str, bytes]:
+    """Read the image files of some rows by their id; no more than one part is in memory at a time."""
+    images: dict[str, bytes] = {}
+    for part in sorted(Path(folder).glob("part-*.parquet")):
+        table = pq.read_table(part, columns=["id", "image"], filters=pc.field("id").isin(list(ids)))
+        images |= dict(zip(table["id"].to_pylist(), table["image"].to_pylist(), strict=True))
+    return images
+
+
 def read_quarantine(folder: str | Path) -> list[dict[str, str]]:
     """Read the rows that were left out: ``{id, reason, detail}`` each."""
     return pq.read_table(Path(folder) / "quarantine.parquet").to_pylist()
@@ -172,8 +182,9 @@ def decode_images(
     size: int = 0,
     out: np.ndarray | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
+    threads: int | None = None,
 ) -> np.ndarray:
-    """Decode images to uint8 (N, C, H, W), C = 1 for mode L and 3 for RGB, in several threads.
+    """Decode images to uint8 (N, C, H, W), C = 1 for mode L and 3 for RGB, in ``threads``.
 
     Args:
         mode: L or RGB; None = that of the first image.
@@ -199,8 +210,8 @@ def decode_images(
         return len(rows)
 
     blocks = [range(start, min(start + _DECODED, len(images))) for start in range(0, len(images), _DECODED)]
-    with ThreadPoolExecutor(thread_name_prefix="decode") as threads:  # Pillow releases the GIL while it decodes
-        for done in threads.map(fill, blocks):
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:  # Pillow releases the GIL while it decodes
+        for done in pool.map(fill, blocks):
             on_progress(done)
     return out
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +45,7 @@ class _File:
 
 @contextlib.contextmanager
 def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[ImageSource]:
-    """Open the scenes in a folder or .zip, which ``threads`` decode (default: one for each CPU).
+    """Open the scenes in a folder or .zip, which ``threads`` decode (None: as many as Python sees processors).
 
     Raises:
         ValueError: there is nothing usable, the .zip is damaged, or a class has no folder or no files in seg_train.
@@ -60,7 +59,7 @@ def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[Ima
         outside = Counter({f"outside {TRAIN}, {TEST} and {PRED}": len(names) - len(images)})
 
         def batches() -> Iterator[Batch]:
-            with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            with ThreadPoolExecutor(threads) as pool:
                 for _, part in itertools.groupby(images, lambda file: file.part):
                     for block in blocks(
                         part, lambda file: files.size(file.name), most=_BATCH_FILES, most_bytes=_BATCH_BYTES

@@ -13,7 +13,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_PIXELS = 50_000_000  # 0.15 GB as RGB; read from the header, so a decompression bomb is refused before it unpacks
+from cnn_core.files import MAX_PIXELS
+
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: four channels of 16 bits without compression
 MIN_SIDE = 8  # pixels
 THUMBNAIL = 32  # pixels of the side of a thumbnail
@@ -166,16 +167,15 @@ def decode_square(data: bytes, side: int, mode: str = "RGB", name: str = "") -> 
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def open_upright(picture: str | Path | bytes) -> Image.Image:
-    """Open a file or its bytes for people to see: RGB, and upright, so that boxes and masks lie where they belong.
-
-    A size that `decode_rgb` refuses is no fault here.
-    """
-    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        try:
-            return _to_rgb(image)[0]
-        except BadImage:  # floats of an unknown range, of which Pillow shows something
-            return ImageOps.exif_transpose(image).convert("RGB")
+def read_rgb(path: str | Path) -> np.ndarray:
+    """Read an image file, the header first, and decode it as `decode_rgb` does; no file is a BadImage too."""
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            return decode_rgb(read_file(file, size, str(path)), str(path))
+    except OSError as error:
+        raise BadImage(UNREADABLE, str(error.strerror)) from None
 
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:

@@ -37,7 +37,9 @@ _PAIRS = 500  # pairs compared at a time
 _UNIT = 2_000  # norm of a detail in whole numbers: products stay below 2**24, so float32 sums are exact in any order
 
 
-def near_pairs(thumbnails: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def near_pairs(
+    thumbnails: Sequence[np.ndarray], *, threads: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield pairs of near-duplicates among thumbnails, uint8 (SIDE, SIDE), as rows: int (N,) < int (N,)."""
     if not thumbnails:
         return
@@ -55,14 +57,14 @@ def near_pairs(thumbnails: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, n
                 pairs = pairs[0][passed], pairs[1][passed]
         return pairs
 
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(grey), _BLOCK):
             # A blank image has no detail, so it correlates with nothing.
             alike = detail[start : start + _BLOCK] @ detail[start:].T >= MIN_CORRELATION * _UNIT**2
             rows, others = (index + start for index in np.nonzero(alike))
             rows, others = rows[rows < others], others[rows < others]
             chunks = range(0, len(rows), _PAIRS)
-            yield from threads.map(near, ((rows[at : at + _PAIRS], others[at : at + _PAIRS]) for at in chunks))
+            yield from pool.map(near, ((rows[at : at + _PAIRS], others[at : at + _PAIRS]) for at in chunks))
 
 
 def details(grey: np.ndarray) -> np.ndarray:

@@ -150,6 +150,15 @@ def rows(path: str) -> Iterator[tuple[str, str, bytes | None]]:
             row += 1
 
 
+def read_image(file: str | Path) -> np.ndarray:
+    """Read an image file as `pixels` does, in three colours: uint8 (H, W, 3), BGR. Raises BadImage."""
+    return pixels(Entry(image_id="", file=str(file), number=0, content=Path(file)), imread_colour)
+
+
+def imread_colour(path: str) -> np.ndarray | None:
+    return cv2.imread(path, cv2.IMREAD_COLOR)
+
+
 def pixels(entry: Entry, imread: Imread) -> np.ndarray:
     """Decode an entry: uint8 (H, W, C) in OpenCV's order (BGR).
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cnn_core.files import MODEL_FILE, is_none
-from cnn_core.images.decoding import BadImage, decode_rgb, pixels_sha256
+from cnn_core.images.decoding import BadImage, pixels_sha256, read_rgb
 
 SEEN = "seen.parquet"  # in a model folder: sha256 of an image's pixels, and its split, train or val
 UNKNOWN = "unknown"  # the split of a row without a hash: the first weights had learned from images that nobody listed
@@ -44,8 +44,8 @@ def pixel_hashes(files: Iterable[str], *, threads: int) -> list[str | None]:
 
 def _hash(file: str) -> str | None:
     try:
-        return pixels_sha256(decode_rgb(Path(file).read_bytes()))
-    except (BadImage, OSError):
+        return pixels_sha256(read_rgb(file))
+    except BadImage:
         return None
 
 

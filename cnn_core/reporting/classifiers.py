@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
+from cnn_core.data.raw import read_images, read_manifest, read_quarantine, read_raw
 from cnn_core.files import read_csv
 from cnn_core.reporting import charts
 from cnn_core.reporting.images import figure, thumbnail
@@ -80,9 +80,8 @@ def answers(root: Path, name: str, limit: int) -> dict[str, Any] | None:
         return None
     table = pd.read_parquet(path)
     table = table.assign(confidence=table.filter(regex=r"^p\d+$").max(axis=1))
-    raw = read_raw(folder, "test")
-    images = dict(zip(raw.ids, raw.images, strict=True))
-    shown = select_answers(table[table["id"].isin(images)], limit)
+    shown = select_answers(table[table["id"].isin(read_raw(folder, "test", images=False).ids)], limit)
+    images = read_images(folder, set(shown["id"]))  # no others: the test part may be larger than the memory
     columns = (shown[column].tolist() for column in ("id", "label", "predicted", "confidence"))
     rows = [
         [id_, label, predicted, round(confidence, 4), thumbnail(images[id_])]

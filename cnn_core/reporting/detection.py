@@ -18,6 +18,7 @@ from cnn_core.reporting.classifiers import confusion
 from cnn_core.reporting.images import figure, measured_split, scene
 
 COMPOSED = "The pictures are composed: real handwritten digits on walls drawn by a program, so every box is exact."
+LEFT_OUT = "data/predictions/detector-left-out.csv"
 MIN_SCORE = 0.05  # of a box that the page holds
 PARTS = {"box": "boxes", "cls": "classes", "dfl": "edges (DFL)"}  # Ultralytics' names of the loss's parts -> ours
 LOSSES = {
@@ -66,7 +67,7 @@ def scenes(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] 
     ``rows`` are ``{id, image, width, height, truth: [[x1, y1, x2, y2, class]], detections: [[…, class, score]], pairs:
     [[actual, predicted]]}``; ``confidence`` is where the slider starts, ``least_iou`` what a pair has to share.
     """
-    split, path = measured_split(root, params), root / "data/predictions/detector-test.parquet"
+    split, path = measured_split(root, params, left_out=LEFT_OUT), root / "data/predictions/detector-test.parquet"
     if split is None or not path.is_file():
         return None
     images, truth, classes = split

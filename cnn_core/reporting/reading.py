@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnn_core.files import read_csv
 from cnn_core.reporting.images import figure, locate, measured_split, scene
 
 CROPS = {"masks": "masks cut out", "boxes": "boxes cut out", "true_masks": "the true masks cut out"}
@@ -33,7 +34,7 @@ def plates(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] 
     path = root / "data/predictions/read/plates.csv"
     if not path.is_file():
         return None
-    table = pd.read_csv(path, dtype={"image_id": str, "file": str, "text": str}, keep_default_na=False)
+    table = read_csv(path)
     texts = true_texts(root, params, table["file"].tolist())
     wrong = [truth is not None and truth != text for text, truth in zip(table["text"], texts, strict=True)]
     table = table.assign(

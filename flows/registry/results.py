@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cnn_core.annotations.tables import Annotations, read_objects
-from cnn_core.annotations.truth import read_truth
+from cnn_core.annotations.truth import measured_truth
 from cnn_core.comparison.classifiers import (
     ClassifierComparison,
     by_hash,
@@ -66,7 +66,8 @@ def read_result(root: Path, model: Model) -> Result:
     metrics = json.loads((root / model.metrics).read_text())
     if not model.data:
         params = read_yaml(root / "params.yaml")[model.evaluate]
-        truth = read_truth(root / params["source"], params["split"])
+        left_out = model.predictions.replace("-test.parquet", "-left-out.csv")
+        truth = measured_truth(root, params["source"], params["split"], left_out)
         objects = read_objects(root / model.predictions)
         return ObjectResult(task=model.task, objects=objects, truth=truth, metrics=metrics)
     raw = root / "data" / "raw" / model.data

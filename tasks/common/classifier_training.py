@@ -27,7 +27,7 @@ from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import are_generated
 from cnn_core.model_card.card import classifier_card
 from cnn_core.seeds import generator
-from tasks.common.training import train_on_ray, training_key, write_curve
+from tasks.common.training import account, train_on_ray, training_key, write_curve
 from tasks.engine import events
 from tasks.engine.runtime import git_commit, load_runtime
 from tasks.engine.training_progress import TrainingProgress
@@ -66,6 +66,7 @@ def train_set(
     folder: str,
     classes: Sequence[str] = (),
     samples: str | None = None,
+    most_validated: int | None = None,
 ) -> None:
     """Train on an AUGMENTED set by Ray and write the outputs of the stage for the model ``name``.
 
@@ -74,6 +75,7 @@ def train_set(
         folder: of the model.
         classes: what the network tells apart, where that is not the set's own classes.
         samples: where a picture of what training sees is drawn.
+        most_validated: how many images of the validation part are used; None = all.
     """
     runtime = load_runtime()
     data = Path("data/augmented", params.data)
@@ -102,14 +104,26 @@ def train_set(
     ) as (checkpoint, resumed_at):
         done = result_of(checkpoint)
         generated = are_generated(load_arrays(job.data, "train").ids)
+        network = build(params, dataset, len(classes))
+        warn_of_batch_norm(done, network, params.batch_size)
         save_trained(
             folder, params, dataset, done, classes=classes, generated=generated, look=look_of(params, job.data)
         )
         write_curve(f"data/plots/{stage}-{name}.csv", selection_epochs(done), CURVE)
         if samples:
             draw_samples(samples, name, params)
-        network = build(params, dataset, len(classes))
-        events.write_metrics(f"data/metrics/{stage}-{name}.json", training_metrics(done, network, resumed_at))
+        counted = account_for(dataset["counts"], refit=params.refit == "all", most_validated=most_validated)
+        figures = training_metrics(done, network, resumed_at) | counted
+        events.write_metrics(f"data/metrics/{stage}-{name}.json", figures)
+
+
+def account_for(counts: Mapping[str, int], *, refit: bool, most_validated: int | None) -> dict[str, int]:
+    """Count the images of an AUGMENTED set, copies included; a refit learns from all of them in the end."""
+    if refit:
+        return account(sum(counts.values()) - counts["val"], counts["val"], left_out=0, unused={})
+    validated = counts["val"] if most_validated is None else min(most_validated, counts["val"])
+    unused = {"held out for the test": counts["test"], "not needed to validate": counts["val"] - validated}
+    return account(counts["train"], validated, left_out=0, unused=unused)
 
 
 def work(load_setup: LoadSetup, job: ClassifierJob, context: WorkerContext) -> None:
@@ -251,11 +265,27 @@ def save_trained(
         git_commit=git_commit(),
         refit=params.refit,
         epochs=len(selection_epochs(done)),
+        micro_batch=micro_batch_of(done),
     )
     readme = partial(
         classifier_card, dataset=dataset, name=Path(folder).name, generated=generated, look=str(look or "")
     )
     save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated, readme=readme)
+
+
+def micro_batch_of(done: TrainingResult) -> int | None:
+    """The fewest images of a forward pass, over the epochs whose steps had several; None where none had."""
+    return min((record["micro_batch"] for record in done.history if "micro_batch" in record), default=None)
+
+
+def warn_of_batch_norm(done: TrainingResult, network: nn.Module, batch_size: int) -> None:
+    """Say that batch norm saw fewer images than the batch has, as on a machine whose memory is too small for it."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if (count := micro_batch_of(done)) and any(isinstance(module, norms) for module in network.modules()):
+        events.log(
+            f"warning: the network took {count} images at a time, not batch_size {batch_size}: batch normalisation saw "
+            "fewer, so a machine with more memory may give other weights; model.json says so (micro_batch)"
+        )
 
 
 def look_of(params: TrainParams, folder: Path) -> Look | None:
@@ -280,6 +310,7 @@ def training_metrics(done: TrainingResult, network: nn.Module, resumed_at: int) 
         "epochs": len(records),
         "refit_epochs": len(done.history) - len(records),
         "train_loss": records[-1]["train_loss"],
+        **({"micro_batch": count} if (count := micro_batch_of(done)) else {}),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "images_per_s": round(sum(r["images_per_s"] * r["seconds"] for r in done.history) / seconds, 1),
         "training_seconds": round(seconds, 1),

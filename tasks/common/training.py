@@ -14,7 +14,7 @@ from torch import nn
 from cnn_core.files import is_composed, write_json
 from cnn_core.model_card.card import CARD, Kind, finder_card
 from cnn_core.params import Params
-from tasks.engine import distributed
+from tasks.engine import distributed, events
 from tasks.engine.cluster import check_shared, ray_cluster
 from tasks.engine.runtime import Runtime, git_commit
 from tasks.engine.state import input_sha256, key_of, run_in_progress
@@ -89,6 +89,20 @@ def training_figures(history: Sequence[Record], network: nn.Module, resumed_at: 
         "training_seconds": round(sum(record["seconds"] for record in history), 1),
         "resumed_at": resumed_at,
     }
+
+
+def account(learned: int, validated: int, *, left_out: int, unused: Mapping[str, int]) -> dict[str, int]:
+    """Count the images that a training was pointed at in full, log the sum, and return it as metrics.
+
+    Args:
+        left_out: images that cannot be used.
+        unused: images that are good but not needed, by the words that say why.
+    """
+    counts = {"listed": learned + validated + left_out + sum(unused.values()), "images": learned + validated}
+    rest = {"left out": left_out, **unused}
+    others = "".join(f"; {count:,} {words}" for words, count in rest.items() if count)
+    events.log(f"of {counts['listed']:,} images {learned:,} are learned from and {validated:,} validate{others}")
+    return counts | {"left_out": left_out, "unused": sum(unused.values())}
 
 
 def write_card(

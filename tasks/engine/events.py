@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from tasks.engine.locks import follow_starter, own_temporary_files
 from tasks.engine.resources import Meter
-from tasks.engine.runtime import available_cores, load_runtime
+from tasks.engine.runtime import load_runtime
 
 Kind = Literal["user", "transient", "oom", "bug"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,7 +242,7 @@ def _is_of_ray(error: BaseException) -> bool:
 def _limit_threads() -> None:
     """Let torch have the cores that runtime.yaml and the container allow; by itself it takes the machine's."""
     if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(load_runtime().cpus_per_worker or available_cores())
+        torch.set_num_threads(load_runtime().threads())
 
 
 def _raised_here(error: BaseException) -> bool:

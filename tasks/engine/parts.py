@@ -95,7 +95,7 @@ def _in_child_process(
     """Do the parts in one child process; after a crash, the rest is missing."""
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
-    resources = Resources(actors=1, cpus=runtime.cpus_per_worker or available_cores(), gpus=0)
+    resources = Resources(actors=1, cpus=runtime.threads(), gpus=0)
     child = spawn.Process(target=_child, args=(sender, todo, make, resources, folder))  # it may have children itself
     os.environ.update(THREADS | os.environ)
     try:

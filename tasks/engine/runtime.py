@@ -62,6 +62,10 @@ class Runtime(Params):
         nodes = nodes or [available_cores()]
         return self.cpus_per_worker or max(1, min(nodes) // math.ceil(self.num_workers[1] / len(nodes)))
 
+    def threads(self) -> int:
+        """The threads of a process that has this machine to itself: `cpus_per_worker`, or all cores that it may use."""
+        return self.cpus_per_worker or available_cores()
+
     def streams(self, image_bytes: int) -> bool:
         """Whether Ray Data reads training images of this size, rather than mapping them."""
         if self.feed == "auto":

@@ -12,7 +12,7 @@ import pytest
 from cnn_core.data.ingestion import IngestParams, ingest
 from cnn_core.data.raw import RawRows, read_manifest, read_quarantine, read_raw
 from cnn_core.images.decoding import decode_rgb
-from tasks.ingest import LAYOUTS
+from tasks.ingest import layouts
 
 # Pairs that a person sees to be one photograph, or two frames of one burst.
 IN_TRAIN = {
@@ -54,7 +54,7 @@ def made(source, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("raw") / "scenes"
     fractions = {"val_fraction": 0.2, "test_fraction": 0.1, "max_bad_fraction": 0.0}
     params = IngestParams(source=str(source), seed=0, near_duplicates=True, **fractions)
-    ingest("scenes", LAYOUTS["images"], params, folder)
+    ingest("scenes", layouts()["images"], params, folder)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from cnn_core.data.ingestion import IngestParams, ingest
-from tasks.ingest import LAYOUTS
+from tasks.ingest import layouts
 
 SECTION = {
     "source": "source",
@@ -28,4 +28,4 @@ def write_params(folder: Path) -> Path:
 
 def run(source: Path, folder: Path, **changes) -> dict:
     params = IngestParams(**{**SECTION, "source": str(source), **changes})
-    return ingest("digits", LAYOUTS["pixels"], params, folder)
+    return ingest("digits", layouts()["pixels"], params, folder)

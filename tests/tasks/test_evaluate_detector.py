@@ -22,7 +22,6 @@ from cnn_core.detection.evaluation.metrics import outcomes
 from cnn_core.detection.evaluation.pictures import example_images, mistakes_by_image, write_examples
 from cnn_core.detection.inference.results import Detections
 from cnn_core.drawing.colours import class_colour
-from cnn_core.images.decoding import BadImage
 from cnn_core.images.seen import write_seen
 from tasks import evaluate_detector
 from tests.helpers.detector_files import photograph, write_detector
@@ -68,7 +67,7 @@ class Fake:
 
     def stream(self, entries):
         for entry in entries:
-            yield entry, None, self.found if Path(entry.file).exists() else BadImage("unreadable", "gone")
+            yield entry, None, self.found
 
 
 def test_the_same_truth_from_a_folder_a_data_yaml_and_a_coco_json(data) -> None:
@@ -92,23 +91,16 @@ def test_classes_are_compared_by_name_and_those_unknown_to_the_data_left_out(dat
     _, images, _ = data
     assert class_numbers({0: "car", 3: "1", 7: "0"}, CLASSES) == {3: 1, 7: 0}
     detector = Fake({0: "car", 3: "1", 7: "0"}, [[0, 0, 9, 9], [1, 1, 9, 9], [2, 2, 9, 9]], [7, 0, 3])
-    detections = one_table(list(detect_images(detector, images, CLASSES)))
+    detections = one_table(list(detect_images(detector, images, CLASSES, {})))
     assert detections["class_name"].tolist() == ["0", "1"] * 8
     assert detections["x1"].tolist() == [0.0, 2.0] * 8
     with pytest.raises(ValueError, match="none in common"):
         class_numbers({0: "car"}, CLASSES)
 
 
-def test_an_image_that_cannot_be_read_stops_it(data) -> None:
-    _, images, _ = data
-    Path(images["file"][2]).unlink()
-    with pytest.raises(ValueError, match=r"2\.png cannot be read"):
-        list(detect_images(Fake({0: "0"}, [], []), images, CLASSES))
-
-
 def test_nothing_found_is_an_empty_table(data) -> None:
     _, images, _ = data
-    detections = one_table(list(detect_images(Fake({0: "0"}, [], []), images, CLASSES)))
+    detections = one_table(list(detect_images(Fake({0: "0"}, [], []), images, CLASSES, {})))
     assert len(detections) == 0
     assert "score" in detections
 
@@ -116,7 +108,7 @@ def test_nothing_found_is_an_empty_table(data) -> None:
 def test_the_examples_are_the_first_and_then_the_worst(data, tmp_path: Path) -> None:
     _, images, truth = data
     detector = Fake({0: "0", 1: "1"}, [[8, 8, 40, 48], [50, 50, 60, 60]], [0, 1])
-    detections = one_table(list(detect_images(detector, images, CLASSES)))
+    detections = one_table(list(detect_images(detector, images, CLASSES, {})))
     table = outcomes(images, truth, detections, confidence=0.25, least_iou=0.45)
     # every image has a false 1; where the object is a 1 it is confused too
     assert mistakes_by_image(images, table).tolist() == [1, 2] * 4
@@ -155,6 +147,37 @@ def test_the_stage_leaves_metrics_plots_and_predictions(data, tmp_path: Path, mo
     record = json.loads(Path("data/predictions/detector-grid.json").read_text())
     assert len(record["boxes"]) == len(record["kept"]) >= sum(record["kept"])
     assert min(record["scores"], default=1.0) >= evaluate_detector.FAINTEST - 1e-4
+
+
+def test_images_that_cannot_be_decoded_are_left_out_counted_and_named(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, images, objects = data
+    (folder / "test.json").write_text(json.dumps(to_coco(images, objects, CLASSES)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDFLOW_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("GRIDFLOW_CPUS_PER_WORKER", "1")
+    write_detector(tmp_path / "random.pt", imgsz=64, boxes=20)
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": VALUES | {"source": "set/test.json"}}))
+    (cut, text, gone), files = images["file"][1:4], list(images["file"])
+    Path(cut).write_bytes(Path(cut).read_bytes()[:200])
+    Path(text).write_text("no image")
+    Path(gone).unlink()
+    threads = torch.get_num_threads()
+    evaluate_detector.main()
+    metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
+    assert (metrics["listed"], metrics["images"], metrics["left_out"]) == (8, 5, 3)
+    assert metrics["objects"] == 5
+    left_out = pd.read_csv("data/predictions/detector-left-out.csv")
+    named = [number for number in range(8) if left_out["name"].str.endswith(f"/{number}.png").any()]
+    assert named == [1, 2, 3]
+    assert left_out["reason"].notna().all()
+    assert "3 of 8 images cannot be used and are left out" in " ".join(capsys.readouterr())
+    for file in files:
+        Path(file).write_bytes(Path(cut).read_bytes())
+    with pytest.raises(ValueError, match=r"none of .*8 .*images .*can be (used|read).*\.png: damaged image"):
+        evaluate_detector.main()
+    torch.set_num_threads(threads)
 
 
 def test_images_that_the_model_learned_from_are_not_called_unseen(

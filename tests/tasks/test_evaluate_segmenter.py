@@ -157,7 +157,7 @@ class Fake:
 
 def test_a_prompt_without_a_mask_keeps_its_place(place: Path) -> None:
     images, truth, _ = read_annotations("set", "test")
-    parts = [part for part in segment_prompts(Fake(), images, true_prompts(truth)) if len(part)]
+    parts = [part for part in segment_prompts(Fake(), images, true_prompts(truth), {}) if len(part)]
     found = pd.concat(parts, ignore_index=True)
     assert found["rle"].map(type).tolist() == [str, type(None), str, str, type(None)]
     assert found["score"].isna().tolist() == [False, True, False, False, True]
@@ -165,9 +165,30 @@ def test_a_prompt_without_a_mask_keeps_its_place(place: Path) -> None:
     params = evaluate_segmenter.EvaluateSegmenterParams(**VALUES)
     scores = evaluate_segmenter.scored(params, images, truth, found)
     assert (scores["iou"] == 0).tolist() == [False, True, False, False, True]
-    Image.new("RGB", (5, 5)).save("set/images/test/000001.png")
-    with pytest.raises(ValueError, match="5 x 5 pixels, the set says 96 x 96"):
-        list(segment_prompts(Fake(), images, true_prompts(truth)))
+
+
+def test_images_that_cannot_be_segmented_are_left_out_counted_and_named(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (5, 5)).save("set/images/test/000002.png")  # "9"
+    Path("set/images/test/000003.png").unlink()  # without a digit; detect ran after it was gone
+    images, truth, _ = read_annotations("set", "test")
+    images = images.assign(image_id=[name.rpartition("/")[2] for name in images["image_id"]])
+    left = images.loc[images["image_id"] != "000003", ["image_id", "file", "width", "height"]]
+    write_predictions(place / "after", left, found_in(truth, masks=False)[1:])
+    metrics = run(prompts="after", reference=0)
+    assert (metrics["listed"], metrics["images"], metrics["left_out"], metrics["objects"]) == (4, 2, 2, 4)
+    found = read_objects("data/predictions/segmenter-test.parquet")
+    detected = found[found["prompted_by"] == "detector"]
+    assert detected["class_name"].tolist() == ["2", "4", "0"]
+    table = pd.read_csv("data/predictions/segmenter-left-out.csv")
+    assert table["name"].tolist() == ["set/images/test/000003.png", "set/images/test/000002.png"]
+    assert table["reason"][1] == "it is 5 x 5 pixels, but the set says 96 x 96"
+    assert "2 of 4 images cannot be used" in " ".join(capsys.readouterr())
+    for number in (1, 4):
+        Path(f"set/images/test/00000{number}.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"none of the 3 images of the split test of set can be read: .*000001\.png"):
+        run(prompts="after", reference=0)
 
 
 def test_ultralytics_gives_the_masks_of_the_small_sam_too(place: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import zipfile
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from PIL import ImageEnhance
 
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
-from cnn_core.data.scene_sources import open_scenes
 from cnn_core.images.decoding import decode_rgb
-from tasks.ingest import LAYOUTS, main
+from tasks.ingest import layouts, main
 from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene, zipped
 
+SCENES = layouts()["images"]
 SECTION = {
     **{"source": "source", "val_fraction": 0.2, "test_fraction": 0.2},
     **{"seed": 0, "max_bad_fraction": 0.2, "near_duplicates": True},
@@ -33,7 +34,7 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run(source: Path, folder: Path, layout: Layout = LAYOUTS["images"], **changes) -> dict:
+def run(source: Path, folder: Path, layout: Layout = SCENES, **changes) -> dict:
     return ingest("scenes", layout, IngestParams(**{**SECTION, "source": str(source), **changes}), folder)
 
 
@@ -226,15 +227,21 @@ def test_the_same_source_gives_the_same_bytes_whatever_the_threads(tmp_path):
     source = intel(tmp_path / "source", train=30)
     put(source / "seg_train/seg_train/sea/grey.png", encoded(scene(7000).convert("L")))
     put(source / "seg_train/seg_train/sea/zero.png", b"")
+    counts: dict[int, int] = {}
     for name, threads in (("a", 1), ("b", 6)):
-        layout = Layout(
-            open=lambda path, threads=threads: open_scenes(path, threads=threads),
-            mode="RGB",
-            features=LAYOUTS["images"].features,
-            pairs=LAYOUTS["images"].pairs,
-            refuse_near_test=True,
+        before = threading.active_count()
+        running: list[int] = []
+        params = IngestParams(**{**SECTION, "source": str(source)})
+        layout, folder = layouts(threads)["images"], tmp_path / name
+        ingest(
+            "scenes",
+            layout,
+            params,
+            folder,
+            on_progress=lambda _, running=running: running.append(threading.active_count()),
         )
-        run(source, tmp_path / name, layout)
+        counts[threads] = max(running) - before
+    assert counts[1] == 1 < counts[6] <= 6
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 

@@ -130,8 +130,11 @@ def test_an_image_that_could_not_be_read_counts_as_missed(place: Path) -> None:
     bad = [{"image_id": "000003", "file": "set/images/test/000003.png", "reason": "damaged", "detail": ""}]
     objects = source.objects[source.objects["image_id"] != "000003"].drop(columns=["file", "model_sha256"])
     write_predictions(place / "some", source.images[kept], objects, bad=bad)
+    (place / "set/images/test/notes.txt").write_text("of a person")
     metrics = run(source="some", boxes="data/weights/none")
     assert metrics["true_digits"] == 6
+    counted = [metrics[key] for key in ("listed", "images", "bad", "left_out", "unsegmented")]
+    assert counted == [5, 3, 1, 1, 0]
     assert metrics["found"] == pytest.approx(3 / 6)
     only = source.images["image_id"] == "000002"
     write_predictions(place / "one", source.images[only], objects[objects["image_id"] == "000002"])

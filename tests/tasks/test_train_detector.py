@@ -55,7 +55,9 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
 
 @pytest.mark.nightly
 def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
-    rectangles(tmp_path / "set", train=96, val=8)
+    source = rectangles(tmp_path / "set", train=96, val=8)
+    for image in sorted((source / "images/train").iterdir())[:24]:  # all that the picture of samples would draw
+        image.write_bytes(image.read_bytes()[:60])
     process = begin(tmp_path, model="yolo11n.yaml")
     wait_for(process, "epoch 3/8")
     (worker,) = worker_processes(process)
@@ -63,3 +65,6 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     output = finish(process)
     assert "a training worker died" in output
     assert "resuming at epoch" in output
+    assert "of 104 images 72 are learned from and 8 validate; 24 left out" in output
+    metrics = json.loads((tmp_path / "data/metrics/train_detector.json").read_text())
+    assert [metrics[key] for key in ("listed", "images", "left_out", "unused")] == [104, 80, 24, 0]

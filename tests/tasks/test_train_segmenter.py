@@ -72,12 +72,17 @@ def test_two_workers_train_and_a_killed_one_is_replaced(tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_fine_tune_a_decoder_on_embeddings_that_they_share(tmp_path):
-    write_set(tmp_path / "set")
+    write_set(tmp_path / "set", train=5)
+    (tmp_path / "set/images/train/p2.png").write_bytes(b"no image")
     quiet(tmp_path)
     write_model(tmp_path / "model")
     output = finish(begin(tmp_path, {"GRIDFLOW_NUM_WORKERS": "2"}, epochs=1, weights="model", imgsz=0))
     assert "embeddings of train: 2 of 2 images of a worker's share" in output
     assert (tmp_path / "data/models/segmenter/model.json").is_file()
+    metrics = json.loads((tmp_path / "data/metrics/train_segmenter.json").read_text())
+    assert [metrics[key] for key in ("listed", "images", "left_out", "unused")] == [7, 6, 1, 0]
+    assert "of 7 images 4 are learned from and 2 validate; 1 left out" in output
+    assert "p2.png,not an image" in (tmp_path / "data/models/segmenter/left_out.csv").read_text()
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ class ModelCard:
     git_commit: str
     refit: Literal["none", "all"]  # all: the shipped network has seen val and test
     epochs: int
+    micro_batch: int | None = None  # images of a forward pass in training, where it had fewer than a worker's share
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,7 +66,7 @@ def save_model(
         if card.refit == "all":
             (partial / "evaluated.safetensors").write_bytes(save(dict(evaluated)))
         content = {"schema_version": SCHEMA_VERSION, "architecture": card.model["architecture"]}
-        content |= dataclasses.asdict(card)
+        content |= {key: value for key, value in dataclasses.asdict(card).items() if value is not None}
         if readme is not None:
             (partial / "README.md").write_text(readme(content), encoding="utf-8")
         write_json(partial / "model.json", content)
@@ -81,7 +82,8 @@ def read_card(folder: str | Path) -> ModelCard:
         raise ValueError(f"{folder} is a file: name a model folder, such as data/models/digits")
     card = read_json(folder / "model.json", made_by="train")
     fields = [field.name for field in dataclasses.fields(ModelCard)]
-    if not isinstance(card, dict) or (missing := [name for name in fields if name not in card]):
+    needed = [field.name for field in dataclasses.fields(ModelCard) if field.default is dataclasses.MISSING]
+    if not isinstance(card, dict) or (missing := [name for name in needed if name not in card]):
         what = f"has no {missing[0]}" if isinstance(card, dict) else "holds no keys"
         raise ValueError(f"{folder}/model.json {what}: it is no classifier of this project")
     version = card.get("schema_version")
@@ -93,7 +95,7 @@ def read_card(folder: str | Path) -> ModelCard:
             f"{folder} was written by another version of Gridflow ({reason}; this one reads version {SCHEMA_VERSION}): "
             "update Gridflow, or run the stage train again"
         )
-    return ModelCard(**{name: card[name] for name in fields})
+    return ModelCard(**{name: card[name] for name in fields if name in card})
 
 
 def load_model(folder: str | Path, weights: Weights = "model") -> tuple[nn.Module, ModelCard]:

@@ -54,6 +54,7 @@ class ClassifierLearner:
         self.schedule = one_cycle(self.optimizer, steps=steps, warmup_fraction=params.warmup_fraction)
         average = _average(params.ema_decay**params.ema_every)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if params.ema_decay else None
+        self.most_together = 0  # images of a forward pass, where a step had several; batch norm saw no more at a time
         self.replica: nn.Module | None = None  # the network, tied to those of the other ranks; made by the first step
         if setup.compiled:
             self.network.compile()
@@ -89,6 +90,8 @@ class ClassifierLearner:
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         parts = list(zip(pixels.split(size), targets.split(size), strict=True))
+        if len(parts) > 1:
+            self.most_together = max(self.most_together, size)
         for index, (part, target) in enumerate(parts):
             with contextlib.nullcontext() if index == len(parts) - 1 else no_sync(self.replica):
                 logits = self._logits(self.replica, part)

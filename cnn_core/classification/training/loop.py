@@ -152,6 +152,7 @@ class _Training:
             self.learner.freeze(frozen)
         total = params.epoch_images or len(feed)
         steps = steps_per_epoch(total, params.batch_size)
+        self.learner.most_together = 0
         losses = torch.zeros(steps, device=setup.device)  # the mean loss of each step, of this rank
         sums = torch.zeros(2, dtype=torch.float64, device=setup.device)  # loss and right answers
         rate = float(self.learner.optimizer.param_groups[-1]["lr"])
@@ -183,7 +184,8 @@ class _Training:
                 self.on_step(position | means | {"done": done, "total": total, "images_per_s": done / (now - started)})
         speed = total / (time.perf_counter() - started)
         loss, accuracy = (sum_over_ranks(sums) / total).tolist()
-        return {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate, "images_per_s": speed}
+        record = {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate, "images_per_s": speed}
+        return record | ({"micro_batch": self.learner.most_together} if self.learner.most_together else {})
 
     def _check(self, losses: Tensor) -> None:
         bad = (~torch.isfinite(losses)).nonzero()

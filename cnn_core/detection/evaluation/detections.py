@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cnn_core.annotations.checks import size_fault
 from cnn_core.annotations.tables import BOX, image_rows, objects_table
 from cnn_core.detection.inference.detector import Detector
 from cnn_core.detection.inference.results import Detections
@@ -29,22 +30,32 @@ def class_numbers(names: Mapping[int, str], classes: Sequence[str]) -> dict[int,
     return numbers
 
 
-def detect_images(detector: Detector, images: pd.DataFrame, classes: Sequence[str]) -> Iterator[pd.DataFrame]:
+def detect_images(
+    detector: Detector, images: pd.DataFrame, classes: Sequence[str], faults: dict[str, str]
+) -> Iterator[pd.DataFrame]:
     """Detect in each image, in order, and yield the rows of its objects in the data's ``classes``.
 
+    Args:
+        faults: takes the images that are left out, by their file: they cannot be read, or have another size than the
+            set says, so that its boxes lie elsewhere.
+
     Raises:
-        ValueError: the detector knows none of the classes, or an image cannot be read; figures
-            without it would be those of another set.
+        ValueError: the detector knows none of the classes.
     """
     numbers = class_numbers(detector.info.names, classes)
     entries = (
         Entry(image_id=row.image_id, file=row.file, number=number, content=Path(row.file))
         for number, row in enumerate(image_rows(images))
     )
-    for entry, _, detections in detector.stream(entries):
+    for row, (entry, _, detections) in zip(image_rows(images), detector.stream(entries), strict=True):
         if not isinstance(detections, Detections):
-            raise ValueError(f"{entry.file} cannot be read ({detections}): mend it or take it out of the set")
-        yield _rows(entry.image_id, detections, numbers, classes)
+            faults[entry.file] = str(detections)
+            yield objects_table([])
+        elif fault := size_fault(detections.height, detections.width, listed=(row.height, row.width)):
+            faults[entry.file] = fault
+            yield objects_table([])
+        else:
+            yield _rows(entry.image_id, detections, numbers, classes)
 
 
 def _rows(image_id: str, detections: Detections, numbers: Mapping[int, int], classes: Sequence[str]) -> pd.DataFrame:

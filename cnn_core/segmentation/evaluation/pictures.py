@@ -13,7 +13,7 @@ from cnn_core.annotations.tables import BOX
 from cnn_core.drawing.boxes import MISSED, RIGHT, TRUTH, WRONG
 from cnn_core.drawing.colours import Colour
 from cnn_core.drawing.contact_sheet import contact_sheet
-from cnn_core.segmentation.evaluation.prompted_masks import read_image
+from cnn_core.images.reader import read_image
 
 SIDE = 140  # pixels of each of the three parts of an example
 ACROSS = 3
@@ -59,7 +59,7 @@ def draw_examples(
 
 def _example(row: pd.Series, images: pd.DataFrame, rle: str | None) -> np.ndarray:
     image_row = images.loc[row["image_id"]]
-    image = read_image(row["image_id"], image_row["file"])[..., ::-1]
+    image = read_image(image_row["file"])[..., ::-1]
     shape = int(image_row["height"]), int(image_row["width"])
     true = decode_mask(row["rle"], *shape)
     mask = decode_mask(rle, *shape) if isinstance(rle, str) else np.zeros(shape, bool)

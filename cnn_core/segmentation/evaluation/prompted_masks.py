@@ -6,18 +6,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations.checks import Refused
+from cnn_core.annotations.checks import Refused, size_fault
 from cnn_core.annotations.masks import encode_mask
 from cnn_core.annotations.tables import BOX, Annotations
 from cnn_core.annotations.truth import read_truth
 from cnn_core.detection.evaluation.metrics import match
 from cnn_core.images.decoding import BadImage
-from cnn_core.images.media import Entry
-from cnn_core.images.reader import pixels
+from cnn_core.images.reader import read_image
 from cnn_core.segmentation.inference.segmenter import Segmenter
 from cnn_core.segmentation.sam.network import LoadedSam, reference_predictor
 
@@ -66,21 +64,14 @@ def detected_prompts(truth: pd.DataFrame, detections: pd.DataFrame, min_iou: flo
     return pd.DataFrame(rows, columns=list(PROMPTS))
 
 
-def read_image(image_id: str, file: str) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3), BGR.
-
-    Raises:
-        ValueError: it cannot be read. Metrics without it would be of another set.
-    """
-    try:
-        entry = Entry(image_id=image_id, file=file, number=0, content=Path(file))
-        return pixels(entry, lambda path: cv2.imread(path, cv2.IMREAD_COLOR))
-    except BadImage as fault:
-        raise ValueError(f"{file} cannot be read ({fault}): repair it or take it out of the set") from None
-
-
-def segment_prompts(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def segment_prompts(
+    segmenter: Segmenter, images: pd.DataFrame, prompts: pd.DataFrame, faults: dict[str, str]
+) -> Iterator[pd.DataFrame]:
     """Yield the prompts with their masks, one image after the other. All prompts of an image share one embedding.
+
+    Args:
+        faults: takes the images that are left out, by their file: they cannot be read or segmented, or have another
+            size than the set says, so that its masks lie elsewhere.
 
     Yields:
         The prompts' rows with ``rle`` (None = no mask), ``score`` (the predicted IoU), ``stability`` and the tight box.
@@ -89,18 +80,17 @@ def segment_prompts(segmenter: Segmenter, images: pd.DataFrame, prompts: pd.Data
     row: Any  # of itertuples, whose fields have no types
     for row in images.itertuples():
         rows = prompts.iloc[by_image.get(row.image_id, np.empty(0, int))]
-        if rows.empty:
-            yield rows
-            continue
-        image = read_image(row.image_id, row.file)
-        if image.shape[:2] != (row.height, row.width):
-            raise ValueError(
-                f"{row.file} has {image.shape[1]} x {image.shape[0]} pixels, the set says {row.width} x {row.height}"
-            )
         try:
-            embedding = segmenter.embed(image)
-        except BadImage as fault:
-            raise ValueError(f"{row.file} cannot be segmented ({fault}): take it out of the set") from None
+            image = read_image(row.file)
+            fault = size_fault(*image.shape[:2], listed=(row.height, row.width))
+            embedding = None if fault or rows.empty else segmenter.embed(image)
+        except BadImage as bad:
+            fault, embedding = str(bad), None
+        if fault:
+            faults[row.file] = fault
+        if embedding is None:
+            yield rows[:0]
+            continue
         segments = segmenter.masks(embedding, boxes=rows[BOX].to_numpy())
         yield _with_masks(rows, {int(mask["prompt_id"]): mask for mask in segments.rows()})
 
@@ -124,7 +114,7 @@ def ultralytics_masks(
     predictor = reference_predictor(loaded, imgsz)
     for row in images:
         positions = np.flatnonzero(prompts["image_id"].to_numpy() == row.image_id)
-        image = read_image(row.image_id, row.file)
+        image = read_image(row.file)
         boxes = prompts[BOX].to_numpy()[positions]
         result = next(iter(predictor(image, stream=True, bboxes=boxes.tolist())))
         masks: dict[int, str | None] = dict.fromkeys(positions.tolist())

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from cnn_core.annotations.checks import Refused
+from cnn_core.annotations.checks import Refused, size_fault
 from cnn_core.annotations.masks import decode_mask
-from cnn_core.annotations.tables import BOX, Annotations
-from cnn_core.annotations.truth import read_truth
+from cnn_core.annotations.tables import BOX, Annotations, image_rows
+from cnn_core.annotations.truth import read_truth, without_images
 from cnn_core.files import file_sha256
-from cnn_core.images.decoding import BadImage, decode_rgb
+from cnn_core.images.decoding import BadImage
+from cnn_core.images.reader import read_image
 
 PADDING = 114  # grey value beside an image that is no square; Ultralytics'
 MEMORY_SHARE = 0.6  # of what is free: more than this the images may not take
@@ -35,6 +36,7 @@ class MaskSet:
     rles: list[str]
     shapes: np.ndarray  # int (M, 2), the (height, width) of each object's image before it was scaled
     left_out: int  # objects without a mask, in these images and in others
+    faults: Mapping[str, str]  # why images of the split are left out, by their file
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,35 +64,46 @@ def read_masks(source: str | Path, split: str, *, refused: list[Refused] | None 
     return read_truth(source, split, refused=refused, learning=True)
 
 
+def masked_objects(objects: pd.DataFrame) -> pd.DataFrame:
+    """Return the objects that can be learned from: crowds are none."""
+    masked = objects[[isinstance(rle, str) for rle in objects["rle"]]]
+    return masked[masked["iscrowd"] != 1] if "iscrowd" in masked else masked
+
+
 def load_masks(source: str | Path, split: str, *, imgsz: int, most: int = 0) -> MaskSet:
     """Decode a split, or its first ``most`` images, each no larger than ``imgsz`` pixels a side, and none scaled up.
 
+    Images that cannot be decoded, or have another size than the set says, are left out.
+
     Raises:
-        ValueError: an image cannot be read, there is no object with a mask, or the images do not fit into memory.
+        ValueError: no image can be read, there is no object with a mask, or the images do not fit into memory.
     """
-    images, objects, _ = read_masks(source, split)
-    masked = objects[[isinstance(rle, str) for rle in objects["rle"]]]
-    if "iscrowd" in masked:
-        masked = masked[masked["iscrowd"] != 1]
-    images = images[images["image_id"].isin(masked["image_id"])].reset_index(drop=True)[: most or None]
+    images, objects, classes = read_masks(source, split)
+    masked = masked_objects(objects)
+    images = images[images["image_id"].isin(masked["image_id"])].reset_index(drop=True)
     if not len(images):
         raise ValueError(f"{source}: the split {split} has no object with a mask; a segmenter learns from masks")
     side = min(imgsz, int(images[["width", "height"]].max().max()))
-    needed, free = len(images) * 3 * side * side, psutil.virtual_memory().available
+    count = min(most or len(images), len(images))
+    needed, free = count * 3 * side * side, psutil.virtual_memory().available
     if needed > MEMORY_SHARE * free:
         raise ValueError(
-            f"{source}: {len(images):,} images of {side} pixels take {needed / 1e9:.1f} GB of memory, of which "
+            f"{source}: {count:,} images of {side} pixels take {needed / 1e9:.1f} GB of memory, of which "
             f"{free / 1e9:.1f} GB are free: choose a smaller imgsz, or a part of the set"
         )
     left_out = len(objects) - len(masked)
+    pixels, good, faults = _decoded(images, side, count)
+    if not good:
+        without_images((images, objects, classes), faults, source=source, split=split)
+    images = images.iloc[good]
     rows = masked.groupby("image_id", sort=False).indices
     order = np.concatenate([rows[image_id] for image_id in images["image_id"]])
     counts = [len(rows[image_id]) for image_id in images["image_id"]]
     masked = masked.iloc[order]
-    scales = np.minimum(1.0, side / images[["width", "height"]].max(axis=1).to_numpy())
     shapes = images[["height", "width"]].to_numpy()
+    scales = np.minimum(1.0, side / shapes.max(axis=1))
     return MaskSet(
-        images=_decoded(images, scales, side),
+        images=pixels,
         ids=list(images["image_id"]),
         scales=scales,
         first=np.concatenate([[0], np.cumsum(counts)]),
@@ -98,21 +111,34 @@ def load_masks(source: str | Path, split: str, *, imgsz: int, most: int = 0) -> 
         rles=list(masked["rle"]),
         shapes=np.repeat(shapes, counts, axis=0),
         left_out=left_out,
+        faults=faults,
     )
 
 
-def _decoded(images: pd.DataFrame, scales: np.ndarray, side: int) -> np.ndarray:
-    pixels = np.full((len(images), 3, side, side), PADDING, np.uint8)
-    for row, (file, scale) in enumerate(zip(images["file"], scales, strict=True)):
+def _decoded(images: pd.DataFrame, side: int, count: int) -> tuple[np.ndarray, list[int], dict[str, str]]:
+    """Decode images until ``count`` are good: uint8 (n, 3, side, side), the rows of the good ones, and why others are
+    not."""
+    pixels = np.full((count, 3, side, side), PADDING, np.uint8)
+    good: list[int] = []
+    faults: dict[str, str] = {}
+    for number, row in enumerate(image_rows(images)):
+        if len(good) == count:
+            break
         try:
-            picture = decode_rgb(Path(file).read_bytes())
-        except (BadImage, OSError) as error:
-            raise ValueError(f"{file} cannot be read ({error}): mend it or take it out of the set") from None
+            picture = read_image(row.file)[..., ::-1]
+        except BadImage as error:
+            faults[row.file] = str(error)
+            continue
+        if fault := size_fault(*picture.shape[:2], listed=(row.height, row.width)):
+            faults[row.file] = fault
+            continue
+        scale = min(1.0, side / max(row.width, row.height))
         if scale != 1:
-            size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+            size = (round(row.width * scale), round(row.height * scale))
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        pixels[row, :, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
-    return pixels
+        pixels[len(good), :, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
+        good.append(number)
+    return pixels[: len(good)], good, faults
 
 
 def content_sha256(parts: Mapping[str, Annotations]) -> str:
@@ -121,7 +147,8 @@ def content_sha256(parts: Mapping[str, Annotations]) -> str:
     for split, (images, objects, classes) in parts.items():
         digest.update(repr((split, classes)).encode())
         for file in images["file"]:
-            digest.update(f"{Path(file).name}:{file_sha256(file)}\n".encode("utf-8", "surrogatepass"))
+            content = file_sha256(file) if Path(file).is_file() else "gone"  # decoding it says so
+            digest.update(f"{Path(file).name}:{content}\n".encode("utf-8", "surrogatepass"))
         for row in objects[["image_id", *BOX, "rle"]].itertuples(index=False):
             digest.update(repr(tuple(row)).encode())
     return digest.hexdigest()

@@ -164,6 +164,7 @@ class _Training:
             "epoch": len(self.history),
             "finished": finished,
             "history": self.history,
+            "left_out": {file: why for part in self.data.values() for file, why in part.faults.items()},
             "learner": self.learner.state_dict(optimizer=not finished),
         }
 

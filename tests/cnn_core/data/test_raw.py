@@ -7,12 +7,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cnn_core.data import raw
 from cnn_core.data.augmented import arrays_writer, load_arrays, read_dataset
-from cnn_core.data.raw import RawRow, decode_images, raw_parts, read_manifest, read_quarantine, read_raw, write_raw
+from cnn_core.data.raw import (
+    RawRow,
+    decode_images,
+    raw_parts,
+    read_images,
+    read_manifest,
+    read_quarantine,
+    read_raw,
+    write_raw,
+)
 from cnn_core.data.validation import Refusal
 from cnn_core.files import whole_folder
 from cnn_core.images.decoding import encode_png, pixels_sha256
@@ -41,6 +51,22 @@ def raw_rows(count: int) -> list[RawRow]:
 
 def file_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_few_images_are_read_a_part_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "PART_BYTES", 2 << 20)
+    noise = np.random.default_rng(0).integers(0, 256, (48, 512, 1024), dtype=np.uint8)
+    rows = [dataclasses.replace(row, image=pixels.tobytes()) for row, pixels in zip(raw_rows(48), noise, strict=True)]
+    write_raw(tmp_path / "raw", rows, [], {"set": "x", "classes": CLASSES})  # 25 MB in parts of 2 MB
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        images = read_images(tmp_path / "raw", {rows[3].id, rows[40].id, "train/none"})
+    finally:
+        pa.set_memory_pool(before)
+    assert images == {rows[3].id: rows[3].image, rows[40].id: rows[40].image}
+    assert pool.max_memory() < 15_000_000
 
 
 def test_raw_round_trip(tmp_path):

@@ -15,10 +15,9 @@ from cnn_core.annotations.masks import encode_mask
 from cnn_core.annotations.tables import images_table, objects_table, read_annotations, write_images, write_objects
 from cnn_core.detection.yolo import quiet
 from cnn_core.files import write_json
-from cnn_core.images.decoding import open_upright
 from cnn_core.images.media import list_media
+from cnn_core.images.reader import read_image
 from cnn_core.reporting import detection, images, segmentation
-from cnn_core.segmentation.evaluation.prompted_masks import read_image
 from cnn_core.segmentation.training.data import load_masks
 from tasks import evaluate_detector, read
 
@@ -83,12 +82,6 @@ def pictured(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
 
-def test_a_picture_is_opened_upright_from_a_file_or_bytes(root: Path) -> None:
-    for file in files(root):
-        check(np.asarray(open_upright(file)))
-        check(np.asarray(open_upright(file.read_bytes())))
-
-
 def test_the_report_shows_it_upright_with_its_boxes_and_masks(root: Path) -> None:
     params = {"source": "set", "split": "test"}
     sliders = segmentation.sliders(root, params, 8)
@@ -112,7 +105,7 @@ def test_the_report_shows_it_upright_with_its_boxes_and_masks(root: Path) -> Non
 def test_the_galleries_and_the_grid_of_the_evaluations_show_it_upright(root: Path) -> None:
     for file in files(root):
         check(evaluate_detector.pixels(str(file)))
-        check(read_image("", str(file))[..., ::-1])
+        check(read_image(file)[..., ::-1])
 
 
 def test_the_stages_read_it_upright(root: Path) -> None:
@@ -133,4 +126,4 @@ def test_the_truth_measures_it_upright(root: Path) -> None:
     table, _, _ = read_annotations(root / "set", "test")
     assert isinstance(table, pd.DataFrame)
     assert {Image.open(file).size for file in table["file"]} == {(WIDTH, HEIGHT), (HEIGHT, WIDTH)}
-    assert {open_upright(file).size for file in table["file"]} == {(WIDTH, HEIGHT)}
+    assert {images.open_picture(Path(file)).size for file in table["file"]} == {(WIDTH, HEIGHT)}

@@ -15,9 +15,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnn_core.annotations.checks import Refused, write_refused
 from cnn_core.comparison.banners import add_banner, run_banner
 from cnn_core.files import read_csv
 from cnn_core.images.seen import Overlap, claim
+from cnn_core.reporting import detection
 from cnn_core.reporting.classifiers import confusion, origin, select_answers
 from cnn_core.reporting.numbers import pointer
 from cnn_core.reporting.page import environment
@@ -49,6 +51,19 @@ def page(html: str) -> Page:
 def run(whole: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def test_an_image_that_the_evaluation_left_out_is_not_shown(run: Path) -> None:
+    params = {"source": "data/composed/numbers", "split": "test", "confidence": 0.25, "match_iou": 0.45}
+    before = detection.scenes(run, params, 8)
+    assert before is not None
+    file = "data/composed/numbers/images/test/000001.png"
+    (run / file).write_bytes(b"no image")
+    write_refused(run / "data/predictions/detector-left-out.csv", [Refused("image", params["source"], file, "damaged")])
+    after = detection.scenes(run, params, 8)
+    assert after is not None
+    assert after["total"] == before["total"] - 1
+    assert [row["id"] for row in after["rows"]] == [row["id"] for row in before["rows"] if row["id"] != "test/000001"]
 
 
 def shown(value: Any, style: str) -> str:

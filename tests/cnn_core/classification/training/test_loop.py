@@ -4,14 +4,17 @@ import dataclasses
 import math
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cnn_core.classification.augmentation.transforms import Glyph
+from cnn_core.classification.inference.model_folder import read_card
 from cnn_core.classification.training.learner import weights_of
 from cnn_core.classification.training.loop import result_of
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.params import load_section
-from tests.helpers.learning import PLAIN, ROOT, linear, params, stripes, training_setup
+from tasks.common.classifier_training import micro_batch_of, save_trained, training_metrics, warn_of_batch_norm
+from tests.helpers.learning import PLAIN, ROOT, convolutional, linear, params, stripes, training_setup
 from tests.helpers.trained import run, weights_equal
 
 
@@ -59,6 +62,44 @@ def test_going_on_from_any_checkpoint_gives_what_an_uninterrupted_run_gives(refi
     assert again == plain
     assert weights_equal(resumed.shipped, done.shipped)
     assert weights_equal(resumed.evaluated, done.evaluated)
+
+
+class Cramped(nn.Sequential):
+    """A network with batch norm on a device whose memory is full with more than eight images in training."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and len(images) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(images)
+
+
+def test_a_smaller_micro_batch_after_a_full_memory_is_recorded_and_told(tmp_path, capsys):
+    problem = training_setup(build=lambda: Cramped(*convolutional()))
+    with pytest.raises(torch.OutOfMemoryError):
+        run(params(epochs=1), problem)
+    whole, checkpoints = run(params(epochs=2), training_setup())
+    assert not any("micro_batch" in record for record in whole.history)
+    # the first epoch went well, in the second the memory was full: tried again from there with half of 16
+    done, _ = run(params(epochs=2), dataclasses.replace(problem, micro_batch=8), resume=checkpoints[0])
+    assert [record.get("micro_batch") for record in done.history] == [None, 8]
+    assert not weights_equal(done.shipped, whole.shipped)
+    assert (micro_batch_of(whole), micro_batch_of(done)) == (None, 8)
+    assert training_metrics(done, convolutional(), 1)["micro_batch"] == 8
+    warn_of_batch_norm(whole, convolutional(), 16)
+    warn_of_batch_norm(done, linear(), 16)
+    assert "warning" not in " ".join(capsys.readouterr())
+    warn_of_batch_norm(done, convolutional(), 16)
+    assert "the network took 8 images at a time, not batch_size 16" in " ".join(capsys.readouterr())
+    dataset = {"shape": [1, 8, 8], "mean": [0.2], "std": [0.3], "content_sha256": "0"}
+    dataset |= {
+        "set": "x",
+        "classes": list("0123"),
+        "originals": 100,
+        "copies": 0,
+        "counts": {"train": 100, "val": 37, "test": 0},
+    }
+    save_trained(tmp_path / "model", params(), dataset, done, classes=list("0123"))
+    assert read_card(tmp_path / "model").micro_batch == 8
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_seed_others():

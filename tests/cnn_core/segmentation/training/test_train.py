@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from cnn_core.segmentation.training.data import content_sha256, load_masks, read
 from cnn_core.segmentation.training.forward import decode, encode
 from cnn_core.segmentation.training.learner import SamLearner
 from cnn_core.segmentation.training.params import TrainSegmenterParams
-from cnn_core.segmentation.training.prompts import draw_prompts
+from cnn_core.segmentation.training.prompts import draw_prompts, sample_pictures
 from cnn_core.segmentation.training.train import SegmenterJob, final_state, start_network, train
 from tests.helpers.mask_files import CLASSES, MODEL, PARAMS, picture, write_set
 from tests.helpers.sam_files import write_sam
@@ -195,6 +196,29 @@ def test_images_of_any_shape_are_fitted_and_objects_without_a_mask_left_out(tmp_
         ys, xs = np.nonzero(row)
         assert np.allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], [x1, y1, x2, y2], atol=1.5)
     assert (data.images[:, :, 26:] == 114).all()
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_told(tmp_path):
+    folder = write_set(tmp_path / "set", train=6, val=3)
+    cut, small, gone = (folder / f"images/train/p{number}.png" for number in range(3))
+    cut.write_bytes(cut.read_bytes()[:500])
+    small.write_bytes((folder / "images/val/p6.png").read_bytes()[:40])
+    gone.unlink()
+    (folder / "images/val/p6.png").write_text("no image")
+    job, kept = trained(folder, tmp_path, epochs=1)
+    assert {Path(file).name for file in kept[-1]["left_out"]} == {"p0.png", "p1.png", "p2.png", "p6.png"}
+    assert all(kept[-1]["left_out"].values())
+    data = load_masks(folder, "train", imgsz=64)
+    assert (data.ids, len(data.boxes)) == (["p3", "p4", "p5"], 6)
+    pixels = picture(3)[0].transpose(2, 0, 1)
+    assert (data.images[0] == pixels).all()
+    assert len(load_masks(folder, "train", imgsz=64, most=2)) == 2  # although the first three are bad
+    assert content_sha256({split: read_masks(folder, split) for split in ("train", "val")})
+    assert sample_pictures(job.params)[1] == [["box"] * 3]
+    for number in (3, 4, 5):
+        (folder / f"images/train/p{number}.png").write_bytes(cut.read_bytes())
+    with pytest.raises(ValueError, match=r"none of the 6 images of the split train .*p0\.png: damaged image"):
+        trained(folder, tmp_path / "none", epochs=1)
 
 
 def test_the_hash_of_a_set_follows_the_pixels_of_its_images(tmp_path):

@@ -37,6 +37,8 @@ def _save(folder: Path, section: dict, preprocessing: dict, classes: list[str]) 
         network(torch.randn(8, *preprocessing["shape"]))
     weights = network.state_dict()
     *_, head = (name for name in weights if name.endswith("weight"))
+    if not weights[head].any():  # torchvision's vision transformers begin with a head of zeros
+        torch.nn.init.normal_(weights[head], std=0.02)
     weights[head] = weights[head] * 5  # probabilities that differ from class to class
     rest = {"metrics": {}, "params": {}, "data_sha256": "00", "git_commit": "", "refit": "none", "epochs": 1}
     card = ModelCard(model=section, classes=classes, preprocessing=preprocessing, **rest)

@@ -219,8 +219,11 @@ def learn_save_and_load(builder: str, folder: Path, side: int) -> None:
     card = ModelCard(model=section, classes=list("abcdef"), preprocessing=square, **facts)
     save_model(folder / builder, card, shipped=learner.weights(), evaluated={})
     loaded, _ = load_model(folder / builder)
+    torch.testing.assert_close(dict(loaded.state_dict()), learner.weights(), rtol=0, atol=0)
     with torch.no_grad():
-        torch.testing.assert_close(loaded(images), learner.averaged.eval()(images))
+        expected = learner.averaged.eval()(images)
+        # Its weights lie in memory in another order, so sums round differently, in proportion to the logits.
+        torch.testing.assert_close(loaded(images), expected, rtol=0, atol=2e-5 * max(1, float(expected.abs().max())))
 
 
 @pytest.mark.parametrize("builder", ["mnasnet0_5", "swin_t"])

@@ -42,7 +42,7 @@ def test_champions_comparisons_and_retrainings_work_in_a_subfolder(
     set_skill(root, 0.95)
     run("dvc", "repro", "-q", cwd=root, **env)
     compared = run("gridflow", "compare", "champion", "workspace", cwd=root, **env)
-    assert "accuracy" in compared.stdout
+    assert "better in digits recognised" in compared.stdout
     assert compare_runs(root, first.commit, "workspace")
     run("git", "commit", "-qam", "better", cwd=top)
     done = run("gridflow", "retrain", "digits", cwd=root, timeout=900, **env)

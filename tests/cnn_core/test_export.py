@@ -124,10 +124,6 @@ def test_a_network_that_torch_cannot_export_is_an_error(folder, monkeypatch):
     assert not (folder / "m.pt2").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("m.onnx", "ONNX needs the packages onnx and onnxscript"), ("m.pt", r"m\.pt must end in \.pt2")],
-)
 def test_what_rounding_may_change_grows_with_the_logits_up_to_a_bound():
     probabilities = torch.tensor([[0.0, 0.0], [4.0, 0.0], [100.0, 0.0]]).softmax(1)
     expected = torch.tensor([[TOLERANCE], [4 * TOLERANCE], [MOST]])
@@ -135,6 +131,10 @@ def test_what_rounding_may_change_grows_with_the_logits_up_to_a_bound():
     assert allowed(torch.full((1, 3), torch.nan)).isnan().all()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("m.onnx", "ONNX needs the packages onnx and onnxscript"), ("m.pt", r"m\.pt must end in \.pt2")],
+)
 def test_another_format_is_an_error(folder, name, words):
     with pytest.raises(ValueError, match=words):
         export(folder / "nowhere", folder / name)

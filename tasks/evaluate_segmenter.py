@@ -195,7 +195,7 @@ def segment(
     images, objects, _ = leave_out(params, annotations, faults, refused)
     masks = pd.concat([part for part in parts if len(part)], ignore_index=True)
     positions = np.cumsum(truth["image_id"].isin(images["image_id"]).to_numpy()) - 1  # of the objects that stay
-    return images, objects, masks.assign(object=positions[masks["object"].to_numpy()])
+    return images, objects, masks.assign(object=positions[masks["object"].to_numpy(np.int64)])
 
 
 def scored(

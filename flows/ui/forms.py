@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
-from pydantic_core import CoreSchema
 
 from flows.registry.models import read_models
 from flows.repository.graph import find_root
@@ -29,7 +28,7 @@ class _Choices:
     def __init__(self, names: Callable[[Path], list[str]]) -> None:
         self._names = names
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         answer = handler(schema)
         with contextlib.suppress(ValueError):  # the form is asked for outside a checkout
             if names := self._names(find_root()):

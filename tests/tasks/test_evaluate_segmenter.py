@@ -93,6 +93,16 @@ def test_without_a_detector_and_a_reference(place: Path) -> None:
     assert not {"detector", "mean_iou_by_detector", "reference", "mean_iou_low"} & set(metrics)
 
 
+def test_a_detector_that_has_detected_nothing(place: Path) -> None:
+    images, truth, _ = read_annotations("set", "test")
+    images = images.assign(image_id=[name.rpartition("/")[2] for name in images["image_id"]])
+    images = images[["image_id", "file", "width", "height"]]
+    write_predictions(place / "nothing", images, found_in(truth, masks=False)[:0])
+    metrics = run(prompts="nothing", reference=0, resamples=0)
+    assert metrics["mean_iou_by_detector"] == 0
+    assert metrics["mean_iou"] > 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

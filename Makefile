@@ -37,7 +37,7 @@ study: $(READY) ## Measure the lecture's claims on small networks -> data/report
 ui: $(READY) ## Start the Prefect UI and serve the deployments
 	@gridflow ui
 
-test: $(READY) ## The tests: unit, data, model, flows (about ten minutes on 2 cores)
+test: $(READY) ## The tests: unit, data, model, flows (about a quarter of an hour on 2 cores)
 	@python -m pytest $(TWO) -m "not slow and not nightly" $(ARGS)
 
 test-unit: $(READY) ## The unit part of the tests (about two minutes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flows.registry.models import champion, read_models
+from flows.registry.models import champion, names_with_champion
 from flows.repository.git import git
 from flows.repository.leftovers import clean, no_run_at_work
 from flows.repository.outputs import output_path
@@ -179,7 +179,7 @@ def _leftover_words(
 
 def _old_outputs(root: Path, seconds: float) -> list[Path]:
     """The copies of models in `.gridflow/outputs` that are no champion's and were brought there long ago."""
-    champions = [version for name in read_models(root) if (version := champion(root, name))]
+    champions = [version for name in names_with_champion(root) if (version := champion(root, name))]
     needed = {output_path(root, version.model, version.notes["model_md5"]) for version in champions}
     folder = root / ".gridflow" / "outputs"
     copies = [path for path in folder.glob("*") if not path.name.startswith(".") and path not in needed]

@@ -191,6 +191,11 @@ def champion(root: Path, model: str) -> Version | None:
     return assignments[-1].version if assignments else None
 
 
+def names_with_champion(root: Path) -> list[str]:
+    """The names of all models that ever had a champion, also of those that the graph no longer has."""
+    return sorted({tag.name.partition("#")[0] for tag in tags(root, f"*#{STAGE}#*")})
+
+
 def find_model(root: Path, name: str) -> Model:
     """Raises ValueError if the checkout has no model of that name."""
     models = read_models(root)

@@ -49,6 +49,10 @@ stages:
       deps: [train.py]
       params: [train.digits.learning_rate]
       outs: [data/models/digits]
+      meta: {role: train, task: classification}
+  evaluate:
+    foreach: []
+    do: {cmd: none, meta: {role: evaluate, task: classification}}
 """
 
 

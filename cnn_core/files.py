@@ -220,7 +220,8 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     files and classes are other people's, and ``=HYPERLINK(…)`` is a name too. Texts that are plain numbers stay. A name
     that is no UTF-8 keeps its bytes.
     """
-    rows = [tuple(table.columns), *table.itertuples(index=False, name=None)]
+    values = table.astype(object).where(table.notna(), None)  # NaN, NaT and pandas' NA
+    rows = [tuple(table.columns), *values.itertuples(index=False, name=None)]
     lines = "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(lines, encoding="utf-8", errors="surrogateescape", newline="")
@@ -237,7 +238,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
 
 def _csv_cell(value: Any) -> str:
     if not isinstance(value, str):
-        return "" if value is None or value != value else str(value)
+        return "" if value is None else str(value)
     text = f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
     quoted = not text or any(sign in text for sign in ',"\r\n')
     return '"' + text.replace('"', '""') + '"' if quoted else text

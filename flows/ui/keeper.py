@@ -20,7 +20,9 @@ from uuid import UUID
 
 import psutil
 
+from flows.repository.graph import find_root
 from flows.ui.heartbeats import EVERY_S, MESSAGE, TAG, crash_silent_runs
+from flows.ui.schedules import restore_parameters
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -146,7 +148,7 @@ def has_process(run: UUID) -> bool:
 
 
 def keep(say: Callable[[str], None] = print) -> None:
-    """Look for ever, every half minute; a server that is away is asked again."""
+    """Look for ever, every half minute, also after the schedules' parameters; a server that is away is asked again."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
@@ -155,6 +157,8 @@ def keep(say: Callable[[str], None] = print) -> None:
             time.sleep(EVERY_S)
             try:
                 keeper.sweep()
+                with contextlib.suppress(ValueError):  # beside a server, outside a checkout
+                    restore_parameters(client, find_root(), say)
             except Exception as error:  # the server is away, or busy
                 say(f"the runs could not be looked at: {error or type(error).__name__}")
 

@@ -13,7 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from cnn_core.files import write_json
 from flows.repository.graph import find_root
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import DeploymentSchedule
 
@@ -74,8 +75,31 @@ def merged(
         removed = slug in remembered and slug not in entries
         if not changed and not removed:
             values = schedule.model_dump(include={"active", "max_scheduled_runs", "parameters", "slug"})
+            values["parameters"] = schedule.parameters or entries.get(slug, {}).get("parameters", {})
             chosen.append(DeploymentScheduleCreate(schedule=schedule.schedule, **values))
     return chosen
+
+
+def restore_parameters(client: SyncPrefectClient, root: Path, say: Callable[[str], None]) -> None:
+    """Give the schedules of prefect.yaml their parameters back, which Prefect's server drops when one is switched on.
+
+    Its API takes a change without parameters for one to no parameters (prefect.server.schemas.actions,
+    `DeploymentScheduleUpdate`), and the UI sends such changes.
+    """
+    from prefect.exceptions import ObjectNotFound
+
+    for definition in yaml.safe_load((root / "prefect.yaml").read_text())["deployments"]:
+        expected = {entry["slug"]: entry.get("parameters", {}) for entry in definition["schedules"]}
+        if not any(expected.values()):
+            continue
+        try:
+            deployment = client.read_deployment_by_name(f"{definition['name']}/{definition['name']}")
+        except ObjectNotFound:
+            continue
+        for schedule in deployment.schedules:
+            if not schedule.parameters and (parameters := expected.get(schedule.slug or "")):
+                client.update_deployment_schedule(deployment.id, schedule.id, parameters=parameters)
+                say(f"the schedule {schedule.slug} of {definition['name']} has its parameters again: {parameters}")
 
 
 def deploy_all(root: Path) -> int:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,6 +116,12 @@ def test_classes_and_files_of_any_name_come_back_from_every_table(classes: list[
         contact_sheet(
             folder / "sheet.png", [[np.zeros((1, 8, 8), np.uint8)] * len(classes)], title="x", headings=classes
         )
+
+
+def test_missing_values_are_empty_cells(tmp_path: Path) -> None:
+    table = pd.DataFrame({"n": pd.array([1, None], "Int64"), "x": [0.5, float("nan")], "t": ["a", None]})
+    write_csv(tmp_path / "t.csv", table)
+    assert (tmp_path / "t.csv").read_text() == "n,x,t\n1,0.5,a\n,,\n"
 
 
 @settings(max_examples=60)

@@ -174,7 +174,8 @@ def test_what_is_served_is_what_prefect_deploy_makes(ui: Served, repository: Pat
     schedules_of_retrain = f"deployments/{retrain['id']}/schedules"
     assert not any(schedule["active"] for schedule in retrain["schedules"])
     on = next(schedule for schedule in retrain["schedules"] if schedule["slug"] == "digits")
-    ui.ask(f"{schedules_of_retrain}/{on['id']}", {"active": True}, method="PATCH")
+    ui.ask(f"{schedules_of_retrain}/{on['id']}", {"active": True}, method="PATCH")  # as the UI does
+    wait_until(lambda: all(one["parameters"] for one in ui.deployments()["retrain"]["schedules"]), 120)
     added = {"schedule": {"cron": "0 5 * * *"}, "active": True, "parameters": {"model": "detector"}}
     ui.ask(schedules_of_retrain, [added])
     found = ui.deployments()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -166,8 +167,15 @@ def paused(server: str, process: subprocess.Popen, limit_s: float = 900) -> str:
 
 def ask(url: str, body: dict) -> dict | list:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    for _ in range(5):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:  # its database is locked for a moment
+                raise
+            time.sleep(2)
+    raise AssertionError("the server stays busy")
 
 
 def images_in_test(root: Path) -> int:

@@ -48,6 +48,6 @@ def test_champions_comparisons_and_retrainings_work_in_a_subfolder(
     done = run("gridflow", "retrain", "digits", cwd=root, timeout=900, **env)
     assert done.stdout.splitlines()[-1].startswith("promoted: digits v2.0.0"), done.stdout
     assert champion(root, "digits").name == "v2.0.0"
-    run("gridflow", "batch", str(root / "data/sources/digits"), "--step", "classify", "--classifier", "digits", "--out",
+    run("gridflow", "batch", str(root / "data/sources/digits"), "--step", "classify", "--model", "digits", "--out",
         str(tmp_path / "out"), cwd=root, timeout=900, **env)  # fmt: skip
     assert (tmp_path / "out" / "digits" / "predictions.csv").is_file()

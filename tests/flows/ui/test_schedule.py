@@ -32,7 +32,7 @@ def test_a_schedule_trains_once_and_then_finds_nothing_new(
         soon = datetime.datetime.now(datetime.UTC)
         start = soon + datetime.timedelta(seconds=3)
         often = {"interval": EVERY_S, "anchor_date": start.isoformat()}
-        served.ask(path, {"active": True, "schedule": often}, method="PATCH")
+        served.ask(path, {"active": True, "schedule": often, "parameters": digits["parameters"]}, method="PATCH")
         try:
             wait_until(lambda: len(ended(served, soon)) >= 2, 500)
         finally:

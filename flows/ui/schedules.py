@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import DeploymentSchedule
 
+REMEMBERED = ".gridflow/schedules.json"
 Entries = Mapping[str, Any]  # slug -> the entry of prefect.yaml
 
 
@@ -35,8 +36,7 @@ def register(root: Path, name: str, entries: Sequence[Entries]) -> list[Deployme
     from prefect import get_client
     from prefect.exceptions import ObjectNotFound
 
-    file = root / ".gridflow" / "schedules.json"
-    remembered = json.loads(file.read_text()) if file.is_file() else {}
+    file, remembered = root / REMEMBERED, _remembered(root)
     with get_client(sync_client=True) as client:
         try:
             on_server = client.read_deployment_by_name(f"{name}/{name}").schedules
@@ -81,25 +81,31 @@ def merged(
 
 
 def restore_parameters(client: SyncPrefectClient, root: Path, say: Callable[[str], None]) -> None:
-    """Give the schedules of prefect.yaml their parameters back, which Prefect's server drops when one is switched on.
+    """Give schedules that were registered the parameters back that Prefect's server drops when one is switched on.
 
     Its API takes a change without parameters for one to no parameters (prefect.server.schemas.actions,
     `DeploymentScheduleUpdate`), and the UI sends such changes.
     """
     from prefect.exceptions import ObjectNotFound
 
-    for definition in yaml.safe_load((root / "prefect.yaml").read_text())["deployments"]:
-        expected = {entry["slug"]: entry.get("parameters", {}) for entry in definition["schedules"]}
-        if not any(expected.values()):
+    for name, entries in _remembered(root).items():
+        if not any(entry.get("parameters") for entry in entries.values()):
             continue
         try:
-            deployment = client.read_deployment_by_name(f"{definition['name']}/{definition['name']}")
+            deployment = client.read_deployment_by_name(f"{name}/{name}")
         except ObjectNotFound:
             continue
         for schedule in deployment.schedules:
-            if not schedule.parameters and (parameters := expected.get(schedule.slug or "")):
+            parameters = entries.get(schedule.slug or "", {}).get("parameters")
+            if parameters and not schedule.parameters:
                 client.update_deployment_schedule(deployment.id, schedule.id, parameters=parameters)
-                say(f"the schedule {schedule.slug} of {definition['name']} has its parameters again: {parameters}")
+                say(f"the schedule {schedule.slug} of {name} has its parameters again: {parameters}")
+
+
+def _remembered(root: Path) -> dict[str, Entries]:
+    """The entries with which each deployment was registered last."""
+    file = root / REMEMBERED
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def deploy_all(root: Path) -> int:

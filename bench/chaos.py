@@ -128,8 +128,8 @@ class Campaign:
         stages = [name for name in self.stages if fault != "ray" or name.partition("@")[0] in ON_RAY]
         weights = [1 if name.partition("@")[0] in LONG else 3 for name in stages]
         stage = self.random.choice(self.models) if door == "promote" else self.random.choices(stages, weights)[0]
-        own = fault == "server" or self.random.random() < OWN_SERVERS
-        return Round(number=number, fault=fault, door=door, stage=stage, own_server=own)
+        own_server = fault == "server" or self.random.random() < OWN_SERVERS
+        return Round(number=number, fault=fault, door=door, stage=stage, own_server=own_server)
 
     def _make_stale(self, this: Round) -> list[str]:
         """Make the round's stage stale; the command that brings it up to date."""

@@ -228,8 +228,8 @@ def _good_images(path: Path, entries: list[Any], refused: list[Refused]) -> dict
             row = _image(entry, ids, folders)
         except ValueError as fault:
             name = entry.get("file_name") if isinstance(entry, dict) else entry
-            whole = isinstance(name, str) and len(name) <= _LONGEST_NAME  # so that a person can find the file
-            refused.append(Refused("image", str(path), str(name) if whole else _short(name), str(fault)))
+            fits = isinstance(name, str) and len(name) <= _LONGEST_NAME  # so that a person can find the file
+            refused.append(Refused("image", str(path), str(name) if fits else _short(name), str(fault)))
             continue
         rows[entry["id"]] = row
     shared = Counter(row["file"] for row in rows.values())

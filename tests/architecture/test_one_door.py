@@ -1,4 +1,4 @@
-"""What has to be done with care is done in one place: processors counted, images opened, tables written."""
+"""What has to be done with care is done in one module: processors counted, images opened, tables written."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ def calls(text: str, words: set[str]) -> list[tuple[ast.Call, str]]:
 @pytest.mark.parametrize("words", DOORS)
 def test_only_the_door_calls(words: str) -> None:
     others = [path for path in FILES if path.relative_to(ROOT).as_posix() not in DOORS[words]]
-    found = [(str(path), name) for path in others for _, name in calls(path.read_text("utf-8"), set(words.split()))]
-    assert not found
+    violations = [
+        (str(path), name) for path in others for _, name in calls(path.read_text("utf-8"), set(words.split()))
+    ]
+    assert not violations
 
 
 def test_every_pool_has_a_number_of_workers() -> None:
     """Without one Python takes the machine's processors."""
-    found = [(path, call) for path in FILES for call, _ in calls(path.read_text("utf-8"), POOLS)]
-    assert len(found) > 5
+    pools = [(path, call) for path in FILES for call, _ in calls(path.read_text("utf-8"), POOLS)]
+    assert len(pools) > 5
     assert not [
         f"{path}:{call.lineno}"
-        for path, call in found
+        for path, call in pools
         if not call.args and not any(keyword.arg == "max_workers" for keyword in call.keywords)
     ]
 

@@ -188,8 +188,8 @@ def test_images_that_cannot_be_segmented_are_left_out_counted_and_named(
     write_predictions(place / "after", left, found_in(truth, masks=False)[1:])
     metrics = run(prompts="after", reference=0)
     assert (metrics["listed"], metrics["images"], metrics["left_out"], metrics["objects"]) == (4, 2, 2, 4)
-    found = read_objects("data/predictions/segmenter-test.parquet")
-    detected = found[found["prompted_by"] == "detector"]
+    masks = read_objects("data/predictions/segmenter-test.parquet")
+    detected = masks[masks["prompted_by"] == "detector"]
     assert detected["class_name"].tolist() == ["2", "4", "0"]
     table = pd.read_csv("data/predictions/segmenter-left-out.csv")
     assert table["name"].tolist() == ["set/images/test/000003.png", "set/images/test/000002.png"]

@@ -255,8 +255,8 @@ def test_transposed_digits_are_noticed_whatever_their_files_are_called(tmp_path,
         write(tmp_path / folder, stored, labels)
         with open_digits(tmp_path / folder) as source:
             assert list(source.warnings) == expected
-            found = np.concatenate([np.asarray(batch.images) for batch in source.batches()])
-        assert (found == images).all()
+            pixels = np.concatenate([np.asarray(batch.images) for batch in source.batches()])
+        assert (pixels == images).all()
     order = np.argsort(labels, kind="stable")  # thousands of rows of one digit come first in a table that is sorted
     monkeypatch.setattr(digit_tables, "BATCH_ROWS", 50)
     write(tmp_path / "sorted", images[order].swapaxes(1, 2), labels[order])

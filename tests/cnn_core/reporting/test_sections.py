@@ -230,12 +230,12 @@ def test_every_image_has_a_text(page: Page) -> None:
 
 def test_without_anything_the_page_says_of_everything_that_it_is_missing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((report_run.ROOT / "params.yaml").read_bytes())
-    said = Page(report_run.page(tmp_path)).text
-    assert "Parts are missing" in said
+    text = Page(report_run.page(tmp_path)).text
+    assert "Parts are missing" in text
     for words in ("no headline figure", "no detector", "no segmenter", "has not read", "no baselines", "no times"):
-        assert words in said
-    assert "Failed, or not run: the composition of scenes, the detector's training, the detector's evaluation" in said
-    assert "evaluate@scenes" in said
+        assert words in text
+    assert "Failed, or not run: the composition of scenes, the detector's training, the detector's evaluation" in text
+    assert "evaluate@scenes" in text
 
 
 def test_a_detector_that_failed_is_said_and_the_rest_is_shown(run: Path) -> None:
@@ -243,12 +243,12 @@ def test_a_detector_that_failed_is_said_and_the_rest_is_shown(run: Path) -> None
         path.unlink()
     for name in ("detect", "segment", "read", "evaluate_segmenter"):
         (run / f"data/metrics/{name}.json").unlink()
-    said = Page(report_run.page(run)).text
-    assert "Parts are missing" in said
-    assert "This run has no detector." in said
-    assert "This run has no evaluation of the segmenter." in said
-    assert "detected, cut out and read" not in said
-    assert shown(looked_up(run, "evaluate-digits:accuracy"), "percent") in said
+    text = Page(report_run.page(run)).text
+    assert "Parts are missing" in text
+    assert "This run has no detector." in text
+    assert "This run has no evaluation of the segmenter." in text
+    assert "detected, cut out and read" not in text
+    assert shown(looked_up(run, "evaluate-digits:accuracy"), "percent") in text
 
 
 def test_a_run_without_scenes_has_no_such_section(run: Path) -> None:

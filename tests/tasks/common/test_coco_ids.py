@@ -88,9 +88,9 @@ def test_cocoeval_takes_what_is_written_and_its_figures_are_ours(tmp_path: Path,
     images, objects, classes = read_truth(truth, "val")
     detections = read_found(out, classes)
     options = {"max_det": 100, "areas": COCO_AREAS, "relative": False}
-    ours = evaluate_boxes(images, objects, detections, classes, **options)
-    assert evaluation.stats[0] == pytest.approx(mean(average_precision(ours)))
-    assert evaluation.stats[1] == pytest.approx(mean(average_precision(ours, at=0.5)))
+    matches = evaluate_boxes(images, objects, detections, classes, **options)
+    assert evaluation.stats[0] == pytest.approx(mean(average_precision(matches)))
+    assert evaluation.stats[1] == pytest.approx(mean(average_precision(matches, at=0.5)))
     assert 0.1 < evaluation.stats[0] < 0.9
 
 

@@ -21,7 +21,8 @@ OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?|\.gitignore|CACHEDIR\.TAG")  # names 
 KEPT = re.compile(r"\.git(/.*)?|\.dvc/cache/runs|\.gridflow/(runs|outputs|engines)|(.*/)?__pycache__")
 # What DVC writes anew in each run, and folders that are empty between runs.
 ALSO_KEPT = re.compile(
-    r"dvc\.lock|\.dvc/tmp/(lock|rwlock|rwlock\.lock|btime|exps/.*)|\.gridflow/(worktrees|state|state/\.locks)"
+    r"dvc\.lock|\.dvc/tmp/(lock|rwlock|rwlock\.lock|btime|exps/.*)"
+    r"|\.gridflow/(worktrees|state|state/\.locks|cleaning\.lock)"
 )
 
 

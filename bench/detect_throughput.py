@@ -108,11 +108,11 @@ def stage(folder: Path, weights: Path, source: Path, *, few: bool = True) -> Non
     section = {"weights": str(weights), "source": str(source), "match": "*", "imgsz": 640, "conf": 0.25, "iou": 0.7}
     section |= {"max_det": 300, "classes": [], "agnostic_nms": False, "half": folder.name == "half" or "auto"}
     section |= {"int8": False, "backend": "auto", "vid_stride": 1, "tracker": "none", "save_txt": False, "pictures": 0}
-    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": section}))
+    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": {"detector": section}}))
     more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / "state")}
     if not few:  # all are done on Ray, so the tenth that is subtracted must be too
         more["GRIDFLOW_LOCAL_IMAGES"] = "0"
-    run([sys.executable, "-m", "tasks.detect"], folder, environment(folder) | more)
+    run([sys.executable, "-m", "tasks.detect", "detector"], folder, environment(folder) | more)
 
 
 def command_line(folder: Path, weights: Path, source: str) -> None:
@@ -164,9 +164,9 @@ def report(measured: dict[str, list[tuple[float, float]]], images: int, few: int
 
 def compare(folder: Path) -> None:
     """Print the share of the boxes of `yolo predict` that each of the others has."""
-    tables = {f"this project, {name}": boxes(folder / name / "data/predictions/detect") for name in PRECISIONS}
+    tables = {f"this project, {name}": boxes(folder / name / "data/predictions/detector") for name in PRECISIONS}
     counts = dict.fromkeys(("boxes", *tables, "Ultralytics alone, OpenVINO"), 0)
-    images = pd.read_parquet(folder / "float32/data/predictions/detect/images.parquet")
+    images = pd.read_parquet(folder / "float32/data/predictions/detector/images.parquet")
     for image in images.itertuples():
         stem, size = Path(image.file).stem, (image.width, image.height)
         reference = labels(folder / "command/out/labels" / f"{stem}.txt", size)

@@ -106,6 +106,10 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return _convert(next(arg for arg in args if arg is not type(None)), value, name)
     if origin is tuple:
         return _convert_list(args, value, name)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a section with keys, not {value!r}")
+        return {str(key): _convert(args[1], item, f"{name}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return from_mapping(typing.cast(type, kind), value, name)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

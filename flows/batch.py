@@ -84,7 +84,7 @@ def batch(
             it.
         models: The models that do it. Empty: of each task the only model, or the only one with a champion.
         output: The folder for the results; empty: data/batch/<run>.
-        overrides: Parameters as key=value, such as detect.weights=data/weights/yolo11n.pt.
+        overrides: Parameters as key=value, such as detect.detector.weights=data/weights/yolo11n.pt.
         revision: The commit whose code runs; empty: the checkout's commit.
     """
     root, name = main_checkout(find_root()), safe_name(f"batch-{flow_run.get_name() or 'run'}")

@@ -23,7 +23,7 @@ from tasks.engine import events
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaselinesParams(Params):
-    """The section ``baselines``."""
+    """The section ``baselines.<model>``."""
 
     data: str  # the set that all of them learn from
     weights: str  # the CNN's model folder
@@ -34,15 +34,15 @@ class BaselinesParams(Params):
 PARAMS = BaselinesParams
 
 
-def main() -> None:
-    params = load_section(PARAMS, "baselines")
+def main(name: str) -> None:
+    params = load_section(PARAMS, f"baselines.{name}")
     folder = f"data/augmented/{params.data}"
     dataset, train, test = read_dataset(folder), load_arrays(folder, "train"), load_arrays(folder, "test")
     originals = dataset["originals"]  # the baselines get no augmented copies
     chosen = np.arange(originals)
     if originals > params.max_train:
         chosen = np.sort(np.random.default_rng(params.seed).choice(originals, params.max_train, replace=False))
-    with events.progress("baselines", len(BASELINES), "models") as bar, warnings.catch_warnings():
+    with events.progress(f"baselines {name}", len(BASELINES), "models") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of rounds is fixed, converged or not
         table = compare(
             (np.asarray(train.images[chosen]), np.asarray(train.labels[chosen])),
@@ -54,9 +54,11 @@ def main() -> None:
         [table, pd.DataFrame([cnn(params.weights, folder, np.asarray(test.images), np.asarray(test.labels))])]
     )
     table = table.sort_values("accuracy", kind="stable")
-    path = Path("data/plots/baselines.csv")
+    path = Path(f"data/plots/baselines-{name}.csv")
     write_csv(path, table)
-    events.write_metrics("data/metrics/baselines.json", {"test_images": len(test.labels), "models": by_name(table)})
+    events.write_metrics(
+        f"data/metrics/baselines-{name}.json", {"test_images": len(test.labels), "models": by_name(table)}
+    )
     for line in table.itertuples():
         fitted = f"fitted in {line.fit_seconds:g} s" if line.fit_seconds == line.fit_seconds else ""
         events.log(f"{line.model:<24}{line.accuracy:8.2%}  {line.parameters:>12,} numbers  {fitted}".rstrip())

@@ -1,4 +1,4 @@
-"""Stage ``compose``: lay digits on generated scenes -> data/composed/numbers."""
+"""Stage ``compose``: lay digits on generated scenes -> data/composed/<set>."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from cnn_core.synthetic.picture import ComposeParams
 from tasks.engine import events
 
 PARAMS = ComposeParams
-FOLDER = "data/composed/numbers"
 ACROSS = 6  # pictures in a row of the sheet
 ROWS = {"train": 2, "val": 1, "test": 1}  # of the sheet
 SHOWN = 240  # pixels of a picture's side in the sheet
 GREEN = (0, 230, 60)
 
 
-def main() -> None:
-    params = load_section(PARAMS, "compose")
+def main(name: str) -> None:
+    params, folder = load_section(PARAMS, f"compose.{name}"), f"data/composed/{name}"
     cv2.setNumThreads(1)  # more threads would wait for each other, as the pictures are small
     start = time.monotonic()
     total = sum(getattr(params, split) for split in SPLITS)
-    with events.progress("compose", total) as bar:
-        manifest = compose(params, FOLDER, on_progress=bar.update)
+    with events.progress(f"compose {name}", total) as bar:
+        manifest = compose(params, folder, on_progress=bar.update)
     minutes = (time.monotonic() - start) / 60
-    show(Path("data/plots/compose.png"))
-    images, objects, _ = read_annotations(FOLDER)
+    show(Path(f"data/plots/compose-{name}.png"), folder)
+    images, objects, _ = read_annotations(folder)
     metrics = {
         "counts": manifest["counts"],
         "objects": manifest["objects"],
@@ -42,16 +41,16 @@ def main() -> None:
         "mean_height_pixels": round(float((objects["y2"] - objects["y1"]).mean()), 1),
         "images_per_minute": round(total / minutes),
     }
-    events.write_metrics("data/metrics/compose.json", metrics)
+    events.write_metrics(f"data/metrics/compose-{name}.json", metrics)
     speed = metrics["images_per_minute"]
-    events.log(f"{total:,} pictures with {len(objects):,} digits in {FOLDER}, {speed:,} a minute")
+    events.log(f"{total:,} pictures with {len(objects):,} digits in {folder}, {speed:,} a minute")
 
 
-def show(path: Path) -> None:
+def show(path: Path, folder: str) -> None:
     """Draw a contact sheet of pictures with their boxes and numbers; `ROWS` says how many."""
     rows, captions = [], []
     for split, count in ROWS.items():
-        annotations = read_annotations(FOLDER, split)
+        annotations = read_annotations(folder, split)
         for row in range(count):
             part = annotations[0].iloc[row * ACROSS : (row + 1) * ACROSS]
             if len(part):

@@ -1,4 +1,4 @@
-"""Stage ``detect``: find objects in any images -> data/predictions/detect.
+"""Stage ``detect``: find objects in any images -> data/predictions/<model>.
 
 The source is a folder, a .zip, a Parquet table or a video.
 
@@ -37,15 +37,15 @@ from tasks.engine.state import input_sha256, key_of, run_in_progress
 from tasks.engine.workers import Resources, part_folder
 
 PART = 128  # images: the most that a killed run loses, for each worker
-TARGET = "data/predictions/detect"
 CALIBRATED = 128  # images of the source for the calibration of int8
 
 
 PARAMS = DetectParams
 
 
-def main() -> None:
-    params, runtime = load_section(PARAMS, "detect"), load_runtime()
+def main(name: str) -> None:
+    params, runtime = load_section(PARAMS, f"detect.{name}"), load_runtime()
+    target = f"data/predictions/{name}"
     weights_file(params.weights)  # says what is missing before anything else is done
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
     if params.tracker != "none" and not media.videos:
@@ -58,18 +58,18 @@ def main() -> None:
         parts = media.parts(PART)
         calibration = calibration_parts(media) if params.int8 else []
         make = functools.partial(DetectWorker, params, runtime, str(state), calibration)
-        run_parts(parts, make, state / "parts", runtime, label="detect")
+        run_parts(parts, make, state / "parts", runtime, label=f"detect {name}")
         folders = [part_folder(state / "parts", number) for number in range(len(parts))]
         if params.tracker != "none":
             from tasks.common.tracking import track_objects  # imports torch, which the driver needs for nothing else
 
             track_objects(media, parts, folders, params, state / "settings")
-        summary = collect(folders, params)
+        summary = collect(folders, params, target)
         summary |= account(media, summary, params.source)
-    events.write_metrics("data/metrics/detect.json", summary)
+    events.write_metrics(f"data/metrics/detect-{name}.json", summary)
     if summary["bad"]:
-        events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {TARGET}/bad.csv")
-    events.log(f"{TARGET}: {summary['objects']:,} objects in {summary['images']:,} images")
+        events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {target}/bad.csv")
+    events.log(f"{target}: {summary['objects']:,} objects in {summary['images']:,} images")
 
 
 class DetectWorker:
@@ -162,19 +162,19 @@ def calibration_images(parts: list[Part], vid_stride: int) -> Iterator[Any]:
                 yield pixels(entry, read)
 
 
-def collect(folders: list[Path], params: DetectParams) -> dict[str, Any]:
+def collect(folders: list[Path], params: DetectParams, target: str) -> dict[str, Any]:
     """Join the parts into the stage's output; return the metrics.
 
     Raises:
         ValueError: not one image could be read.
     """
-    with whole_folder(TARGET) as target:
-        gathered = gather(folders, target, source=params.source, truth=params.truth, copied=("pictures", "labels"))
+    with whole_folder(target) as folder:
+        gathered = gather(folders, folder, source=params.source, truth=params.truth, copied=("pictures", "labels"))
         model = gathered.model
         about = {"classes": model["names"], "model_sha256": model["sha256"], "task": model["task"]}
         listed = {"match": params.match, "vid_stride": params.vid_stride}  # needed to read the source again
         counts = {"source": params.source, "counts": gathered.counts, "listed": listed}
-        write_json(target / "manifest.json", {"schema_version": 1, **about, **counts})
+        write_json(folder / "manifest.json", {"schema_version": 1, **about, **counts})
     return {**gathered.counts, "engine": model["engine"], "found": gathered.classes}
 
 

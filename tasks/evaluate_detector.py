@@ -48,14 +48,13 @@ from tasks.engine import events
 from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
 
-LEFT_OUT = "data/predictions/detector-left-out.csv"  # images and annotations of the truth that cannot be used
 FIRST = 6  # images that are shown whatever was detected in them
 FAINTEST = 0.02  # the least score of a box in the report's grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateDetectorParams(Params):
-    """The section ``evaluate_detector``.
+    """The section ``evaluate_detector.<model>``.
 
     ``imgsz``, ``conf``, ``iou`` and ``max_det`` are Ultralytics' names.
     """
@@ -86,8 +85,9 @@ class EvaluateDetectorParams(Params):
 PARAMS = EvaluateDetectorParams
 
 
-def main() -> None:
-    params = load_section(PARAMS, "evaluate_detector")
+def main(name: str) -> None:
+    params = load_section(PARAMS, f"evaluate_detector.{name}")
+    left_out = f"data/predictions/{name}-left-out.csv"  # images and annotations of the truth that cannot be used
     weights_file(params.weights)  # fails early when they are missing
     refused: list[Refused] = []
     annotations = read_truth(params.source, params.split, refused=refused)
@@ -98,24 +98,24 @@ def main() -> None:
     refused += refused_images(faults, params.source)
     images, truth, classes = without_images(annotations, faults, source=params.source, split=params.split)
     for sentence in refusals(refused, images=len(images)):
-        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
+        events.log(f"warning: {sentence}; all are in {left_out}")
     table = outcomes(images, truth, detected, confidence=params.confidence, least_iou=params.match_iou)
-    plots = Path("data/plots")
-    plots.mkdir(parents=True, exist_ok=True)
+    plot = f"data/plots/evaluate_detector-{name}"
+    Path(plot).parent.mkdir(parents=True, exist_ok=True)
     metrics, evaluation = measure(params, images, truth, detected, classes)
-    write_csv(plots / "evaluate_detector-pr.csv", precision_recall(evaluation, classes))
-    write_csv(plots / "evaluate_detector-confusion.csv", confusion(table, classes))
+    write_csv(f"{plot}-pr.csv", precision_recall(evaluation, classes))
+    write_csv(f"{plot}-confusion.csv", confusion(table, classes))
     Path("data/predictions").mkdir(parents=True, exist_ok=True)
-    write_objects("data/predictions/detector-test.parquet", detected)
-    write_refused(LEFT_OUT, refused)
-    show(params, plots, images, truth, detected, table)
+    write_objects(f"data/predictions/{name}-test.parquet", detected)
+    write_refused(left_out, refused)
+    show(params, name, images, truth, detected, table)
     kinds = Counter(entry.kind for entry in refused)
     metrics |= rates(table) | {"listed": len(images) + kinds["image"], "left_out": kinds["image"]}
     metrics["left_out_annotations"] = kinds["annotation"]
     metrics |= {"weights_sha256": detector.info.sha256, "generated": is_composed(params.source)}
     seen = overlap(params.weights, images["file"], threads=detector.threads)
     metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
-    events.write_metrics("data/metrics/evaluate_detector.json", metrics)
+    events.write_metrics(f"data/metrics/evaluate_detector-{name}.json", metrics)
     events.log(
         f"mAP50 {metrics['map50']:.3f}, mAP50-95 {metrics['map50_95']:.3f} on {len(images):,} images with "
         f"{len(truth):,} objects {claim(seen)}"
@@ -199,31 +199,29 @@ def confusion(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 
 def show(
     params: EvaluateDetectorParams,
-    plots: Path,
+    name: str,
     images: pd.DataFrame,
     truth: pd.DataFrame,
     detected: pd.DataFrame,
     table: pd.DataFrame,
 ) -> None:
     """Draw examples, and the grid of the image with the most objects and fewest mistakes."""
-    files = dict(zip(images["image_id"], images["file"], strict=True))
+    files, plot = dict(zip(images["image_id"], images["file"], strict=True)), f"data/plots/evaluate_detector-{name}"
     names = example_images(images, table, first=FIRST, worst=params.worst)
-    write_examples(
-        plots / "evaluate_detector-examples.png", {n: pixels(files[n]) for n in names}, truth, detected, table
-    )
+    write_examples(f"{plot}-examples.png", {n: pixels(files[n]) for n in names}, truth, detected, table)
     mistakes = mistakes_by_image(images, table)
     objects = truth.groupby("image_id").size().reindex(mistakes.index, fill_value=0)
     best = (objects - 100 * mistakes).idxmax()
     weights = weights_file(params.weights)
-    record = Path("data/predictions/detector-grid.json")
+    record = Path(f"data/predictions/{name}-grid.json")
     if weights.suffix != ".pt":  # an exported engine has no grid to show
-        Image.new("RGB", (1, 1)).save(plots / "evaluate_detector-grid.png")
+        Image.new("RGB", (1, 1)).save(f"{plot}-grid.png")
         write_json(record, {})
         return
     loaded = load_network(params.weights)
     side = params.imgsz or loaded.imgsz or max(pixels(files[best]).shape)
     look = functools.partial(look_at, loaded, pixels(files[best]), imgsz=side, iou=params.iou)
-    draw_grid(plots / "evaluate_detector-grid.png", look(conf=params.confidence))
+    draw_grid(f"{plot}-grid.png", look(conf=params.confidence))
     write_json(record, grid_record(look(conf=FAINTEST)))
 
 

@@ -51,7 +51,6 @@ from tasks.engine.environment import keep_memory
 from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
 
-LEFT_OUT = "data/predictions/segmenter-left-out.csv"  # images and annotations of the truth that cannot be used
 # Automatic masks are not measured, but the segmenter needs the values.
 NO_EVERYTHING = EverythingParams(
     points_stride=1, conf_thres=0.0, stability_score_thresh=0.0, stability_score_offset=0.95, iou=1.0, crop_n_layers=0,
@@ -61,7 +60,7 @@ NO_EVERYTHING = EverythingParams(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateSegmenterParams(Params):
-    """The section ``evaluate_segmenter``."""
+    """The section ``evaluate_segmenter.<model>``."""
 
     weights: str  # a model folder or a checkpoint of SAM or SAM 2
     source: str  # a set with masks: a folder with a data.yaml, a data.yaml or a COCO JSON
@@ -86,8 +85,9 @@ class EvaluateSegmenterParams(Params):
 PARAMS = EvaluateSegmenterParams
 
 
-def main() -> None:
-    params = load_section(PARAMS, "evaluate_segmenter")
+def main(name: str) -> None:
+    params = load_section(PARAMS, f"evaluate_segmenter.{name}")
+    left_out = f"data/predictions/{name}-left-out.csv"  # images and annotations of the truth that cannot be used
     weights_file(params.weights)  # fails early when they are missing
     refused: list[Refused] = []
     annotations = read_masked_truth(params.source, params.split, refused=refused)
@@ -98,7 +98,7 @@ def main() -> None:
         segmenter = make_segmenter(params, scratch)
         images, truth, masks = segment(params, segmenter, annotations, prompts, refused)
     for sentence in refusals(refused, images=len(images)):
-        events.log(f"warning: {sentence}; all are in {LEFT_OUT}")
+        events.log(f"warning: {sentence}; all are in {left_out}")
     sides = [TRUTH] if is_none(params.prompts) else [TRUTH, DETECTOR]
     scores = {by: scored(params, images, truth, masks[masks["prompted_by"] == by]) for by in sides}
     answers = masks[masks["prompted_by"] == TRUTH].sort_values("object", kind="stable")
@@ -106,13 +106,13 @@ def main() -> None:
     metrics = measure(params, images, truth, scores, predicted)
     if params.reference:
         metrics["reference"] = reference(params, segmenter, images, truth, answers)
-    plots = Path("data/plots")
-    plots.mkdir(parents=True, exist_ok=True)
+    plot = f"data/plots/evaluate_segmenter-{name}"
+    Path(plot).parent.mkdir(parents=True, exist_ok=True)
     table = calibration(predicted, scores[TRUTH]["iou"].to_numpy())
-    write_csv(plots / "evaluate_segmenter-calibration.csv", table.round(5))
-    draw_examples(plots / "evaluate_segmenter-examples.png", images, truth, answers, scores[TRUTH]["iou"], params.shown)
-    write(masks, truth, scores)
-    write_refused(LEFT_OUT, refused)
+    write_csv(f"{plot}-calibration.csv", table.round(5))
+    draw_examples(f"{plot}-examples.png", images, truth, answers, scores[TRUTH]["iou"], params.shown)
+    write(f"data/predictions/{name}-test.parquet", masks, truth, scores)
+    write_refused(left_out, refused)
     kinds = Counter(entry.kind for entry in refused)
     metrics |= {"listed": len(images) + kinds["image"], "left_out": kinds["image"]}
     metrics["left_out_annotations"] = kinds["annotation"]
@@ -120,7 +120,7 @@ def main() -> None:
     metrics["generated"] = is_composed(params.source)
     seen = overlap(params.weights, images["file"], threads=load_runtime().threads())
     metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
-    events.write_metrics("data/metrics/evaluate_segmenter.json", metrics)
+    events.write_metrics(f"data/metrics/evaluate_segmenter-{name}.json", metrics)
     events.log(summary_line(metrics, claim(seen)))
 
 
@@ -276,7 +276,7 @@ def reference(
     }
 
 
-def write(masks: pd.DataFrame, truth: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> None:
+def write(path: str, masks: pd.DataFrame, truth: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> None:
     rows = masks[masks["rle"].notna()].reset_index(drop=True)
     true_objects = truth.iloc[rows["object"]].reset_index(drop=True)
     table = rows.assign(class_id=true_objects["class_id"], class_name=true_objects["class_name"])
@@ -284,7 +284,7 @@ def write(masks: pd.DataFrame, truth: pd.DataFrame, scores: dict[str, pd.DataFra
         values = [scores[by][name].iloc[index] for by, index in zip(rows["prompted_by"], rows["object"], strict=True)]
         table[name] = np.array(values, float)
     Path("data/predictions").mkdir(parents=True, exist_ok=True)
-    write_objects("data/predictions/segmenter-test.parquet", table)
+    write_objects(path, table)
 
 
 def summary_line(metrics: dict[str, Any], seen: str) -> str:

@@ -1,9 +1,9 @@
 """Stage ``read``: cut digits out along their masks, classify them, order them as numbers.
 
-data/predictions/read/digits.parquet   one row a digit: `annotations.OBJECTS` (class and score as read),
-                                       position, file, and the classifier's and the detector's answers
-                      plates.csv       image_id, file, text, confidence: one row an image
-                      manifest.json    written last
+data/predictions/<model>-read/digits.parquet   one row a digit: `annotations.OBJECTS` (class and score as read),
+                                               position, file, and the classifier's and the detector's answers
+                              plates.csv       image_id, file, text, confidence: one row an image
+                              manifest.json    written last
 
 With a truth, three ways are compared: masks cut out and classified, boxes cut out and classified,
 and the detector's own classes.
@@ -56,14 +56,13 @@ from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
 
-TARGET = "data/predictions/read"
 PART = 128  # images whose digits are classified together
 FIRST = 6  # images that are shown whatever was read in them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadParams(Params):
-    """The section ``read``."""
+    """The section ``read.<model>``."""
 
     source: str  # an output of segment
     images: str  # the images that segment read
@@ -88,8 +87,9 @@ Tables = dict[str, pd.DataFrame]
 Truth = tuple[pd.DataFrame, pd.DataFrame]  # images with their text, and objects, in the source's ids
 
 
-def main() -> None:
-    params, runtime = load_section(PARAMS, "read"), load_runtime()
+def main(name: str) -> None:
+    params, runtime = load_section(PARAMS, f"read.{name}"), load_runtime()
+    target = f"data/predictions/{name}-read"
     keep_memory()
     classifier = Classifier(params.weights, tta=params.tta, device=pick_device(runtime.use_gpu))
     source = read_predictions(params.source, made_by=MASKS)
@@ -99,7 +99,7 @@ def main() -> None:
     truth = None if is_none(params.truth) else open_truth(params, source)
     tables = digit_tables(params, source, truth)
     glyphs = cut_outs(params, media, source, tables)
-    probabilities = {name: classifier(glyphs[name][:, None]) for name in tables}
+    probabilities = {way: classifier(glyphs[way][:, None]) for way in tables}
     classes = classifier.card.classes
     digits = label_digits(tables["masks"], probabilities["masks"], params.combine, classes)
     digits = digits.assign(position=digit_positions(digits))
@@ -107,10 +107,11 @@ def main() -> None:
     metrics = summary(source, digits, texts) | account(params, media, source)
     if truth is not None:
         metrics |= measure(params, tables, probabilities, classes, truth) | {"generated": is_composed(params.truth)}
-    write(params, source, digits, texts, classifier)
-    show(params, media, digits, texts, glyphs["masks"], truth)
-    events.write_metrics("data/metrics/read.json", metrics)
-    events.log(summary_line(metrics))
+    write(target, params, source, digits, texts, classifier)
+    drawn = f"data/plots/read-{name}-examples.png"
+    show(drawn, params, media, digits, texts, glyphs["masks"], truth)
+    events.write_metrics(f"data/metrics/read-{name}.json", metrics)
+    events.log(f"{target}: {summary_line(metrics)}")
 
 
 def open_truth(params: ReadParams, source: Predictions) -> Truth:
@@ -229,10 +230,15 @@ def measure(
 
 
 def write(
-    params: ReadParams, source: Predictions, digits: pd.DataFrame, texts: pd.DataFrame, classifier: Classifier
+    target: str,
+    params: ReadParams,
+    source: Predictions,
+    digits: pd.DataFrame,
+    texts: pd.DataFrame,
+    classifier: Classifier,
 ) -> None:
     classes = classifier.card.classes
-    with whole_folder(TARGET) as folder:
+    with whole_folder(target) as folder:
         numbers = {name: number for number, name in enumerate(classes)}
         table = digits.assign(
             class_id=digits["read"].map(numbers).astype("int64"), class_name=digits["read"], score=digits["confidence"]
@@ -254,6 +260,7 @@ def write(
 
 
 def show(
+    path: str,
     params: ReadParams,
     media: Media,
     digits: pd.DataFrame,
@@ -284,11 +291,11 @@ def show(
         + (f"\nis {true_texts[name] or 'nothing'}" if name in true_texts else "")
         for name in chosen
     }
-    write_examples("data/plots/read-examples.png", {name: drawn[name] for name in chosen if name in drawn}, captions)
+    write_examples(path, {name: drawn[name] for name in chosen if name in drawn}, captions)
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:
-    line = f"{TARGET}: {metrics['digits']:,} digits read in {metrics['images']:,} of {metrics['listed']:,} images"
+    line = f"{metrics['digits']:,} digits read in {metrics['images']:,} of {metrics['listed']:,} images"
     if "ways" not in metrics:
         return line
     line += f"; {metrics['found_and_read']:.1%} of the {metrics['true_digits']:,} true ones found and read right"

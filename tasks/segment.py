@@ -1,4 +1,4 @@
-"""Stage ``segment``: cut objects out of any images or videos -> data/predictions/segment.
+"""Stage ``segment``: cut objects out of any images or videos -> data/predictions/<model>.
 
 The prompts are boxes that `detect` found, or points; without prompts, everything in an image is
 segmented.
@@ -60,14 +60,14 @@ from tasks.engine.state import input_sha256, key_of, run_in_progress
 from tasks.engine.workers import Resources, part_folder
 
 PART = 16  # images: the most that a killed run loses, for each worker
-TARGET = "data/predictions/segment"
 
 
 PARAMS = SegmentParams
 
 
-def main() -> None:
-    params, runtime = load_section(PARAMS, "segment"), load_runtime()
+def main(name: str) -> None:
+    params, runtime = load_section(PARAMS, f"segment.{name}"), load_runtime()
+    target = f"data/predictions/{name}"
     weights_file(params.weights)  # before anything else, so that missing weights are an error at once
     if params.prompted:
         check_prompts(params.prompts)
@@ -89,24 +89,26 @@ def main() -> None:
         state = local(run.folder, "segment")
         classes = prepare_prompts(params, stills, state, strict=not videos)
         if videos:
-            names = {name for part in videos for name in Clip(part).names}
-            log_elsewhere(params, names_elsewhere(params.prompts, media, names))
-        folders = segment_images(stills, params, runtime, state, len(classes) > 1)
+            frames = {frame for part in videos for frame in Clip(part).names}
+            log_elsewhere(params, names_elsewhere(params.prompts, media, frames))
+        folders = segment_images(stills, params, runtime, state, by_class=len(classes) > 1, label=f"segment {name}")
         if videos:
             video_folders = [part_folder(state / "videos", number) for number in range(len(videos))]
             segment_videos(media, params, video_folders, state)
             folders += video_folders
-        summary = collect(folders, params, classes)
+        summary = collect(folders, params, classes, target)
         summary |= account(media, summary, params.source)
-    events.write_metrics("data/metrics/segment.json", summary)
-    log_summary(params, summary)
+    events.write_metrics(f"data/metrics/segment-{name}.json", summary)
+    log_summary(params, summary, target)
 
 
-def segment_images(media: Media, params: SegmentParams, runtime: Runtime, state: Path, by_class: bool) -> list[Path]:
+def segment_images(
+    media: Media, params: SegmentParams, runtime: Runtime, state: Path, *, by_class: bool, label: str
+) -> list[Path]:
     parts = media.parts(PART)
     if parts:
         make = functools.partial(SegmentWorker, params, runtime, str(state), by_class)
-        run_parts(parts, make, state / "parts", runtime, label="segment")
+        run_parts(parts, make, state / "parts", runtime, label=label)
     return [part_folder(state / "parts", number) for number in range(len(parts))]
 
 
@@ -138,12 +140,12 @@ def log_elsewhere(params: SegmentParams, names: Sequence[str]) -> None:
         )
 
 
-def log_summary(params: SegmentParams, summary: Mapping[str, Any]) -> None:
+def log_summary(params: SegmentParams, summary: Mapping[str, Any], target: str) -> None:
     if summary["bad"]:
-        events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {TARGET}/bad.csv")
+        events.log(f"warning: {summary['bad']:,} images of {params.source} could not be read: see {target}/bad.csv")
     if summary["dropped"]:
-        events.log(f"{summary['dropped']:,} prompts gave no mask: see {TARGET}/dropped.parquet")
-    events.log(f"{TARGET}: {summary['objects']:,} masks in {summary['images']:,} images")
+        events.log(f"{summary['dropped']:,} prompts gave no mask: see {target}/dropped.parquet")
+    events.log(f"{target}: {summary['objects']:,} masks in {summary['images']:,} images")
 
 
 class SegmentWorker:
@@ -222,17 +224,17 @@ class SegmentWorker:
             write_cutouts(folder / "cutouts", entry.image_id, image, rows)
 
 
-def collect(folders: list[Path], params: SegmentParams, classes: list[str]) -> dict[str, Any]:
+def collect(folders: list[Path], params: SegmentParams, classes: list[str], target: str) -> dict[str, Any]:
     """Join the parts into the stage's output; return the metrics."""
-    with whole_folder(TARGET) as target:
+    with whole_folder(target) as folder:
         copied = ("pictures", "cutouts")
-        gathered = gather(folders, target, source=params.source, truth=params.truth, copied=copied, tables=("dropped",))
+        gathered = gather(folders, folder, source=params.source, truth=params.truth, copied=copied, tables=("dropped",))
         model = gathered.model
         about = {"classes": classes or model["names"], "model_sha256": model["sha256"]}
         about |= {"family": model["family"], "name": model["name"]}
         listed = {"match": params.match, "vid_stride": params.vid_stride}  # needed to read the source again
         counts = {"source": params.source, "prompt": params.prompt, "counts": gathered.counts, "listed": listed}
-        write_json(target / "manifest.json", {"schema_version": 1, **about, **counts})
+        write_json(folder / "manifest.json", {"schema_version": 1, **about, **counts})
     return {**gathered.counts, "found": gathered.classes}
 
 

@@ -1,4 +1,4 @@
-"""Train a YOLO detector or segmenter in a Ray worker: any data.yaml, or a COCO JSON -> data/models/detector.
+"""Train a YOLO detector or segmenter in a Ray worker: any data.yaml, or a COCO JSON -> data/models/<model>.
 
 One worker, on its CPUs or one GPU. An interrupted run continues from its last finished epoch.
 """
@@ -34,7 +34,6 @@ from tasks.engine.training_progress import TrainingProgress
 from tasks.engine.training_worker import WorkerContext
 
 PARAMS = TrainDetectorParams
-FOLDER = "data/models/detector"
 NAMED_FILES = 5  # of the images left out
 MEASURED = ("mAP50", "mAP50-95")
 LOSSES = ("train_box_loss", "train_seg_loss", "train_cls_loss", "train_dfl_loss")
@@ -42,8 +41,8 @@ COLUMNS = (*LOSSES, *MEASURED, "images_per_s")  # of an epoch's line
 LOADERS = 8  # processes that prepare images for a GPU, at most
 
 
-def main() -> None:
-    params = load_section(PARAMS, "train_detector")
+def main(name: str) -> None:
+    params, folder = load_section(PARAMS, f"train_detector.{name}"), Path("data/models", name)
     runtime = load_runtime()
     if runtime.num_workers[1] > 1:
         events.log("a detector is trained by one worker: num_workers in runtime.yaml is not followed here")
@@ -54,24 +53,24 @@ def main() -> None:
         digest = content_sha256(job.data)
         check_and_tell_start(job)
         key = training_key("train_detector", params, data=digest, start=job.start, architecture=job.architecture)
-        progress = TrainingProgress("train_detector", params.epochs, columns=COLUMNS, measured=MEASURED)
-        name = f"train_detector-{key}"
-        with train_on_ray(work, job, runtime, run_name=name, progress=progress) as (checkpoint, resumed_at):
+        progress = TrainingProgress(f"train_detector {name}", params.epochs, columns=COLUMNS, measured=MEASURED)
+        run_name = f"train_detector-{key}"
+        with train_on_ray(work, job, runtime, run_name=run_name, progress=progress) as (checkpoint, resumed_at):
             faults = checkpoint["left_out"]
             left_out = [*job.data.refused, *refused_images(faults, params.source)]
             images = len(job.data.train) + len(job.data.val) - len(faults)
             for sentence in refusals(left_out, images=images):
-                events.log(f"warning: {sentence}; all are in {FOLDER}/{LEFT_OUT}")
+                events.log(f"warning: {sentence}; all are in {folder}/{LEFT_OUT}")
             if checkpoint["batch"] != params.batch:
                 events.log(
                     f"warning: the GPU's memory took {checkpoint['batch']} images at a time, not batch {params.batch}: "
                     "batch normalisation saw fewer, so another machine may give other weights; model.json says so"
                 )
-            network = save(job, checkpoint, digest, left_out)
-            write_curve("data/plots/train_detector.csv", checkpoint["history"])
-            draw_samples("data/plots/train_detector-seen.png", job, faults)
+            network = save(folder, job, checkpoint, digest, left_out)
+            write_curve(f"data/plots/train_detector-{name}.csv", checkpoint["history"])
+            draw_samples(f"data/plots/train_detector-{name}-seen.png", job, faults)
             figures = metrics(network, checkpoint, resumed_at) | counts(job, left_out, faults)
-            events.write_metrics("data/metrics/train_detector.json", figures)
+            events.write_metrics(f"data/metrics/train_detector-{name}.json", figures)
 
 
 def make_job(params: TrainDetectorParams, runtime: Runtime) -> DetectorJob:
@@ -118,8 +117,10 @@ def ultralytics_folder(context: WorkerContext) -> Iterator[Path]:
         yield Path(folder)
 
 
-def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str, left_out: Sequence[Refused]) -> nn.Module:
-    with whole_folder(FOLDER) as folder:
+def save(
+    target: Path, job: DetectorJob, checkpoint: Mapping[str, Any], digest: str, left_out: Sequence[Refused]
+) -> nn.Module:
+    with whole_folder(target) as folder:
         write_refused(folder / LEFT_OUT, left_out)
         images = {"train": job.learned_files, "val": job.data.val}
         write_seen(folder, images, start=job.start, threads=job.loaders)
@@ -139,7 +140,7 @@ def save(job: DetectorJob, checkpoint: Mapping[str, Any], digest: str, left_out:
             DETECTOR,
             job.params,
             described,
-            name=Path(FOLDER).name,
+            name=target.name,
             source=job.params.source,
             data_sha256=digest,
             history=checkpoint["history"],

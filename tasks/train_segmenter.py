@@ -1,5 +1,5 @@
 """Train a promptable segmenter on Ray workers: a small SAM from scratch, or the mask decoder of SAM, MobileSAM or SAM 2
-on embeddings computed once -> data/models/segmenter.
+on embeddings computed once -> data/models/<model>.
 
 Data-parallel over ``num_workers``, on CPUs or GPUs. An interrupted run continues from its last finished epoch.
 """
@@ -35,13 +35,12 @@ from tasks.engine.training_progress import TrainingProgress
 from tasks.engine.training_worker import WorkerContext
 
 PARAMS = TrainSegmenterParams
-FOLDER = "data/models/segmenter"
 SAMPLES = "images with their prompts as training draws them, and the masks that answer the prompts"
 COLUMNS = ("train_loss", "train_iou", "val_iou", "val_iou_error", "images_per_s")  # of an epoch's line
 
 
-def main() -> None:
-    params = load_section(PARAMS, "train_segmenter")
+def main(name: str) -> None:
+    params, target = load_section(PARAMS, f"train_segmenter.{name}"), Path("data/models", name)
     runtime = load_runtime()
     with temporary_folder() as scratch:
         quiet(scratch)
@@ -51,7 +50,7 @@ def main() -> None:
         parts = {split: read_masks(job.source, split, refused=refused) for split in ("train", "val")}
         digest = content_sha256(parts)
         key = training_key("train_segmenter", params, data=digest, start=job.start)
-        progress = TrainingProgress("train_segmenter", params.epochs, columns=COLUMNS, measured=("val_iou",))
+        progress = TrainingProgress(f"train_segmenter {name}", params.epochs, columns=COLUMNS, measured=("val_iou",))
         with train_on_ray(
             work, job, runtime, run_name=f"train_segmenter-{key}", progress=progress, shared=job.source
         ) as (checkpoint, resumed_at):
@@ -63,20 +62,22 @@ def main() -> None:
             refused = list(dict.fromkeys([*refused, *refused_images(faults, params.source)]))
             images = sum(len(images) for images, _, _ in parts.values())
             for sentence in refusals(refused, images=images):
-                events.log(f"warning: {sentence}; all are in {FOLDER}/{LEFT_OUT}")
-            loaded = save(job, checkpoint, digest, parts, refused, runtime.cpus())
+                events.log(f"warning: {sentence}; all are in {target}/{LEFT_OUT}")
+            loaded = save(target, job, checkpoint, digest, parts, refused, runtime.cpus())
             history = checkpoint["history"]
-            write_curve("data/plots/train_segmenter.csv", history)
+            write_curve(f"data/plots/train_segmenter-{name}.csv", history)
             rows, captions = sample_pictures(params)
-            contact_sheet("data/plots/train_segmenter-seen.png", rows, title=SAMPLES, captions=captions, side=160)
-            last = {name: value for name, value in history[-1].items() if name.startswith(("train_", "val_"))}
+            contact_sheet(
+                f"data/plots/train_segmenter-{name}-seen.png", rows, title=SAMPLES, captions=captions, side=160
+            )
+            last = {key: value for key, value in history[-1].items() if key.startswith(("train_", "val_"))}
             figures = training_figures(history, loaded.network, resumed_at)
             kinds = Counter(entry.kind for entry in refused)
             used = {split: with_masks(part) for split, part in parts.items()}
             unused = {"without an object with a mask": images - sum(used.values())}
             counted = account(used["train"], used["val"], left_out=kinds["image"], unused=unused)
             counted["left_out_annotations"] = kinds["annotation"]
-            events.write_metrics("data/metrics/train_segmenter.json", {**last, **figures, **counted})
+            events.write_metrics(f"data/metrics/train_segmenter-{name}.json", {**last, **figures, **counted})
 
 
 def with_masks(annotations: Annotations) -> int:
@@ -124,6 +125,7 @@ def work(job: SegmenterJob, context: WorkerContext) -> None:
 
 
 def save(
+    target: Path,
     job: SegmenterJob,
     checkpoint: Mapping[str, Any],
     digest: str,
@@ -133,7 +135,7 @@ def save(
 ) -> LoadedSam:
     loaded, state = final_state(job, checkpoint)
     history, source = checkpoint["history"], job.params.source
-    with whole_folder(FOLDER) as folder:
+    with whole_folder(target) as folder:
         torch.save(state, folder / MODEL_FILE)
         write_refused(folder / LEFT_OUT, refused)
         files = {split: images["file"] for split, (images, _, _) in parts.items()}
@@ -151,7 +153,7 @@ def save(
             SEGMENTER,
             job.params,
             described,
-            name=Path(FOLDER).name,
+            name=target.name,
             source=source,
             data_sha256=digest,
             history=history,

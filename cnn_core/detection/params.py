@@ -32,7 +32,7 @@ class DetectorParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectParams(DetectorParams):
-    """The section ``detect`` of ``params.yaml``."""
+    """The section ``detect.<model>`` of ``params.yaml``."""
 
     weights: str  # a model folder, an Ultralytics .pt, or an exported engine
     source: str

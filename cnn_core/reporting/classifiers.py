@@ -9,50 +9,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnn_core.data.raw import read_images, read_manifest, read_quarantine, read_raw
+from cnn_core.data.raw import read_images, read_manifest, read_raw
 from cnn_core.files import read_csv
 from cnn_core.reporting import charts
 from cnn_core.reporting.images import figure, thumbnail
 from cnn_core.reporting.numbers import Numbers
 
-SAMPLES = {
-    "handwritten_digits": "The images are the sample: 5,000 real handwritten digits of MNIST.",
-    "generated_scenes": "The images are the sample: generated, drawn by a program. They are no photographs.",
-}
-MAX_REFUSED = 50  # rows of the quarantine that are listed
-
 
 def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, limit: int) -> dict[str, Any]:
-    """Gather what the page shows of one data set; a part whose files are missing is None."""
-    plots, raw = root / "data/plots", root / "data/raw" / name
-    generated = numbers.value(f"evaluate-{name}:generated") is True
+    """Gather what the page shows of one classifier; a part whose files are missing is None."""
+    plots, entry = root / "data/plots", (values.get("train") or {}).get(name) or {}
+    data, model = str(entry.get("data", name)), entry.get("model", {})
     curves, best_epoch = plots / f"train-{name}.csv", numbers.value(f"train-{name}:best_epoch")
-    model = values.get("train", {}).get(name, {}).get("model", {})
     losses = {"train_loss": "training", "val_loss": "validation"}
     accuracies = {"train_accuracy": "training", "val_accuracy": "validation"}
     return {
         "name": name,
-        "origin": origin(name, values, generated=generated),
-        "generated": generated,
-        "manifest": read_manifest(raw) if (raw / "manifest.json").is_file() else None,
-        "quarantine": read_quarantine(raw)[:MAX_REFUSED] if (raw / "quarantine.parquet").is_file() else [],
+        "data": data,
+        "generated": numbers.value(f"evaluate-{name}:generated") is True,
         "network": str(model.get("builder") or model.get("architecture") or "a network"),
         "loss": charts.learning_chart(curves, losses, "loss", marked=best_epoch),
         "accuracy": charts.learning_chart(curves, accuracies, "accuracy", marked=best_epoch),
         "confusion": confusion(plots / f"evaluate-{name}-confusion.csv"),
-        "answers": answers(root, name, limit),
-        "copies": figure(plots / f"augment-{name}.png"),
+        "answers": answers(root, name, data, limit),
         "seen": figure(plots / f"train-{name}-seen.png"),
     }
-
-
-def origin(name: str, values: Mapping[str, Any], *, generated: bool = False) -> str:
-    """Say where the images come from, and whether they are the sample or generated."""
-    source = values.get("ingest", {}).get(name, {}).get("source", "")
-    content = values.get("sample", {}).get(name, {}).get("content")
-    if source == f"data/sources/{name}" and content in SAMPLES:
-        return SAMPLES[content]
-    return f"The images come from {source}." + (" They are generated: a program drew them." if generated else "")
 
 
 def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
@@ -70,12 +51,12 @@ def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
     return {"classes": classes, "rows": rows.tolist(), "most": max(mistakes, default=0)}
 
 
-def answers(root: Path, name: str, limit: int) -> dict[str, Any] | None:
+def answers(root: Path, name: str, data: str, limit: int) -> dict[str, Any] | None:
     """Return up to ``limit`` test images with the network's answers, for the confusion's cells and the gallery.
 
     ``rows`` are ``[id, true class, predicted class, its probability, image]``, with classes as numbers.
     """
-    path, folder = root / f"data/predictions/{name}-test.parquet", root / "data/raw" / name
+    path, folder = root / f"data/predictions/{name}-test.parquet", root / "data/raw" / data
     if not path.is_file() or not (folder / "manifest.json").is_file():
         return None
     table = pd.read_parquet(path)
@@ -87,8 +68,10 @@ def answers(root: Path, name: str, limit: int) -> dict[str, Any] | None:
         [id_, label, predicted, round(confidence, 4), thumbnail(images[id_])]
         for id_, label, predicted, confidence in zip(*columns, strict=True)
     ]
+    manifest = read_manifest(folder)
     return {
-        "classes": read_manifest(folder)["classes"],
+        "classes": manifest["classes"],
+        "dots": manifest.get("mode") == "L",  # small grey images, whose pixels are shown as squares
         "total": len(table),
         "wrong": int((table["label"] != table["predicted"]).sum()),
         "rows": rows,

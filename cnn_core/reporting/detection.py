@@ -16,9 +16,8 @@ from cnn_core.files import read_csv
 from cnn_core.reporting import charts
 from cnn_core.reporting.classifiers import confusion
 from cnn_core.reporting.images import figure, measured_split, scene
+from cnn_core.reporting.sets import object_origin
 
-COMPOSED = "The pictures are composed: real handwritten digits on walls drawn by a program, so every box is exact."
-LEFT_OUT = "data/predictions/detector-left-out.csv"
 MIN_SCORE = 0.05  # of a box that the page holds
 PARTS = {"box": "boxes", "cls": "classes", "dfl": "edges (DFL)"}  # Ultralytics' names of the loss's parts -> ours
 LOSSES = {
@@ -30,26 +29,22 @@ MEASURES = {"mAP50": "mAP50", "mAP50-95": "mAP50-95"}
 ClassBox = tuple[list[float], str, float]  # a box xyxy in pixels, its class and its score
 
 
-def section(root: Path, values: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Gather what the page shows of the detector; a part whose files are missing is None."""
-    plots, curves = root / "data/plots", root / "data/plots/train_detector.csv"
-    params = values.get("evaluate_detector", {})
+def section(root: Path, name: str, values: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Gather what the page shows of one detector; a part whose files are missing is None."""
+    plots, curves = root / "data/plots", root / f"data/plots/train_detector-{name}.csv"
+    params = (values.get("evaluate_detector") or {}).get(name) or {}
+    measured = f"evaluate_detector-{name}"
     return {
-        "origin": origin(params.get("source", "")),
-        "composed": figure(plots / "compose.png"),
-        "seen": figure(plots / "train_detector-seen.png"),
+        "name": name,
+        "origin": object_origin(params.get("source", "")),
+        "seen": figure(plots / f"train_detector-{name}-seen.png"),
         "loss": charts.learning_chart(curves, LOSSES, "loss"),
         "measured": charts.learning_chart(curves, MEASURES, "mAP, validation", least=3),
-        "curves": precision_recall(plots / "evaluate_detector-pr.csv"),
-        "confusion": confusion(plots / "evaluate_detector-confusion.csv", last=BACKGROUND),
-        "scenes": scenes(root, params, limit),
-        "grid": grid(root / "data/predictions/detector-grid.json"),
+        "curves": precision_recall(plots / f"{measured}-pr.csv"),
+        "confusion": confusion(plots / f"{measured}-confusion.csv", last=BACKGROUND),
+        "scenes": scenes(root, name, params, limit),
+        "grid": grid(root / f"data/predictions/{name}-grid.json"),
     }
-
-
-def origin(source: str) -> str:
-    """Say in one sentence where the pictures come from."""
-    return COMPOSED if source == "data/composed/numbers" else f"The images come from {source}."
 
 
 def precision_recall(path: Path) -> charts.Spec | None:
@@ -61,13 +56,15 @@ def precision_recall(path: Path) -> charts.Spec | None:
     return charts.precision_recall_curves(rows, mean=str(table["class"].iloc[0]))
 
 
-def scenes(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
+def scenes(root: Path, name: str, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
     """Return up to ``limit`` test images with their true and detected boxes, those with most mistakes first.
 
     ``rows`` are ``{id, image, width, height, truth: [[x1, y1, x2, y2, class]], detections: [[…, class, score]], pairs:
     [[actual, predicted]]}``; ``confidence`` is where the slider starts, ``least_iou`` what a pair has to share.
     """
-    split, path = measured_split(root, params, left_out=LEFT_OUT), root / "data/predictions/detector-test.parquet"
+    predictions = root / "data/predictions"
+    path, left_out = predictions / f"{name}-test.parquet", f"data/predictions/{name}-left-out.csv"
+    split = measured_split(root, params, left_out=left_out)
     if split is None or not path.is_file():
         return None
     images, truth, classes = split
@@ -77,25 +74,25 @@ def scenes(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] 
     mistakes = wrong(pairs).groupby(pairs["image_id"]).sum()
     images = images.assign(mistakes=images["image_id"].map(mistakes).fillna(0))
     shown = images.sort_values("mistakes", ascending=False, kind="stable").head(limit)
-    numbers = {name: number for number, name in enumerate(classes)}
+    numbers = {label: number for number, label in enumerate(classes)}
     true_boxes, boxes = boxes_by_image(truth), boxes_by_image(detections[detections["score"] >= MIN_SCORE])
     pairs_by_image = {
-        name: group.to_numpy().tolist() for name, group in pairs.groupby("image_id")[["actual", "predicted"]]
+        image_id: group.to_numpy().tolist() for image_id, group in pairs.groupby("image_id")[["actual", "predicted"]]
     }
     rows = []
-    for name, file in zip(shown["image_id"], shown["file"], strict=True):
+    for image_id, file in zip(shown["image_id"], shown["file"], strict=True):
         image, width, height = scene(Path(file))
         rows.append(
             {
-                "id": name,
+                "id": image_id,
                 "image": image,
                 "width": width,
                 "height": height,
-                "truth": [[*box, numbers[label]] for box, label, _ in true_boxes.get(name, [])],
+                "truth": [[*box, numbers[label]] for box, label, _ in true_boxes.get(image_id, [])],
                 "detections": [
-                    [*box, numbers.get(label, -1), round(score, 3)] for box, label, score in boxes.get(name, [])
+                    [*box, numbers.get(label, -1), round(score, 3)] for box, label, score in boxes.get(image_id, [])
                 ],
-                "pairs": pairs_by_image.get(name, []),
+                "pairs": pairs_by_image.get(image_id, []),
             }
         )
     colours = [hex_colour(number) for number in range(len(classes))]

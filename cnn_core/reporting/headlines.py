@@ -11,50 +11,79 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cnn_core.params import Params, bounded, read_yaml
+from cnn_core.params import read_yaml
 from cnn_core.reporting.former import former_stages
 
 Unit = Literal["%", ""]  # a share, shown in percent; a plain number
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Expected(Params):
-    """The section ``report.expected``: what a run should reach with these data and epochs; null = no expectation."""
+# The section ``report.expected``: by model and metric, what a run should reach; null = no expectation.
+Expected = Mapping[str, Mapping[str, float | None]]
 
-    digits_accuracy: float | None = bounded(0, 1)
-    scenes_accuracy: float | None = bounded(0, 1)
-    detector_map50: float | None = bounded(0, 1)
-    segmenter_mean_iou: float | None = bounded(0, 1)
-    found_and_read: float | None = bounded(0, 1)
+
+class Measure(NamedTuple):
+    """What sums up the models of a section of ``params.yaml``."""
+
+    section: str
+    metric: str
+    words: str
+    unit: Unit
+    n: str  # the key of the sample's size, in the same file
+    counted: str  # what the sample is of
+    target: str  # the start of the id of the model's section of the page
 
 
 class HeadlineSpec(NamedTuple):
     """Where a headline lies in the metrics, and what is expected of it."""
 
-    stage: str
-    metric: str
-    label: str
-    unit: Unit
-    n: str  # the key of the sample's size, in the same file
-    counted: str  # what the sample is of
-    section: str  # of the page
-    expected: str  # a field of `Expected`
+    model: str
+    measure: Measure
+
+    @property
+    def stage(self) -> str:
+        return f"{self.measure.section}-{self.model}"
 
     @property
     def key(self) -> str:
-        return f"{self.stage}:{self.metric}"
+        return f"{self.stage}:{self.measure.metric}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} {self.measure.words}"
+
+    @property
+    def target(self) -> str:
+        """The id of the section of the page."""
+        return f"{self.measure.target}-{self.model}"
+
+    @property
+    def parameter(self) -> str:
+        """The parameter that says what is expected."""
+        return f"report.expected.{self.model}.{self.measure.metric}"
 
 
-HEADLINES = (
-    HeadlineSpec("evaluate-digits", "accuracy", "digits recognised", "%", "n", "images", "digits", "digits_accuracy"),
-    HeadlineSpec("evaluate-scenes", "accuracy", "scenes recognised", "%", "n", "images", "scenes", "scenes_accuracy"),
-    HeadlineSpec("evaluate_detector", "map50", "detector, mAP50", "", "images", "images", "detection",
-                 "detector_map50"),
-    HeadlineSpec("evaluate_segmenter", "mean_iou", "segmenter, mean IoU", "", "images", "images", "segmentation",
-                 "segmenter_mean_iou"),
-    HeadlineSpec("read", "found_and_read", "digits found and read", "%", "true_digits", "digits", "reading",
-                 "found_and_read"),
-)  # fmt: skip
+MEASURES = (
+    Measure("evaluate", "accuracy", "recognised", "%", "n", "images", "model"),
+    Measure("evaluate_detector", "map50", "mAP50", "", "images", "images", "model"),
+    Measure("evaluate_segmenter", "mean_iou", "mean IoU", "", "images", "images", "model"),
+    Measure("read", "found_and_read", "found and read", "%", "true_digits", "digits", "reading"),
+)
+METRICS = tuple(measure.metric for measure in MEASURES)
+
+
+def specs(values: Mapping[str, Any]) -> list[HeadlineSpec]:
+    """The headlines that the models of ``params.yaml``, whose content is ``values``, may have."""
+    return [HeadlineSpec(name, measure) for measure in MEASURES for name in values.get(measure.section) or {}]
+
+
+def check_expected(expected: Expected) -> None:
+    """Raises ValueError if something else than a share of 1 is expected of a metric that sums a model up."""
+    for model, metrics in expected.items():
+        for metric, value in metrics.items():
+            if metric not in METRICS:
+                raise ValueError(f"expected.{model}.{metric} is no figure of a model: they are {', '.join(METRICS)}")
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"expected.{model}.{metric} must be at least 0 and at most 1, not {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +110,7 @@ class Headline:
 
     @property
     def unit(self) -> Unit:
-        return self.spec.unit
+        return self.spec.measure.unit
 
     @property
     def style(self) -> str:
@@ -95,7 +124,7 @@ def headlines(root: Path) -> list[Headline]:
     values = read_yaml(path) if path.is_file() else {}
     expected = values.get("report", {}).get("expected") or {}
     former = {stage.replace("@", "-") for stage in former_stages(root, values)}
-    every = (_headline(spec, read_metrics(root, spec.stage), expected, spec.stage in former) for spec in HEADLINES)
+    every = (_headline(spec, read_metrics(root, spec.stage), expected, spec.stage in former) for spec in specs(values))
     return [headline for headline in every if headline is not None]
 
 
@@ -115,16 +144,17 @@ def made_at(root: Path, stage: str) -> str:
 def _headline(
     spec: HeadlineSpec, metrics: dict[str, Any] | None, expected: Mapping[str, Any], former: bool
 ) -> Headline | None:
-    if metrics is None or metrics.get(spec.metric) is None:  # reading without a truth measures nothing
+    measure = spec.measure
+    if metrics is None or metrics.get(measure.metric) is None:  # reading without a truth measures nothing
         return None
-    low, high = (metrics.get(f"{spec.metric}_{end}") for end in ("low", "high"))
+    low, high = (metrics.get(f"{measure.metric}_{end}") for end in ("low", "high"))
     return Headline(
         spec=spec,
-        value=metrics[spec.metric],
+        value=metrics[measure.metric],
         low=low,
         high=high,
-        n=metrics.get(spec.n),
+        n=metrics.get(measure.n),
         generated=metrics.get("generated") is True,
         former=former,
-        expected=expected.get(spec.expected),
+        expected=(expected.get(spec.model) or {}).get(measure.metric),
     )

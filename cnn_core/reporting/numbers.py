@@ -83,10 +83,6 @@ class Numbers:
         path = self.root / "data/raw" / stage.removeprefix("manifest-") / "manifest.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
-    def any_of(self, *stages: str) -> bool:
-        """Return whether one of these stages has metrics."""
-        return any(self.metrics(stage) for stage in stages)
-
     def value(self, key: str) -> Any:
         """Return the value at ``<stage>:<key>/<key>…`` (`pointer`), or None where the file or the key is missing."""
         stage, _, path = key.partition(":")

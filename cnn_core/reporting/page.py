@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_core.params import Params, bounded, flatten, read_yaml
-from cnn_core.reporting import charts, classifiers, detection, parts, reading, segmentation
-from cnn_core.reporting.headlines import Expected, Headline, headlines
+from cnn_core.reporting import charts, classifiers, detection, parts, reading, segmentation, sets
+from cnn_core.reporting.headlines import Expected, Headline, check_expected, headlines
 from cnn_core.reporting.numbers import Numbers, count, parameter, pointer
 from cnn_core.reporting.verdict import Limits, judge, left_out
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "answers.js", "scenes.js")
+DETECTORS = ("train_detector", "evaluate_detector", "detect")  # sections of params.yaml
+SEGMENTERS = ("train_segmenter", "evaluate_segmenter", "segment")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,12 @@ class ReportParams(Params):
     expected: Expected
     limits: Limits
     answers: int = bounded(0, 5000)  # at most so many test images of each classifier
-    pictures: int = bounded(0, 1000)  # at most so many scenes of the detector, and as many numbers read
+    pictures: int = bounded(0, 1000)  # at most so many pictures of each detector, and as many numbers read
     masks: int = bounded(0, 100)  # at most so many images with masks
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_expected(self.expected)
 
 
 def write_report(params: ReportParams, *, root: str | Path, output: str | Path) -> None:
@@ -44,11 +50,9 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
     root = Path(root)
     values = read_yaml(root / "params.yaml")
     numbers = Numbers(root)
-    sets = [classifiers.section(root, name, values, numbers, params.answers) for name in values.get("train", {})]
-    names = [classifier["name"] for classifier in sets]
+    models = [classifiers.section(root, name, values, numbers, params.answers) for name in values.get("train") or {}]
     figures = headlines(root)
     verdict = judge(figures, numbers, values, params.limits)
-    ways = numbers.value("read:ways") or {}
     page = (
         environment()
         .get_template("page.html.j2")
@@ -58,21 +62,23 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
             theme=(TEMPLATES / "theme.js").read_text(),
             scripts=[(TEMPLATES / name).read_text() for name in SCRIPTS],
             vega=charts.script(),
-            what=parts.what_ran(numbers, sets),
+            what=parts.what_ran(numbers, values, models),
             verdict=verdict,
             absent=[reason for reason in verdict.reasons if reason.level == "missing"],
             cards=[card(headline, numbers) for headline in figures],
-            sections=contents(names),
+            sections=contents(values),
             numbers=numbers,
-            sets=sets,
-            detected=numbers.any_of("train_detector", "evaluate_detector", "detect"),
-            detection=detection.section(root, values, params.pictures),
-            segmented=numbers.any_of("train_segmenter", "evaluate_segmenter", "segment"),
-            segmentation=segmentation.section(root, values, params.masks),
-            reading=reading.section(root, values, ways, params.pictures),
-            baselines=parts.baselines(numbers),
-            anatomy=parts.anatomy(root, list(values.get("anatomy", {})), numbers),
-            refused=left_out(numbers, names),
+            sets=[sets.section(root, name, values, numbers) for name in values.get("ingest") or {}],
+            composed=[sets.composed(root, name) for name in values.get("compose") or {}],
+            classifiers=models,
+            detectors=[detection.section(root, name, values, params.pictures) for name in names(values, DETECTORS)],
+            segmenters=[segmentation.section(root, name, values, params.masks) for name in names(values, SEGMENTERS)],
+            readings=[
+                reading.section(root, name, values, numbers, params.pictures) for name in values.get("read") or {}
+            ],
+            baselines=[parts.baselines(name, numbers) for name in values.get("baselines") or {}],
+            anatomy=parts.anatomy(root, list(values.get("anatomy") or {}), numbers),
+            refused=left_out(numbers, values),
             resources=parts.resources(root, numbers),
             parameters=flatten(values),
             parameter=parameter,
@@ -91,17 +97,21 @@ def environment() -> Environment:
     return jinja
 
 
-def contents(sets: Sequence[str]) -> list[tuple[str, str]]:
+def names(values: Mapping[str, Any], sections: Sequence[str]) -> list[str]:
+    """The entries of some sections of ``params.yaml``, each once."""
+    return list(dict.fromkeys(name for section in sections for name in values.get(section) or {}))
+
+
+def contents(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """``(id, name)`` of the page's sections, in their order."""
+    models = names(values, ("train", *DETECTORS, *SEGMENTERS))
     return [
         ("data", "Data"),
         ("augmentation", "Augmentation"),
-        *((name, name.capitalize()) for name in sets),
-        ("detection", "Detection"),
-        ("segmentation", "Segmentation"),
-        ("reading", "Reading"),
-        ("baselines", "Baselines"),
-        ("anatomy", "Anatomy"),
+        *((f"model-{name}", name.capitalize()) for name in models),
+        *((f"reading-{name}", f"Reading: {name}") for name in values.get("read") or {}),
+        *((f"baselines-{name}", f"Baselines: {name}") for name in values.get("baselines") or {}),
+        *([("anatomy", "Anatomy")] if values.get("anatomy") else []),
         ("refused", "Skipped"),
         ("time", "Time"),
         ("parameters", "Parameters"),
@@ -115,13 +125,13 @@ def card(headline: Headline, numbers: Numbers) -> Mapping[str, Any]:
     is_expected = headline.expected is not None
     return {
         "headline": headline,
-        "target": spec.section,
+        "target": spec.target,
         "figure": numbers(spec.key, style),
         "low": numbers(f"{spec.key}_low", style) if has_interval else "",
         "high": numbers(f"{spec.key}_high", style) if has_interval else "",
-        "n": numbers(f"{spec.stage}:{spec.n}", "count") if headline.n else "",
-        "counted": spec.counted,
-        "expected": parameter(f"report.expected.{spec.expected}", headline.expected, style) if is_expected else "",
+        "n": numbers(f"{spec.stage}:{spec.measure.n}", "count") if headline.n else "",
+        "counted": spec.measure.counted,
+        "expected": parameter(spec.parameter, headline.expected, style) if is_expected else "",
         "met": headline.expected is not None and headline.value >= headline.expected,
         "at": positions(headline),
     }

@@ -35,23 +35,24 @@ def anatomy(root: Path, names: Sequence[str], numbers: Numbers) -> list[dict[str
     return networks
 
 
-def baselines(numbers: Numbers) -> dict[str, Any]:
+def baselines(name: str, numbers: Numbers) -> dict[str, Any]:
     """The models' ``names``, the best first, the ``chart`` of their accuracies, and what they were trained on.
 
     ``cnn`` names the CNN, ``images`` is the key of the number of images that all baselines were fitted on, and ``same``
     says whether the CNN was trained on as many.
     """
-    models = numbers.value("baselines:models") or {}
-    names = sorted(models, key=lambda name: -models[name]["accuracy"])
+    models = numbers.value(f"baselines-{name}:models") or {}
+    names = sorted(models, key=lambda model: -models[model]["accuracy"])
     keys = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
-    rows = [{"name": name, **{field: models[name][key] for field, key in keys.items()}} for name in names]
-    cnn = next((name for name in names if name.startswith("CNN")), None)
-    fitted = next((name for name in names if name != cnn), None)
+    rows = [{"name": model, **{field: models[model][key] for field, key in keys.items()}} for model in names]
+    cnn = next((model for model in names if model.startswith("CNN")), None)
+    fitted = next((model for model in names if model != cnn), None)
     return {
+        "name": name,
         "names": names,
         "chart": charts.intervals(rows, y="model", x="accuracy") if rows else None,
         "cnn": cnn,
-        "images": f"baselines:models/{fitted}/images" if fitted else None,
+        "images": f"baselines-{name}:models/{fitted}/images" if fitted else None,
         "same": bool(cnn and fitted) and models[cnn].get("images") == models[fitted].get("images"),
     }
 
@@ -69,22 +70,26 @@ def resources(root: Path, numbers: Numbers) -> dict[str, Any]:
     }
 
 
-def what_ran(numbers: Numbers, sets: Sequence[Mapping[str, Any]]) -> Markup:
+def what_ran(numbers: Numbers, values: Mapping[str, Any], classifiers: Sequence[Mapping[str, Any]]) -> Markup:
     """Say in one sentence what was run, without the parts that are missing."""
     trained = []
-    for classifier in sets:
+    for classifier in classifiers:
         name, network = classifier["name"], classifier["network"]
         if numbers.metrics(f"train-{name}"):
-            counts = numbers(f"augment-{name}:originals", "count"), numbers(f"train-{name}:epochs", "count")
+            data, epochs = classifier["data"], numbers(f"train-{name}:epochs", "count")
+            images = numbers(f"augment-{data}:originals", "count")
             kind = "generated training images" if classifier["generated"] else "training images"
-            trained.append(Markup("{} on {} ({} {}, {} epochs)").format(network, name, counts[0], kind, counts[1]))
-    for stage, name in (("train_detector", "a YOLO detector"), ("train_segmenter", "a SAM segmenter")):
-        if numbers.metrics(stage):
-            trained.append(Markup("{} ({} epochs)").format(name, numbers(f"{stage}:epochs", "count")))
+            trained.append(Markup("{} on {} ({} {}, {} epochs)").format(network, data, images, kind, epochs))
+    for section, kind in (("train_detector", "YOLO detector"), ("train_segmenter", "SAM segmenter")):
+        for name in values.get(section) or {}:
+            if numbers.metrics(f"{section}-{name}"):
+                epochs = numbers(f"{section}-{name}:epochs", "count")
+                trained.append(Markup("the {} {} ({} epochs)").format(kind, name, epochs))
     sentences = []
     if trained:
         sentences.append(Markup("Trained: ") + Markup(", ").join(trained))
-    if numbers.metrics("read"):
-        text = Markup("The digits in {} pictures were detected, cut out and read")
-        sentences.append(text.format(numbers("read:images", "count")))
+    for name in values.get("read") or {}:
+        if numbers.metrics(f"read-{name}"):
+            text = Markup("The digits in {} pictures were detected, cut out and read by {}")
+            sentences.append(text.format(numbers(f"read-{name}:images", "count"), name))
     return Markup(". ").join(sentences) + "." if sentences else Markup("Nothing was trained or read.")

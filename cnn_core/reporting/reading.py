@@ -10,28 +10,31 @@ import pandas as pd
 
 from cnn_core.files import read_csv
 from cnn_core.reporting.images import figure, locate, measured_split, scene
+from cnn_core.reporting.numbers import Numbers
 
 CROPS = {"masks": "masks cut out", "boxes": "boxes cut out", "true_masks": "the true masks cut out"}
 READERS = {"cnn": "the CNN", "detector": "the detector", "product": "both"}
 
 
-def section(root: Path, values: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]], limit: int) -> dict[str, Any]:
-    """Gather what the page shows of reading; ``ways`` holds the figures by what was cut out and by what read it."""
+def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, limit: int) -> dict[str, Any]:
+    """Gather what the page shows of the numbers that a classifier read."""
+    ways = numbers.value(f"read-{name}:ways") or {}  # the figures by what was cut out and by what read it
     return {
+        "name": name,
         "ways": [
             (crop, reader, CROPS.get(crop, crop), READERS.get(reader, reader)) for crop in ways for reader in ways[crop]
         ],
-        "plates": plates(root, values.get("read", {}), limit),
-        "examples": figure(root / "data/plots/read-examples.png"),
+        "plates": plates(root, name, (values.get("read") or {}).get(name) or {}, limit),
+        "examples": figure(root / f"data/plots/read-{name}-examples.png"),
     }
 
 
-def plates(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
+def plates(root: Path, name: str, params: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
     """Return up to ``limit`` numbers that were read: the misread ones first, and of each the surest first.
 
     ``rows`` are ``[id, picture, text, true text, confidence]``, the true text None where the truth has none.
     """
-    path = root / "data/predictions/read/plates.csv"
+    path = root / f"data/predictions/{name}-read/plates.csv"
     if not path.is_file():
         return None
     table = read_csv(path)
@@ -45,10 +48,10 @@ def plates(root: Path, params: Mapping[str, Any], limit: int) -> dict[str, Any] 
     )
     readable = table[[path.is_file() for path in table["path"]]]
     shown = readable.sort_values(["wrong", "confidence"], ascending=[False, False], kind="stable").head(limit)
-    columns = (shown[name] for name in ("image_id", "path", "text", "truth", "confidence"))
+    columns = (shown[column] for column in ("image_id", "path", "text", "truth", "confidence"))
     rows = [
-        [name, scene(path, 200)[0], text, truth, round(float(confidence), 4)]
-        for name, path, text, truth, confidence in zip(*columns, strict=True)
+        [image_id, scene(path, 200)[0], text, truth, round(float(confidence), 4)]
+        for image_id, path, text, truth, confidence in zip(*columns, strict=True)
     ]
     return {"rows": rows, "total": len(table), "wrong": sum(wrong)}
 

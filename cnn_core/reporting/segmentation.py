@@ -18,15 +18,16 @@ IOUS = {"train_iou": "training", "val_iou": "validation"}  # columns of the lear
 BY_TRUTH = "truth"  # the column prompted_by of masks that true boxes prompted
 
 
-def section(root: Path, values: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Gather what the page shows of the segmenter; a part whose files are missing is None."""
-    plots = root / "data/plots"
+def section(root: Path, name: str, values: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Gather what the page shows of one segmenter; a part whose files are missing is None."""
+    plots, params = root / "data/plots", (values.get("evaluate_segmenter") or {}).get(name) or {}
     return {
-        "iou": charts.learning_chart(plots / "train_segmenter.csv", IOUS, "mean IoU"),
-        "calibration": calibration(plots / "evaluate_segmenter-calibration.csv"),
-        "sliders": sliders(root, values.get("evaluate_segmenter", {}), limit),
-        "seen": figure(plots / "train_segmenter-seen.png"),
-        "examples": figure(plots / "evaluate_segmenter-examples.png"),
+        "name": name,
+        "iou": charts.learning_chart(plots / f"train_segmenter-{name}.csv", IOUS, "mean IoU"),
+        "calibration": calibration(plots / f"evaluate_segmenter-{name}-calibration.csv"),
+        "sliders": sliders(root, name, params, limit),
+        "seen": figure(plots / f"train_segmenter-{name}-seen.png"),
+        "examples": figure(plots / f"evaluate_segmenter-{name}-examples.png"),
     }
 
 
@@ -39,12 +40,12 @@ def calibration(path: Path) -> charts.Spec | None:
     return charts.calibration([dict(zip(columns, row, strict=True)) for row in rows])
 
 
-def sliders(root: Path, params: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
+def sliders(root: Path, name: str, params: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
     """Return up to ``limit`` images spread from the worst to the best, each without and with its masks.
 
     The masks are those that the true boxes prompted. ``iou`` is the mean over the image's objects.
     """
-    split, path = measured_split(root, params), root / "data/predictions/segmenter-test.parquet"
+    split, path = measured_split(root, params), root / f"data/predictions/{name}-test.parquet"
     if split is None or not path.is_file() or limit == 0:
         return []
     masks = read_objects(path)
@@ -56,8 +57,8 @@ def sliders(root: Path, params: Mapping[str, Any], limit: int) -> list[dict[str,
     quality = quality.iloc[::step].head(limit)
     images = split[0].set_index("image_id")
     return [
-        {"id": name, "iou": iou, **_layers(images.loc[name], masks[masks["image_id"] == name])}
-        for name, iou in zip(quality.index.tolist(), quality.tolist(), strict=True)
+        {"id": image_id, "iou": iou, **_layers(images.loc[image_id], masks[masks["image_id"] == image_id])}
+        for image_id, iou in zip(quality.index.tolist(), quality.tolist(), strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ Like the page it is a pure function of the run's metrics and parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def summary(root: Path) -> str:
     parts = [f"## {SIGNS[verdict.level]} {verdict.title}", "", *_reasons(verdict)]
     if figures:
         parts += ["", *_table(figures)]
-    if lines := [*_left_out(numbers, list(values.get("ingest") or {}))]:
+    if lines := [*_left_out(numbers, values)]:
         parts += ["", "**Refused or left out**", "", *lines]
     return "\n".join(parts) + "\n"
 
@@ -86,8 +86,8 @@ def _table(figures: list[Headline]) -> list[str]:
     return lines
 
 
-def _left_out(numbers: Numbers, sets: Sequence[str]) -> Iterator[str]:
-    for stage, words, key, total_key in left_out(numbers, sets):
+def _left_out(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[str]:
+    for stage, words, key, total_key in left_out(numbers, values):
         if number := numbers.value(key):
             total = numbers.value(total_key)
             yield f"- `{stage}`: {count(number)} {words}" + (f" (of {count(total)})" if total else "")

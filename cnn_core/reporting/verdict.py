@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cnn_core.params import Params, bounded
 from cnn_core.reporting.former import former_stages
-from cnn_core.reporting.headlines import Headline, made_at
+from cnn_core.reporting.headlines import MEASURES, Headline, made_at
 from cnn_core.reporting.numbers import Numbers, parameter
 
 Level = Literal["good", "look", "missing", "open"]
@@ -20,22 +20,17 @@ TITLES: dict[Level, str] = {
     "missing": "Parts are missing",
     "open": "Not judged",
 }
-PARTS = {  # sections of params.yaml whose stages write one metrics file, and their names for a person
-    "compose": "the composition of scenes",
-    "train_detector": "the detector's training",
-    "evaluate_detector": "the detector's evaluation",
-    "detect": "the detector's predictions",
-    "train_segmenter": "the segmenter's training",
-    "evaluate_segmenter": "the segmenter's evaluation",
-    "segment": "the segmenter's predictions",
-    "read": "reading",
-    "baselines": "the baselines",
-}
-PER_SET = ("ingest", "augment", "pretrain", "train", "evaluate", "predict", "anatomy")  # one metrics file for each set
+SECTIONS = (  # of params.yaml; each of their entries is a stage that writes a metrics file
+    *("ingest", "augment", "compose"),
+    *("pretrain", "train", "evaluate", "predict"),
+    *("train_detector", "evaluate_detector", "detect"),
+    *("train_segmenter", "evaluate_segmenter", "segment"),
+    *("read", "anatomy", "baselines"),
+)
 
 
 class LeftOut(NamedTuple):
-    """What a stage leaves out of its input: a description, and the keys of its count and of the total.
+    """What the stages of a section leave out of their input: a description, and the keys of its count and of the total.
 
     Where there is no total, the count is listed and raises no doubt.
     """
@@ -47,16 +42,14 @@ class LeftOut(NamedTuple):
 
 
 LEFT_OUT = (
-    LeftOut("ingest@{}", "rows that cannot be used", "refused", "rows_read"),
-    LeftOut("ingest@{}", "copies with the same label", "duplicates/same_label", "rows_read"),
-    LeftOut("ingest@{}", "copies with different labels", "duplicates/conflicting_labels", "rows_read"),
-    LeftOut("ingest@{}", "training images that are also in the test part", "duplicates/train_in_test", "rows_read"),
-    LeftOut(
-        "ingest@{}", "training images that nearly equal a test image", "duplicates/near_train_in_test", "rows_read"
-    ),
-    LeftOut("ingest@{}", "files that are no images of the set", "left_out", ""),
-    LeftOut("predict@{}", "images that could not be read", "refused", "n"),
-    LeftOut("predict@{}", "files that are no images", "left_out", ""),
+    LeftOut("ingest", "rows that cannot be used", "refused", "rows_read"),
+    LeftOut("ingest", "copies with the same label", "duplicates/same_label", "rows_read"),
+    LeftOut("ingest", "copies with different labels", "duplicates/conflicting_labels", "rows_read"),
+    LeftOut("ingest", "training images that are also in the test part", "duplicates/train_in_test", "rows_read"),
+    LeftOut("ingest", "training images that nearly equal a test image", "duplicates/near_train_in_test", "rows_read"),
+    LeftOut("ingest", "files that are no images of the set", "left_out", ""),
+    LeftOut("predict", "images that could not be read", "refused", "n"),
+    LeftOut("predict", "files that are no images", "left_out", ""),
     LeftOut("train_detector", "images without a usable label", "left_out", "images"),
     LeftOut("train_detector", "annotations that cannot be used", "left_out_annotations", ""),
     LeftOut("train_segmenter", "images without a usable mask", "left_out", ""),
@@ -77,16 +70,15 @@ LEFT_OUT = (
 EXPECTED_TO_BE_LEFT_OUT = {row.words for row in LEFT_OUT if "duplicates/" in row.key or row.stage == "read"}
 
 
-def left_out(numbers: Numbers, sets: Sequence[str]) -> list[LeftOut]:
+def left_out(numbers: Numbers, values: Mapping[str, Any]) -> list[LeftOut]:
     """The entries of `LEFT_OUT` that the run has counts of, with the stage's name and the keys in full."""
     rows = []
-    for pattern, words, key, total in LEFT_OUT:
-        for name in sets if "{}" in pattern else [""]:
-            metrics = pattern.format(name).replace("@", "-")
+    for section, words, key, total in LEFT_OUT:
+        for name in values.get(section) or {}:
+            metrics = f"{section}-{name}"
             if numbers.value(f"{metrics}:{key}") is not None:
-                rows.append(
-                    LeftOut(pattern.format(name), words, f"{metrics}:{key}", f"{metrics}:{total}" if total else "")
-                )
+                keys = f"{metrics}:{key}", f"{metrics}:{total}" if total else ""
+                rows.append(LeftOut(f"{section}@{name}", words, *keys))
     return rows
 
 
@@ -119,7 +111,7 @@ def judge(headlines: Sequence[Headline], numbers: Numbers, values: Mapping[str, 
     """Judge a run: a missing part outweighs a low figure, which outweighs all that is as expected."""
     missing, warnings = (
         list(_missing(numbers, values)),
-        [*_former(numbers, values), *_warnings(numbers, values, limits)],
+        [*_unknown(values), *_former(numbers, values), *_warnings(numbers, values, limits)],
     )
     judged = [_compare(headline, numbers) for headline in headlines if headline.expected is not None]
     low, good = ([reason for reason in judged if reason.level == level] for level in ("look", "good"))
@@ -133,12 +125,21 @@ def judge(headlines: Sequence[Headline], numbers: Numbers, values: Mapping[str, 
 
 def _missing(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
     """Name the stages that have a section in ``params.yaml`` and no metrics."""
-    parts = [name for section, name in PARTS.items() if section in values and numbers.metrics(section) is None]
-    for section in PER_SET:
+    parts = []
+    for section in SECTIONS:
         names = [name for name in values.get(section) or {} if numbers.metrics(f"{section}-{name}") is None]
         parts += [Markup("<code>{}@{}</code>").format(section, name) for name in names]
     if parts:
         yield Reason(level="missing", text=Markup("Failed, or not run: {}.").format(Markup(", ").join(parts)))
+
+
+def _unknown(values: Mapping[str, Any]) -> Iterator[Reason]:
+    """Name the models that something is expected of and that are not there."""
+    expected = (values.get("report") or {}).get("expected") or {}
+    models = {name for measure in MEASURES for name in values.get(measure.section) or {}}
+    if unknown := [Markup("<code>report.expected.{}</code>").format(name) for name in expected if name not in models]:
+        text = Markup("There is no model of the name of {}, so nothing is held against it.")
+        yield Reason(level="look", text=text.format(Markup(", ").join(unknown)))
 
 
 def _former(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
@@ -156,7 +157,7 @@ def _former(numbers: Numbers, values: Mapping[str, Any]) -> Iterator[Reason]:
 
 def _compare(headline: Headline, numbers: Numbers) -> Reason:
     figure = numbers(headline.key, headline.style)
-    expected = parameter(f"report.expected.{headline.spec.expected}", headline.expected, headline.style)
+    expected = parameter(headline.spec.parameter, headline.expected, headline.style)
     name = headline.label[:1].upper() + headline.label[1:]
     if headline.value >= (headline.expected or 0.0):
         return Reason(level="good", text=Markup("{}: {}, at least {} is expected.").format(name, figure, expected))
@@ -170,23 +171,24 @@ def _compare(headline: Headline, numbers: Numbers) -> Reason:
 
 def _warnings(numbers: Numbers, values: Mapping[str, Any], limits: Limits) -> Iterator[Reason]:
     """Name what makes a good figure doubtful."""
-    for stage, words, key, total in left_out(numbers, list(values.get("ingest") or {})):
+    for stage, words, key, total in left_out(numbers, values):
         number, of = numbers.value(key), numbers.value(total)
         if words in EXPECTED_TO_BE_LEFT_OUT or not total or not number or (of and number / of <= limits.refused):
             continue
         text = Markup("<code>{}</code> left out {} {}").format(stage, numbers(key, "count"), words)
         yield Reason(level="look", text=text + (Markup(" (of {}).").format(numbers(total, "count")) if of else "."))
-    for name in values.get("evaluate", {}):
+    for name in values.get("evaluate") or {}:
         error = numbers.value(f"evaluate-{name}:ece")
         if error is not None and error > limits.calibration:
             text = Markup("The classifier of {} is more or less sure than it is right: its calibration error is {}.")
             yield Reason(level="look", text=text.format(name, numbers(f"evaluate-{name}:ece")))
-    yield from _lead(numbers)
+    for name in values.get("baselines") or {}:
+        yield from _lead(name, numbers)
 
 
-def _lead(numbers: Numbers) -> Iterator[Reason]:
+def _lead(entry: str, numbers: Numbers) -> Iterator[Reason]:
     """Warn when the CNN is behind a classifier that knows nothing of images, or its lead may be chance."""
-    models = numbers.value("baselines:models") or {}
+    models = numbers.value(f"baselines-{entry}:models") or {}
     cnn = next((name for name in models if name.startswith("CNN")), None)
     others = [name for name in models if name != cnn]
     if cnn is None or not others:
@@ -201,5 +203,5 @@ def _lead(numbers: Numbers) -> Iterator[Reason]:
     else:
         sentence = "The CNN is behind the best baseline" if ahead < 0 else "The CNN is no better than the best baseline"
     text = Markup("{}: {} against {} of the {}; the intervals {}overlap.")
-    figures = [numbers(f"baselines:models/{name}/accuracy") for name in (cnn, best)]
+    figures = [numbers(f"baselines-{entry}:models/{name}/accuracy") for name in (cnn, best)]
     yield Reason(level="look", text=text.format(sentence, *figures, best, "" if overlap else "do not "))

@@ -46,7 +46,7 @@ class SegmenterParams(Params):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackingParams(Params):
-    """How objects are followed through a video: the section ``segment.video``."""
+    """How objects are followed through a video: the section ``segment.<model>.video``."""
 
     folders: bool  # a folder of images is a video, its files are the frames
     backwards: bool  # also through the frames before an object's first prompt
@@ -68,7 +68,7 @@ class VideoParams(TrackingParams):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentParams(SegmenterParams):
-    """The section ``segment``; the names are Ultralytics'."""
+    """The section ``segment.<model>``; the names are Ultralytics'."""
 
     weights: str  # SAM, SAM 2, FastSAM, a YOLO -seg, or a model folder
     source: str

@@ -20,7 +20,7 @@ _DARKEST, _BRIGHTEST = 0.02, 0.98  # luma of digits
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComposeParams(Params):
-    """The section ``compose``. Sizes are shares of the side of the square pictures unless a comment says otherwise."""
+    """The section ``compose.<set>``. Sizes are shares of the side of the square pictures unless a comment says else."""
 
     source: str  # a RAW set of digits, which the stage ingest writes
     train: int = bounded(1, 999_999)  # pictures

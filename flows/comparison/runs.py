@@ -40,7 +40,7 @@ def compare_with_champions(root: Path, run: Path, name: str, stages: Sequence[st
     comparable = [
         model.name
         for model in models
-        if (version := champion(root, model.name)) and model.metrics in measured(root, version.commit)
+        if (version := champion(root, model.name)) and model.metrics in measured(root, version.commit).values()
     ]
     if not comparable:
         return None

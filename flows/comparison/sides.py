@@ -7,7 +7,7 @@ anything that git resolves. Of a commit only small files are brought out of DVC'
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cnn_core.comparison.differences import METRICS
 from cnn_core.params import read_yaml
 from cnn_core.reporting.former import former_stages
 from flows.registry.models import STAGE, Model, champion, read_models
+from flows.repository.former_shape import renewed, today
 from flows.repository.git import experiment_of, resolve
 from flows.repository.graph import files_of
 from flows.repository.outputs import outputs
@@ -74,7 +75,10 @@ def find_side(root: Path, name: str, scratch: Path) -> Side:
     commit = resolve(root, name)
     shown_name = experiment_of(root, commit) or (name if not commit.startswith(name) else name[:10])
     bring(root, commit, scratch, shown_name)
-    return Side(name=shown_name, root=scratch, commit=commit, notes=_notes_on_former(scratch, shown_name))
+    notes = _notes_on_former(scratch, shown_name)
+    if (path := scratch / "params.yaml").is_file():
+        path.write_text(yaml.safe_dump(renewed(read_yaml(path)), sort_keys=False))
+    return Side(name=shown_name, root=scratch, commit=commit, notes=notes)
 
 
 def champions(root: Path, scratch: Path, names: Collection[str] | None = None) -> Side:
@@ -89,17 +93,18 @@ def champions(root: Path, scratch: Path, names: Collection[str] | None = None) -
         for name, model in models.items()
         if (names is None or name in names)
         and (version := champion(root, name))
-        and model.metrics in measured(root, version.commit)
+        and model.metrics in measured(root, version.commit).values()
     }
     if not versions:
         raise ValueError("there is no champion that was measured: `gridflow champions promote MODEL` makes one")
     params: dict[str, Any] = {}
     for name, version in versions.items():
         files = files_of(main_checkout(root), version.commit)
-        _bring_metrics(files, [models[name].metrics], scratch, f"the champion {name} {version.name}")
+        paths = {then: now for then, now in measured(root, version.commit).items() if now == models[name].metrics}
+        _bring_metrics(files, paths, scratch, f"the champion {name} {version.name}")
         _bring_answers(files, [models[name]], scratch)
         if files.exists("params.yaml"):
-            _copy_params(yaml.safe_load(files.read_text("params.yaml")) or {}, models[name], params)
+            _copy_params(renewed(yaml.safe_load(files.read_text("params.yaml")) or {}), models[name], params)
     (scratch / "params.yaml").write_text(yaml.safe_dump(params))
     champions_ = ", ".join(f"{name} {version.name} ({version.commit[:10]})" for name, version in versions.items())
     return Side(name=STAGE, root=scratch, partial=True, notes=(f"{STAGE}: {champions_}.",))
@@ -125,19 +130,20 @@ def bring(root: Path, commit: str, target: Path, name: str) -> None:
     _bring_answers(files, read_models(root).values(), target)
 
 
-def measured(root: Path, commit: str) -> list[str]:
-    """The metrics files in a commit's dvc.lock."""
+def measured(root: Path, commit: str) -> dict[str, str]:
+    """The metrics files in a commit's dvc.lock, and the paths that they have now."""
     try:
-        return [path for path in outputs(root, commit) if path.startswith(f"{METRICS}/") and path.endswith(".json")]
+        paths = [path for path in outputs(root, commit) if path.startswith(f"{METRICS}/") and path.endswith(".json")]
     except ValueError:
-        return []
+        return {}
+    return {path: today(path) for path in paths}
 
 
-def _bring_metrics(files: AbstractFileSystem, paths: Sequence[str], target: Path, name: str) -> None:
+def _bring_metrics(files: AbstractFileSystem, paths: Mapping[str, str], target: Path, name: str) -> None:
     (target / METRICS).mkdir(parents=True, exist_ok=True)
-    for path in paths:
+    for path, now in paths.items():
         try:
-            (target / path).write_bytes(files.read_bytes(path))
+            (target / now).write_bytes(files.read_bytes(path))
         except Exception as error:  # of DVC, of the remote's library, or the system
             reason = " ".join(str(error).split())
             raise ValueError(
@@ -178,12 +184,11 @@ def _with_metrics(folder: Path, name: str) -> Path:
 
 
 def _copy_params(values: dict[str, Any], model: Model, params: dict[str, Any]) -> None:
-    """Copy the parameters that concern a model: ``train.digits`` or ``train_detector``."""
+    """Copy the parameters that concern a model: ``train.digits`` and, of its data set, ``ingest.digits``."""
     for stage, section in values.items():
-        if model.data and isinstance(section, dict) and isinstance(section.get(model.data), dict):
-            params.setdefault(stage, {})[model.data] = section[model.data]
-        elif not model.data and stage in (model.train, model.evaluate):
-            params[stage] = section
+        for name in {model.name, model.data} - {""}:
+            if isinstance(section, dict) and isinstance(section.get(name), dict):
+                params.setdefault(stage, {})[name] = section[name]
 
 
 def _notes_on_former(folder: Path, name: str) -> tuple[str, ...]:

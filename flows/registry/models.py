@@ -37,7 +37,7 @@ class Model:
     task: Task
     stages: Mapping[Role, str]  # such as train@digits
     folder: str
-    data: str  # of a classifier: the set that it learns from
+    data: str  # of a classifier: the set that it learns from; else empty
 
     @property
     def train(self) -> str:
@@ -83,7 +83,7 @@ def read_models(root: Path) -> dict[str, Model]:
                 task=task,
                 stages={role: f"{stage}@{entry}" if entry else stage for role, stage in sections.items()},
                 folder=folder,
-                data=params[section][name].get("data", name) if entry else "",
+                data=str(params[section][name].get("data", name)) if task == "classification" else "",
             )
     return models
 
@@ -91,11 +91,8 @@ def read_models(root: Path) -> dict[str, Model]:
 def _trained(stage: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The name and the folder of each model that a stage trains."""
     folder = next(out for out in stage.get("do", stage)["outs"] if out.startswith(MODELS_FOLDER))
-    if "foreach" not in stage:
-        yield Path(folder).name, folder
-        return
-    for name in stage["foreach"] if isinstance(stage["foreach"], list) else section:
-        yield name, folder.replace("${key}", name).replace("${item}", name)
+    for key in _keys(stage, section):
+        yield key or Path(folder).name, _filled(folder, key)
 
 
 def source_of(root: Path, model: Model) -> tuple[str, str]:
@@ -106,15 +103,41 @@ def source_of(root: Path, model: Model) -> tuple[str, str]:
     if model.data:
         return model.data, f"{RAW}{model.data}"
     stages, params = read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
-    path = str(params[model.train]["source"])
+    path = str(entry_of(params, model.train)["source"])
     for _ in stages:  # a stage makes another's source at most once
         if path.startswith(RAW):
             return Path(path).relative_to(RAW).parts[0], path
-        section = next((name for name, stage in stages.items() if path in stage.get("outs", ())), None)
-        if section is None:
+        maker = next((name for name, out in _outputs(stages, params) if out == path), None)
+        if maker is None:
             break
-        path = str(params[section]["source"])
+        path = str(entry_of(params, maker)["source"])
     return "", path
+
+
+def _outputs(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each stage's name with each of its outputs."""
+    for section, stage in stages.items():
+        for key in _keys(stage, params.get(section) or {}):
+            for out in stage.get("do", stage).get("outs", ()):
+                if isinstance(out, str):
+                    yield f"{section}@{key}" if key else section, _filled(out, key)
+
+
+def _keys(stage: Mapping[str, Any], section: Mapping[str, Any]) -> list[str]:
+    """The keys of a foreach; of another stage one that is empty."""
+    if "foreach" not in stage:
+        return [""]
+    return list(stage["foreach"] if isinstance(stage["foreach"], list) else section)
+
+
+def _filled(path: str, key: str) -> str:
+    return path.replace("${key}", key).replace("${item}", key)
+
+
+def entry_of(params: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
+    """The parameters of a stage: ``train@digits`` -> ``params["train"]["digits"]``."""
+    section, _, key = stage.partition("@")
+    return params[section][key] if key else params[section]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

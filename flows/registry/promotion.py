@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.registry.models import STAGE, Assignment, Model, Version, champion, find_model, history, read_models
 from flows.registry.origin import origin, trained_by
+from flows.repository.former_shape import today
 from flows.repository.git import (
     commit_tree,
     experiment_of,
@@ -147,10 +148,11 @@ def how_to_use(root: Path, name: str) -> str:
 
 
 def _read_metrics(root: Path, commit: str, model: Model, md5s: Mapping[str, str]) -> dict[str, Any]:
-    if model.metrics not in md5s:
+    path = next((path for path in md5s if today(path) == model.metrics), None)
+    if path is None:
         return {}
-    target = output_path(root, f"{model.name}-metrics", md5s[model.metrics]).with_suffix(".json")
-    return json.loads(get_output(root, commit, model.metrics, target).read_text())
+    target = output_path(root, f"{model.name}-metrics", md5s[path]).with_suffix(".json")
+    return json.loads(get_output(root, commit, path, target).read_text())
 
 
 def _assign(

@@ -25,7 +25,7 @@ from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule
 from cnn_core.data.raw import read_manifest
 from cnn_core.markdown import escape
 from cnn_core.params import read_yaml
-from flows.registry.models import Model, Task, Version
+from flows.registry.models import Model, Task, Version, entry_of
 from flows.repository.outputs import get_output, output_path
 
 OBJECT_COMPARISONS: Mapping[Task, Callable[..., BootstrapComparison]] = {
@@ -65,7 +65,7 @@ def read_result(root: Path, model: Model) -> Result:
     """
     metrics = json.loads((root / model.metrics).read_text())
     if not model.data:
-        params = read_yaml(root / "params.yaml")[model.evaluate]
+        params = entry_of(read_yaml(root / "params.yaml"), model.evaluate)
         left_out = model.predictions.replace("-test.parquet", "-left-out.csv")
         truth = measured_truth(root, params["source"], params["split"], left_out)
         objects = read_objects(root / model.predictions)

@@ -1,22 +1,14 @@
 """The fields of the form in the Prefect UI. Empty means: as committed, so a deployment freezes no value."""
 
 import contextlib
-import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 
+from cnn_core.params import read_yaml
 from flows.registry.models import read_models
 from flows.repository.graph import find_root
 from flows.repository.parameters import recipes
@@ -46,58 +38,71 @@ Override = Annotated[str, Field(json_schema_extra={"examples": ["train.digits.se
 NOTHING: list[Any] = []
 
 
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+class _Field(NamedTuple):
+    """What the form says of a parameter, and what it takes."""
+
+    words: str
+    schema: Mapping[str, Any]
 
 
-def _empty(schema: dict[str, Any]) -> None:
-    """Remove the defaults: with them the form sends empty fields as null, which it then refuses.
+_TEXT = {"type": "string", "minLength": 1}
+_COUNT = {"type": "integer", "minimum": 1}
+_RATE = {"type": "number", "exclusiveMinimum": 0}
+_FIELDS: Mapping[str, Mapping[str, _Field]] = {  # of each section's entries, those that people change most
+    "ingest": {"source": _Field("A folder or .zip", _TEXT)},
+    "train": {
+        "epochs": _Field("Epochs of the training", _COUNT),
+        "learning_rate": _Field("Peak of the one-cycle schedule", _RATE),
+        "batch_size": _Field("Images of a step, over all workers", _COUNT),
+        "optimizer": _Field("Of the network", {"type": "string", "enum": ["adamw", "sgd"]}),
+    },
+    "train_detector": {
+        "source": _Field("A folder with data.yaml, a data.yaml, or a COCO JSON", _TEXT),
+        "epochs": _Field("Epochs of the training", _COUNT),
+        "lr0": _Field("Peak learning rate", _RATE),
+        "batch": _Field("Images at a time", _COUNT),
+    },
+    "train_segmenter": {
+        "source": _Field("A folder with masks, a data.yaml of polygons, or a COCO JSON", _TEXT),
+        "epochs": _Field("Epochs of the training", _COUNT),
+        "learning_rate": _Field("Peak learning rate", _RATE),
+        "batch": _Field("Images of a step", _COUNT),
+    },
+}
+_DOT = "__"  # stands for the dots of a parameter's name, which the form takes for a path of its own
 
-    Unknown fields are refused by the run, whose sentence has the nearest name.
-    """
-    for field in schema["properties"].values():
-        field.pop("default", None)
-    schema.pop("additionalProperties", None)
 
-
-def _field(title: str, description: str) -> Any:
-    return Field(None, title=title, description=description)
+def form_fields(root: Path) -> dict[str, Any]:
+    """The JSON schemas of the form's fields for the entries of ``params.yaml``, by parameter, with `_DOT` for dots."""
+    content = read_yaml(root / "params.yaml")
+    return {
+        _DOT.join((section, entry, name)): {
+            **field.schema, "title": f"{section}.{entry}.{name}", "description": field.words
+        }
+        for section, fields in _FIELDS.items()
+        for entry, values in (content.get(section) or {}).items()
+        for name, field in fields.items()
+        if name in values
+    }  # fmt: skip
 
 
 class Values(BaseModel):
-    """The parameters that people change most; a field's title is its name in params.yaml."""
+    """Parameters by their names in ``params.yaml``, with dots or with ``__``; the form offers those most changed."""
 
-    model_config = ConfigDict(extra="forbid", title="Values of params.yaml", json_schema_extra=_empty)
+    model_config = ConfigDict(extra="allow", title="Values of params.yaml")
 
-    digits_source: Text | Empty = _field("ingest.digits.source", "A folder or .zip with train.csv, or MNIST idx files")
-    scenes_source: Text | Empty = _field("ingest.scenes.source", "A folder or .zip with seg_train/CLASS/*.jpg")
-    digits_epochs: Count | Empty = _field("train.digits.epochs", "Epochs of the digits' network")
-    digits_learning_rate: Rate | Empty = _field("train.digits.learning_rate", "Peak of the one-cycle schedule")
-    digits_batch_size: Count | Empty = _field("train.digits.batch_size", "Images of a step, over all workers")
-    digits_optimizer: Literal["adamw", "sgd"] | Empty = _field("train.digits.optimizer", "Of the digits' network")
-    scenes_epochs: Count | Empty = _field("train.scenes.epochs", "Epochs of the scenes' network")
-    scenes_learning_rate: Rate | Empty = _field("train.scenes.learning_rate", "Peak of the one-cycle schedule")
-    scenes_batch_size: Count | Empty = _field("train.scenes.batch_size", "Images of a step, over all workers")
-
-    @model_validator(mode="before")
     @classmethod
-    def _check_names(cls, data: Any) -> Any:
-        names = list(cls.model_fields)
-        for name in data if isinstance(data, dict) else ():
-            if name not in names:
-                near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(names)}"
-                raise ValueError(f"values has no field {name}; {hint}")
-        return data
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if value is not None}
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        answer = handler(schema)
+        with contextlib.suppress(ValueError):  # the form is asked for outside a checkout
+            answer["properties"] = form_fields(find_root())
+        answer.pop("additionalProperties", None)  # unknown names are refused by the run, whose sentence has the nearest
+        return answer
 
     def overrides(self) -> Iterator[str]:
-        for name, field in type(self).model_fields.items():
-            if (value := getattr(self, name)) is not None:
-                yield f"{field.title}={value}"
+        for name, value in (self.model_extra or {}).items():
+            if value is not None:
+                yield f"{name.replace(_DOT, '.')}={value}"
 
 
 NO_VALUES = Values()

@@ -116,6 +116,6 @@ def test_they_come_back_from_every_stage(classes: list[str]) -> None:
         section = classifiers.section(folder, "scenes", {}, Numbers(folder), limit=100)
         assert section["answers"]["classes"] == sorted(classes)
         assert len(section["answers"]["rows"]) == 2 * len(classes)
-        page = environment().get_template("classifiers.html.j2").render(sets=[section], numbers=Numbers(folder))
+        page = environment().get_template("classifiers.html.j2").render(classifiers=[section], numbers=Numbers(folder))
         shown = [html.unescape(cell) for cell in re.findall(r"<td data-class>(.*?)</td>", page, re.S)]
         assert shown == sorted(classes)

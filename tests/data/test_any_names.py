@@ -104,7 +104,7 @@ def test_classes_and_files_of_any_name_come_back_from_every_table(classes: list[
         assert all(
             numbers.value(f"evaluate-x:{key}/{pointer(name)}") == 1.0 for key in ("precision", "f1") for name in classes
         )
-        page = environment().get_template("classifiers.html.j2").render(sets=[section], numbers=numbers)
+        page = environment().get_template("classifiers.html.j2").render(classifiers=[section], numbers=numbers)
         assert [html.unescape(cell) for cell in re.findall(r"<td data-class>(.*?)</td>", page, re.S)] == classes
         answers = re.search(r'<script type="application/json">(\{"classes.*?)</script>', page, re.S)
         assert answers

@@ -56,17 +56,22 @@ def test_which_model_does_a_step(repository: Path, tmp_path: Path, run: Callable
     run("git", "init", "-q", cwd=tmp_path)
     detect, segment = choose_steps(tmp_path, ["detect", "segment"], [], [])
     assert (detect.model.name, segment.model.name) == ("detector", "segmenter")
-    assert champions_of(tmp_path, [detect], ["detect.weights=x.pt"]) == ([], {"detect": "x.pt"})
-    assert segment.overrides == ["segment.prompt=boxes", "segment.prompts=data/predictions/detect"]
+    assert champions_of(tmp_path, [detect], ["detect.detector.weights=x.pt"]) == ([], {"detect@detector": "x.pt"})
+    assert segment.overrides == [
+        "segment.segmenter.prompt=boxes",
+        "segment.segmenter.prompts=data/predictions/detector",
+    ]
     with pytest.raises(ValueError, match="name one model for classification: digits, scenes"):
         choose_steps(tmp_path, ["classify"], [], [])
     (classify,) = choose_steps(tmp_path, ["classify"], ["scenes", "detector"], [])
     assert (classify.stage, classify.section, classify.output) == (
         "predict@scenes", "predict.scenes", "data/predictions/scenes",
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"segment takes its prompts from detect: .* or segment.prompts=FILE"):
+    with pytest.raises(
+        ValueError, match=r"segment takes its prompts from detect: .* or segment.segmenter.prompts=FILE"
+    ):
         choose_steps(tmp_path, ["segment"], [], [])
-    assert choose_steps(tmp_path, ["segment"], [], ["segment.prompts=a.csv"])
+    assert choose_steps(tmp_path, ["segment"], [], ["segment.segmenter.prompts=a.csv"])
 
 
 @pytest.mark.nightly
@@ -83,12 +88,19 @@ def test_the_champions_detect_segment_and_classify_photographs(
     before = git(checkout, "status", "--porcelain")
     steps = ["--step", "detect", "--step", "segment", "--step", "classify"]
     words = [*steps, "--model", "digits", "--out", str(tmp_path / "out")]
-    settings = ["--set", "detect.conf=0.0", "--set", "detect.max_det=4", "--set", "segment.conf=0.0"]
+    settings = [
+        "--set",
+        "detect.detector.conf=0.0",
+        "--set",
+        "detect.detector.max_det=4",
+        "--set",
+        "segment.segmenter.conf=0.0",
+    ]
     run("gridflow", "batch", str(images), *words, *settings, cwd=checkout, PREFECT_API_URL=server)
-    boxes, masks = (objects(tmp_path / "out" / step) for step in ("detect", "segment"))
+    boxes, masks = (objects(tmp_path / "out" / model) for model in ("detector", "segmenter"))
     assert 0 < len(boxes) <= 12
     assert set(boxes["image_id"]) >= set(masks["image_id"])
-    dropped = len(pd.read_parquet(tmp_path / "out" / "segment" / "dropped.parquet"))
+    dropped = len(pd.read_parquet(tmp_path / "out" / "segmenter" / "dropped.parquet"))
     assert len(masks) + dropped == len(boxes)
     assert masks["rle"].notna().all()
     assert len(pd.read_csv(next((tmp_path / "out" / "digits").glob("*.csv")))) == 3

@@ -18,7 +18,7 @@ from flows.deploy import without_work_pool as deployment
 from flows.repository.git import git
 from flows.repository.parameters import recipes
 from flows.ui.artifacts import LARGEST, picture
-from flows.ui.forms import Values
+from flows.ui.forms import Values, form_fields
 from flows.ui.heartbeats import EVERY_S, TAG, VARIABLE
 from tests.helpers import served as serving
 from tests.helpers.served import Served, wait_until
@@ -62,21 +62,44 @@ def test_every_field_of_the_form_is_described_and_may_stay_empty(forms: dict[str
 
 def test_the_values_of_the_form_are_parameters(repository: Path) -> None:
     known = set(keys(yaml.safe_load((repository / "params.yaml").read_text())))
-    assert {field.title for field in Values.model_fields.values()} <= known
-    assert all(field.description and field.default is None for field in Values.model_fields.values())
-    assert list(Values(digits_epochs=3, scenes_source="a b").overrides()) == [
-        "ingest.scenes.source=a b",
-        "train.digits.epochs=3",
-    ]
-    with pytest.raises(ValueError, match="greater than or equal to 1"):
-        Values(digits_epochs=0)
+    fields = form_fields(repository)
+    assert {field["title"] for field in fields.values()} <= known
+    assert {"ingest.digits.source", "train.scenes.epochs", "train_detector.detector.lr0"} <= {
+        field["title"] for field in fields.values()
+    }
+    assert all(field["description"] and "default" not in field for field in fields.values())
+    values = Values.model_validate(
+        {"train__digits__epochs": 3, "ingest.scenes.source": "a b", "train.digits.seed": None}
+    )
+    assert list(values.overrides()) == ["train.digits.epochs=3", "ingest.scenes.source=a b"]
+    validate_form(fields, repository)
+
+
+def validate_form(fields: dict[str, dict], repository: Path) -> None:
+    """What params.yaml holds is what the form takes."""
+    params = yaml.safe_load((repository / "params.yaml").read_text())
+    for field in fields.values():
+        section, entry, name = field["title"].split(".")
+        assert validate({"x": params[section][entry][name]}, {"type": "object", "properties": {"x": field}}) == []
+
+
+def test_the_form_follows_the_entries(repository: Path, tmp_path: Path) -> None:
+    params = yaml.safe_load((repository / "params.yaml").read_text())
+    params["train"] = {"birds": params["train"]["scenes"]}
+    params["train_detector"] = {}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    names = {field["title"] for field in form_fields(tmp_path).values()}
+    assert {name for name in names if name.startswith("train")} == {
+        *(f"train.birds.{name}" for name in ("epochs", "learning_rate", "batch_size", "optimizer")),
+        *(f"train_segmenter.segmenter.{name}" for name in ("source", "epochs", "learning_rate", "batch")),
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "answer"),
     [
-        ("pipeline", {"values": {"digits_epochs": 0}}, "0 is less than the minimum of 1"),
-        ("pipeline", {"values": {"digits_optimizer": "adam"}}, "'adam' is not one of ['adamw', 'sgd']"),
+        ("pipeline", {"values": {"train__digits__epochs": 0}}, "0 is less than the minimum of 1"),
+        ("pipeline", {"values": {"train__digits__optimizer": "adam"}}, "'adam' is not one of ['adamw', 'sgd']"),
         ("pipeline", {"recipe": "tny"}, "'tny' is not one of ['', 'gpu', 'real', 'resnet18', 'tiny']"),
         ("pipeline", {"stages": ["train@digits", ""]}, "'' should be non-empty"),
         ("retrain", {"model": "digit"}, "'digit' is not one of ['digits', 'scenes', 'detector', 'segmenter']"),
@@ -100,11 +123,6 @@ def test_what_the_form_leaves_empty_is_accepted(forms: dict[str, dict]) -> None:
         sent = {key: field["default"] for key, field in schema["properties"].items() if "default" in field}
         needed = {"batch": {"folder": "a"}, "retrain": {"model": "digits"}}.get(definition["name"], {})
         assert validate(sent | needed, schema) == []
-
-
-def test_an_unknown_value_is_answered_with_the_nearest_name() -> None:
-    with pytest.raises(ValueError, match=r"values has no field digits_epoch; did you mean digits_epochs\?"):
-        Values(digits_epoch=3)
 
 
 def test_a_picture_is_small_enough_for_the_database(tmp_path: Path) -> None:

@@ -12,20 +12,27 @@ pytestmark = pytest.mark.xdist_group("models")
 
 DVC_YAML = """
 stages:
-  compose: {cmd: x, outs: [data/composed/pictures]}
+  compose: {foreach: '${compose}', do: {cmd: x, outs: ['data/composed/${key}']}}
   fit:
     foreach: ${fit}
     do: {cmd: x, outs: ['data/models/${key}'], meta: {role: train, task: classification}}
   judge:
     foreach: ${judge}
     do: {cmd: x, outs: [y], meta: {role: evaluate, task: classification}}
-  find: {cmd: x, outs: [data/models/finder], meta: {role: train, task: detection}}
-  count: {cmd: x, outs: [z], meta: {role: evaluate, task: detection}}
+  find:
+    foreach: ${find}
+    do: {cmd: x, outs: ['data/models/${key}'], meta: {role: train, task: detection}}
+  count:
+    foreach: ${count}
+    do: {cmd: x, outs: [z], meta: {role: evaluate, task: detection}}
+  cut: {cmd: x, outs: [data/models/cutter], meta: {role: train, task: segmentation}}
+  hold: {cmd: x, outs: [w], meta: {role: evaluate, task: segmentation}}
 """
 PARAMS = """
-compose: {source: data/raw/letters/part-00000.parquet}
+compose: {pictures: {source: data/raw/letters/part-00000.parquet}}
 fit: {quick: {data: letters}, slow: {data: letters}, leaves: {data: leaves}}
-find: {source: data/composed/pictures}
+find: {finder: {source: data/composed/pictures}, empty: {source: x}}
+cut: {source: data/composed/pictures}
 """
 
 
@@ -38,26 +45,32 @@ def root(tmp_path: Path) -> Path:
 
 def test_the_models_are_the_entries_of_the_stages_that_train(root: Path) -> None:
     models = read_models(root)
-    assert list(models) == ["quick", "slow", "leaves", "finder"]
+    assert list(models) == ["quick", "slow", "leaves", "finder", "empty", "cutter"]
     quick, finder = models["quick"], models["finder"]
     assert (quick.train, quick.evaluate, quick.folder, quick.data) == (
         "fit@quick", "judge@quick", "data/models/quick", "letters",
     )  # fmt: skip
     assert (quick.weights, quick.metrics) == ("judge.quick.weights", "data/metrics/judge-quick.json")
-    assert (finder.train, finder.evaluate, finder.folder, finder.data) == ("find", "count", "data/models/finder", "")
-    with pytest.raises(ValueError, match="there is no model 'x'; there are quick, slow, leaves, finder"):
+    assert (finder.train, finder.evaluate, finder.folder, finder.data) == (
+        "find@finder",
+        "count@finder",
+        "data/models/finder",
+        "",
+    )
+    with pytest.raises(ValueError, match="there is no model 'x'; there are quick, slow, leaves, finder, empty, cutter"):
         find_model(root, "x")
 
 
 def test_a_model_grows_by_the_inbox_of_the_set_that_it_comes_from(root: Path) -> None:
     assert source_of(root, find_model(root, "quick")) == ("letters", "data/raw/letters")
     assert source_of(root, find_model(root, "finder"))[0] == "letters"
-    (root / "params.yaml").write_text(PARAMS.replace("data/composed/pictures", "/data/mine.json"))
+    assert source_of(root, find_model(root, "cutter"))[0] == "letters"
+    (root / "params.yaml").write_text(PARAMS.replace("{source: data/composed/pictures}", "{source: /data/mine.json}"))
     assert source_of(root, find_model(root, "finder")) == ("", "/data/mine.json")
 
 
 def test_a_checkout_without_models(root: Path) -> None:
     (root / "params.yaml").write_text("fit: {}\n")
-    assert list(read_models(root)) == ["finder"]
+    assert list(read_models(root)) == ["cutter"]
     (root / "dvc.yaml").write_text("stages: {}\n")
     assert read_models(root) == {}

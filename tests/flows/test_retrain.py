@@ -138,20 +138,20 @@ def test_detector_and_segmenter_are_judged_by_what_they_find(
 ) -> None:
     """Must be the last test: it adds stages to the repository."""
     add_detector(root, run)
-    run("dvc", "repro", "-q", "evaluate_detector", cwd=root, PYTHONPATH=str(repository))
+    run("dvc", "repro", "-q", "evaluate_detector@detector", cwd=root, PYTHONPATH=str(repository))
     promote(root, "detector", reason="a start")
-    message = retrain("--set", "train_detector.lr0=0.5", model="detector")
+    message = retrain("--set", "train_detector.detector.lr0=0.5", model="detector")
     assert message.startswith("promoted: detector v2.0.0. The challenger is better: mAP50 0."), message
     assert "in no class is it worse" in message
-    message = retrain("--set", "train_detector.lr0=0.3", model="detector")
+    message = retrain("--set", "train_detector.detector.lr0=0.3", model="detector")
     assert message.startswith("kept: The challenger is not better at all: mAP50 0."), message
     assert champion(root, "detector").notes["metrics"]["map50"] > 0.3
-    assert retrain("--set", "train_segmenter.learning_rate=0.5", model="segmenter").startswith(
+    assert retrain("--set", "train_segmenter.segmenter.learning_rate=0.5", model="segmenter").startswith(
         "promoted: segmenter v1.0.0. There"
     )
-    message = retrain("--set", "train_segmenter.learning_rate=0.6", model="segmenter")
+    message = retrain("--set", "train_segmenter.segmenter.learning_rate=0.6", model="segmenter")
     assert message.startswith("promoted: segmenter v2.0.0. The challenger is better: mean IoU 0."), message
-    message = retrain("--set", "train_segmenter.learning_rate=0.55", model="segmenter")
+    message = retrain("--set", "train_segmenter.segmenter.learning_rate=0.55", model="segmenter")
     assert message.startswith("kept: The challenger is not better at all: mean IoU 0."), message
 
 

@@ -100,9 +100,9 @@ def test_a_new_stage_or_parameter_makes_no_other_stage_stale(checkout: Path, run
             ["the parameter ingest.digits.source", "gridflow fetch"],
         ),
         (
-            "detect.weights=yolo11n.pt",
-            "detect",
-            ["gridflow fetch yolo11n.pt", "--set detect.weights=data/weights/yolo11n.pt"],
+            "detect.detector.weights=yolo11n.pt",
+            "detect@detector",
+            ["gridflow fetch yolo11n.pt", "--set detect.detector.weights=data/weights/yolo11n.pt"],
         ),
     ],
     ids=["source", "weights"],
@@ -158,12 +158,12 @@ def test_detection_with_ones_own_weights_and_images_trains_nothing(checkout: Pat
     from flows.repository.graph import read_graph
 
     shutil.copy(checkout / "data/models/detector/model.pt", checkout / "mine.pt")
-    changes = ("--set", f"detect.weights={checkout}/mine.pt", "--set", "detect.source=docs")
+    changes = ("--set", f"detect.detector.weights={checkout}/mine.pt", "--set", "detect.detector.source=docs")
     run("gridflow", "run", *changes, "--check", cwd=checkout)
     names = [node.name for node in read_graph(checkout, ["detect"])]
     (checkout / "mine.pt").unlink()
     run("git", "checkout", "params.yaml", cwd=checkout)
-    assert names == ["detect"]
+    assert names == ["detect@detector"]
 
 
 def test_a_worktree_runs_its_own_code(checkout: Path, run: Callable, tmp_path: Path) -> None:

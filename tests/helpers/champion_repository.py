@@ -95,8 +95,8 @@ artifacts:
     path: data/models/digits
     type: model
 """
-# train_detector.lr0 is the share of objects that the "detector" finds, train_segmenter.learning_rate how
-# well masks fit. One picture a test digit, one object in it.
+# train_detector.detector.lr0 is the share of objects that the "detector" finds,
+# train_segmenter.segmenter.learning_rate how well masks fit. One picture a test digit, one object in it.
 DETECTOR = """
 import json, pathlib, sys
 import pandas as pd, yaml
@@ -122,63 +122,76 @@ def compose():
 def train_detector():
     folder = pathlib.Path("data/models/detector")
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text(json.dumps({"skill": params["train_detector"]["lr0"]}))
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_detector"]["detector"]["lr0"]}))
 
 def evaluate_detector():
-    model = json.loads(pathlib.Path(params["evaluate_detector"]["weights"], "model.json").read_text())
+    weights = params["evaluate_detector"]["detector"]["weights"]
+    model = json.loads(pathlib.Path(weights, "model.json").read_text())
     _, objects, _ = read_annotations("data/composed/numbers", "test")
     detected = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
     for folder in ("data/predictions", "data/metrics"):
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     write_objects("data/predictions/detector-test.parquet", objects_table(objects.assign(score=0.9)[detected]))
-    pathlib.Path("data/metrics/evaluate_detector.json").write_text(json.dumps({"map50": float(detected.mean())}))
+    record = json.dumps({"map50": float(detected.mean())})
+    pathlib.Path("data/metrics/evaluate_detector-detector.json").write_text(record)
 
 def train_segmenter():
     folder = pathlib.Path("data/models/segmenter")
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text(json.dumps({"skill": params["train_segmenter"]["learning_rate"]}))
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_segmenter"]["segmenter"]["learning_rate"]}))
 
 def evaluate_segmenter():
-    skill = json.loads(pathlib.Path(params["evaluate_segmenter"]["weights"], "model.json").read_text())["skill"]
+    weights = params["evaluate_segmenter"]["segmenter"]["weights"]
+    skill = json.loads(pathlib.Path(weights, "model.json").read_text())["skill"]
     _, objects, _ = read_annotations("data/composed/numbers", "test")
     noise = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8)
     masks = objects.assign(score=0.9, iou=skill * noise, prompted_by="truth", object=range(len(objects)))
     write_objects("data/predictions/segmenter-test.parquet", objects_table(masks))
     record = json.dumps({"mean_iou": float(masks["iou"].mean())})
-    pathlib.Path("data/metrics/evaluate_segmenter.json").write_text(record)
+    pathlib.Path("data/metrics/evaluate_segmenter-segmenter.json").write_text(record)
 
 {"compose": compose, "train_detector": train_detector, "evaluate_detector": evaluate_detector,
  "train_segmenter": train_segmenter, "evaluate_segmenter": evaluate_segmenter}[stage]()
 """
 DETECTOR_YAML = """
   compose:
-    cmd: python detector.py compose
-    deps: [data/raw/digits, detector.py]
-    outs: [data/composed/numbers]
+    foreach: [numbers]
+    do:
+      cmd: python detector.py compose
+      deps: [data/raw/digits, detector.py]
+      outs: [data/composed/numbers]
   train_detector:
-    cmd: python detector.py train_detector
-    meta: {role: train, task: detection}
-    deps: [data/composed/numbers]
-    params: [train_detector.lr0]
-    outs: [data/models/detector]
+    foreach: [detector]
+    do:
+      cmd: python detector.py train_detector
+      meta: {role: train, task: detection}
+      deps: [data/composed/numbers]
+      params: [train_detector.detector.lr0]
+      outs: [data/models/detector]
   evaluate_detector:
-    cmd: python detector.py evaluate_detector
-    meta: {role: evaluate, task: detection}
-    deps: [data/composed/numbers, '${evaluate_detector.weights}']
-    outs: [data/predictions/detector-test.parquet]
-    metrics: [data/metrics/evaluate_detector.json]
+    foreach: [detector]
+    do:
+      cmd: python detector.py evaluate_detector
+      meta: {role: evaluate, task: detection}
+      deps: [data/composed/numbers, '${evaluate_detector.detector.weights}']
+      outs: [data/predictions/detector-test.parquet]
+      metrics: [data/metrics/evaluate_detector-detector.json]
   train_segmenter:
-    cmd: python detector.py train_segmenter
-    meta: {role: train, task: segmentation}
-    deps: [data/composed/numbers]
-    params: [train_segmenter.learning_rate]
-    outs: [data/models/segmenter]
+    foreach: [segmenter]
+    do:
+      cmd: python detector.py train_segmenter
+      meta: {role: train, task: segmentation}
+      deps: [data/composed/numbers]
+      params: [train_segmenter.segmenter.learning_rate]
+      outs: [data/models/segmenter]
   evaluate_segmenter:
-    cmd: python detector.py evaluate_segmenter
-    meta: {role: evaluate, task: segmentation}
-    deps: [data/composed/numbers, '${evaluate_segmenter.weights}']
-    outs: [data/predictions/segmenter-test.parquet]
-    metrics: [data/metrics/evaluate_segmenter.json]
+    foreach: [segmenter]
+    do:
+      cmd: python detector.py evaluate_segmenter
+      meta: {role: evaluate, task: segmentation}
+      deps: [data/composed/numbers, '${evaluate_segmenter.segmenter.weights}']
+      outs: [data/predictions/segmenter-test.parquet]
+      metrics: [data/metrics/evaluate_segmenter-segmenter.json]
 """
 IGNORED = "/.gridflow\n__pycache__/\n/data/inbox\n"
 

@@ -32,14 +32,19 @@ TRAINED = {"epochs": 3, "best_epoch": 2, "parameters": 77_786, "images_per_s": 1
 
 def whole_run(root: Path, *, scenes: list[str] = CLASSES["scenes"]) -> Path:
     """Two classifiers, a detector, a segmenter, reading, baselines, anatomy; parameters are the project's own."""
-    for folder in ("metrics", "plots", "predictions/read", "composed"):
+    for folder in ("metrics", "plots", "predictions/digits-read", "composed"):
         (root / "data" / folder).mkdir(parents=True)
     (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     for number, name in enumerate(CLASSES):
         _classifier(root, name, seed=number, classes=scenes if name == "scenes" else CLASSES[name])
     _scenes(root)
     _others(root)
-    for name in ("compose", "train_detector-seen", "train_segmenter-seen", "evaluate_segmenter-examples"):
+    for name in (
+        "compose-numbers",
+        "train_detector-detector-seen",
+        "train_segmenter-segmenter-seen",
+        "evaluate_segmenter-segmenter-examples",
+    ):
         Image.new("RGB", (30, 20), (90, 120, 60)).save(root / f"data/plots/{name}.png")
     return root
 
@@ -116,25 +121,25 @@ def _scenes(root: Path) -> None:
     found.iloc[0, found.columns.get_loc("class_id")] = 0
     write_objects(root / "data/predictions/detector-test.parquet", objects_table(found.drop(columns=["source_id"])))
     table = outcomes(images, truth, found, confidence=0.25, least_iou=0.45)
-    table[["actual", "predicted"]].to_csv(root / "data/plots/evaluate_detector-confusion.csv", index=False)
+    table[["actual", "predicted"]].to_csv(root / "data/plots/evaluate_detector-detector-confusion.csv", index=False)
     names = sorted(set(truth["class_name"]))
     by_class = {name: 0.5 + 0.04 * int(name) for name in names}
     average = {"map50": 0.9123, "map50_low": 0.9011, "map50_high": 0.9222, "map50_95": 0.6789}
     sizes = {"map50_95_by_size": {"small": 0.512}, "map50_95_by_coco_area": {"small": 0.6, "medium": 0.7}}
     counts = {"objects_by_class": truth["class_name"].value_counts().to_dict(), "ap50": by_class, "ap50_95": by_class}
     about = {"images": len(images), "objects": len(truth), **average, **sizes, **counts, **rates(table)}
-    metrics(root, "evaluate_detector", about)
+    metrics(root, "evaluate_detector-detector", about)
     curve = [(0, 1, "mean"), (0.5, 0.75, "mean"), (0, 1, "7"), (0.5, 0.7, "7")]
     pr = pd.DataFrame(curve, columns=["recall", "precision", "class"])
-    pr.to_csv(root / "data/plots/evaluate_detector-pr.csv", index=False)
+    pr.to_csv(root / "data/plots/evaluate_detector-detector-pr.csv", index=False)
     losses = {"train_box_loss": [3.5, 2.5], "val_box_loss": [None, 2.25], "mAP50": [0.5, 0.75], "mAP50-95": [0.25, 0.5]}
-    pd.DataFrame({"epoch": [1, 2], **losses}).to_csv(root / "data/plots/train_detector.csv", index=False)
+    pd.DataFrame({"epoch": [1, 2], **losses}).to_csv(root / "data/plots/train_detector-detector.csv", index=False)
     write_json(root / "data/predictions/detector-grid.json", _grid())
     masks = truth.assign(prompted_by="truth", iou=np.linspace(0.4, 0.95, len(truth)), score=0.9)
     write_objects(root / "data/predictions/segmenter-test.parquet", objects_table(masks.drop(columns=["source_id"])))
     read = images[["image_id", "file"]].assign(text=["12", "346", "6", "", "80"], confidence=[0.9, 0.8, 0.7, 1.0, 0.6])
     read["file"] = [str(Path(file).relative_to(root)) for file in read["file"]]
-    read.to_csv(root / "data/predictions/read/plates.csv", index=False)
+    read.to_csv(root / "data/predictions/digits-read/plates.csv", index=False)
 
 
 def _grid() -> dict[str, Any]:
@@ -155,25 +160,31 @@ def _grid() -> dict[str, Any]:
 
 
 def _others(root: Path) -> None:
-    metrics(root, "compose", {"counts": {"train": 20, "val": 4, "test": 5}, "objects": {"train": 40, "test": 9}})
-    metrics(root, "train_detector", {**TRAINED, "left_out": 0})
-    metrics(root, "detect", {"images": 5, "objects": 8, "bad": 0, "engine": "torch"})
-    metrics(root, "train_segmenter", TRAINED)
-    metrics(root, "segment", {"images": 5, "objects": 8, "bad": 0, "dropped": 0})
+    metrics(
+        root, "compose-numbers", {"counts": {"train": 20, "val": 4, "test": 5}, "objects": {"train": 40, "test": 9}}
+    )
+    metrics(root, "train_detector-detector", {**TRAINED, "left_out": 0})
+    metrics(root, "detect-detector", {"images": 5, "objects": 8, "bad": 0, "engine": "torch"})
+    metrics(root, "train_segmenter-segmenter", TRAINED)
+    metrics(root, "segment-segmenter", {"images": 5, "objects": 8, "bad": 0, "dropped": 0})
     one = {"mean_iou": 0.8412, "mean_dice": 0.91, "mean_boundary_f": 0.97, "objects": 9}
     known = {"predicted_iou": {"calibration_error": 0.0068, "rank_correlation": 0.61}}
     sizes = {"by_size": {"small": one}, "by_class": {"7": one}, "detector": {"found": 0.97}, **known}
     ends = {"mean_iou_low": 0.8301, "mean_iou_high": 0.8499, "mean_iou_by_detector": 0.8123, "images": 5}
-    metrics(root, "evaluate_segmenter", {**one, **ends, **sizes})
+    metrics(root, "evaluate_segmenter-segmenter", {**one, **ends, **sizes})
     way = {"found": 0.95, "read_right": 0.98, "found_and_read": 0.93, "plates_right": 0.8}
     ends = {"found_and_read_low": 0.91, "found_and_read_high": 0.945, "true_digits": 1500}
-    metrics(root, "read", {"images": 5, "digits": 8, "dropped": 1, **way, **ends, "ways": {"masks": {"cnn": way}}})
+    metrics(
+        root, "read-digits", {"images": 5, "digits": 8, "dropped": 1, **way, **ends, "ways": {"masks": {"cnn": way}}}
+    )
     svm = {"accuracy": 0.6, "accuracy_low": 0.5, "accuracy_high": 0.7, "parameters": 7850, "fit_seconds": 1.5}
     cnn = {"accuracy": 0.8, "accuracy_low": 0.71, "accuracy_high": 0.88, "parameters": 77_786}
     timed = {"images": 30, "predict_ms": 0.123}
-    metrics(root, "baselines", {"test_images": 30, "models": {"SVM": svm | timed, "CNN (digit_cnn)": cnn | timed}})
+    metrics(
+        root, "baselines-digits", {"test_images": 30, "models": {"SVM": svm | timed, "CNN (digit_cnn)": cnn | timed}}
+    )
     metrics(root, "pretrain-scenes", {"val_accuracy": 0.6477, "epochs": 6})
     curve = {"epoch": [1, 2], "train_iou": [0.25, 0.75], "val_iou": [None, 0.8]}
-    pd.DataFrame(curve).to_csv(root / "data/plots/train_segmenter.csv", index=False)
+    pd.DataFrame(curve).to_csv(root / "data/plots/train_segmenter-segmenter.csv", index=False)
     known = pd.DataFrame({"predicted": [0.5, 0.9], "actual": [0.45, 0.88], "objects": [3, 6]})
-    known.to_csv(root / "data/plots/evaluate_segmenter-calibration.csv", index=False)
+    known.to_csv(root / "data/plots/evaluate_segmenter-segmenter-calibration.csv", index=False)

@@ -18,7 +18,7 @@ from tests.helpers import stages
 from tests.helpers.detector_files import agree, photograph, write_detector
 from tests.helpers.stages import finish, kill
 
-OUT = "data/predictions/detect"
+OUT = "data/predictions/detector"
 SECTION = {
     "weights": "weights.pt",
     "source": "photos",
@@ -42,10 +42,10 @@ pytestmark = pytest.mark.slow
 
 
 def start(folder: Path, *, batch: int = 0, local_images: int = 1000, **changes: object) -> subprocess.Popen[str]:
-    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": SECTION | changes}))
+    (folder / "params.yaml").write_text(yaml.safe_dump({"detect": {"detector": SECTION | changes}}))
     runtime = {"GRIDFLOW_USE_GPU": "false", "GRIDFLOW_CPUS_PER_WORKER": "0", "GRIDFLOW_MICRO_BATCH": str(batch)}
     runtime["GRIDFLOW_LOCAL_IMAGES"] = str(local_images)
-    return stages.start(folder, stage="detect", **runtime)
+    return stages.start(folder, stage="detect detector", **runtime)
 
 
 def results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -72,7 +72,7 @@ def test_the_stage_gives_what_ultralytics_gives_and_lists_the_broken(tmp_path: P
     (tmp_path / "photos/00001.txt").write_text("0 0.5 0.5 0.1 0.1")
     output = finish(start(tmp_path, save_txt=True, pictures=2))
     assert "2 images of photos could not be read" in output
-    metrics = json.loads((tmp_path / "data/metrics/detect.json").read_text())
+    metrics = json.loads((tmp_path / "data/metrics/detect-detector.json").read_text())
     assert (metrics["listed"], metrics["images"], metrics["bad"], metrics["left_out"]) == (41, 38, 2, 1)
     images, objects, bad = results(tmp_path)
     assert sorted(Path(file).name for file in images["file"]) == good

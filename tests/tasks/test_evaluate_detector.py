@@ -127,23 +127,23 @@ def test_the_stage_leaves_metrics_plots_and_predictions(data, tmp_path: Path, mo
     monkeypatch.setenv("GRIDFLOW_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("GRIDFLOW_CPUS_PER_WORKER", "1")
     write_detector(tmp_path / "random.pt", imgsz=64, boxes=20)
-    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": VALUES}))
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": {"detector": VALUES}}))
     threads = torch.get_num_threads()
-    evaluate_detector.main()
+    evaluate_detector.main("detector")
     torch.set_num_threads(threads)
-    metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
+    metrics = json.loads(Path("data/metrics/evaluate_detector-detector.json").read_text())
     assert (metrics["images"], metrics["objects"], set(metrics["ap50"])) == (8, 8, set(CLASSES))
     assert 0 <= metrics["map50_95"] <= metrics["map50"] <= 1
     assert metrics["map50_low"] <= metrics["map50_high"]
     found = read_objects("data/predictions/detector-test.parquet")
     assert set(found["class_name"]) <= set(CLASSES)
     assert found["score"].between(VALUES["conf"], 1).all()
-    curves = pd.read_csv("data/plots/evaluate_detector-pr.csv")
+    curves = pd.read_csv("data/plots/evaluate_detector-detector-pr.csv")
     assert len(curves) == 3 * 101
-    confusion = pd.read_csv("data/plots/evaluate_detector-confusion.csv")
+    confusion = pd.read_csv("data/plots/evaluate_detector-detector-confusion.csv")
     assert (confusion["actual"] != "background").sum() == 8
     for name in ("examples", "grid"):
-        assert Image.open(f"data/plots/evaluate_detector-{name}.png").width > 600
+        assert Image.open(f"data/plots/evaluate_detector-detector-{name}.png").width > 600
     record = json.loads(Path("data/predictions/detector-grid.json").read_text())
     assert len(record["boxes"]) == len(record["kept"]) >= sum(record["kept"])
     assert min(record["scores"], default=1.0) >= evaluate_detector.FAINTEST - 1e-4
@@ -158,14 +158,16 @@ def test_images_that_cannot_be_decoded_are_left_out_counted_and_named(
     monkeypatch.setenv("GRIDFLOW_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("GRIDFLOW_CPUS_PER_WORKER", "1")
     write_detector(tmp_path / "random.pt", imgsz=64, boxes=20)
-    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": VALUES | {"source": "set/test.json"}}))
+    Path("params.yaml").write_text(
+        yaml.safe_dump({"evaluate_detector": {"detector": VALUES | {"source": "set/test.json"}}})
+    )
     (cut, text, gone), files = images["file"][1:4], list(images["file"])
     Path(cut).write_bytes(Path(cut).read_bytes()[:200])
     Path(text).write_text("no image")
     Path(gone).unlink()
     threads = torch.get_num_threads()
-    evaluate_detector.main()
-    metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
+    evaluate_detector.main("detector")
+    metrics = json.loads(Path("data/metrics/evaluate_detector-detector.json").read_text())
     assert (metrics["listed"], metrics["images"], metrics["left_out"]) == (8, 5, 3)
     assert metrics["objects"] == 5
     left_out = pd.read_csv("data/predictions/detector-left-out.csv")
@@ -176,7 +178,7 @@ def test_images_that_cannot_be_decoded_are_left_out_counted_and_named(
     for file in files:
         Path(file).write_bytes(Path(cut).read_bytes())
     with pytest.raises(ValueError, match=r"none of .*8 .*images .*can be (used|read).*\.png: damaged image"):
-        evaluate_detector.main()
+        evaluate_detector.main("detector")
     torch.set_num_threads(threads)
 
 
@@ -192,11 +194,11 @@ def test_images_that_the_model_learned_from_are_not_called_unseen(
     Path("model/model.json").write_text("{}")
     files = list(images["file"])
     write_seen("model", {"train": files[:3], "val": files[3:4]}, start="none", threads=1)
-    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": VALUES | {"weights": "model"}}))
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": {"detector": VALUES | {"weights": "model"}}}))
     threads = torch.get_num_threads()
-    evaluate_detector.main()
+    evaluate_detector.main("detector")
     torch.set_num_threads(threads)
-    metrics = json.loads(Path("data/metrics/evaluate_detector.json").read_text())
+    metrics = json.loads(Path("data/metrics/evaluate_detector-detector.json").read_text())
     assert metrics["seen"] == {"train": 3, "val": 1, "is_complete": True}
     printed = " ".join(capsys.readouterr())
     assert "of which it has learned from 3 and its epoch was chosen by 1" in printed
@@ -215,6 +217,6 @@ def test_values_that_contradict_each_other_are_refused(change: dict, words: str)
 def test_missing_weights_are_one_sentence(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     values = VALUES | {"weights": "data/weights/yolo11n.pt"}
-    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": values}))
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_detector": {"detector": values}}))
     with pytest.raises(ValueError, match=r"gridflow fetch yolo11n\.pt"):
-        evaluate_detector.main()
+        evaluate_detector.main("detector")

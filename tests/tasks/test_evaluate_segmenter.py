@@ -58,9 +58,9 @@ def place(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def run(**changes: object) -> dict:
-    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_segmenter": VALUES | changes}))
-    evaluate_segmenter.main()
-    return json.loads(Path("data/metrics/evaluate_segmenter.json").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate_segmenter": {"segmenter": VALUES | changes}}))
+    evaluate_segmenter.main("segmenter")
+    return json.loads(Path("data/metrics/evaluate_segmenter-segmenter.json").read_text())
 
 
 def test_it_measures_with_true_boxes_and_the_detectors(place: Path) -> None:
@@ -78,9 +78,9 @@ def test_it_measures_with_true_boxes_and_the_detectors(place: Path) -> None:
     assert detector["found_objects"]["mean_iou"] == pytest.approx(detected["iou"].mean())
     assert detector["all_objects"]["mean_iou"] == pytest.approx(detected["iou"].sum() / 5)
     assert metrics["mean_iou_by_detector"] == pytest.approx(detected["iou"].sum() / 5)
-    table = pd.read_csv("data/plots/evaluate_segmenter-calibration.csv")
+    table = pd.read_csv("data/plots/evaluate_segmenter-segmenter-calibration.csv")
     assert table["objects"].sum() == len(own)
-    assert Image.open("data/plots/evaluate_segmenter-examples.png").width > 600
+    assert Image.open("data/plots/evaluate_segmenter-segmenter-examples.png").width > 600
     # the detector's boxes are the true ones here, so are the masks
     assert detected["rle"].tolist() == own["rle"].iloc[1:].tolist()
     reference = metrics["reference"]

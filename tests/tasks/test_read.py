@@ -42,9 +42,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(**changes: object) -> dict:
-    Path("params.yaml").write_text(yaml.safe_dump({"read": VALUES | changes}))
-    read.main()
-    return json.loads(Path("data/metrics/read.json").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump({"read": {"digits": VALUES | changes}}))
+    read.main("digits")
+    return json.loads(Path("data/metrics/read-digits.json").read_text())
 
 
 class Oracle:
@@ -74,24 +74,24 @@ def test_it_reads_and_measures_three_ways(place: Path, monkeypatch: pytest.Monke
     assert ways["boxes"]["detector"]["plates_right"] == 3 / 4
     assert set(ways["masks"]) == {"cnn", "detector", "product"}
     assert ways["true_masks"]["cnn"]["found"] == 1
-    plates = pd.read_csv("data/predictions/read/plates.csv", dtype=str, keep_default_na=False)
+    plates = pd.read_csv("data/predictions/digits-read/plates.csv", dtype=str, keep_default_na=False)
     assert plates["text"].tolist() == TEXTS
     assert plates["image_id"].tolist() == ["000001", "000002", "000003", "000004"]
-    digits = read_objects("data/predictions/read/digits.parquet")
+    digits = read_objects("data/predictions/digits-read/digits.parquet")
     assert digits["class_name"].tolist() == list("129405")
     assert digits["position"].tolist() == [0, 1, 0, 0, 1, 2]
     assert digits["score"].tolist() == pytest.approx([0.91] * 6)
     assert {"detected", "sure", "cnn", "file", "prompt_id"} <= set(digits)
-    manifest = json.loads(Path("data/predictions/read/manifest.json").read_text())
+    manifest = json.loads(Path("data/predictions/digits-read/manifest.json").read_text())
     assert manifest["counts"] == {"images": 4, "digits": 6}
-    assert Image.open("data/plots/read-examples.png").width > 600
+    assert Image.open("data/plots/read-digits-examples.png").width > 600
 
 
 def test_without_a_truth_and_a_detector_it_only_reads(place: Path) -> None:
     metrics = run(truth="data/weights/none", boxes="data/weights/none", combine="product")
     assert "ways" not in metrics
     assert metrics["digits"] == 6
-    assert len(pd.read_csv("data/predictions/read/plates.csv")) == 4
+    assert len(pd.read_csv("data/predictions/digits-read/plates.csv")) == 4
 
 
 def test_of_a_video_it_reads_the_frames_that_were_segmented(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_of_a_video_it_reads_the_frames_that_were_segmented(place: Path, monkeyp
     assert run(source="film", images="film.avi", **alone)["digits"] == 6
     of_pictures, of_frames = glyphs
     assert np.abs(of_pictures - of_frames).mean() < 3  # a video's colours are rounded
-    assert pd.read_csv("data/predictions/read/plates.csv", dtype=str)["text"].tolist() == TEXTS[:3]
+    assert pd.read_csv("data/predictions/digits-read/plates.csv", dtype=str)["text"].tolist() == TEXTS[:3]
     with pytest.raises(ValueError, match=r"detect counted a video's frames with vid_stride 1, here it is 2: .* Set"):
         run(source="film", images="film.avi", truth="data/weights/none")
 

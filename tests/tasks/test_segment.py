@@ -25,7 +25,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.sam_files import write_sam
 from tests.helpers.video_files import frames, write_video
 
-OUT = "data/predictions/segment"
+OUT = "data/predictions/segmenter"
 SECTION = {
     "weights": "mobile_sam.pt",
     "source": "photos",
@@ -66,11 +66,11 @@ pytestmark = pytest.mark.slow
 
 
 def start(folder: Path, *, local_images: int = 1000, **changes: object) -> subprocess.Popen[str]:
-    (folder / "params.yaml").write_text(yaml.safe_dump({"segment": SECTION | changes}))
+    (folder / "params.yaml").write_text(yaml.safe_dump({"segment": {"segmenter": SECTION | changes}}))
     more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / ".gridflow/state"), "GRIDFLOW_USE_GPU": "false"}
     more["GRIDFLOW_LOCAL_IMAGES"] = str(local_images)
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "tasks.segment"],
+        [sys.executable, "-u", "-m", "tasks.segment", "segmenter"],
         cwd=folder,
         env=os.environ | more,
         stdout=subprocess.PIPE,
@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_and_nothing_is_lost_or_twice(tmp_path):
     ("changes", "said"),
     [
         ({"weights": "data/weights/sam2.1_t.pt"}, "gridflow fetch sam2.1_t.pt"),
-        ({"prompts": "data/predictions/detect"}, "do not exist: run `dvc repro detect`"),
+        ({"prompts": "data/predictions/detector"}, "do not exist: run `dvc repro detect`"),
         ({"prompts": "far.csv"}, "names no image of the source: far is not there"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_video_that_is_not_tracked_and_ends_early_is_told(tmp_path):
     video = write_video(tmp_path / "photos/film.avi", frames(40)[0])
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     output = finish(start(tmp_path, prompt="everything", prompts="data/weights/none", pictures=0, cutouts=0))
-    metrics = json.loads((tmp_path / "data/metrics/segment.json").read_text())
+    metrics = json.loads((tmp_path / "data/metrics/segment-segmenter.json").read_text())
     assert 0 < metrics["images"] < 38
     assert metrics["images"] + metrics["bad"] + metrics["missing_frames"] == 40
     assert f"{metrics['missing_frames']} of the 40 images of photos are frames that a video's header promises" in output

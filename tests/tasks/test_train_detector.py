@@ -22,8 +22,8 @@ def _quiet(tmp_path_factory):
 def begin(folder, **changes):
     """The stage as a process, in ``folder``, with small parameters."""
     params = detector_params(source="set", epochs=8, **changes)
-    (folder / "params.yaml").write_text(yaml.safe_dump({"train_detector": params}))
-    return start(folder, stage="train_detector")
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train_detector": {"detector": params}}))
+    return start(folder, stage="train_detector detector")
 
 
 @pytest.mark.slow
@@ -37,10 +37,10 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
     kill(process)
     assert list((tmp_path / ".gridflow/state").glob("[!.]*"))
     output = finish(begin(tmp_path, model="yolo11n.yaml"))
-    metrics = json.loads((tmp_path / "data/metrics/train_detector.json").read_text())
+    metrics = json.loads((tmp_path / "data/metrics/train_detector-detector.json").read_text())
     assert 2 <= metrics["resumed_at"] < 8
     assert f"resuming at epoch {metrics['resumed_at'] + 1} of 8" in output
-    with (tmp_path / "data/plots/train_detector.csv").open() as file:
+    with (tmp_path / "data/plots/train_detector-detector.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == [str(number) for number in range(1, 9)]
     losses = [float(row["train_box_loss"]) for row in rows]
@@ -66,5 +66,5 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     assert "a training worker died" in output
     assert "resuming at epoch" in output
     assert "of 104 images 72 are learned from and 8 validate; 24 left out" in output
-    metrics = json.loads((tmp_path / "data/metrics/train_detector.json").read_text())
+    metrics = json.loads((tmp_path / "data/metrics/train_detector-detector.json").read_text())
     assert [metrics[key] for key in ("listed", "images", "left_out", "unused")] == [104, 80, 24, 0]

@@ -21,12 +21,12 @@ def begin(folder, environment=None, **changes):
     """The stage as a process, in ``folder``, with the smallest network."""
     params = {**PARAMS, "source": "set", "epochs": EPOCHS, "batch": 2, "points": 0.25, **changes}
     plain = json.loads(json.dumps(params))  # tuples as lists
-    (folder / "params.yaml").write_text(yaml.safe_dump({"train_segmenter": plain}))
-    return start(folder, stage="train_segmenter", **(environment or {}))
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train_segmenter": {"segmenter": plain}}))
+    return start(folder, stage="train_segmenter segmenter", **(environment or {}))
 
 
 def curve(folder):
-    with (folder / "data/plots/train_segmenter.csv").open() as file:
+    with (folder / "data/plots/train_segmenter-segmenter.csv").open() as file:
         return list(csv.DictReader(file))
 
 
@@ -40,7 +40,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
     wait_for(process, f"epoch 3/{EPOCHS}")
     kill(process)
     output = finish(begin(killed))
-    metrics = json.loads((killed / "data/metrics/train_segmenter.json").read_text())
+    metrics = json.loads((killed / "data/metrics/train_segmenter-segmenter.json").read_text())
     assert 2 <= metrics["resumed_at"] < EPOCHS
     assert f"resuming at epoch {metrics['resumed_at'] + 1} of {EPOCHS}" in output
     assert [row["epoch"] for row in curve(killed)] == [str(number) for number in range(1, EPOCHS + 1)]
@@ -52,7 +52,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
     one, other = (load_sam(place / "data/models/segmenter") for place in (killed, tmp_path / "whole"))
     pairs = zip(one.network.state_dict().values(), other.network.state_dict().values(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
-    assert (killed / "data/plots/train_segmenter-seen.png").is_file()
+    assert (killed / "data/plots/train_segmenter-segmenter-seen.png").is_file()
     assert list((killed / ".gridflow/state").glob("[!.]*")) == []
 
 
@@ -79,7 +79,7 @@ def test_two_workers_fine_tune_a_decoder_on_embeddings_that_they_share(tmp_path)
     output = finish(begin(tmp_path, {"GRIDFLOW_NUM_WORKERS": "2"}, epochs=1, weights="model", imgsz=0))
     assert "embeddings of train: 2 of 2 images of a worker's share" in output
     assert (tmp_path / "data/models/segmenter/model.json").is_file()
-    metrics = json.loads((tmp_path / "data/metrics/train_segmenter.json").read_text())
+    metrics = json.loads((tmp_path / "data/metrics/train_segmenter-segmenter.json").read_text())
     assert [metrics[key] for key in ("listed", "images", "left_out", "unused")] == [7, 6, 1, 0]
     assert "of 7 images 4 are learned from and 2 validate; 1 left out" in output
     assert "p2.png,not an image" in (tmp_path / "data/models/segmenter/left_out.csv").read_text()

@@ -10,7 +10,7 @@ from cnn_core.params import Params, Precision, bounded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainDetectorParams(Params):
-    """The section ``train_detector``. Names are Ultralytics' own where it has one; https://docs.ultralytics.com/usage/cfg
+    """The section ``train_detector.<model>``. Names are Ultralytics' own where it has one; https://docs.ultralytics.com/usage/cfg
     says more of each."""
 
     source: str  # a folder with a data.yaml, a data.yaml of Ultralytics, or a COCO JSON

@@ -1,4 +1,4 @@
-// The detector's pictures, and its grid, each with a threshold to move.
+// A detector's pictures, and its grid, each with a threshold to move.
 function iou(a, b) {
   const wide = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), high = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
   if (wide <= 0 || high <= 0) return 0;
@@ -36,7 +36,7 @@ for (const part of all(".scenes")) {
     boxes.forEach((box, f) => picture.append(drawBox(box, right[f] ? "#22c55e" : "#f43f5e"), caption(box, `${classes[box[4]] ?? "?"} ${Math.round(100 * box[5])}`, right[f] ? "#86efac" : "#fda4af", row.width)));
     return make("li", { class: wrong ? "wrong" : "right" }, picture, `${row.id}: `, make("span", { class: wrong ? "bad" : "fine" }, wrong ? `${wrong} wrong or missed` : "all right"));
   });
-  const press = confusionOf("detector", (actual, predicted) => { pair = [actual, predicted]; only.checked = false; filter.value = ""; conf.value = Math.round(100 * confidence); show(); part.scrollIntoView({ block: "nearest" }); });
+  const press = confusionOf(part.dataset.gallery, (actual, predicted) => { pair = [actual, predicted]; only.checked = false; filter.value = ""; conf.value = Math.round(100 * confidence); show(); part.scrollIntoView({ block: "nearest" }); });
   function show() {
     part.querySelector("output").textContent = `${conf.value} %`;
     press(...(pair || ["", ""]));

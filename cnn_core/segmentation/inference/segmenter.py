@@ -50,7 +50,7 @@ class Segmenter:
         >>> import cv2
         >>> from cnn_core.params import load_section
         >>> from cnn_core.segmentation.params import SegmentParams
-        >>> params = load_section(SegmentParams, "segment")  # of params.yaml
+        >>> params = load_section(SegmentParams, "segment.segmenter")  # of params.yaml
         >>> segmenter = Segmenter("mobile_sam.pt", params, device=torch.device("cpu"), settings="settings")
         >>> embedding = segmenter.embed(cv2.imread("photo.jpg"))
         >>> segments = segmenter.masks(embedding, boxes=[[10, 20, 110, 90]])  # one mask for each box

@@ -12,7 +12,7 @@ from cnn_core.segmentation.sam.params import INPUT_STRIDE, SmallSamParams
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSegmenterParams(Params):
-    """The section ``train_segmenter``."""
+    """The section ``train_segmenter.<model>``."""
 
     learning_rate: float = bounded(above=0)
     warmup_fraction: float = bounded(0, 0.9)

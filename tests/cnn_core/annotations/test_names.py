@@ -101,10 +101,10 @@ def test_evaluation_comparison_and_report(names: list[str], picture: str) -> Non
         folder = Path(name)
         (folder / "data/metrics").mkdir(parents=True)
         by_class = evaluate_detector.by_class(ap, names)
-        write_json(folder / "data/metrics/evaluate_detector.json", {"ap50": by_class})
+        write_json(folder / "data/metrics/evaluate_detector-detector.json", {"ap50": by_class})
         numbers = Numbers(folder)
-        assert list(numbers.value("evaluate_detector:ap50")) == names
-        assert all(numbers.value(f"evaluate_detector:ap50/{pointer(each)}") > 0.99 for each in names)
+        assert list(numbers.value("evaluate_detector-detector:ap50")) == names
+        assert all(numbers.value(f"evaluate_detector-detector:ap50/{pointer(each)}") > 0.99 for each in names)
         evaluate_detector.write_csv(folder / "pr.csv", precision_recall(evaluation, names))
         read = read_csv(folder / "pr.csv")
         assert set(names) <= set(read["class"])

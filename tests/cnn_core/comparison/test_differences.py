@@ -23,6 +23,7 @@ from cnn_core.markdown import one_line
 from tests.helpers.names import AWKWARD
 
 NAMES = ("before", "after")
+MEASURED = {"evaluate": {"digits": {}}, "evaluate_detector": {"one": {}}, "read": {"two": {}}}
 
 
 def run_of(
@@ -40,7 +41,8 @@ def run_of(
     low, high = wilson(int(right.sum()), count)
     metrics = {"n": count, "accuracy": float(right.mean()), "accuracy_low": low, "accuracy_high": high, "seconds": 3.0}
     write(root, "evaluate-digits", metrics | {"f1": {"0": float(right[::10].mean())}})
-    (root / "params.yaml").write_text(yaml.safe_dump({"train": {"digits": {"epochs": 3, **params}}, "report": {}}))
+    content = {"train": {"digits": {"epochs": 3, **params}}, **MEASURED, "report": {}}
+    (root / "params.yaml").write_text(yaml.safe_dump(content))
     return root
 
 
@@ -114,18 +116,18 @@ def test_other_labels_are_not_compared_by_images(tmp_path: Path) -> None:
 def test_figures_with_intervals_and_without(tmp_path: Path) -> None:
     one, other = run_of(tmp_path / "a", rights(20)), run_of(tmp_path / "b", rights(20))
     far = {"map50": 0.9, "map50_low": 0.89, "map50_high": 0.91, "precision": 0.7, "objects": 5, "seconds": 1.0}
-    write(one, "evaluate_detector", far)
-    write(other, "evaluate_detector", far | {"map50": 0.8, "map50_low": 0.78, "map50_high": 0.82, "precision": 0.6})
-    write(other, "read", {"found_and_read": 0.5})
+    write(one, "evaluate_detector-one", far)
+    write(other, "evaluate_detector-one", far | {"map50": 0.8, "map50_low": 0.78, "map50_high": 0.82, "precision": 0.6})
+    write(other, "read-two", {"found_and_read": 0.5})
     compared = differences(one, other, names=NAMES)
     by_key = {change.key: change for change in compared.metrics}
-    assert by_key["evaluate_detector:map50"].meaning == "worse"
-    assert by_key["evaluate_detector:map50"].high < 0
-    assert by_key["evaluate_detector:precision"].meaning == "not known"
-    assert by_key["evaluate_detector:objects"].meaning == "same"
+    assert by_key["evaluate_detector-one:map50"].meaning == "worse"
+    assert by_key["evaluate_detector-one:map50"].high < 0
+    assert by_key["evaluate_detector-one:precision"].meaning == "not known"
+    assert by_key["evaluate_detector-one:objects"].meaning == "same"
     assert not {key for key in by_key if key.endswith(("seconds", "_low", "_high"))}
-    assert [change.key for change in compared.headlines] == ["evaluate-digits:accuracy", "evaluate_detector:map50"]
-    assert (compared.only_before, compared.only_after) == ([], ["read"])
+    assert [change.key for change in compared.headlines] == ["evaluate-digits:accuracy", "evaluate_detector-one:map50"]
+    assert (compared.only_before, compared.only_after) == ([], ["read-two"])
 
 
 def test_the_tables_say_the_same(tmp_path: Path) -> None:

@@ -84,14 +84,14 @@ def pictured(uri: str) -> np.ndarray:
 
 def test_the_report_shows_it_upright_with_its_boxes_and_masks(root: Path) -> None:
     params = {"source": "set", "split": "test"}
-    sliders = segmentation.sliders(root, params, 8)
+    sliders = segmentation.sliders(root, "segmenter", params, 8)
     assert len(sliders) == 8
     for slider in sliders:
         assert (slider["width"], slider["height"]) == (WIDTH, HEIGHT)
         check(pictured(slider["before"]))
     painted = [pictured(slider["after"]) for slider in sliders]
     assert all(np.abs(picture.astype(int) - painted[0]).mean() < 3 for picture in painted)
-    shown = detection.scenes(root, {**params, "confidence": 0.25, "match_iou": 0.5}, 8)
+    shown = detection.scenes(root, "detector", {**params, "confidence": 0.25, "match_iou": 0.5}, 8)
     assert shown is not None
     for row in shown["rows"]:
         assert (row["width"], row["height"]) == (WIDTH, HEIGHT)

@@ -234,7 +234,7 @@ def test_a_curve_tells_its_value_under_the_pointer(page) -> None:
 def test_misread_numbers_and_parameters_are_found(page) -> None:
     tiles = page.locator("[data-gallery=plates] .gallery li")
     assert sorted(tiles.all_inner_texts()) == ["✗ 346, is 345; 80\u00a0% sure", "✗ nothing, is 7"]
-    page.get_by_placeholder("train.digits").fill("segment.video.")
+    page.get_by_placeholder("train.digits").fill("segment.segmenter.video.")
     rows = page.locator("[data-searched] tbody tr:visible")
     assert rows.count() == 6
-    assert all("segment.video." in text for text in rows.all_inner_texts())
+    assert all("segment.segmenter.video." in text for text in rows.all_inner_texts())

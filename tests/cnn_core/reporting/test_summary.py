@@ -9,11 +9,10 @@ import pytest
 import yaml
 from markupsafe import Markup
 
-from cnn_core.reporting.headlines import HEADLINES, headlines
+from cnn_core.reporting.headlines import headlines, specs
 from cnn_core.reporting.summary import markdown, summary
 
-EXPECTED = {"digits_accuracy": 0.95, "scenes_accuracy": None, "detector_map50": 0.9}
-EXPECTED |= {"segmenter_mean_iou": None, "found_and_read": None}
+EXPECTED = {"digits": {"accuracy": 0.95, "found_and_read": None}, "detector": {"map50": 0.9}}
 DIGITS = {"n": 1470, "accuracy": 0.9936, "accuracy_low": 0.9814, "accuracy_high": 0.9978, "ece": 0.05}
 DETECTOR = {"images": 500, "map50": 0.9547, "map50_low": 0.9469, "map50_high": 0.9648}
 
@@ -35,12 +34,12 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_a_good_run(tmp_path: Path) -> None:
-    metrics = {"evaluate-digits": DIGITS, "evaluate_detector": DETECTOR}
-    text = summary(run_of(tmp_path, metrics=metrics, evaluate={"digits": {}}, evaluate_detector={}))
+    metrics = {"evaluate-digits": DIGITS, "evaluate_detector-detector": DETECTOR}
+    text = summary(run_of(tmp_path, metrics=metrics, evaluate={"digits": {}}, evaluate_detector={"detector": {}}))
     assert text.startswith("## ✅ Good\n")
     found = rows(text)
     assert found["digits recognised"] == ["**99.36 %**", "98.14 % to 99.78 %", "1,470", "≥ 95.00 % ✓"]
-    assert found["detector, mAP50"] == ["**0.955**", "0.947 to 0.965", "500", "≥ 0.900 ✓"]
+    assert found["detector mAP50"] == ["**0.955**", "0.947 to 0.965", "500", "≥ 0.900 ✓"]
     assert "Refused" not in text
     assert "<" not in text
 
@@ -49,17 +48,22 @@ def test_what_falls_short_is_missing_or_was_refused_is_told(tmp_path: Path) -> N
     metrics = {
         "evaluate-digits": DIGITS | {"accuracy": 0.5, "accuracy_low": 0.45, "accuracy_high": 0.55},
         "ingest-digits": {"rows_read": 5000, "refused": 21, "duplicates": {"same_label": 1200, "near": 0}},
-        "segment": {"bad": 0, "dropped": 7},
+        "segment-segmenter": {"bad": 0, "dropped": 7},
     }
-    sections = {"ingest": {"digits": {}}, "evaluate": {"digits": {}, "scenes": {}}, "evaluate_detector": {}}
+    sections = {
+        "ingest": {"digits": {}},
+        "evaluate": {"digits": {}, "scenes": {}},
+        "evaluate_detector": {"detector": {}},
+        "segment": {"segmenter": {}},
+    }
     text = summary(run_of(tmp_path, metrics=metrics, **sections))
     assert text.startswith("## ❌ Parts are missing\n")
     assert rows(text)["digits recognised"][-1] == "≥ 95.00 % ✗"
-    assert "detector, mAP50" not in rows(text)
-    for words in ("`evaluate@scenes`", "the detector's evaluation", "**Digits recognised: 50.00 %**",
+    assert "detector mAP50" not in rows(text)
+    for words in ("`evaluate@scenes`", "`evaluate_detector@detector`", "**Digits recognised: 50.00 %**",
                   "- `ingest@digits`: 21 rows that cannot be used (of 5,000)\n",
                   "- `ingest@digits`: 1,200 copies with the same label (of 5,000)\n",
-                  "- `segment`: 7 prompts that gave no mask"):  # fmt: skip
+                  "- `segment@segmenter`: 7 prompts that gave no mask"):  # fmt: skip
         assert words in text, words
 
 
@@ -72,13 +76,15 @@ def test_a_figure_of_generated_images_says_so(tmp_path: Path) -> None:
 def test_every_figure_is_the_metrics_files(tmp_path: Path) -> None:
     """All headlines there are, with odd numbers, so that none can stand there by chance."""
     metrics = {}
-    for number, figure in enumerate(HEADLINES):
-        value = 0.31237 + number / 10
-        bounds = {f"{figure.metric}_low": value - 0.0123, f"{figure.metric}_high": value + 0.0234}
-        metrics[figure.stage] = {figure.metric: value, figure.n: 1000 + number, **bounds}
-    root = run_of(tmp_path, metrics=metrics)
+    sections: dict[str, dict] = {"evaluate": {"digits": {}, "scenes": {}}, "read": {"digits": {}}}
+    sections |= {"evaluate_detector": {"one": {}}, "evaluate_segmenter": {"two": {}}}
+    for number, figure in enumerate(specs(sections)):
+        value, metric = 0.31237 + number / 10, figure.measure.metric
+        bounds = {f"{metric}_low": value - 0.0123, f"{metric}_high": value + 0.0234}
+        metrics[figure.stage] = {metric: value, figure.measure.n: 1000 + number, **bounds}
+    root = run_of(tmp_path, metrics=metrics, **sections)
     found = rows(summary(root))
-    assert len(headlines(root)) == len(HEADLINES)
+    assert len(headlines(root)) == len(specs(sections)) == 5
     for one in headlines(root):
         value, interval, measured, _ = found[one.label]
         scale = 100 if one.unit == "%" else 1
@@ -86,7 +92,7 @@ def test_every_figure_is_the_metrics_files(tmp_path: Path) -> None:
         shown = [float(text.strip("*% ")) for text in (value, *interval.split(" to "))]
         assert shown == [round(scale * exact, digits) for exact in (one.value, one.low, one.high)]
         assert int(measured.replace(",", "")) == metrics[one.key.partition(":")[0]][next(
-            figure.n for figure in HEADLINES if figure.key == one.key)]  # fmt: skip
+            figure.measure.n for figure in specs(sections) if figure.key == one.key)]  # fmt: skip
 
 
 def test_without_a_run_it_says_so(tmp_path: Path) -> None:

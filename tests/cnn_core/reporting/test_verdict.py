@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from cnn_core.params import from_mapping, read_yaml
-from cnn_core.reporting.headlines import HEADLINES, Expected, headlines
+from cnn_core.reporting.headlines import check_expected, headlines, specs
 from cnn_core.reporting.numbers import Numbers
 from cnn_core.reporting.page import positions
-from cnn_core.reporting.verdict import PARTS, Limits, Verdict, judge
+from cnn_core.reporting.verdict import SECTIONS, Limits, Verdict, judge
 from tasks.report import PARAMS
 from tests.helpers.paths import ROOT
 
@@ -28,17 +28,24 @@ MODELS = {
 def root(tmp_path: Path) -> Path:
     """A run of one classifier and the baselines."""
     (tmp_path / "data/metrics").mkdir(parents=True)
-    sections = {"ingest": {"digits": {}}, "evaluate": {"digits": {}}, "baselines": {}}
-    expected = {"digits_accuracy": 0.985, "scenes_accuracy": 0.8}
+    sections = {"ingest": {"digits": {}}, "evaluate": {"digits": {}}, "baselines": {"digits": {}}}
+    expected = {"digits": {"accuracy": 0.985}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**sections, "report": {"expected": expected}}))
     put(tmp_path, "ingest-digits", rows_read=5000, refused=0)
     put(tmp_path, "evaluate-digits", **GOOD)
-    put(tmp_path, "baselines", models=MODELS)
+    put(tmp_path, "baselines-digits", models=MODELS)
     return tmp_path
 
 
 def put(root: Path, stage: str, **metrics: Any) -> None:
     (root / f"data/metrics/{stage}.json").write_text(json.dumps(metrics))
+
+
+def add(root: Path, section: str, name: str) -> None:
+    """Add an entry to params.yaml."""
+    values = read_yaml(root / "params.yaml")
+    values.setdefault(section, {})[name] = {}
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
 
 
 def verdict(root: Path) -> Verdict:
@@ -83,7 +90,7 @@ def test_a_classifier_that_is_surer_than_it_is_right_is_to_be_looked_at(root: Pa
 
 
 def test_a_lead_that_may_be_chance_is_to_be_looked_at(root: Path) -> None:
-    put(root, "baselines", models={**MODELS, "SVM": {**MODELS["SVM"], "accuracy_high": 0.981}})
+    put(root, "baselines-digits", models={**MODELS, "SVM": {**MODELS["SVM"], "accuracy_high": 0.981}})
     assert verdict(root).level == "look"
     assert "lead over the best baseline is not certain: 99.00 % against 95.00 % of the SVM; the intervals overlap" in (
         said(verdict(root))
@@ -111,26 +118,29 @@ def test_a_lead_that_may_be_chance_is_to_be_looked_at(root: Path) -> None:
 )
 def test_a_cnn_that_is_behind_has_no_lead(root: Path, accuracy: float, low: float, high: float, words: str) -> None:
     svm = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-    put(root, "baselines", models={**MODELS, "SVM": svm})
+    put(root, "baselines-digits", models={**MODELS, "SVM": svm})
     assert words in said(verdict(root))
     assert "lead" not in said(verdict(root))
 
 
 def test_what_a_stage_left_out_is_to_be_looked_at(root: Path) -> None:
-    put(root, "detect", bad=3)
+    add(root, "detect", "one")
+    put(root, "detect-one", bad=3)
     assert verdict(root).level == "look"
-    assert "detect left out 3 files that could not be read." in said(verdict(root))
+    assert "detect@one left out 3 files that could not be read." in said(verdict(root))
 
 
 def test_a_prompt_dropped_of_thousands_is_no_reason_to_look(root: Path) -> None:
-    put(root, "segment", images=500, objects=1712, bad=0, dropped=1)
-    put(root, "read", digits=1712, dropped=300)  # two masks of one digit: one of them is left out by design
+    for section in ("segment", "read", "evaluate_detector"):
+        add(root, section, "one")
+    put(root, "segment-one", images=500, objects=1712, bad=0, dropped=1)
+    put(root, "read-one", digits=1712, dropped=300)  # two masks of one digit: one of them is left out by design
     put(root, "ingest-digits", rows_read=5000, refused=0, left_out=3, duplicates={"same_label": 900})  # three notes
-    put(root, "evaluate_detector", images=500, objects=1712, left_out=0, left_out_annotations=1)
+    put(root, "evaluate_detector-one", images=500, objects=1712, left_out=0, left_out_annotations=1)
     assert verdict(root).level == "good"
-    put(root, "segment", images=500, objects=1712, bad=0, dropped=2)
+    put(root, "segment-one", images=500, objects=1712, bad=0, dropped=2)
     assert verdict(root).level == "look"
-    assert "segment left out 2 prompts that gave no mask (of 1,712)." in said(verdict(root))
+    assert "segment@one left out 2 prompts that gave no mask (of 1,712)." in said(verdict(root))
 
 
 def test_a_part_that_is_missing_outweighs_the_rest(root: Path) -> None:
@@ -144,25 +154,45 @@ def test_a_part_that_is_missing_outweighs_the_rest(root: Path) -> None:
 
 def test_without_expectations_a_run_is_not_judged(root: Path) -> None:
     values = read_yaml(root / "params.yaml")
-    values["report"]["expected"] = dict.fromkeys(values["report"]["expected"])
+    values["report"]["expected"]["digits"]["accuracy"] = None
     (root / "params.yaml").write_text(yaml.safe_dump(values))
     assert verdict(root).level == "open"
     assert "No expectation is set" in said(verdict(root))
-    put(root, "detect", bad=3)
+    add(root, "detect", "one")
+    put(root, "detect-one", bad=3)
     assert verdict(root).level == "look"
 
 
 def test_a_figure_that_was_not_measured_is_no_headline(root: Path) -> None:
-    put(root, "read", images=5, digits=8)  # without a truth
+    add(root, "read", "one")
+    put(root, "read-one", images=5, digits=8)  # without a truth
     assert [one.key for one in headlines(root)] == ["evaluate-digits:accuracy"]
 
 
 def test_every_expectation_belongs_to_a_figure_and_every_part_is_a_stage() -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     made = from_mapping(PARAMS, content["report"], "report")
-    assert {figure.expected for figure in HEADLINES} == set(Expected.__dataclass_fields__)
-    assert all(getattr(made.expected, figure.expected) for figure in HEADLINES if figure.expected)
-    assert set(PARTS) <= set(content)
+    figures = specs(content)
+    expected = {(model, metric) for model, metrics in made.expected.items() for metric in metrics}
+    assert {(figure.model, figure.measure.metric) for figure in figures} == expected
+    assert set(SECTIONS) <= set(content)
+
+
+def test_an_expectation_of_what_is_not_there_is_said(root: Path) -> None:
+    values = read_yaml(root / "params.yaml")
+    values["report"]["expected"]["digist"] = {"accuracy": 0.5}
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    assert verdict(root).level == "look"
+    assert "There is no model of the name of report.expected.digist" in said(verdict(root))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [({"acuracy": 0.9}, "expected.digits.acuracy is no figure"), ({"accuracy": 1.5}, "must be at least 0 and at most")],
+)
+def test_an_expectation_is_a_share_of_a_known_figure(metrics: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_expected({"digits": metrics})
 
 
 def test_value_interval_and_expectation_stand_in_order_on_the_scale(root: Path) -> None:

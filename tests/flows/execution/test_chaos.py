@@ -13,7 +13,15 @@ from bench.chaos_rounds import Round, report
 
 pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.nightly]
 
-STAGES = ("sample@scenes", "ingest@scenes", "ingest@digits", "compose", "predict@digits", "evaluate@digits", "detect")
+STAGES = (
+    "sample@scenes",
+    "ingest@scenes",
+    "ingest@digits",
+    "compose@numbers",
+    "predict@digits",
+    "evaluate@digits",
+    "detect@detector",
+)
 FAULTS = 12  # each kind once or twice
 
 

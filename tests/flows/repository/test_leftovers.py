@@ -188,9 +188,9 @@ def test_a_stage_out_of_memory_gets_half_the_batch(tmp_path: Path, repository: P
         return smaller_batch(tmp_path, node(stage), last)
 
     (tmp_path / "params.yaml").write_text(
-        "train: {digits: {batch_size: 64}}\ntrain_detector: {batch: 32}\ndetect: {}\n"
+        "train: {digits: {batch_size: 64}}\ntrain_detector: {one: {batch: 32}}\ndetect: {one: {}}\n"
     )
-    assert [half("train@digits"), half("train_detector"), half("detect")] == [32, 16, 8]
+    assert [half("train@digits"), half("train_detector@one"), half("detect@one")] == [32, 16, 8]
     assert [half("train@digits", 32), half("train@digits", 1)] == [16, None]
     assert half("train@digits", micro_batch=10) == 5
     assert half("train@digits", oom_smaller_batch=False) is None

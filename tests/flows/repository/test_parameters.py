@@ -40,9 +40,9 @@ def test_parameters_are_checked_by_a_process_of_its_own(root: Path) -> None:
 def test_only_sections_that_are_asked_for_are_looked_into(root: Path) -> None:
     whole = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(whole.replace("unlabelled: 500 ", "unlabelled: -1 "))
-    patch_params(root, None, ["detect.conf=0.5"])  # for `detect` another stage's fault is none
+    patch_params(root, None, ["detect.detector.conf=0.5"])  # for `detect` another stage's fault is none
     with pytest.raises(ValueError, match=r"^detect\.conf must be at least 0 and at most 1, not 2"):
-        patch_params(root, None, ["detect.conf=2"])
+        patch_params(root, None, ["detect.detector.conf=2"])
     check_params(root, sections={"detect"})
     with pytest.raises(ValueError, match=r"^sample\.digits\.unlabelled must be at least 0"):
         check_params(root, sections={"detect", "sample"})

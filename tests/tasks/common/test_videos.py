@@ -180,7 +180,7 @@ def test_odd_and_changing_sizes_are_drawn(tmp_path):
 
 def run_stage(folder: Path, **environment: str) -> subprocess.CompletedProcess:
     more = {"PYTHONPATH": str(ROOT), "GRIDFLOW_STATE": str(folder / ".gridflow/state"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tasks.segment"]
+    command = [sys.executable, "-m", "tasks.segment", "segmenter"]
     return subprocess.run(
         command, cwd=folder, env=os.environ | more | environment, capture_output=True, text=True, check=False
     )
@@ -195,9 +195,9 @@ def test_boxes_of_frames_counted_at_another_stride_are_refused(tmp_path, monkeyp
     write_sam(tmp_path, "sam2.1_t")
     (tmp_path / "runtime.yaml").write_text((ROOT / "runtime.yaml").read_text())
     section = values(weights="sam2.1_t.pt", imgsz=128, prompts="detect")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"segment": section}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"segment": {"segmenter": section}}))
     with pytest.raises(ValueError, match="detect counted a video's frames with vid_stride 2, here it is 1"):
-        segment.main()
+        segment.main("segmenter")
     assert not (tmp_path / "data").exists()
 
 
@@ -215,12 +215,12 @@ def test_the_stage_follows_what_is_prompted_in_each_video(tmp_path):
     )
     write_sam(tmp_path, "sam2.1_t")
     section = values(weights="sam2.1_t.pt", imgsz=128)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"segment": section}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"segment": {"segmenter": section}}))
     (tmp_path / "runtime.yaml").write_text((ROOT / "runtime.yaml").read_text())
     done = run_stage(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "prompts.csv has prompts for 1 images that clips does not have: three" in done.stdout + done.stderr
-    target = tmp_path / "data/predictions/segment"
+    target = tmp_path / "data/predictions/segmenter"
     first, second = (read_objects(target / f"part-{number:05d}.parquet") for number in (0, 1))
     dropped = pd.read_parquet(target / "dropped.parquet")
     assert set(first["image_id"].str.split("#").str[0]) <= {"one"}

@@ -65,8 +65,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 def params_of(folder: Path, **changes: Any) -> SegmentParams:
-    (folder / "params.yaml").write_text(yaml.safe_dump({"segment": SECTION | changes}))
-    return load_section(SegmentParams, "segment", folder / "params.yaml")
+    (folder / "params.yaml").write_text(yaml.safe_dump({"segment": {"segmenter": SECTION | changes}}))
+    return load_section(SegmentParams, "segment.segmenter", folder / "params.yaml")
 
 
 def work(folder: Path, source: Path, prompts: list[dict[str, Any]] | None, **changes: Any) -> Path:

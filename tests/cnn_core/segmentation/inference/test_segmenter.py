@@ -193,7 +193,7 @@ def test_the_examples_of_the_docstring_run(tmp_path):
     write_sam(tmp_path, "mobile_sam")
     cv2.imwrite(str(tmp_path / "photo.jpg"), photograph(HEIGHT, WIDTH, 0))
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["segment"] |= {"imgsz": SIDE, "conf": 0.0}
-    params["segment"]["everything"]["points_stride"] = 3
+    params["segment"]["segmenter"] |= {"imgsz": SIDE, "conf": 0.0}
+    params["segment"]["segmenter"]["everything"]["points_stride"] = 3
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     run_examples(Segmenter, tmp_path, Segmenter=Segmenter, torch=torch)

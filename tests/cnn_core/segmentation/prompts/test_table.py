@@ -293,7 +293,7 @@ def test_files_that_are_no_tables(media):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("data/predictions/detect", "do not exist: run `dvc repro detect`, name a .parquet, .csv or .json"),
+        ("data/predictions/detector", "do not exist: run `dvc repro detect`, name a .parquet, .csv or .json"),
         ("data/weights/none", "stands for no prompts"),
         ("photos", "has no part-.*parquet: it is no output of the stage detect"),
         ("photos/a.jpg", "must end in .parquet, .csv or .json"),

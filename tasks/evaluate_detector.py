@@ -47,6 +47,7 @@ from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
 from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
+from tasks.engine.state import input_sha256
 
 FIRST = 6  # images that are shown whatever was detected in them
 FAINTEST = 0.02  # the least score of a box in the report's grid
@@ -113,6 +114,7 @@ def main(name: str) -> None:
     metrics |= rates(table) | {"listed": len(images) + kinds["image"], "left_out": kinds["image"]}
     metrics["left_out_annotations"] = kinds["annotation"]
     metrics |= {"weights_sha256": detector.info.sha256, "generated": is_composed(params.source)}
+    metrics["source_sha256"] = input_sha256(params.source)
     seen = overlap(params.weights, images["file"], threads=detector.threads)
     metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
     events.write_metrics(f"data/metrics/evaluate_detector-{name}.json", metrics)

@@ -50,6 +50,7 @@ from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
+from tasks.engine.state import input_sha256
 
 # Automatic masks are not measured, but the segmenter needs the values.
 NO_EVERYTHING = EverythingParams(
@@ -117,7 +118,7 @@ def main(name: str) -> None:
     metrics |= {"listed": len(images) + kinds["image"], "left_out": kinds["image"]}
     metrics["left_out_annotations"] = kinds["annotation"]
     metrics |= {"weights_sha256": segmenter.loaded.sha256, "network": segmenter.loaded.name}
-    metrics["generated"] = is_composed(params.source)
+    metrics |= {"generated": is_composed(params.source), "source_sha256": input_sha256(params.source)}
     seen = overlap(params.weights, images["file"], threads=load_runtime().threads())
     metrics |= {"seen": dataclasses.asdict(seen)} if seen else {}
     events.write_metrics(f"data/metrics/evaluate_segmenter-{name}.json", metrics)

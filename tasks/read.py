@@ -55,6 +55,7 @@ from tasks.common.predictions import (
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
+from tasks.engine.state import input_sha256
 
 PART = 128  # images whose digits are classified together
 FIRST = 6  # images that are shown whatever was read in them
@@ -107,6 +108,7 @@ def main(name: str) -> None:
     metrics = summary(source, digits, texts) | account(params, media, source)
     if truth is not None:
         metrics |= measure(params, tables, probabilities, classes, truth) | {"generated": is_composed(params.truth)}
+        metrics["truth_sha256"] = input_sha256(params.truth)
     write(target, params, source, digits, texts, classifier)
     drawn = f"data/plots/read-{name}-examples.png"
     show(drawn, params, media, digits, texts, glyphs["masks"], truth)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cnn_core.files import MAX_PIXELS, write_csv
 
+REPEATED = "it repeats another annotation of its image"
 LEFT_OUT = "left_out.csv"  # in a model folder: images and annotations that were not learned from, and why
 _SWAPPED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112
@@ -31,6 +32,10 @@ class Refused(NamedTuple):
 
 class TooManyPixels(ValueError):  # noqa: N818
     """An image is refused by the size in its header."""
+
+
+class UnreadableHeader(ValueError):  # noqa: N818
+    """A file is there, but it is no image that can be read."""
 
 
 def write_refused(path: str | Path, refused: Iterable[Refused]) -> None:
@@ -61,10 +66,52 @@ def size_fault(height: int, width: int, *, listed: tuple[int, int]) -> str | Non
 
 
 def upright_size(file: str | Path) -> tuple[int, int]:
-    """Read width and height of the upright image from its header, or raise a ValueError.
+    """Read width and height of the upright image from its header; raises as `stored_size`."""
+    width, height, orientation = stored_size(file)
+    return (height, width) if orientation in _SWAPPED else (width, height)
+
+
+def listed_frame(file: str | Path, listed: tuple[int | None, int | None]) -> tuple[int, int, int]:
+    """Compare an image's header with the (width, height) that its set lists; None = it lists none.
+
+    Returns:
+        Width and height of the upright image, and the EXIF orientation (5 to 8) by which its annotations have to be
+        turned because they lie in the picture as it is stored; 1 = they lie in the upright picture. A listed size
+        tells the two apart; without one, or where both sizes are equal, annotations are of the upright picture.
+
+    Raises:
+        ValueError: the header cannot be read, or the image has neither size.
+    """
+    width, height, orientation = stored_size(file)
+    upright = (height, width) if orientation in _SWAPPED else (width, height)
+    if (listed[0] or upright[0], listed[1] or upright[1]) == upright:
+        return *upright, 1
+    if orientation in _SWAPPED and listed == (width, height):
+        return *upright, orientation
+    raise ValueError(f"it is {upright[0]} x {upright[1]} pixels, but the set says {listed[0]} x {listed[1]}")
+
+
+def turned_box(box: Sequence[float], orientation: int, width: int, height: int) -> tuple[float, float, float, float]:
+    """Turn an xyxy box of a stored picture of ``width`` x ``height`` as the EXIF orientation (1, 5 to 8) says."""
+    x1, y1, x2, y2 = map(float, box)
+    if orientation == 5:
+        return y1, x1, y2, x2
+    if orientation == 6:
+        return height - y2, x1, height - y1, x2
+    if orientation == 7:
+        return height - y2, width - x2, height - y1, width - x1
+    if orientation == 8:
+        return y1, width - x2, y2, width - x1
+    return x1, y1, x2, y2
+
+
+def stored_size(file: str | Path) -> tuple[int, int, int]:
+    """Read width and height as they are stored, and the EXIF orientation, from an image's header.
 
     Raises:
         TooManyPixels: whoever decodes the image would unpack more than `MAX_PIXELS`.
+        UnreadableHeader: it is no image that can be read.
+        ValueError: the file is not there.
     """
     try:
         with Image.open(file) as image:
@@ -73,7 +120,7 @@ def upright_size(file: str | Path) -> tuple[int, int]:
                 raise TooManyPixels(f"{file} has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
             # Of a PNG, Pillow decodes all of it for the EXIF data that may stand behind the pixels.
             plain = image.format == "PNG" and "exif" not in image.info and b"eXIf" not in Path(file).read_bytes()
-            turned = not plain and image.getexif().get(_ORIENTATION) in _SWAPPED
+            orientation = 1 if plain else image.getexif().get(_ORIENTATION, 1)
     except TooManyPixels:
         raise
     except FileNotFoundError:
@@ -81,8 +128,8 @@ def upright_size(file: str | Path) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise TooManyPixels(f"{file} has too many pixels: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{file} is not an image that can be read: {error}") from None
-    return (height, width) if turned else (width, height)
+        raise UnreadableHeader(f"{file} is not an image that can be read: {error}") from None
+    return width, height, orientation if orientation in range(1, 9) else 1
 
 
 def find_image(name: str, folders: Sequence[Path]) -> str | None:

@@ -19,8 +19,16 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations.checks import Refused, TooManyPixels, check_box, check_class_name, find_image, upright_size
-from cnn_core.annotations.masks import run_lengths
+from cnn_core.annotations.checks import (
+    Refused,
+    UnreadableHeader,
+    check_box,
+    check_class_name,
+    find_image,
+    listed_frame,
+    turned_box,
+)
+from cnn_core.annotations.masks import polygon_mask, run_lengths, turned_mask
 from cnn_core.annotations.tables import BOX, Annotations, ImageRow, image_ids, image_rows, images_table, objects_table
 
 _FIRST = 1  # number of the first image, category and annotation
@@ -165,7 +173,8 @@ def from_coco(path: str | Path, *, split: str | None = None, refused: list[Refus
         {"image_id": name, "file": row["file"], "width": row["width"], "height": row["height"], "split": split}
         for name, row in zip(names, rows.values(), strict=True)
     )
-    by_id = dict(zip(rows, image_rows(images), strict=True))
+    orientations = [row["orientation"] for row in rows.values()]
+    by_id = dict(zip(rows, zip(image_rows(images), orientations, strict=True), strict=True))
     begin = len(refused)
     objects = []
     for number, entry in enumerate(content["annotations"], start=1):
@@ -253,16 +262,13 @@ def _image(entry: Any, ids: Mapping[Any, int], folders: Sequence[Path]) -> dict[
     if file is None:
         raise ValueError("the file is not there")
     try:
-        size = upright_size(file)
-    except TooManyPixels:
-        raise
-    except ValueError:
+        frame = listed_frame(file, (width, height))
+    except UnreadableHeader:
         if width is None or height is None:
             raise
-        size = width, height  # whoever decodes it says what is wrong with it
-    if (width or size[0], height or size[1]) != size:
-        raise ValueError(f"it is {size[0]} x {size[1]} pixels, but the set says {width} x {height}")
-    return {"file_name": name.replace("\\", "/"), "file": file, "width": size[0], "height": size[1]}
+        frame = width, height, 1  # whoever decodes it says what is wrong with it
+    named = {"file_name": name.replace("\\", "/"), "file": file}
+    return named | dict(zip(("width", "height", "orientation"), frame, strict=True))
 
 
 def _side(entry: Mapping[str, Any], key: str) -> int | None:
@@ -281,7 +287,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _object(
-    entry: Any, images: Mapping[Any, ImageRow], numbers: Mapping[Any, int]
+    entry: Any, images: Mapping[Any, tuple[ImageRow, int]], numbers: Mapping[Any, int]
 ) -> tuple[dict[str, Any], str | None]:
     """An annotation as a row, and why its outline is none, if it has one that is none."""
     if not isinstance(entry, dict):
@@ -291,16 +297,18 @@ def _object(
         raise ValueError(f"its image {image_id!r} is not listed, or is left out")
     if not _is_id(category) or category not in numbers:
         raise ValueError(f"its category {category!r} is not listed")
-    image = images[image_id]
-    rle, fault = _outline(entry.get("segmentation"), image.height, image.width)
+    image, orientation = images[image_id]
+    size = (image.width, image.height) if orientation == 1 else (image.height, image.width)  # of the annotation's frame
+    rle, fault = _outline(entry.get("segmentation"), size[1], size[0])
     box = entry.get("bbox")
     if not box and rle:
-        box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle.encode("ascii")}).tolist()
+        box = coco_mask.toBbox({"size": [size[1], size[0]], "counts": rle.encode("ascii")}).tolist()
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise ValueError(f"its bbox is {_short(box)}, not four numbers" + (f", and {fault}" if fault else ""))
     left, top, width, height = map(float, box)
     corners = (left, top, left + width, top + height)
-    check_box(corners, image.width, image.height)
+    check_box(corners, *size)
+    corners, rle = turned_box(corners, orientation, *size), rle and turned_mask(rle, orientation, *size)
     crowd, score = entry.get("iscrowd", 0), entry.get("score")
     if crowd not in (0, 1):
         raise ValueError(f"its iscrowd is {_short(crowd)}, neither 0 nor 1")
@@ -319,12 +327,11 @@ def _outline(shape: Any, height: int, width: int) -> tuple[str | None, str | Non
         good = [polygon for polygon in polygons if _is_polygon(polygon)] if isinstance(polygons, list) else []
         if not good:
             return None, f"its segmentation is {_short(shape)}, no outline"
-        near = [np.reshape(polygon, (-1, 2)).clip((-width, -height), (2 * width, 2 * height)) for polygon in good]
-        rle = coco_mask.merge(coco_mask.frPyObjects([points.ravel().tolist() for points in near], height, width))
-        if not coco_mask.area(rle):
+        rle = polygon_mask([np.reshape(polygon, (-1, 2)) for polygon in good], height, width)
+        if not rle:
             return None, f"its segmentation is {_short(shape)}, which has no area in the picture"
         dropped = len(polygons) - len(good)
-        return rle["counts"].decode("ascii"), f"{dropped} of its {len(polygons)} polygons are none" if dropped else None
+        return rle, f"{dropped} of its {len(polygons)} polygons are none" if dropped else None
     except ValueError as fault:
         return None, str(fault)
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from cnn_core.annotations.checks import Refused
 from cnn_core.annotations.coco import from_coco
+from cnn_core.annotations.raw_objects import is_raw, read_raw_objects
+from cnn_core.annotations.sets import APART, coco_neighbour, format_of, read_set
 from cnn_core.annotations.tables import Annotations, read_annotations
 from cnn_core.annotations.yolo_labels import read_data_yaml, read_yolo
 from cnn_core.files import read_csv
 
 VAL_PART = 10  # a tenth of the images of a set that has no validation images
-_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # in the names of files
 
 
 def read_truth(
@@ -27,7 +28,7 @@ def read_truth(
     learning: bool = False,
     lines: bool = False,
 ) -> Annotations:
-    """Read a split of a set of ours, a folder with a data.yaml, a data.yaml, or a COCO JSON.
+    """Read a split of a set of ours or of any format that `sets` reads: a folder with a data.yaml, a COCO JSON, …
 
     Where a set has no validation images, those are a tenth of its training images, drawn by their
     names. The splits of a COCO JSON are files of the same name but for ``train``, ``val`` or
@@ -44,14 +45,18 @@ def read_truth(
             can be used.
     """
     path, refused = Path(source), [] if refused is None else refused
+    if is_raw(path):
+        return read_raw_objects(path, split)
+    if path.exists() and format_of(path) in APART:
+        return _part(path, split, refused)
     if path.suffix.lower() == ".json":
         return _read_coco(path, split, refused, learning)
     if (path / "objects.parquet").is_file() and not lines:
         return read_annotations(path, split)
     if not path.exists():
         raise ValueError(
-            f"{path} does not exist: name a folder with a data.yaml, a data.yaml or a COCO JSON; the stage compose "
-            "writes data/composed/numbers"
+            f"{path} does not exist: name a folder with a data.yaml, a data.yaml, a COCO JSON, or a set in another "
+            "format (docs/data.md); the stage compose writes data/composed/numbers"
         )
     if path.is_dir():
         listed = [path / "data.yaml"] if (path / "data.yaml").is_file() else sorted(path.glob("*.y*ml"))
@@ -67,8 +72,25 @@ def read_truth(
     return read_yolo(path, split, refused=refused, lines=lines)
 
 
+def _part(path: Path, split: str, refused: list[Refused]) -> Annotations:
+    """A split of a set that is read in one go; without validation images a tenth of the training's, and without any
+    splits that of all."""
+    every = read_set(path)
+    refused += every.refused
+    images, objects, classes = every.annotations
+    parts = set(images["split"])
+    wanted = {split} if split in parts else {"train", ""} if split in ("train", "val") else {""}
+    rows = images[images["split"].isin(wanted)].assign(split=split).reset_index(drop=True)
+    if rows.empty:
+        names = ", ".join(sorted(parts - {""})) or "none"
+        raise ValueError(f"{path} has no images of the split {split}; it has {names}")
+    part = rows, objects[objects["image_id"].isin(rows["image_id"])].reset_index(drop=True), classes
+    is_whole = split == "test" or "val" in parts
+    return part if is_whole else _drawn(part, split)
+
+
 def _read_coco(path: Path, split: str, refused: list[Refused], learning: bool) -> Annotations:
-    if (other := _neighbour(path, split)) is not None:
+    if (other := coco_neighbour(path, split)) is not None:
         return from_coco(other, split=split, refused=refused)
     held_out = any(word in path.stem.lower() for word in ("val", "test")) or path.parent.name in (
         "valid",
@@ -77,18 +99,8 @@ def _read_coco(path: Path, split: str, refused: list[Refused], learning: bool) -
     )
     takes_all = split not in ("train", "val") or (held_out and not learning)
     annotations = from_coco(path, split=split, refused=refused)
-    return annotations if takes_all or (split == "train" and _neighbour(path, "val")) else _drawn(annotations, split)
-
-
-def _neighbour(path: Path, split: str) -> Path | None:
-    """The file of another split of a COCO set whose training file this is."""
-    for word in _WORDS.get(split, ()):
-        beside = path.with_name(path.name.replace("train", word))
-        in_folder = path.parent.parent / path.parent.name.replace("train", word) / path.name
-        for other in (beside, in_folder):
-            if other != path and other.is_file():
-                return other
-    return None
+    takes_all = takes_all or (split == "train" and coco_neighbour(path, "val") is not None)
+    return annotations if takes_all else _drawn(annotations, split)
 
 
 def _drawn(annotations: Annotations, split: str) -> Annotations:

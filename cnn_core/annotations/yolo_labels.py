@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 from pycocotools import mask as coco_mask
 
-from cnn_core.annotations.checks import Refused, check_box, check_class_name, find_image, upright_size
+from cnn_core.annotations.checks import REPEATED, Refused, check_box, check_class_name, find_image, upright_size
 from cnn_core.annotations.masks import decode_mask
 from cnn_core.annotations.tables import (
     BOX,
@@ -275,8 +275,8 @@ def _read_labels(
     path = label_file(image.file)
     if not path.is_file():
         return
-    text = [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
-    for line in dict.fromkeys(filter(None, text)):
+    for line, times in Counter(written_lines(path)).items():
+        refused += [Refused("annotation", str(path), f"the line {line[:60]!r}", REPEATED)] * (times - 1)
         try:
             number, shape = _label(line, image.width, image.height)
             name = class_name(number, classes)
@@ -285,6 +285,12 @@ def _read_labels(
             continue
         row = {"image_id": image.image_id, "class_id": number, "class_name": name, **shape}
         yield row | {"line": line} if lines else row
+
+
+def written_lines(label: Path) -> list[str]:
+    """The lines of a label file that are not blank."""
+    text = label.read_text(encoding="utf-8-sig", errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _label(line: str, width: int, height: int) -> tuple[int, dict[str, Any]]:

@@ -9,6 +9,7 @@ from cnn_core.data.digit_sources import open_digits
 from cnn_core.data.image_files import describe
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.kinds import kind_of
+from cnn_core.data.objects.ingestion import ingest_objects
 from cnn_core.data.scene_sources import open_scenes
 from cnn_core.data.splits import ink_keys
 from cnn_core.images.near_duplicates import near_pairs
@@ -35,9 +36,13 @@ def layouts(threads: int | None = None) -> dict[str, Layout]:
 
 def main(name: str) -> None:
     params = load_section(PARAMS, f"ingest.{name}")
-    layout = layouts(load_runtime().threads())[kind_of(params.source) if params.kind == "auto" else params.kind]
+    threads, kind = load_runtime().threads(), kind_of(params.source) if params.kind == "auto" else params.kind
     with events.progress(f"ingest {name}", None) as bar:
-        manifest = ingest(name, layout, params, f"data/raw/{name}", on_progress=bar.update)
+        if kind == "objects":
+            manifest = ingest_objects(name, params, f"data/raw/{name}", threads=threads, on_progress=bar.update)
+        else:
+            layout = layouts(threads)[kind]
+            manifest = ingest(name, layout, params, f"data/raw/{name}", on_progress=bar.update)
     for line in summary(manifest):
         events.log(line)
     events.write_metrics(f"data/metrics/ingest-{name}.json", metrics(manifest))
@@ -52,6 +57,22 @@ def metrics(manifest: dict[str, Any]) -> dict[str, Any]:
         "left_out": sum(manifest["left_out"].values()),
         "duplicates": {key: value for key, value in manifest["duplicates"].items() if isinstance(value, int)},
         "classes": len(manifest["classes"]),
+        **(_object_metrics(manifest) if "objects" in manifest else {}),
+    }
+
+
+def _object_metrics(manifest: dict[str, Any]) -> dict[str, Any]:
+    annotations = manifest["annotations"]
+    return {
+        "listed": manifest["images_listed"],
+        "annotations": {
+            "listed": annotations["listed"],
+            "read": annotations["read"],
+            "refused": annotations["refused"]["total"],
+            "left_out": sum(annotations["left_out"].values()),
+            "clipped": manifest["clipped"],
+        },
+        "objects": manifest["objects"],
     }
 
 
@@ -61,6 +82,15 @@ def summary(manifest: dict[str, Any]) -> list[str]:
     lines = [f"{manifest['rows_read']:,} images read: {images}"]
     lines += [f"refused, {reason}: {count:,}" for reason, count in manifest["refused"]["reasons"].items()]
     lines += [f"left out, no images of the set: {describe(manifest['left_out'])}"] if manifest["left_out"] else []
+    if "objects" in manifest:
+        objects, annotations = manifest["objects"], manifest["annotations"]
+        without = sum(objects["images_without_objects"].values())
+        lines.append(
+            f"{annotations['read']:,} objects of {annotations['listed']:,} annotations ({manifest['format']}); "
+            f"{without:,} images show none; {manifest['clipped']:,} boxes clipped by a rounding"
+        )
+        lines += [f"refused annotations, {why}: {n:,}" for why, n in annotations["refused"]["reasons"].items()]
+        lines += [f"annotations left out, {why}: {n:,}" for why, n in annotations["left_out"].items()]
     lines += [f"read as {note}: {count:,}" for note, count in manifest["notes"].items()]
     lines += [f"duplicate, {example}" for example in manifest["duplicates"]["examples"]]
     return lines + [f"warning: {warning}" for warning in manifest["warnings"]]

@@ -28,7 +28,7 @@ from cnn_core.data.validation import DUPLICATE, Duplicates, Refusal, count_reaso
 from cnn_core.images.decoding import Picture, encode_png, pixels_sha256
 from cnn_core.params import Params, bounded
 
-Kind = Literal["auto", "pixels", "images"]
+Kind = Literal["auto", "pixels", "images", "objects"]
 _EXAMPLES = 20  # of each kind of duplicate
 _NOT_BAD = (DUPLICATE, NEAR_TEST)
 
@@ -80,7 +80,7 @@ class _Record:
     feature: Any
 
 
-class _Spool:
+class Spool:
     """Encoded images in a temporary file, from reading until their splits are known."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -112,7 +112,7 @@ def ingest(
     """
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=Path(folder).parent) as file:
-        return _ingest(name, layout, params, folder, _Spool(file), on_progress)
+        return _ingest(name, layout, params, folder, Spool(file), on_progress)
 
 
 def _ingest(
@@ -120,7 +120,7 @@ def _ingest(
     layout: Layout,
     params: IngestParams,
     folder: str | Path,
-    spool: _Spool,
+    spool: Spool,
     on_progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     with layout.open(params.source) as source:
@@ -170,7 +170,7 @@ def _row(record: _Record, split: str, image: bytes) -> RawRow:
 
 
 def _read(
-    source: ImageSource, layout: Layout, spool: _Spool, on_progress: Callable[[int], None] | None
+    source: ImageSource, layout: Layout, spool: Spool, on_progress: Callable[[int], None] | None
 ) -> tuple[list[_Record], list[Refusal], Counter[str]]:
     records: list[_Record] = []
     refused: list[Refusal] = []
@@ -187,7 +187,7 @@ def _read(
     return records, refused, notes
 
 
-def _record(id_: str, part: str, image: np.ndarray | Picture, label: int, feature: Any, spool: _Spool) -> _Record:
+def _record(id_: str, part: str, image: np.ndarray | Picture, label: int, feature: Any, spool: Spool) -> _Record:
     if isinstance(image, Picture):
         encoded, height, width, digest = image.image, image.height, image.width, image.sha256
     else:

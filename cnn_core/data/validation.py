@@ -125,7 +125,9 @@ def find_duplicates(
     return Duplicates(left_out=left_out, counts=counts, labelled_and_unlabelled=pairs)
 
 
-def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: float, where: str) -> None:
+def refuse_too_many(
+    refused: Sequence[Refusal], total: int, max_bad_fraction: float, where: str, *, what: str = "images"
+) -> None:
     """Raise ValueError if too much of the source's ``total`` rows is bad: counts, examples, and what to do."""
     if len(refused) <= max_bad_fraction * total:
         return
@@ -133,7 +135,7 @@ def refuse_too_many(refused: Sequence[Refusal], total: int, max_bad_fraction: fl
         f"{reason}: {n:,} ({_examples(refused, reason)})" for reason, n in count_reasons(refused).items()
     )
     raise ValueError(
-        f"{len(refused):,} of the {total:,} images of {where} are bad ({len(refused) / total:.1%}), more than "
+        f"{len(refused):,} of the {total:,} {what} of {where} are bad ({len(refused) / total:.1%}), more than "
         f"max_bad_fraction allows ({max_bad_fraction:.1%}). {reasons}. Repair the source, or raise max_bad_fraction "
         "to go on without them; nothing was written"
     )

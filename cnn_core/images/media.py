@@ -166,9 +166,11 @@ def list_media(source: str | Path, *, match: str = "*", vid_stride: int = 1) -> 
         left_out = Counter(files.left_out)
         names = _matching(files.names, match, left_out, source)
     tables = [name for name in names if _suffix(name) == "parquet"]
+    parts = [name for name in tables if Path(name).stem.startswith("part-")]
+    if parts and (path / "manifest.json").is_file():  # data/raw/<set>: its other tables hold no images
+        return _of_parquet([path / name for name in parts], path)
     if tables and not any(_suffix(name) in ENDINGS | VIDEOS for name in names):
-        raw = (path / "manifest.json").is_file()  # data/raw/<set>: its quarantine holds no images
-        return _of_parquet([path / name for name in tables if not raw or Path(name).stem.startswith("part-")], path)
+        return _of_parquet([path / name for name in tables], path)
     return _of_files(path, names, source, vid_stride, left_out)
 
 

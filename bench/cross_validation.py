@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import hashlib
+import operator
 import tempfile
 import time
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ from cnn_core.classification.training.loop import TrainingResult, TrainingSetup,
 from cnn_core.classification.training.params import TrainParams
 from cnn_core.data.splits import assign_split, ink_keys
 from cnn_core.params import from_mapping, read_yaml
+from flows.repository.recipes import recipe_values as of_recipe
 from tasks.augment import AugmentParams, distorted
 from tasks.engine.environment import keep_memory
 
@@ -76,8 +79,9 @@ def main() -> None:
 def recipe_values(recipe: str | None) -> dict[str, Any]:
     """The digits' sections of ``params.yaml``, overridden by the recipe."""
     values = read_yaml("params.yaml")
-    if recipe:
-        values = _merged(values, read_yaml(Path("recipes", f"{recipe}.yaml")))
+    for key, value in (of_recipe(Path(), recipe) if recipe else {}).items():
+        *path, name = key.split(".")
+        functools.reduce(operator.getitem, path, values)[name] = value
     return {stage: values[stage]["digits"] for stage in ("ingest", "augment", "train", "predict")}
 
 
@@ -159,12 +163,6 @@ def _predicted(
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder, "model"), card, shipped=result.shipped, evaluated=result.evaluated)
         return Classifier(Path(folder, "model"), tta=tta, device=device)(unseen).argmax(1)
-
-
-def _merged(values: Any, changes: Any) -> Any:
-    if not isinstance(values, dict) or not isinstance(changes, dict):
-        return changes
-    return values | {key: _merged(values.get(key), change) for key, change in changes.items()}
 
 
 if __name__ == "__main__":

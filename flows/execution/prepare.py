@@ -12,6 +12,7 @@ from flows.execution.messages import foreign, missing
 from flows.repository.graph import StageNode, missing_inputs, read_graph
 from flows.repository.leftovers import clear_leftovers
 from flows.repository.parameters import changed_sections, check_params, patch_params
+from flows.repository.recipes import skipped
 from flows.repository.workspace import Workspace, sources_of_checkout
 
 
@@ -38,11 +39,18 @@ def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = pri
             changes = patch_params(root, request.recipe, request.overrides)
             nodes = read_graph(root, request.stages)
             _check(root, nodes, changes)
+        _say_skipped(root, request.recipe, say)
         if changes:
             say("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
         for change in changes:
             say(f"  {change}")
     return nodes
+
+
+def _say_skipped(root: Path, recipe: str | None, say: Callable[[str], None]) -> None:
+    """Name what a recipe sets of entries that are not there."""
+    if recipe and (names := skipped(root, recipe)):
+        say(f"the recipe {recipe} also names {', '.join(names)}: params.yaml has no such entries, so these are skipped")
 
 
 @contextmanager
@@ -70,6 +78,7 @@ def prepare_workspace(
         ValueError: as `prepare`.
     """
     changes = patch_params(worktree.root, request.recipe, request.overrides)
+    _say_skipped(worktree.root, request.recipe, say)
     nodes = read_graph(worktree.root, request.stages)
     if sources := sources_of_checkout(worktree, nodes):
         patch_params(worktree.root, None, sources, check=False)

@@ -13,7 +13,7 @@ import yaml
 
 from flows.registry.data_versions import data_version
 from flows.repository.git import git
-from flows.repository.parameters import recipe_values
+from flows.repository.recipes import recipe_values
 
 REMEMBERED = 20  # retrainings a model
 

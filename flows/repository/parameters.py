@@ -1,4 +1,4 @@
-"""Patch ``params.yaml`` as ``dvc exp run -S`` does, check it, look values up, and read the recipes."""
+"""Patch ``params.yaml`` as ``dvc exp run -S`` does, check it, and look values up."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dvc.utils.serialize import modify_yaml
 from hydra.errors import OverrideParseException
 
 from cnn_core.params import flatten, read_yaml
+from flows.repository.recipes import recipe_values
 from tasks.engine.locks import temporary_folder
 
 CANDIDATE = ".params-"  # how the names of folders begin in which the new params.yaml is written
@@ -83,25 +84,6 @@ def parameters_naming(root: Path, path: str) -> list[str]:
 def text_parameters(root: Path) -> dict[str, str]:
     """The parameters that are texts, among them all paths: ``{"ingest.digits.source": "data/sources/digits", …}``."""
     return {key: value for key, value in flatten(read_yaml(root / "params.yaml")) if isinstance(value, str) and value}
-
-
-def recipes(root: Path) -> list[str]:
-    return sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
-
-
-def recipe_values(root: Path, recipe: str) -> dict[str, Any]:
-    """The values that a recipe sets, by full key (``train.digits.epochs``).
-
-    They go over the values of the recipe that its ``extends`` names.
-
-    Raises:
-        ValueError: there is no such recipe.
-    """
-    if recipe not in recipes(root):
-        raise ValueError(f"there is no recipe {recipe!r}; recipes/ holds {', '.join(recipes(root))}")
-    content = dict(read_yaml(root / "recipes" / f"{recipe}.yaml"))
-    base = content.pop("extends", None)
-    return (recipe_values(root, base) if base else {}) | dict(flatten(content))
 
 
 def _parsed(override: str, values: Mapping[str, Any]) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from cnn_core.params import read_yaml
 from flows.registry.models import read_models
 from flows.repository.graph import find_root
-from flows.repository.parameters import recipes
+from flows.repository.recipes import recipes
 
 
 class _Choices:

@@ -16,7 +16,7 @@ from prefect.utilities.schema_tools.validation import ValidationError, build_err
 from flows.deploy import read_definition
 from flows.deploy import without_work_pool as deployment
 from flows.repository.git import git
-from flows.repository.parameters import recipes
+from flows.repository.recipes import recipes
 from flows.ui.artifacts import LARGEST, picture
 from flows.ui.forms import Values, form_fields
 from flows.ui.heartbeats import EVERY_S, TAG, VARIABLE

@@ -7,8 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+import yaml
 
-from flows.repository.parameters import check_params, parameters_naming, patch_params, recipe_values, recipes
+from flows.repository.parameters import check_params, parameters_naming, patch_params
+from flows.repository.recipes import recipe_values, recipes, skipped
 from tasks.check import faults
 
 pytestmark = pytest.mark.xdist_group("parameters")
@@ -41,7 +43,7 @@ def test_only_sections_that_are_asked_for_are_looked_into(root: Path) -> None:
     whole = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(whole.replace("unlabelled: 500 ", "unlabelled: -1 "))
     patch_params(root, None, ["detect.detector.conf=0.5"])  # for `detect` another stage's fault is none
-    with pytest.raises(ValueError, match=r"^detect\.conf must be at least 0 and at most 1, not 2"):
+    with pytest.raises(ValueError, match=r"^detect\.detector\.conf must be at least 0 and at most 1, not 2"):
         patch_params(root, None, ["detect.detector.conf=2"])
     check_params(root, sections={"detect"})
     with pytest.raises(ValueError, match=r"^sample\.digits\.unlabelled must be at least 0"):
@@ -140,3 +142,30 @@ def test_a_recipe_may_extend_another(root: Path) -> None:
     assert more["train.scenes.model.builder"] == "resnet18"
     assert more.keys() == base.keys()
     assert more["train.digits.epochs"] == base["train.digits.epochs"]
+
+
+def test_a_recipe_means_something_for_entries_of_ones_own(root: Path) -> None:
+    """An entry that no recipe knows is set by its network or kind, its name goes over that, and others are skipped."""
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["train"] = {"birds": params["train"]["scenes"], "digits": params["train"]["digits"]}
+    params["train_detector"] = {"cars": params["train_detector"]["detector"]}
+    del params["report"]["expected"]["scenes"]
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "recipes" / "mine.yaml").write_text(
+        "train:\n  <any>: {epochs: 1, seed: 5}\n  <torchvision_model>: {epochs: 2, batch_size: 3}\n"
+        "  <alexnet>: {batch_size: 4}\n  <resnet18>: {batch_size: 5}\n  digits: {seed: 6}\n  gone: {seed: 7}\n"
+        "report: {expected: {scenes: {accuracy: 0.5}, digits: {accuracy: 0.6}}}\n"
+    )
+    assert recipe_values(root, "mine") == {
+        "train.birds.epochs": 2, "train.birds.seed": 5, "train.birds.batch_size": 4,
+        "train.digits.epochs": 1, "train.digits.seed": 6, "report.expected.digits.accuracy": 0.6,
+    }  # fmt: skip
+    assert skipped(root, "mine") == ["train.gone", "report.expected.scenes.accuracy"]
+    patch_params(root, "mine", [])
+    for name in ("tiny", "real", "gpu", "resnet18"):
+        values = recipe_values(root, name)
+        assert {"train.birds.epochs", "train_detector.cars.epochs"} <= values.keys(), name
+        assert "train.birds.model.builder" not in values, name  # the network is the model's own
+        assert "train.scenes" in skipped(root, name)
+        patch_params(root, name, [], check=False)
+        assert list(faults(root / "params.yaml")) == [], name

@@ -113,7 +113,9 @@ def test_ingest_and_then_train_detector_give_the_figures_of_the_direct_source(tm
         section = {"source": str(source), "kind": "auto", "val_fraction": 0.1, "test_fraction": 0.1, "seed": 0}
         section |= {"max_bad_fraction": 0.0, "near_duplicates": False}
         trained = detector_params(source="data/raw/things" if name == "raw" else str(source), epochs=3)
-        (folder / "params.yaml").write_text(yaml.safe_dump({"ingest": {"things": section}, "train_detector": {"detector": trained}}))
+        (folder / "params.yaml").write_text(
+            yaml.safe_dump({"ingest": {"things": section}, "train_detector": {"detector": trained}})
+        )
         if name == "raw":
             finish(start(folder, stage="ingest things"))
         finish(start(folder, stage="train_detector detector"))

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ class Removed:
     what: str
     before: int
     after: int | None  # None: only the removal itself would show
+    refusal: str = ""  # why nothing of this kind was removed
 
 
 def parse_age(text: str) -> timedelta:
@@ -66,12 +67,20 @@ def clean_all(root: Path, *, dry_run: bool) -> list[Removed]:
     return [Removed(kind=".gridflow", what=what, before=before, after=0 if dry_run else size_of(folder))]
 
 
-def clean_old(root: Path, age: timedelta, projects: Sequence[Path] = (), *, dry_run: bool) -> list[Removed]:
+def clean_old(
+    root: Path,
+    age: timedelta,
+    projects: Sequence[Path] = (),
+    *,
+    dry_run: bool,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Removed]:
     """Remove what is older than ``age`` and nothing needs.
 
     Args:
         root: a checkout, or a worktree of it.
         projects: other projects that use the same DVC cache.
+        tell: takes a line about each step.
 
     Raises:
         ValueError: a run is at work, or the cache may be another's too; nothing was removed.
@@ -89,18 +98,13 @@ def clean_old(root: Path, age: timedelta, projects: Sequence[Path] = (), *, dry_
             "--project FOLDER (`--project .` where there is none). Nothing was removed"
         )
     with no_run_at_work(checkouts):
+        tell("Prefect's database")
         removed = [_prefect(before, dry_run)]  # first: its server may not answer
+        tell("leftovers of runs")
         removed.append(_leftovers(root, age.total_seconds(), dry_run))
         checkouts = [path for path in checkouts if path.is_dir()]  # worktrees of dead runs are gone
-        old = [one for one in experiments(root) if one.time < before.timestamp()]
-        kept = [one for one in experiments(root) if one.time >= before.timestamp()]
-        size = size_of(cache)
-        unneeded = remove_unneeded(root, checkouts, kept, before=before, dry_run=dry_run)
-        if not dry_run:
-            remove_experiments(root, old)  # after the cache, which may be refused
-        after = size - unneeded.bytes if dry_run else size_of(cache)
-        what = f"{_count(len(old), 'experiment')}{_names(old)}; {_count(unneeded.objects, 'file')} that nothing needs"
-        removed.append(Removed(kind="DVC's cache", what=what, before=size, after=after))
+        removed.append(_cache(root, checkouts, cache, before, dry_run, tell))
+        tell("git's objects")
         removed.append(_git(root, dry_run))
     return removed
 
@@ -129,6 +133,25 @@ def size_of(folder: Path) -> int:
             status = path.stat()
             sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
+
+
+def _cache(
+    root: Path, checkouts: Sequence[Path], cache: Path, before: datetime, dry_run: bool, tell: Callable[[str], None]
+) -> Removed:
+    """Remove old experiments and what nothing needs in the cache, or neither."""
+    tell("DVC's cache: its size")
+    old = [one for one in experiments(root) if one.time < before.timestamp()]
+    kept = [one for one in experiments(root) if one.time >= before.timestamp()]
+    size = size_of(cache)
+    try:
+        unneeded = remove_unneeded(root, checkouts, kept, before=before, dry_run=dry_run, tell=tell)
+        if not dry_run:
+            remove_experiments(root, old)
+    except ValueError as error:  # what is wrong with one checkout is no reason to leave the rest
+        return Removed(kind="DVC's cache", what="nothing", before=size, after=size, refusal=str(error))
+    what = f"{_count(len(old), 'experiment')}{_names(old)}; {_count(unneeded.objects, 'file')} that nothing needs"
+    after = size - unneeded.bytes if dry_run else size_of(cache)
+    return Removed(kind="DVC's cache", what=what, before=size, after=after)
 
 
 def _worktrees(root: Path) -> list[Path]:

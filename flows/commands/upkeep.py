@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,5 +52,11 @@ def clean(
         if older_than is None:
             removed = clean_all(root, dry_run=dry_run)
         else:
-            removed = clean_old(root, parse_age(older_than), projects or [], dry_run=dry_run)
+            removed = clean_old(root, parse_age(older_than), projects or [], dry_run=dry_run, tell=_tell)
         print(report(removed, dry_run=dry_run))
+        if refusals := [entry.refusal for entry in removed if entry.refusal]:
+            raise ValueError("; ".join(refusals))
+
+
+def _tell(line: str) -> None:
+    print(f"… {line}", file=sys.stderr, flush=True)

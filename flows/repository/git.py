@@ -28,6 +28,7 @@ def git(root: Path, *command: str, text: str | None = None, env: Mapping[str, st
         env={**inherited, **(env or {})},
         capture_output=True,
         text=True,
+        errors="surrogateescape",  # names and files of any encoding
         check=False,
     )
     if done.returncode:

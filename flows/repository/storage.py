@@ -1,15 +1,16 @@
 """Remove old experiments, and what nothing needs any more from DVC's cache.
 
-`dvc gc` can neither keep what is young nor say in a dry run how much it would free, so its steps are taken here with
-DVC's own functions.
+`dvc gc` can neither keep what is young nor say in a dry run how much it would free, so its steps are taken here. Past
+revisions are read without DVC: it would parse each revision's dvc.yaml, and stop at one that its version cannot read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,9 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from flows.repository.git import git
+
+EVERY_S = 5.0  # between two lines about a long step
+HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")  # MD5, as DVC names its objects; git's are longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,13 @@ def cache_folder(root: Path) -> Path:
 
 
 def remove_unneeded(
-    root: Path, projects: Sequence[Path], kept: Sequence[Experiment], *, before: datetime, dry_run: bool
+    root: Path,
+    projects: Sequence[Path],
+    kept: Sequence[Experiment],
+    *,
+    before: datetime,
+    dry_run: bool,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Unneeded:
     """Remove from DVC's cache what no project needs and what is older than ``before``.
 
@@ -75,51 +85,84 @@ def remove_unneeded(
 
     Args:
         projects: all that use the cache, ``root`` among them: checkouts, worktrees, other repositories.
+        tell: takes a line about each step.
 
     Raises:
-        ValueError: what is needed cannot be read; nothing was removed.
+        ValueError: what the files of a project need cannot be read; nothing was removed.
     """
-    with _sentences("the cache stays as it is"), contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(_sentences("the cache stays as it is"))
         repos = [opened.enter_context(Repo(str(path), _wait_for_lock=True)) for path in projects]
         for repo in repos:
             opened.enter_context(repo.lock)
-        needed: set[Any] = set()  # of DVC's HashInfo
+        needed: set[str] = set()
+        read: set[str] = set()
         for repo, path in zip(repos, projects, strict=True):
-            needed.update(*_needed(repo, path, kept if _git_folder(path) == _git_folder(root) else None, before))
+            with _sentences(f"the cache stays as it is, as {path} may need anything of it"):
+                # Where the list of a folder's files is nowhere, nothing could bring the folder back: hence the force.
+                needed.update(entry.value for entries in repo.used_objs(force=True).values() for entry in entries)
+            if folder := _git_folder(path):
+                younger = kept if folder == _git_folder(root) else None
+                revisions = [commit for commit in _revisions(path, younger, before) if commit not in read]
+                needed |= _hashes(path, revisions, tell)
+                read.update(revisions)  # worktrees share them
         main = repos[list(projects).index(root)]
         count = size = 0
         for cache in _caches(main):
-            used = {entry.value for entry in needed if entry.name == cache.hash_name}
-            young = _young(cache, used, before.timestamp())
-            unused = {oid: path for oid, path in _paths(cache) if oid not in used and oid not in young}
+            tell(f"DVC's cache: looking through {cache.path}")
+            objects = dict(_paths(cache))
+            used = needed | _files_of(needed, objects)
+            unused = {oid: path for oid, path in objects.items() if oid not in used}
+            for oid in _young(unused, before.timestamp()) & unused.keys():
+                del unused[oid]
             count += len(unused)
             size += sum(path.stat().st_size for path in unused.values())
-            for oid in [] if dry_run else sorted(unused, key=lambda oid: not oid.endswith(".dir")):
-                cache.delete(oid)  # folders first: if this is interrupted, none is left with files missing
+            # Folders first: if this is interrupted, none is left with files missing.
+            removable = [] if dry_run else sorted(unused, key=lambda oid: not oid.endswith(".dir"))
+            for oid in _in_steps(removable, "DVC's cache: removing files", tell):
+                cache.delete(oid)
         if not dry_run:
+            tell("DVC's cache: removing notes on runs whose results are gone")
             _remove_run_cache(main, before.timestamp())
     return Unneeded(objects=count, bytes=size)
 
 
-def _needed(repo: Repo, path: Path, kept: Sequence[Experiment] | None, before: datetime) -> Iterable[set[Any]]:
-    """What one project needs. Without ``kept`` all of its experiments count: only their project judges what is old."""
-    force = True  # where the list of a folder's files is nowhere, nothing could bring the folder back
-    if not _git_folder(path):
-        return repo.used_objs(force=force).values()
-    return repo.used_objs(
-        all_branches=True,
-        all_tags=True,
-        all_experiments=kept is None,
-        commit_date=before.astimezone().strftime("%Y-%m-%d"),
-        revs=[*_more_revisions(path), *(one.commit for one in kept or ())],
-        force=force,
-    ).values()
+def _in_steps(items: Collection[str], what: str, tell: Callable[[str], None]) -> Iterator[str]:
+    """Yield the items, and tell every few seconds how many have been taken."""
+    last = time.monotonic()
+    for number, item in enumerate(items):
+        if time.monotonic() - last >= EVERY_S:
+            tell(f"{what}: {number:,} of {len(items):,}")
+            last = time.monotonic()
+        yield item
 
 
-def _more_revisions(path: Path) -> list[str]:
-    """The commits that DVC's own options leave out: tips of remote branches, and what `git stash` keeps."""
-    tips = git(path, "for-each-ref", "--format=%(objectname)", "refs/remotes").splitlines()
-    return list(dict.fromkeys([*tips, *git(path, "stash", "list", "--format=%H").splitlines()]))
+def _revisions(path: Path, kept: Sequence[Experiment] | None, before: datetime) -> list[str]:
+    """The commits that count. Without ``kept``, all experiments do: only their own project judges what is old."""
+    lines = git(path, "for-each-ref", "--format=%(objectname) %(objecttype)%(*objecttype) %(refname)").splitlines()
+    refs = [line.split(maxsplit=2) for line in lines]
+    tips = [
+        commit
+        for commit, kind, ref in refs
+        if kind.endswith("commit") and (kept is None or not ref.startswith("refs/exps/"))
+    ]
+    commits = git(path, "rev-list", "--timestamp", "--exclude=refs/exps/*", "--all").splitlines()
+    young = [line.split()[1] for line in commits if float(line.split()[0]) >= before.timestamp()]
+    stashes = git(path, "stash", "list", "--format=%H").splitlines()
+    return list(dict.fromkeys([*tips, *young, *stashes, *(one.commit for one in kept or ())]))
+
+
+def _hashes(path: Path, revisions: Sequence[str], tell: Callable[[str], None]) -> set[str]:
+    """Whatever looks like the name of an object of DVC in the dvc.lock and .dvc files of revisions."""
+    blobs: set[str] = set()
+    what = f"DVC's cache: reading what {len(revisions):,} revisions of {path} need"
+    tell(what)
+    for revision in _in_steps(revisions, what, tell):
+        for line in git(path, "ls-tree", "-r", "--full-tree", revision).splitlines():
+            entry, _, name = line.partition("\t")
+            if name.rstrip('"').endswith((".dvc", "dvc.lock")):  # git quotes names that are not plain ASCII
+                blobs.add(entry.split()[2])
+    return set(HASH.findall(git(path, "cat-file", "--batch", text="\n".join(blobs)))) if blobs else set()
 
 
 def _git_folder(path: Path) -> str:
@@ -142,14 +185,16 @@ def _paths(cache: Any) -> Iterator[tuple[str, Path]]:
         yield oid, Path(cache.oid_to_path(oid))
 
 
-def _young(cache: Any, used: Iterable[str], since: float) -> set[str]:
+def _young(unused: Mapping[str, Path], since: float) -> set[str]:
     """The unused objects that were written since a time, with the files of young folders, however old these are."""
-    unused = {oid: path for oid, path in _paths(cache) if oid not in used}
     young = {oid for oid, path in unused.items() if path.stat().st_mtime >= since}
-    for folder in [oid for oid in young if oid.endswith(".dir")]:
-        with contextlib.suppress(ValueError):  # not written to its end
-            young |= {entry[cache.hash_name] for entry in json.loads(unused[folder].read_text())}
-    return young
+    return young | _files_of(young, unused)
+
+
+def _files_of(oids: Iterable[str], objects: Mapping[str, Path]) -> set[str]:
+    """The files of those objects that are folders."""
+    lists = [objects[oid].read_text(errors="replace") for oid in oids if oid.endswith(".dir") and oid in objects]
+    return set(HASH.findall("\n".join(lists)))
 
 
 def _remove_run_cache(repo: Repo, before: float) -> None:

@@ -175,10 +175,29 @@ def test_what_dvc_remembers_of_runs_goes_with_their_outputs(root: Path) -> None:
     assert all(any(folder.iterdir()) for folder in notes.rglob("*") if folder.is_dir())
 
 
-def test_a_revision_that_cannot_be_read_leaves_the_cache_alone(root: Path) -> None:
+def test_of_a_revision_that_dvc_cannot_read_stays_what_its_lock_names(root: Path, run: Callable) -> None:
+    """A tag of the past with a broken dvc.yaml, in a folder of its own, beside one that is no commit."""
+    run("git", "switch", "-qC", "past", cwd=root)
+    (root / "dvc.yaml").write_text("stages: [\n")
+    (root / "été").mkdir()
+    shutil.copy(root / "data" / "inbox" / "failed", root / "été" / "dvc.lock")
+    run("git", "add", "-f", "dvc.yaml", "été", cwd=root)
+    run("git", "commit", "-qm", "past", cwd=root, GIT_COMMITTER_DATE="2020-01-01T00:00:00Z")
+    run("git", "tag", "past", cwd=root)
+    run("git", "tag", "blob", git(root, "rev-parse", "HEAD:dvc.yaml"), cwd=root)
+    run("git", "switch", "-q", "another", cwd=root)
+    run("git", "branch", "-qD", "past", cwd=root)
+    lines: list[str] = []
+    before = datetime.now(UTC) - MONTH
+    remove_unneeded(root, [root], [], before=before, dry_run=False, tell=lines.append)
+    assert models(root) == {0.9} | {SKILLS[name] for name in ("champion", "branch", "stash", "failed")}
+    assert any("revisions of" in line for line in lines)
+
+
+def test_a_checkout_that_cannot_be_read_leaves_the_cache_alone(root: Path) -> None:
     (root / "dvc.yaml").write_text("stages: [\n")
     files = size_of(root / ".dvc" / "cache")
-    with pytest.raises(ValueError, match="the cache stays as it is"):
+    with pytest.raises(ValueError, match=f"the cache stays as it is, as {root} may need"):
         clean_cache(root)
     assert len(experiments(root)) == 3
     assert size_of(root / ".dvc" / "cache") == files
@@ -273,6 +292,13 @@ def test_clean_removes_old_runs_everywhere_and_leaves_the_rest(
     assert copy.is_dir()
     assert (state / "old").is_dir()
     assert [one.name for one in experiments(root)] == ["champion", "old", "young"]
+
+    stages = (root / "dvc.yaml").read_text()
+    (root / "dvc.yaml").write_text("stages: [\n")
+    refused = run(*clean, "--dry-run", cwd=root, code=1, **settings)
+    assert "the cache stays as it is" in refused.stderr
+    assert [line.split()[0] for line in refused.stdout.splitlines()[1:]] == ["Prefect", "leftovers", "DVC's", "git"]
+    (root / "dvc.yaml").write_text(stages)
 
     text = run(*clean, cwd=root, **settings).stdout
     assert "1 run with logs and 1 artifact" in text

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from cnn_core.data.digit_sources import open_digits
 from cnn_core.data.image_files import describe
+from cnn_core.data.image_sources import open_images
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.kinds import kind_of
 from cnn_core.data.objects.ingestion import ingest_objects
-from cnn_core.data.scene_sources import open_scenes
+from cnn_core.data.pixel_sources import open_pixels
 from cnn_core.data.splits import ink_keys
 from cnn_core.images.near_duplicates import near_pairs
 from cnn_core.params import load_section
@@ -23,9 +23,9 @@ PARAMS = IngestParams
 def layouts(threads: int | None = None) -> dict[str, Layout]:
     """How each kind of source is read; ``threads`` decode and compare images (None: as many as Python likes)."""
     return {
-        "pixels": Layout(open=open_digits, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
+        "pixels": Layout(open=open_pixels, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
         "images": Layout(
-            open=partial(open_scenes, threads=threads),
+            open=partial(open_images, threads=threads),
             mode="RGB",
             features=lambda pictures: [picture.thumbnail for picture in pictures],
             pairs=partial(near_pairs, threads=threads),

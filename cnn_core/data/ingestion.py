@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -56,7 +56,7 @@ class Layout:
         features: images as in a `Batch` -> one small value each, by which near-duplicates are found.
         pairs: features of all labelled images -> the pairs of near-duplicates. None: those with equal features, and the
             feature is the split key, so that adding data moves no image at all.
-        refuse_near_test: leave a near-duplicate of the publisher's test part out of train; else only count it.
+        refuse_near_test: leave a near-duplicate of the publisher's test (or val) part out of train; else only count it.
     """
 
     open: Callable[[str], AbstractContextManager[ImageSource]]
@@ -124,13 +124,14 @@ def _ingest(
     on_progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     with layout.open(params.source) as source:
+        _refuse_few_classes(source.classes, params.source)
         records, refused, notes = _read(source, layout, spool, on_progress)
     total = len(records) + len(refused)
     duplicates = find_duplicates(
         [record.id for record in records],
         [record.sha256 for record in records],
         [record.label for record in records],
-        [record.part == source.published_test for record in records],
+        [_rank(record, source) for record in records],
         source.classes,
     )
     bad = refused + [entry for entry in duplicates.left_out if entry.reason not in _NOT_BAD]
@@ -139,11 +140,16 @@ def _ingest(
     near, keys = _near_copies(records, source, layout, search=params.near_duplicates)
     available = _available(records, source)
     test_fraction = 0.0 if source.published_test else params.test_fraction
+    val_fraction = 0.0 if source.published_val else params.val_fraction
     records = _without(records, near.left_out)
-    splits = [_split(record, keys, source.published_test, test_fraction, params) for record in records]
+    splits = [
+        _published_split(record, source)
+        or assign_split(keys[record.id], seed=params.seed, val_fraction=val_fraction, test_fraction=test_fraction)
+        for record in records
+    ]
     rows = [_row(record, split, b"") for record, split in zip(records, splits, strict=True)]
     class_counts = count_rows(rows, source.classes)["class_counts"]
-    train_fraction = 1 - params.val_fraction - test_fraction
+    train_fraction = 1 - val_fraction - test_fraction
     refuse_gutted_classes(near, available, class_counts["train"], train_fraction=train_fraction, name=name)
     warnings = [*source.warnings, *check_proportions(class_counts), *near_warnings(near, available)]
     quarantine = refused + duplicates.left_out + near.left_out
@@ -215,7 +221,7 @@ def _near_copies(
     near = find_near_copies(
         [record.id for record in labelled],
         [record.label for record in labelled],
-        [record.part == source.published_test for record in labelled],
+        [_rank(record, source) for record in labelled],
         source.classes,
         pairs,
         refuse_near_test=layout.refuse_near_test,
@@ -233,23 +239,31 @@ def _equal_pairs(features: Sequence[str]) -> Pairs:
 
 
 def _available(records: Sequence[_Record], source: ImageSource) -> Counter[str]:
-    """The labelled images of each class that the publisher did not set apart for testing."""
+    """The labelled images of each class that the publisher did not set apart for validation or testing."""
     return Counter(
-        source.classes[record.label]
-        for record in records
-        if record.label != UNLABELLED and record.part != source.published_test
+        source.classes[record.label] for record in records if record.label != UNLABELLED and not _rank(record, source)
     )
 
 
-def _split(
-    record: _Record, keys: Mapping[str, str], published_test: str | None, test_fraction: float, params: IngestParams
-) -> str:
-    if record.label == UNLABELLED:
-        return "unlabelled"
-    if record.part == published_test:
-        return "test"
-    key = keys[record.id]
-    return assign_split(key, seed=params.seed, val_fraction=params.val_fraction, test_fraction=test_fraction)
+def _rank(record: _Record, source: ImageSource) -> int:
+    """2 in the publisher's own test part, 1 in its val part, 0 in what is still to be split."""
+    if record.part == source.published_test:
+        return 2
+    return int(record.part == source.published_val)
+
+
+def _published_split(record: _Record, source: ImageSource) -> str | None:
+    """The split that is settled before any is drawn; None if there is none."""
+    return "unlabelled" if record.label == UNLABELLED else (None, "val", "test")[_rank(record, source)]
+
+
+def _refuse_few_classes(classes: Sequence[str], where: str) -> None:
+    if len(classes) < 2:
+        content = f"images of the class {classes[0]} alone" if classes else "no labelled image"
+        raise ValueError(
+            f"{where} has {content}, and at least two classes are needed: add images of another class, or name the "
+            "folder that holds all classes"
+        )
 
 
 def _describe(duplicates: Duplicates, near: NearCopies) -> dict[str, Any]:

@@ -1,24 +1,25 @@
-"""What kind of data set a source holds, by the names of its files."""
+"""What kind of data set a source holds, by its files."""
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
-from cnn_core.data.digit_sources import is_table
+from cnn_core.data.layouts.pixel_files import has_pixel_tables, top_files
+from cnn_core.data.layouts.pixel_idx import is_idx
 from cnn_core.data.objects.source import are_objects, is_file_of_objects
 from cnn_core.images.archives import open_files
 
 ADVICE = (
-    "name a folder or .zip with Kaggle's train.csv and test.csv, MNIST's idx files, or seg_train/<class>/ and "
-    "seg_test/<class>/ with images; `gridflow fetch digits` or `gridflow fetch scenes` gets one of Kaggle's"
+    "name a folder or .zip with a table of pixels (train.csv), MNIST's idx files, a folder of images for each class, "
+    "or images and a table of their labels; `gridflow fetch digits` or `gridflow fetch scenes` gets one of Kaggle's"
 )
 MAX_BYTES = 64 << 30
 
 
 def kind_of(source: str | Path) -> Literal["pixels", "images", "objects"]:
-    """Return ``objects`` for a set of boxes or masks (`are_objects`), ``pixels`` for a folder or .zip with train.csv or
-    idx files, at most one folder down, else ``images``.
+    """Tell the kind: ``objects`` for a set of boxes or masks (`are_objects`), ``pixels`` for tables of pixels or idx
+    files, at most one folder down, else ``images``.
 
     Raises:
         ValueError: there is no such folder or .zip.
@@ -28,4 +29,5 @@ def kind_of(source: str | Path) -> Literal["pixels", "images", "objects"]:
     with open_files(source, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         if are_objects(files):
             return "objects"
-        return "pixels" if any(is_table(PurePosixPath(name)) for name in files.names) else "images"
+        is_pixels = any(map(is_idx, top_files(files))) or has_pixel_tables(files)
+    return "pixels" if is_pixels else "images"

@@ -24,7 +24,7 @@ class NearCopies:
     Attributes:
         groups: a number for each row, the same for near-duplicates.
         across_classes: the ids of each group with more than one label; all stay.
-        largest_of_class: how many images of a class the largest group holds, apart from the publisher's test part.
+        largest_of_class: how many images of a class the largest group holds, apart from the publisher's val and test.
     """
 
     groups: list[int]
@@ -38,7 +38,7 @@ class NearCopies:
 def find_near_copies(
     ids: Sequence[str],
     labels: Sequence[int],
-    published_test: Sequence[bool],
+    ranks: Sequence[int],
     classes: Sequence[str],
     pairs: Pairs,
     *,
@@ -46,18 +46,21 @@ def find_near_copies(
 ) -> NearCopies:
     """Decide what happens to labelled rows that show the same. Exact duplicates have been left out before.
 
-    They all stay, as a group shares a split. With ``refuse_near_test``, a row of train is left out that itself (not
-    through others) shows what a row of the publisher's test part with its label shows. A group with two labels is
+    They all stay, as a group shares a split. With ``refuse_near_test``, a row is left out that itself (not through
+    others) shows what a row of a higher rank with its label shows; ``ranks`` are 2 in the publisher's own test part, 1
+    in its val part, and 0 in what is still to be split. A group with two labels is
     suspect of being none, so nothing is left out for its sake; it is reported.
     """
-    label, tested = np.asarray(labels, int), np.asarray(published_test, bool)
+    label, rank = np.asarray(labels, int), np.asarray(ranks, int)
+    tested = rank > 0
     groups, partners = np.arange(len(ids)), np.full(len(ids), -1)
     for left, right in pairs:
         if not len(left):
             continue
         groups = joined(len(ids), groups[left], groups[right])[groups]
-        leak = (tested[left] != tested[right]) & (label[left] == label[right])
-        trained, test = np.where(tested[left], right, left)[leak], np.where(tested[left], left, right)[leak]
+        leak = (rank[left] != rank[right]) & (label[left] == label[right])
+        left_is_lower = rank[left] < rank[right]
+        trained, test = np.where(left_is_lower, left, right)[leak], np.where(left_is_lower, right, left)[leak]
         partners[trained] = test
     members: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(groups.tolist()):
@@ -110,7 +113,7 @@ def refuse_gutted_classes(
     """Stop when near-duplicates take most of a class away from train, by leaving out or by one large group.
 
     Args:
-        available: the labelled images of each class outside the publisher's test part.
+        available: the labelled images of each class outside the publisher's val and test parts.
         train: those of them that train will hold.
         train_fraction: the share of them that train should hold.
 

@@ -1,8 +1,9 @@
-"""What a reader of one layout (`data.digit_sources`, `data.scene_sources`) makes of a source: batches of records."""
+"""What a reader of one kind (`data.pixel_sources`, `data.image_sources`) makes of a source: batches of records."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from cnn_core.data.validation import Refusal
 from cnn_core.images.decoding import Picture
 
 T = TypeVar("T")
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Batch:
     Attributes:
         ids: ``<part>/<1-based row or file>`` of the records that could be read; ``refused`` holds the others.
         images: uint8 (N, H, W) or (N, H, W, 3), or N images that the reader has decoded and hashed.
-        labels: int64 (N,), or None if the part is unlabelled.
+        labels: int64 (N,), indices of the source's classes, or None if the part is unlabelled.
     """
 
     part: str
@@ -38,6 +40,8 @@ class ImageSource:
     Attributes:
         total: images that ``batches`` will yield, with the refused ones; None if only reading can tell.
         published_test: the part that the publisher labelled for testing, which stays the test split; or None.
+        classes: the names of the labels, in the order of `sorted_names`.
+        published_val: the part that the publisher labelled for validation, which stays the val split; or None.
         left_out: counts of files that are not meant to be images of the set, by what they are.
         warnings: sentences for the manifest that the user should know.
     """
@@ -46,8 +50,17 @@ class ImageSource:
     total: int | None
     published_test: str | None
     classes: Sequence[str]
+    published_val: str | None = None
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort the names of classes: as numbers where all of them are whole numbers ("2" before "10"), else as texts."""
+    different = set(names)
+    if all(_WHOLE.fullmatch(name) for name in different):
+        return tuple(sorted(different, key=lambda name: (int(name), name)))
+    return tuple(sorted(different))
 
 
 def blocks(items: Iterable[T], size: Callable[[T], int], *, most: int, most_bytes: int) -> Iterator[list[T]]:

@@ -1,25 +1,28 @@
 """Which split an image belongs to. It follows from the image's key and the seed alone, so adding data moves no image.
 
-The key of a digit is its ink (`ink_keys`). The key of a scene is its hash, or the smallest hash among its
-near-duplicates (`images.near_duplicates`): adding a near-duplicate of an image may move that image, but nothing else
-does.
+The key of an image of the kind ``pixels`` is its ink (`ink_keys`). That of the kind ``images`` is its
+hash, or the smallest hash among its near-duplicates (`images.near_duplicates`): adding a near-duplicate of an image
+may move that image, but nothing else does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+FEW = 10  # images of a class, of which nothing reliable is learnt
+_SHOWN = 10  # classes that a sentence names
+
 
 def ink_keys(images: np.ndarray) -> list[str]:
-    """The split keys of digits, uint8 (N, H, W). Near-duplicates share a key.
+    """The split keys of pixels, uint8 (N, H, W). Near-duplicates share a key.
 
-    The key is the SHA-256 of the digit's ink: the pixels brighter than half of the image's own maximum, cropped to
+    The key is the SHA-256 of an image's ink: the pixels brighter than half of the image's own maximum, cropped to
     their bounding box. So shifts that cut nothing off and changes of contrast share a key. Rotation, zoom, noise or
-    another thickness of the stroke are not caught: a looser hash would also tie different digits together.
+    another thickness of the stroke are not caught: a looser hash would also tie different characters together.
     """
     ink = images.astype(np.uint16) * 2 > images.max(axis=(1, 2), keepdims=True)
     rows, columns = ink.any(axis=2), ink.any(axis=1)
@@ -45,6 +48,12 @@ def assign_split(key: str, *, seed: int, val_fraction: float, test_fraction: flo
     return "val" if number < test_fraction + val_fraction else "train"
 
 
+def _listed(names: Sequence[str]) -> str:
+    """The names, or the first of them and how many others."""
+    more = f" and {len(names) - _SHOWN:,} others" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
 def check_proportions(class_counts: Mapping[str, Mapping[str, int]], *, far: float = 4.0) -> list[str]:
     """Warn of every class that val or test lacks, and of unequal shares, as hashing keeps them equal only on average.
 
@@ -61,12 +70,15 @@ def check_proportions(class_counts: Mapping[str, Mapping[str, int]], *, far: flo
     total, warnings = sum(sums.values()), []
     if lacking := [name for name in classes if not class_counts["train"][name]]:
         raise ValueError(
-            f"no image of the class {', '.join(lacking)} is left to train from, of {total:,} labelled ones in all: "
+            f"no image of the class {_listed(lacking)} is left to train from, of {total:,} labelled ones in all: "
             "add images of it to the source, or choose another seed"
         )
+    if few := [name for name in classes if sums[name] < FEW]:
+        listed = _listed([f"{name} ({sums[name]})" for name in few])
+        warnings.append(f"there are less than {FEW} images of the class {listed}: too few to learn and measure it by")
     for split in ("val", "test"):
         if missing := [name for name in classes if not class_counts[split][name]]:
-            warnings.append(f"{split} has no image of the class {', '.join(missing)}")
+            warnings.append(f"{split} has no image of the class {_listed(missing)}")
     for split in splits:
         size = sum(class_counts[split].values())
         for name in classes:

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 WRONG_COLUMNS = "wrong column count"
-LABEL_OUTSIDE = "label outside 0-9"
 PIXEL_OUTSIDE = "pixel outside 0-255"
 CONFLICTING = "conflicting labels"
 DUPLICATE = "duplicate"  # left out, but not bad
 
 _DETAIL = 200  # characters
 _EXAMPLES = 3
-_MISSING = ("", "nan", "na", "n/a", "null", "none")
+MISSING = ("", "nan", "na", "n/a", "null", "none")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -33,45 +32,44 @@ class Refusal:
         object.__setattr__(self, "detail", self.detail[:_DETAIL])
 
 
-def check_digits(ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray | None) -> dict[int, Refusal]:
-    """Refuse the rows that are no digits: a label (N,) outside 0..9 or a pixel (N, P) outside 0..255."""
+def check_pixels(ids: Sequence[str], pixels: np.ndarray, names: Sequence[str]) -> dict[int, Refusal]:
+    """Refuse the rows of int64 (N, P) with a pixel outside 0..255; ``names`` are what the P pixels are called."""
     refused: dict[int, Refusal] = {}
-    checks = [] if labels is None else [(LABEL_OUTSIDE, "label", labels[:, None], 9)]
-    for reason, what, values, high in [*checks, (PIXEL_OUTSIDE, "pixel", pixels, 255)]:
-        outside = (values < 0) | (values > high)
-        for row in np.flatnonzero(outside.any(axis=1)).tolist():
-            column = int(outside[row].argmax())
-            name = what if what == "label" else f"{what}{column}"
-            refused.setdefault(row, Refusal(id=ids[row], reason=reason, detail=f"{name} is {values[row, column]}"))
+    if not pixels.size or (pixels.min() >= 0 and pixels.max() <= 255):
+        return refused
+    outside = (pixels < 0) | (pixels > 255)
+    for row in np.flatnonzero(outside.any(axis=1)).tolist():
+        column = int(outside[row].argmax())
+        detail = f"{names[column]} is {pixels[row, column]}"
+        refused[row] = Refusal(id=ids[row], reason=PIXEL_OUTSIDE, detail=detail)
     return refused
 
 
-def check_digit_text(id_: str, label: str | None, pixels: Sequence[str]) -> tuple[int, list[int]] | Refusal:
-    """Parse one row's fields as whole numbers (label 0 if there is none), or say why not."""
-    fields = [*pixels, "0" if label is None else label]
+def whole_pixels(fields: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Parse one row's pixels as whole numbers. Raises `FieldError` at the first one that is none."""
     if (text := "".join(fields)).isascii() and text.isdigit() and all(0 < len(field) < 10 for field in fields):
-        numbers = list(map(int, fields))  # the usual row, about thirty times as fast as field by field
-        return numbers[-1], numbers[:-1]
-    try:
-        return _whole(fields[-1], "label"), [_whole(text, "pixel", column) for column, text in enumerate(pixels)]
-    except _FieldError as fault:
-        return Refusal(id=id_, reason=fault.reason, detail=fault.detail)
+        return list(map(int, fields))  # the usual row, about thirty times as fast as field by field
+    return [whole_number(field, "pixel", name) for field, name in zip(fields, names, strict=True)]
 
 
-class _FieldError(Exception):
+class FieldError(Exception):
+    """A cell is bad: ``reason`` is one of a few texts, ``detail`` says more."""
+
     def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
         self.reason, self.detail = reason, detail
 
 
-def _whole(text: str, kind: str, column: int | str = "") -> int:
-    text = text.strip()
-    if text.lower() in _MISSING:
-        raise _FieldError(f"{kind} missing", f"{kind}{column} is {text or 'empty'}")
+def whole_number(text: str, kind: str, name: str = "") -> int:
+    """Parse a cell such as ``7`` or ``7.0``; ``name`` is its column. Raises `FieldError` if it is no whole number."""
+    text, name = text.strip(), name or kind
+    if text.lower() in MISSING:
+        raise FieldError(f"{kind} missing", f"{name} is {text or 'empty'}")
     if not _NUMBER.fullmatch(text):
-        raise _FieldError(f"{kind} not a number", f"{kind}{column} is {text!r}")
+        raise FieldError(f"{kind} not a number", f"{name} is {text!r}")
     value = float(text)
     if not value.is_integer():  # infinite (1e999) included
-        raise _FieldError(f"{kind} not a whole number", f"{kind}{column} is {text}")
+        raise FieldError(f"{kind} not a whole number", f"{name} is {text}")
     return int(max(min(value, 2**31), -(2**31)))  # a value far outside stays outside, and fits an int64
 
 
@@ -86,14 +84,17 @@ def find_duplicates(
     ids: Sequence[str],
     hashes: Sequence[str],
     labels: Sequence[int],
-    published_test: Sequence[bool],
+    ranks: Sequence[int],
     classes: Sequence[str],
 ) -> Duplicates:
     """Decide what happens to rows with the same pixels; a label of -1 is none.
 
+    ``ranks`` are 2 in the publisher's own test part, 1 in its val part, and 0 in what is still to be split.
+
     - Two labels: all copies are refused, as nobody here knows which label is right.
-    - The same label: the first copy stays. One in the publisher's own test part is preferred to one in train, so that
-      train holds no test image. The test part itself is kept as it was published, with its repetitions.
+    - The same label: the first copy stays. One in the publisher's own test part is preferred to one in val or train,
+      and one in val to one in train, so that train holds no test image. The part that is preferred is kept as it was
+      published, with its repetitions.
     - Labelled and unlabelled: both stay, as every unlabelled row gets a prediction. They are only reported.
     """
     groups: dict[str, list[int]] = defaultdict(list)
@@ -117,10 +118,10 @@ def find_duplicates(
             continue
         if not labelled:
             continue
-        kept = next((row for row in labelled if published_test[row]), labelled[0])
+        kept = max(labelled, key=lambda row: ranks[row])  # the first of them
         for row in labelled:
-            if row != kept and not published_test[row]:
-                counts["train_in_test" if published_test[kept] else "same_label"] += 1
+            if row != kept and (ranks[row] < ranks[kept] or not ranks[kept]):
+                counts["train_in_test" if ranks[kept] else "same_label"] += 1
                 left_out.append(Refusal(id=ids[row], reason=DUPLICATE, detail=f"same pixels as {ids[kept]}, kept"))
     return Duplicates(left_out=left_out, counts=counts, labelled_and_unlabelled=pairs)
 

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from cnn_core.files import is_utf8, printable, refuse_links
 
@@ -161,6 +161,24 @@ def _zip(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> SourceFiles:
 
     sizes = {name: entry.file_size for name, entry in entries.items()}
     return SourceFiles(path, sizes, folders, opener, {HIDDEN: hidden} if hidden else {})
+
+
+@contextlib.contextmanager
+def open_only_entry(file: BinaryIO, where: str) -> Iterator[IO[bytes]]:
+    """Open the one file in a .zip that is itself a file of a source, as Kaggle's client saves a table.
+
+    Raises:
+        ValueError: it is damaged, or holds another number of files.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/") and not _hidden(name)]
+            if len(names) != 1:
+                raise ValueError(f"{where} holds {len(names):,} files, not one: unpack it")
+            with archive.open(names[0]) as opened:
+                yield opened
+    except DAMAGE as error:
+        raise ValueError(f"{where} is damaged or cut short ({error}): get it again") from None
 
 
 def _refuse_many_entries(path: Path) -> None:

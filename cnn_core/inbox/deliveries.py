@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.image_files import image_names, read_entry
-from cnn_core.data.scene_sources import NO_CLASS, PRED, TEST
+from cnn_core.data.image_sources import NO_CLASS, PRED, TEST
 from cnn_core.data.sources import ImageSource
 from cnn_core.data.validation import CONFLICTING, Refusal, refuse_too_many
 from cnn_core.images.archives import open_files
@@ -22,11 +22,13 @@ from cnn_core.images.decoding import BadImage
 
 ADVICE = "put a train.csv, a .zip, or folders named after the classes there"
 MAX_BYTES = 64 << 30
+UNKNOWN_CLASS = "label that the source does not have"
+OTHER_SIZE = "another size than the source's images"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledImage:
-    """An image with its label; ``image`` is uint8 (28, 28) of a digit, a `Picture` of a scene."""
+    """An image with its label; ``image`` is uint8 (S, S) in a set of pixels, a `Picture` in one of images."""
 
     id: str
     image: Any
@@ -61,13 +63,14 @@ class SourceFormat:
     """How one data set's sources are read and written.
 
     Attributes:
+        read_file: decodes an image file of a delivery as the source has its images: (bytes, name, content).
         digest: computes the SHA-256 of an image's pixels.
         write: adds images to a copy of a source: (copy, source, delivery's name, images, classes).
         pixels: stacks images as squares of so many pixels a side: uint8 (N, H, W) or (N, H, W, 3).
     """
 
     open: Callable[[str | Path], contextlib.AbstractContextManager[ImageSource]]
-    read_file: Callable[[bytes, str], Any]
+    read_file: Callable[[bytes, str, SourceContent], Any]
     digest: Callable[[Any], str]
     write: Callable[[Path, Path, str, Sequence[LabelledImage], Sequence[str]], None]
     pixels: Callable[[Sequence[Any], int], np.ndarray]
@@ -94,9 +97,9 @@ def read_delivery(
     refused: list[Refusal] = []
     left_out: Counter[str] = Counter()
     if _in_folders(path, content.classes):
-        images = list(_read_files(source_format, path, content.classes, refused, left_out))
+        images = list(_read_files(source_format, path, content, refused, left_out))
     else:
-        images = list(_read_table(source_format, path, refused))
+        images = list(_read_table(source_format, path, content, refused))
     if not images and not refused:
         raise ValueError(f"{path.name} holds no labelled images: {ADVICE}")
     total = len(images) + len(refused)
@@ -147,10 +150,11 @@ def _in_folders(path: Path, classes: Sequence[str]) -> bool:
 def _read_files(
     source_format: SourceFormat,
     path: Path,
-    classes: Sequence[str],
+    content: SourceContent,
     refused: list[Refusal],
     left_out: Counter[str],
 ) -> Iterator[LabelledImage]:
+    classes = content.classes
     numbers = {name: number for number, name in enumerate(classes)}
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
         names, others = image_names(files)
@@ -167,7 +171,7 @@ def _read_files(
             try:
                 if isinstance(data, BadImage):
                     raise data
-                image = source_format.read_file(data, name)
+                image = source_format.read_file(data, name, content)
             except BadImage as fault:
                 refused.append(Refusal(id=name, reason=fault.reason, detail=fault.detail))
                 continue
@@ -180,10 +184,30 @@ def _read_files(
             )
 
 
-def _read_table(source_format: SourceFormat, path: Path, refused: list[Refusal]) -> Iterator[LabelledImage]:
+def _read_table(
+    source_format: SourceFormat, path: Path, content: SourceContent, refused: list[Refusal]
+) -> Iterator[LabelledImage]:
+    numbers = {name: number for number, name in enumerate(content.classes)}
     with contextlib.ExitStack() as stack:
         if path.suffix.lower() == ".csv":  # the reader takes a folder with a train.csv
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             (folder / "train.csv").symlink_to(path.resolve())
             path = folder
-        yield from _labelled_images(stack.enter_context(source_format.open(path)), source_format, refused)
+        opened = stack.enter_context(source_format.open(path))
+        for image in _labelled_images(opened, source_format, refused):
+            fault = _misfit(image, opened.classes[image.label], content)
+            if fault:
+                refused.append(Refusal(id=image.id, reason=fault[0], detail=fault[1]))
+            else:
+                yield dataclasses.replace(image, label=numbers[opened.classes[image.label]])
+
+
+def _misfit(image: LabelledImage, label: str, content: SourceContent) -> tuple[str, str] | None:
+    """Why a delivery's image does not fit into the source (reason, detail), or None."""
+    if label not in content.classes:
+        return UNKNOWN_CLASS, f"label is {label}; the classes are {', '.join(content.classes)}"
+    shapes = [getattr(picture, "shape", None) for picture in (image.image, content.sample[0].image)]
+    if shapes[0] != shapes[1]:
+        height, width = shapes[0] or (0, 0)
+        return OTHER_SIZE, f"{height}x{width} pixels"
+    return None

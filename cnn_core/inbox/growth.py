@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_core.data import digit_sources, scene_sources
-from cnn_core.data.digit_tables import PIXELS, SIDE, open_text, read_header
+from cnn_core.data.image_sources import TEST, TRAIN, open_images
+from cnn_core.data.layouts.pixel_files import pixel_tables
+from cnn_core.data.layouts.pixel_idx import find_idx
+from cnn_core.data.layouts.pixel_tables import Table
+from cnn_core.data.pixel_sources import open_pixels
 from cnn_core.data.raw import decode_images
-from cnn_core.data.scene_sources import TEST, TRAIN
 from cnn_core.files import whole_folder
 from cnn_core.images.archives import open_files
 from cnn_core.images.decoding import Picture, decode_square, pixels_sha256, read_picture
@@ -47,54 +49,67 @@ def _copy(source: Path, target: Path) -> None:
                 shutil.copyfileobj(opened, file, 1 << 20)
 
 
-def _write_digits(
-    target: Path, source: Path, _name: str, new: Sequence[LabelledImage], _classes: Sequence[str]
-) -> None:
-    if not _tables(target):
-        _write_tables_of_idx(target, source)
+def _write_pixels(target: Path, source: Path, _name: str, new: Sequence[LabelledImage], classes: Sequence[str]) -> None:
     tables = _tables(target)
+    if not all(part in tables and _takes_rows(target, tables[part]) for part in map(_part, new)):
+        _write_tables_anew(target, source)
+        tables = _tables(target)
     for part in ("train", "test"):
-        if rows := [image for image in new if image.tested == (part == "test")]:
-            _append(target / tables[part], rows)
+        if rows := [image for image in new if _part(image) == part]:
+            _append(target, tables[part], rows, classes)
 
 
-def _tables(folder: Path) -> dict[str, str]:
-    """The tables that the stage ingest reads, by their part."""
+def _part(image: LabelledImage) -> str:
+    return "test" if image.tested else "train"
+
+
+def _tables(folder: Path) -> dict[str, Table]:
+    """The tables that the stage ingest reads, by their part; none where it reads idx files."""
     with open_files(folder, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        return digit_sources.find_tables(files)
+        if find_idx(files, files.names):
+            return {}
+        return {table.part: table for table in pixel_tables(files, ADVICE, others=False)}
 
 
-def _append(path: Path, rows: Sequence[LabelledImage]) -> None:
-    with path.open("rb") as file:
-        columns = read_header(open_text(file), str(path), labelled=True)
+def _takes_rows(folder: Path, table: Table) -> bool:
+    """Whether rows of a label and pixels can be added to the end of a table."""
+    columns = table.columns
+    is_plain = (folder / table.name).suffix.lower() in (".csv", ".tsv", ".tab")
+    return is_plain and columns.label is not None and columns.width == len(columns.pixels) + 1
+
+
+def _append(folder: Path, table: Table, rows: Sequence[LabelledImage], classes: Sequence[str]) -> None:
+    path, columns = folder / table.name, table.columns
     with path.open("rb") as file:
         file.seek(-1, 2)
         ends_with_newline = file.read(1) in b"\r\n"
-    order = [PIXELS if column == "label" else int(column.removeprefix("pixel")) for column in columns]
-    cells = np.column_stack([np.stack([row.image for row in rows]).reshape(len(rows), -1), [row.label for row in rows]])
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         file.write("" if ends_with_newline else "\n")
-        csv.writer(file, lineterminator="\n").writerows(cells[:, order].tolist())
+        writer = csv.writer(file, delimiter=columns.delimiter, lineterminator="\n")
+        for row in rows:
+            cells = dict(zip(columns.pixels, row.image.ravel().tolist(), strict=True))
+            writer.writerow([cells.get(column, classes[row.label]) for column in range(columns.width)])
 
 
-def _write_tables_of_idx(target: Path, source: Path) -> None:
-    """Rewrite MNIST's files as Kaggle's tables, to which rows can be added."""
+def _write_tables_anew(target: Path, source: Path) -> None:
+    """Rewrite idx files, or tables in another form, as Kaggle's tables, to which rows can be added."""
     shutil.rmtree(target)
     target.mkdir()
-    header = ["label", *(f"pixel{number}" for number in range(PIXELS))]
-    with digit_sources.open_digits(source) as opened:
+    with open_pixels(source) as opened:
+        parts = {opened.published_test: "test", opened.published_val: "val"}
         for batch in opened.batches():
-            part = "train" if batch.part == "train" else "test"
-            labels = [] if batch.labels is None else [batch.labels]
-            with (target / f"{part}.csv").open("a", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                if not file.tell():
-                    writer.writerow(header if labels else header[1:])
+            part = parts.get(batch.part, "train" if batch.part == "train" else "test")
+            with (target / f"{part}.csv").open("a", encoding="utf-8", newline="") as file:
                 flat = np.asarray(batch.images).reshape(len(batch.ids), -1)
-                writer.writerows(np.column_stack([*labels, flat]).tolist())
+                writer = csv.writer(file, lineterminator="\n")
+                labels = [[]] * len(flat) if batch.labels is None else [[opened.classes[n]] for n in batch.labels]
+                if not file.tell():
+                    names = [f"pixel{number}" for number in range(flat.shape[1])]
+                    writer.writerow(names if batch.labels is None else ["label", *names])
+                writer.writerows([*label, *row] for label, row in zip(labels, flat.tolist(), strict=True))
 
 
-def _write_scenes(target: Path, _source: Path, name: str, new: Sequence[LabelledImage], classes: Sequence[str]) -> None:
+def _write_images(target: Path, _source: Path, name: str, new: Sequence[LabelledImage], classes: Sequence[str]) -> None:
     train = next(path for path in sorted(target.glob("*")) + sorted(target.glob("*/*")) if path.name.lower() == TRAIN)
     for number, image in enumerate(new, start=1):
         part = next(path for path in train.parent.iterdir() if path.name.lower() == (TEST if image.tested else TRAIN))
@@ -104,31 +119,35 @@ def _write_scenes(target: Path, _source: Path, name: str, new: Sequence[Labelled
         file.write_bytes(image.image.image)
 
 
-def _digit_file(data: bytes, name: str) -> np.ndarray:
-    return decode_square(data, SIDE, "L", name)[0]
+def _pixel_file(data: bytes, name: str, content: SourceContent) -> np.ndarray:
+    return decode_square(data, len(content.sample[0].image), "L", name)[0]
 
 
-def _digit_pixels(images: Sequence[np.ndarray], _side: int) -> np.ndarray:
+def _image_file(data: bytes, name: str, _content: SourceContent) -> Picture:
+    return read_picture(data, name)
+
+
+def _pixel_squares(images: Sequence[np.ndarray], _side: int) -> np.ndarray:
     return np.stack(images)
 
 
-def _scene_pixels(images: Sequence[Picture], side: int) -> np.ndarray:
+def _image_squares(images: Sequence[Picture], side: int) -> np.ndarray:
     return decode_images([picture.image for picture in images], "RGB", size=side).transpose(0, 2, 3, 1)
 
 
 SOURCE_FORMATS: Mapping[str, SourceFormat] = {
     "pixels": SourceFormat(
-        open=digit_sources.open_digits,
-        read_file=_digit_file,
+        open=open_pixels,
+        read_file=_pixel_file,
         digest=pixels_sha256,
-        write=_write_digits,
-        pixels=_digit_pixels,
+        write=_write_pixels,
+        pixels=_pixel_squares,
     ),
     "images": SourceFormat(
-        open=scene_sources.open_scenes,
-        read_file=read_picture,
+        open=open_images,
+        read_file=_image_file,
         digest=lambda picture: picture.sha256,
-        write=_write_scenes,
-        pixels=_scene_pixels,
+        write=_write_images,
+        pixels=_image_squares,
     ),
 }

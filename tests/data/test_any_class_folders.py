@@ -27,8 +27,8 @@ from cnn_core.reporting.numbers import Numbers
 from cnn_core.reporting.page import environment
 from tasks import augment, evaluate, ingest, predict
 from tests.data.test_any_names import FORMULAS, MARKUP, OURS
+from tests.helpers.image_files import encoded, put, scene
 from tests.helpers.paths import ROOT
-from tests.helpers.scene_files import encoded, put, scene
 
 SIDE = 16
 MODEL = {"architecture": "digit_cnn", "width": 2, "depth": 1, "channel_dropout": 0.0, "dropout": 0.0}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cnn_core.data.digit_sources import open_digits
+from cnn_core.data.pixel_sources import open_pixels
 from cnn_core.data.raw import RawRows, decode_images, read_manifest, read_quarantine, read_raw
 from cnn_core.data.splits import ink_keys
 from cnn_core.params import load_section
@@ -50,7 +50,7 @@ def images(raw) -> np.ndarray:
 
 
 def test_the_sample_is_the_5000_images_in_kaggles_layout(made, mnist):
-    with open_digits(made / "data/sources/digits") as source:
+    with open_pixels(made / "data/sources/digits") as source:
         batches = list(source.batches())
     assert Counter(id_.split("/")[0] for batch in batches for id_ in batch.ids) == {"train": 4500, "test": 500}
     assert len(set(batches[0].labels[:100].tolist())) == 10, "shuffled"

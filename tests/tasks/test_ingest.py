@@ -11,8 +11,8 @@ import pytest
 from cnn_core.data.ingestion import IngestParams
 from cnn_core.data.raw import decode_images, read_manifest, read_quarantine, read_raw
 from tasks.ingest import main
-from tests.helpers.digit_files import digits, idx, kaggle, mnist, rows, write_rows
 from tests.helpers.ingesting import SECTION, run, write_params
+from tests.helpers.pixel_files import digits, idx, kaggle, mnist, rows, write_rows
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def test_pixels_and_labels_arrive_whole(tmp_path):
 def test_refused_rows_are_quarantined_with_their_reason(tmp_path):
     images, labels = digits(200)
     cells = rows(images, labels)
-    cells[3][0], cells[8][700], cells[9] = "12", "oops", cells[9][:-1]
+    cells[3][0], cells[8][700], cells[9] = "twelve", "oops", cells[9][:-1]
     write_rows(tmp_path / "source/train.csv", cells)
     manifest = run(tmp_path / "source", tmp_path / "raw")
     assert read_quarantine(tmp_path / "raw") == [
-        {"id": "train/00004", "reason": "label outside 0-9", "detail": "label is 12"},
+        {"id": "train/00004", "reason": "label not a number", "detail": "label is 'twelve'"},
         {"id": "train/00009", "reason": "pixel not a number", "detail": "pixel699 is 'oops'"},
         {"id": "train/00010", "reason": "wrong column count", "detail": "784 columns, not 785"},
     ]

@@ -26,7 +26,7 @@ from cnn_core.data.raw import (
 from cnn_core.data.validation import Refusal
 from cnn_core.files import whole_folder
 from cnn_core.images.decoding import encode_png, pixels_sha256
-from tests.helpers.digit_files import digits
+from tests.helpers.pixel_files import digits
 
 CLASSES = [str(label) for label in range(10)]
 QUARANTINE = [Refusal(id="train/77", reason="pixel missing", detail="pixel1 is nan")]

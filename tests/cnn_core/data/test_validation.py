@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn_core.data.validation import Refusal, check_digits, find_duplicates, refuse_too_many
+from cnn_core.data.validation import Refusal, check_pixels, find_duplicates, refuse_too_many
 
 
 def find(*rows: tuple[str, int, bool]):
@@ -41,23 +41,22 @@ def test_unlabelled_copies_stay_and_are_told():
     assert found.counts["labelled_and_unlabelled"] == 1
 
 
-def test_check_digits_names_the_first_fault():
+def test_check_pixels_names_the_first_fault():
     pixels = np.zeros((4, 784), np.int64)
-    pixels[1, 700], pixels[2, 3] = 300, -1
-    refused = check_digits("abcd", pixels, np.array([0, 12, 9, -1]))
+    pixels[1, 700], pixels[1, 702], pixels[2, 3] = 300, -1, -1
+    refused = check_pixels("abcd", pixels, [f"pixel{number}" for number in range(784)])
     assert {row: (entry.reason, entry.detail) for row, entry in refused.items()} == {
-        1: ("label outside 0-9", "label is 12"),
+        1: ("pixel outside 0-255", "pixel700 is 300"),
         2: ("pixel outside 0-255", "pixel3 is -1"),
-        3: ("label outside 0-9", "label is -1"),
     }
 
 
 def test_too_many_gives_counts_examples_and_what_to_do():
-    refused = [Refusal(id=f"train/{row}", reason="label outside 0-9", detail=f"label is {row}") for row in range(12)]
+    refused = [Refusal(id=f"train/{row}", reason="label not a number", detail=f"label is {row}") for row in range(12)]
     refused.append(Refusal(id="train/99", reason="pixel missing", detail="pixel4 is nan"))
     with pytest.raises(ValueError, match="13 of the 1,000 images of here are bad") as caught:
         refuse_too_many(refused, 1000, 0.012, "here")
-    for words in ("1.3%", "1.2%", "label outside 0-9: 12 (train/0: label is 0", ", …)", "pixel missing: 1 (train/99"):
+    for words in ("1.3%", "1.2%", "label not a number: 12 (train/0: label is 0", ", …)", "pixel missing: 1 (train/99"):
         assert words in str(caught.value)
     assert "Repair the source, or raise max_bad_fraction" in str(caught.value)
     assert "nothing was written" in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cnn_core.images.decoding import BadImage, decode_rgb, pixels_sha256, read_file, read_picture
-from tests.helpers.scene_files import encoded, scene
+from tests.helpers.image_files import encoded, scene
 
 RGB = scene(0)
 PIXELS = np.asarray(RGB).astype(int)

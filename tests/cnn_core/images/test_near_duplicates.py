@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 from cnn_core.images.decoding import read_picture
 from cnn_core.images.near_duplicates import joined, near_pairs
 from tests.helpers.alike_pictures import ALIKE
-from tests.helpers.scene_files import encoded, scene
+from tests.helpers.image_files import encoded, scene
 
 COUNT = 30
 EACH = 24

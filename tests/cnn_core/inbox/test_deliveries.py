@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_core.data.digit_sources import open_digits
-from cnn_core.data.scene_sources import open_scenes
+from cnn_core.data.image_sources import open_images
+from cnn_core.data.pixel_sources import open_pixels
 from cnn_core.inbox.deliveries import read_delivery, read_source
 from cnn_core.inbox.features import last_features
 from cnn_core.inbox.growth import SOURCE_FORMATS, grow
 from tasks.inbox import main
-from tests.helpers.digit_files import digits, kaggle, mnist, rows, write_rows
-from tests.helpers.digit_files import zipped as zip_digits
+from tests.helpers.image_files import CLASSES, encoded, intel, put, scene
 from tests.helpers.model_folders import digit_model
-from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene
+from tests.helpers.pixel_files import digits, kaggle, mnist, rows, write_rows
+from tests.helpers.pixel_files import zipped as zip_digits
 
 DIGITS, SCENES = SOURCE_FORMATS["pixels"], SOURCE_FORMATS["images"]
 DRIFT = {"alpha": 0.05, "draws": 50, "most": 60, "least": 10, "seed": 0}
@@ -43,7 +43,7 @@ def ids(opened) -> dict[str, tuple[str, int]]:
 def test_digits_grow_and_the_old_keep_their_names(tmp_path: Path, base: str, kind: str) -> None:
     source = mnist(tmp_path / "idx", 40, 10) if base == "idx" else kaggle(tmp_path / "base", 40, 5)
     source = zip_digits(source, tmp_path / "base.zip", under="inner/") if base == "zip" else source
-    before = ids(open_digits(source))
+    before = ids(open_pixels(source))
     delivered = tmp_path / "in"
     if kind == "images":
         for number, (image, label) in enumerate(zip(*digits(12, 7), strict=True)):
@@ -58,7 +58,7 @@ def test_digits_grow_and_the_old_keep_their_names(tmp_path: Path, base: str, kin
     assert len(content.sample) == 10
     delivery = read_delivery(DIGITS, delivered, content, max_bad_fraction=0.0)
     grow(DIGITS, source, tmp_path / "grown", [("d1", delivery)], content)
-    after = ids(open_digits(tmp_path / "grown"))
+    after = ids(open_pixels(tmp_path / "grown"))
     assert len(after) == len(before) + 12
     assert set(before.values()) <= set(after.values())
     if base != "idx":
@@ -93,9 +93,9 @@ def test_other_labels_for_known_images_are_bad(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table_bytes", "words"),
     [
-        (b"a,b\n1,2\n", "not the 785 of label"),
+        (b"a,b\n1,2\n", "without names for pixels"),
         (b"", "is empty"),
-        (b"label,", "785"),
+        (b"label,", "without names for pixels"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_fault(tmp_path: Path, table_bytes: bytes, words: str) -> None:
@@ -106,7 +106,7 @@ def test_a_bad_table_is_refused_with_its_fault(tmp_path: Path, table_bytes: byte
 
 def test_scenes_grow_with_one_class_alone_and_bad_files_are_counted(tmp_path: Path) -> None:
     source = intel(tmp_path / "base", train=3, test=2, pred=1)
-    before = ids(open_scenes(source))
+    before = ids(open_images(source))
     for number in range(4):
         put(tmp_path / "in" / "sea" / f"{number}.jpg", encoded(scene(900 + number), "JPEG"))
     put(tmp_path / "in" / "seg_test" / "sea" / "t.png", encoded(scene(950)))
@@ -119,7 +119,7 @@ def test_scenes_grow_with_one_class_alone_and_bad_files_are_counted(tmp_path: Pa
     delivery = read_delivery(SCENES, tmp_path / "in", content, max_bad_fraction=0.5)
     assert {entry.reason for entry in delivery.refused} == {"not an image", "in no class folder"}
     grow(SCENES, source, tmp_path / "grown", [("d1", delivery)], content)
-    after = ids(open_scenes(tmp_path / "grown"))
+    after = ids(open_images(tmp_path / "grown"))
     assert before.items() <= after.items()
     assert {id_ for id_ in after if id_ not in before} == {
         *(f"seg_train/sea/d1-{number:06d}.jpg" for number in range(1, 5)),
@@ -133,7 +133,7 @@ def test_a_source_grows_into_itself(tmp_path: Path) -> None:
         content = read_source(DIGITS, source, sample=5)
         delivery = read_delivery(DIGITS, table(tmp_path / f"{number}.csv", 5, seed=number), content, max_bad_fraction=0)
         grow(DIGITS, source, source, [(f"d{number}", delivery)], content)
-    assert len(ids(open_digits(source))) == 30
+    assert len(ids(open_pixels(source))) == 30
     assert (source / "test.csv").exists()
 
 
@@ -160,7 +160,7 @@ def test_each_delivery_is_judged_alone(tmp_path: Path) -> None:
     assert {Path(path).stem: entry["accepted"] for path, entry in answer["deliveries"].items()} == {
         "bad": False, "good": True, "again": False,
     }  # fmt: skip
-    assert len(ids(open_digits(tmp_path / "grown"))) == 50
+    assert len(ids(open_pixels(tmp_path / "grown"))) == 50
 
 
 @pytest.mark.parametrize("drift", ["warn", "stop"])
@@ -209,7 +209,7 @@ def test_the_table_that_is_read_is_the_one_that_grows(tmp_path: Path) -> None:
     content = read_source(DIGITS, source, sample=5)
     delivery = read_delivery(DIGITS, table(tmp_path / "in.csv", 5, seed=1), content, max_bad_fraction=0)
     grow(DIGITS, source, tmp_path / "grown", [("d1", delivery)], content)
-    assert len(ids(open_digits(tmp_path / "grown"))) == 25
+    assert len(ids(open_pixels(tmp_path / "grown"))) == 25
     assert (tmp_path / "grown/a-backup/train.csv").read_bytes() == before
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from tasks.ingest import main
-from tests.helpers.digit_files import HEADER, digits, idx, kaggle, mnist, rows, write_rows, zipped
 from tests.helpers.ingesting import run, write_params
 from tests.helpers.paths import ROOT
+from tests.helpers.pixel_files import HEADER, digits, idx, kaggle, mnist, rows, write_rows, zipped
 
 
 @pytest.fixture
@@ -78,8 +78,18 @@ def header(change: Callable[[list[str]], list[str]]) -> Callable[[Path], object]
 def bad_rows(folder: Path) -> None:
     cells = rows(*digits(100))
     for row in range(6):
-        cells[row * 7][0] = "11"
+        cells[row * 7][0] = ""
     write_rows(folder / "train.csv", cells)
+
+
+def class_in_test_alone(folder: Path) -> None:
+    kaggle(folder)
+    write_rows(folder / "test.csv", rows(digits(3, 9)[0], np.full(3, 12)))
+
+
+def two_sizes(folder: Path) -> None:
+    kaggle(folder)
+    write_rows(folder / "test.csv", rows(digits(9)[0][:, 6:14, 8:16], None))
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -88,7 +98,7 @@ GET, FETCH = "get it again", "gridflow fetch digits"
 
 BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "missing": (lambda folder: None, ["does not exist", "train.csv", FETCH]),
-    "empty folder": (Path.mkdir, ["neither train.csv nor MNIST idx files", FETCH]),
+    "empty folder": (Path.mkdir, ["neither tables of pixels nor MNIST idx files", FETCH]),
     "a file": (lambda path: path.write_text("x"), ["is a file, not a folder or a .zip", FETCH]),
     "only test.csv": (table(digits(9)[0], None, "test.csv"), ["test.csv but no train.csv", FETCH]),
     "two folders": (two_folders, ["a/train.csv and b/train.csv", "name the one folder"]),
@@ -99,16 +109,16 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         spoil("train.csv", lambda data: data.splitlines(True)[0], kaggle),
         ["train.csv has a header but no rows", GET],
     ),
-    "column missing": (header(lambda names: names[:-1]), ["784 columns", "1 missing, such as pixel783", "785"]),
-    "column unknown": (header(lambda names: ["digit", *names[1:]]), ["missing, such as label", "such as 'digit'"]),
+    "column missing": (header(lambda names: names[:-1]), ["783 columns of pixels", "no square", "28x28 would be 784"]),
+    "column left out": (header(lambda names: [*names[:9], *names[10:]]), ["pixels", "1 missing, such as 8"]),
+    "no label": (table(digits(60)[0], None), ["784 columns of pixels and none of labels: add one named label"]),
+    "two labels": (header(lambda names: ["kind", "sort", *names[1:]]), ["'kind', 'sort' beside 784 pixels"]),
     "column twice": (header(lambda names: [*names, "pixel0"]), ["header of 786 columns", "some twice"]),
-    "no header": (
-        spoil("train.csv", lambda data: data.split(b"\n", 1)[1], kaggle),
-        ["header of 785 columns", "correct the header"],
+    "one endless line": (spoil("train.csv", lambda data: b"\xff" * 3_000_000, kaggle), ["no table of pixels"]),
+    "no table": (
+        spoil("train.csv", lambda data: b"\xff" * 9_000, kaggle),
+        ["without names for pixels"],
     ),
-    "semicolons": (spoil("train.csv", lambda data: data.replace(b",", b";"), kaggle), ["header of 1 columns"]),
-    "utf-16": (spoil("train.csv", lambda data: data.decode().encode("utf-16"), kaggle), ["header of 785 columns"]),
-    "no table": (spoil("train.csv", lambda data: b"\xff" * 100_000, kaggle), ["no table of digits"]),
     "cut zip": (cut_zip, ["damaged or cut short", GET]),
     "escaping zip": (escaping_zip, ["'../test.csv', which leads out of the folder"]),
     "cut gz": (spoil(f"{IMAGES}.gz", lambda data: data[:-500], mnist), [f"{IMAGES}.gz is damaged or cut short", GET]),
@@ -126,12 +136,17 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "empty idx": (spoil(IMAGES, lambda data: b"", plain_mnist), [f"{IMAGES} is empty or cut short", GET]),
     "idx with more": (spoil(IMAGES, lambda data: data + b"x", plain_mnist), ["more bytes than its header says"]),
     "idx of nothing": (spoil(IMAGES, lambda data: idx(np.zeros((0, 28, 28))), plain_mnist), ["no items", GET]),
-    "idx of 32x32": (spoil(IMAGES, lambda data: idx(np.zeros((9, 32, 32))), plain_mnist), ["32x32 pixels, not 28x28"]),
+    "idx of oblongs": (spoil(IMAGES, lambda data: idx(np.zeros((9, 32, 28))), plain_mnist), ["32x28 pixels", "square"]),
+    "idx of dots": (spoil(IMAGES, lambda data: idx(np.zeros((9, 5, 5))), plain_mnist), ["5x5 pixels; 8 to 512"]),
+    "idx of two sizes": (
+        spoil(IMAGES, lambda data: idx(np.zeros((100, 32, 32))), plain_mnist),
+        ["images of 32x32 pixels and", "of 28x28 pixels: one size is needed"],
+    ),
     "idx of far too many": (
         spoil(IMAGES, lambda data: data[:4] + b"\xff\xff\xff\xff" + data[8:], plain_mnist),
         ["4,294,967,295 items, more than"],
     ),
-    "no idx": (spoil(IMAGES, lambda data: b"<html>" * 9, plain_mnist), ["no idx file of MNIST", "0x3c68746d"]),
+    "no idx": (spoil(IMAGES, lambda data: b"<html>" * 9, plain_mnist), ["no idx file of images", "0x3c68746d"]),
     "idx counts differ": (
         spoil(LABELS, lambda data: idx(np.zeros(99)), plain_mnist),
         ["99 labels for 100 images", "get both again"],
@@ -140,9 +155,12 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "idx without train": (remove(LABELS, IMAGES, made=plain_mnist), ["no train-images idx file", FETCH]),
     "too many bad rows": (
         bad_rows,
-        ["6 of the 100 images", "6.0%", "label outside 0-9: 6 (train/00001: label is 11", "max_bad_fraction"],
+        ["6 of the 100 images", "6.0%", "label missing: 6 (train/00001: label is empty", "max_bad_fraction"],
     ),
-    "a class missing": (table(digits(60)[0], digits(60)[1] % 9), ["no image of the class 9 is left to train from"]),
+    "one class": (table(digits(60)[0], np.full(60, 7)), ["images of the class 7 alone", "at least two classes"]),
+    "a class in test alone": (class_in_test_alone, ["no image of the class 12 is left to train from"]),
+    "pixels in 0..1": (table(digits(60)[0] / 255, digits(60)[1].astype(float)), ["pixels in 0..1, not in 0..255"]),
+    "two sizes": (two_sizes, ["train.csv has images of 28x28 pixels and", "test.csv has images of 8x8 pixels"]),
 }
 
 

@@ -17,7 +17,7 @@ from cnn_core.data.ingestion import IngestParams, Layout, ingest
 from cnn_core.data.raw import read_manifest, read_quarantine, read_raw
 from cnn_core.images.decoding import decode_rgb
 from tasks.ingest import layouts, main
-from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene, zipped
+from tests.helpers.image_files import CLASSES, encoded, intel, put, scene, zipped
 
 SCENES = layouts()["images"]
 SECTION = {
@@ -129,7 +129,7 @@ def class_of_bad_images(source: Path) -> None:
 
 
 BAD = {
-    "missing": (lambda source: None, ["does not exist", "seg_train/<class>/", "gridflow fetch scenes"]),
+    "missing": (lambda source: None, ["does not exist", "a folder of images for each class", "gridflow fetch scenes"]),
     "empty folder": (Path.mkdir, ["has no folder seg_train", "gridflow fetch scenes"]),
     "a file": (lambda source: source.write_text("x"), ["is a file, not a folder or a .zip"]),
     "cut zip": (cut_zip, ["damaged or cut short", "get it again"]),

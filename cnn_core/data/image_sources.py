@@ -1,4 +1,4 @@
-"""Reader of scenes: Kaggle's Intel Image Classification, and images of one's own in the same layout.
+"""The reader of the kind ``images``: Kaggle's Intel Image Classification, and images of one's own in the same layout.
 
 https://www.kaggle.com/datasets/puneet6060/intel-image-classification:
 ``seg_train/seg_train/<class>/*.jpg``, ``seg_test/seg_test/<class>/*.jpg``, ``seg_pred/seg_pred/*.jpg``. The
@@ -44,8 +44,8 @@ class _File:
 
 
 @contextlib.contextmanager
-def open_scenes(path: str | Path, *, threads: int | None = None) -> Iterator[ImageSource]:
-    """Open the scenes in a folder or .zip, which ``threads`` decode (None: as many as Python sees processors).
+def open_images(path: str | Path, *, threads: int | None = None) -> Iterator[ImageSource]:
+    """Open the images in a folder or .zip, which ``threads`` decode (None: as many as Python sees processors).
 
     Raises:
         ValueError: there is nothing usable, the .zip is damaged, or a class has no folder or no files in seg_train.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cnn_core.data.scene_sources import open_scenes
-from tests.helpers.scene_files import CLASSES, encoded, intel, put, scene, zipped
+from cnn_core.data.image_sources import open_images
+from tests.helpers.image_files import CLASSES, encoded, intel, put, scene, zipped
 
 
 def read(path: Path, **options: int) -> tuple[list[tuple], dict[str, tuple[str, str]]]:
     """(id, part, label, sha256) of every image, and id -> (reason, detail) of the refused."""
-    with open_scenes(path, **options) as source:
+    with open_images(path, **options) as source:
         batches = list(source.batches())
         total = source.total
     found, refused = [], {}
@@ -75,7 +75,7 @@ def test_nested_folders_stay_in_the_id_and_hidden_files_stay_out(tmp_path):
 def test_own_classes(tmp_path):
     for name in ("zebra", "ant", "Cow"):
         put(tmp_path / "seg_train" / name / "1.png", encoded(scene(len(name))))
-    with open_scenes(tmp_path) as source:
+    with open_images(tmp_path) as source:
         assert (source.classes, source.published_test, source.warnings) == (("Cow", "ant", "zebra"), None, ())
         (batch,) = source.batches()
     assert batch.labels.tolist() == [0, 1, 2]
@@ -138,7 +138,7 @@ WARN = {
 def test_warnings(tmp_path, change, words, packed):
     source = intel(tmp_path / "source", train=1, test=1, doubled=False)
     change(source)
-    with open_scenes(zipped(source, tmp_path / "a.zip") if packed else source) as opened:
+    with open_images(zipped(source, tmp_path / "a.zip") if packed else source) as opened:
         assert len(opened.warnings) == len(words)
         assert all(word in warning for word, warning in zip(words, opened.warnings, strict=True))
 
@@ -188,7 +188,7 @@ def test_two_levels_of_class_folders_are_told(tmp_path):
     for number in range(4):
         put(source / f"seg_train/animals/{'cat' if number % 2 else 'dog'}/{number}.png", encoded(scene(3000 + number)))
         put(source / f"seg_train/plants/all/{number}.png", encoded(scene(3100 + number)))
-    with open_scenes(source) as opened:
+    with open_images(source) as opened:
         (warning,) = opened.warnings[:1]
         assert {"animals", "plants"} < set(opened.classes)
     assert warning.startswith("seg_train/animals holds only folders (cat, dog)")
@@ -205,7 +205,7 @@ def test_what_is_no_image_is_left_out_by_its_ending_and_a_bad_image_is_not(tmp_p
     found, refused = read(source)
     assert refused.keys() == {"seg_train/sea/page.jpg"}
     assert "seg_train/sea/nameless" in {row[0] for row in found}
-    with open_scenes(source) as opened:
+    with open_images(source) as opened:
         assert opened.left_out == {".xml": 1, ".db": 1, "no ending": 1, ".md": 1}
         assert opened.total + sum(opened.left_out.values()) == sum(path.is_file() for path in source.rglob("*"))
 

@@ -19,6 +19,7 @@ _MEANS = (
     "0000000001430001757200276910003650000253000012100",
 )
 _SQUARES, _SQUARE = 7, 4
+SIDE = _SQUARES * _SQUARE
 LEAST_IMAGES, LEAST_DIGITS = 3, 6  # of a digit, for its mean to say something; and so many digits with such a mean
 # Of 50 of MNIST's digits the means are correlated with these by 0.93 and more, transposed by at least 0.28 less.
 # Mirrored or shuffled ones stay below 0.85, as do other things than digits.

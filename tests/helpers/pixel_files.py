@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zipfile
 from pathlib import Path
@@ -28,7 +29,8 @@ def rows(images: np.ndarray, labels: np.ndarray | None) -> list[list[str]]:
 
 def write_rows(path: Path, cells: list[list[str]], header: list[str] | None = None, end: str = "\n") -> Path:
     """Write a CSV, by default with Kaggle's header."""
-    header = header or (HEADER if len(cells[0]) != 784 else HEADER[1:])
+    side = math.isqrt(len(cells[0]))
+    header = header or ["label"] * (len(cells[0]) - side**2) + [f"pixel{number}" for number in range(side**2)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(",".join(row) + end for row in [header, *cells]).encode())
     return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cnn_core.data.image_files import describe
@@ -36,16 +38,19 @@ def layouts(threads: int | None = None) -> dict[str, Layout]:
 
 def main(name: str) -> None:
     params = load_section(PARAMS, f"ingest.{name}")
-    threads, kind = load_runtime().threads(), kind_of(params.source) if params.kind == "auto" else params.kind
     with events.progress(f"ingest {name}", None) as bar:
-        if kind == "objects":
-            manifest = ingest_objects(name, params, f"data/raw/{name}", threads=threads, on_progress=bar.update)
-        else:
-            layout = layouts(threads)[kind]
-            manifest = ingest(name, layout, params, f"data/raw/{name}", on_progress=bar.update)
+        manifest = read_source(name, params, Path("data/raw", name), on_progress=bar.update)
     for line in summary(manifest):
         events.log(line)
     events.write_metrics(f"data/metrics/ingest-{name}.json", metrics(manifest))
+
+
+def read_source(name: str, params: IngestParams, folder: Path, *, on_progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write the RAW set of a source of any kind into ``folder`` and return its manifest."""
+    threads, kind = load_runtime().threads(), kind_of(params.source) if params.kind == "auto" else params.kind
+    if kind == "objects":
+        return ingest_objects(name, params, folder, threads=threads, on_progress=on_progress)
+    return ingest(name, layouts(threads)[kind], params, folder, on_progress=on_progress)
 
 
 def metrics(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import yaml
 
 Path = Sequence[str]
 INDENT = 2
-EMPTY = re.compile(r"^(\s*[\w-]+:)\s*(\{\}|null|~)?(\s*#.*)?$")
+EMPTY = re.compile(r"^(\s*[\w-]+:) *(?:\{\}|null|~)( *#.*)?$")
 
 
 def block(text: str, path: Path) -> str:
@@ -39,7 +39,7 @@ def insert(text: str, path: Path, entry: str) -> str:
         head = f"{' ' * INDENT * (len(path) - 1)}{path[-1]}:\n"
         return insert(text, path[:-1], head + entry) if len(path) > 1 else "".join([*lines, "\n", head, entry])
     if empty := EMPTY.match(lines[start].rstrip("\n")):
-        lines[start] = f"{empty[1]}{empty[3] or ''}\n"
+        lines[start] = f"{empty[1]}{empty[2] or ''}\n"
     return "".join([*lines[:stop], entry, *lines[stop:]])
 
 

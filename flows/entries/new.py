@@ -99,7 +99,7 @@ def make(root: Path, request: Request) -> Entries:
     models = models_of(request)
     text, graph, added, stages = (root / "params.yaml").read_text(), (root / "dvc.yaml").read_text(), [], []
     fill = {"set": request.set_name, "source": json.dumps(source) if _needs_quotes(source) else source}
-    parts = [(survey.kind, fill)] if request.source else []
+    parts = [(survey.kind, starting_values(survey, request.task) | fill)] if request.source else []
     for task, name in models:
         values = starting_values(survey, task) | fill | {"model": name, "detector": models[0][1]}
         values["network"] = NETWORKS.get(request.network, NETWORKS["yolo"])

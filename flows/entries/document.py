@@ -96,9 +96,14 @@ def _span(lines: Sequence[str], path: Path) -> tuple[int, int]:
         else:
             raise KeyError(".".join(path))
         stop = next((n for n in range(start + 1, stop) if -1 < _indent(lines[n]) <= INDENT * depth), stop)
-    while stop > start + 1 and _indent(lines[stop - 1]) < 0:
+    while stop > start + 1 and _indent(lines[stop - 1]) < 0 and not _goes_on(lines[stop - 1], len(path) - 1):
         stop -= 1
     return start, stop
+
+
+def _goes_on(line: str, depth: int) -> bool:
+    """Whether a line is a comment that goes on from an entry's lines, as it is indented deeper than its key."""
+    return line.lstrip().startswith("#") and len(line) - len(line.lstrip(" ")) > INDENT * depth
 
 
 def _indent(line: str) -> int:

@@ -17,7 +17,7 @@ import pandas as pd
 from cnn_core.annotations.checks import Refused, find_image
 from cnn_core.annotations.listed import ListedImage, Shape, as_tables, side
 from cnn_core.annotations.masks import decode_mask, encode_mask, mask_box
-from cnn_core.annotations.safe_xml import number_of, read_xml, text_of
+from cnn_core.annotations.safe_xml import check_text, number_of, read_xml, text_of
 from cnn_core.annotations.tables import BOX, Annotations, image_rows
 from cnn_core.files import MAX_PIXELS
 
@@ -141,11 +141,13 @@ def write_cvat(
     SubElement(root, "version").text = "1.1"
     labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
     for name in classes:
+        check_text(name, "class")
         SubElement(SubElement(labels, "label"), "name").text = name
     rows = dict(list(objects.groupby("image_id", sort=False)))
     for number, row in enumerate(image_rows(images)):
         subset = {"train": "Train", "val": "Validation", "test": "Test"}.get(row.split, "")
         file = folder / "images" / subset / Path(row.file).name
+        check_text(file.name, "file name")
         file.parent.mkdir(parents=True, exist_ok=True)
         copy_image(row.image_id, file)
         attributes = {"id": str(number), "name": file.name, "width": str(row.width), "height": str(row.height)}

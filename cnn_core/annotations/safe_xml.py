@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -10,6 +11,7 @@ from xml.parsers import expat
 MAX_BYTES = 2 << 30
 MAX_DEPTH = 50  # elements in each other; annotations need six
 _CHUNK = 1 << 20
+_NO_XML = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def read_xml(path: str | Path) -> Element:
@@ -75,6 +77,12 @@ def root_tag(path: str | Path) -> str:
     except (expat.ExpatError, LookupError, OSError):
         pass
     return ""
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise a ValueError for a text that XML cannot hold, or that comes back without the spaces around it."""
+    if _NO_XML.search(text) or text != text.strip():
+        raise ValueError(f"the {what} {text!r} cannot stand in XML: it has control characters, or spaces around it")
 
 
 def text_of(element: Element, path: str) -> str:

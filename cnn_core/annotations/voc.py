@@ -8,7 +8,7 @@ lies at -1 is clipped when the set is ingested. VOC has no masks here: they are 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from cnn_core.annotations.checks import Refused, find_image
 from cnn_core.annotations.listed import ListedImage, Shape, as_tables, side
-from cnn_core.annotations.safe_xml import number_of, read_xml, text_of
+from cnn_core.annotations.safe_xml import check_text, number_of, read_xml, text_of
 from cnn_core.annotations.tables import BOX, Annotations, image_rows
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -34,8 +34,9 @@ def read_voc(folder: str | Path, refused: list[Refused]) -> Annotations:
         refused: takes what cannot be used. An image whose XML is no XML is refused, as it would seem to be empty.
     """
     folder = Path(folder)
-    splits, faults = _image_sets(folder)
-    listed = [_image(path, folder, splits, faults) for path in sorted(folder.rglob("*.xml"))]
+    paths = sorted(folder.rglob("*.xml"))
+    splits, faults = _image_sets(folder, {path.stem for path in paths})
+    listed = [_image(path, folder, splits, faults) for path in paths]
     names = {entry.file for entry in listed}
     by_stem = {Path(entry.listing).stem for entry in listed}
     for name in sorted(splits.keys() - by_stem):
@@ -47,15 +48,20 @@ def read_voc(folder: str | Path, refused: list[Refused]) -> Annotations:
     return as_tables(listed, classes, refused)
 
 
-def _image_sets(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Image name -> split, and why an image is in none that can be used."""
+def _image_sets(folder: Path, stems: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Image name -> split, and why an image is in none that can be used.
+
+    A line is a name, perhaps with a 1, 0 or -1 behind it; a name among ``stems`` may end so itself.
+    """
     splits: dict[str, str] = {}
     faults: dict[str, str] = {}
     for split in ("train", "val", "test"):
         for path in sorted(folder.rglob(f"ImageSets/Main/{split}.txt")):
             for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-                words = line.split()
-                name = " ".join(words[:-1] if len(words) > 1 and words[-1] in ("1", "-1", "0") else words)
+                name, _, flag = line.strip().rpartition(" ")
+                if line.strip() in stems or not name or flag not in ("1", "-1", "0"):
+                    name = line
+                name = name.strip()
                 if name and splits.setdefault(name, split) != split:
                     faults[name] = f"ImageSets/Main lists it in {splits[name]} and in {split}"
     return splits, faults
@@ -131,6 +137,7 @@ def write_voc(
     splits: dict[str, list[str]] = {}
     for row in image_rows(images):
         name = Path(row.file).name
+        check_text(name, "file name")
         copy_image(row.image_id, folder / "JPEGImages" / name)
         root = Element("annotation")
         SubElement(root, "filename").text = name
@@ -138,6 +145,7 @@ def write_voc(
         for key, value in (("width", row.width), ("height", row.height), ("depth", 3)):
             SubElement(size, key).text = str(value)
         for label, box in _boxes(rows.get(row.image_id)):
+            check_text(label, "class")
             element = SubElement(root, "object")
             SubElement(element, "name").text = label
             corners = SubElement(element, "bndbox")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ def write_yolo(
     *,
     masks: bool,
     link: bool = False,
+    copy: bool = False,
 ) -> None:
     """Write ``labels/<split>/<image_id without its split>.txt`` of each image, and then ``data.yaml``.
 
@@ -58,6 +60,7 @@ def write_yolo(
     Args:
         masks: write objects as polygons (`polygon`) if every object of their image has a mask.
         link: put symbolic links to the images into ``images/<split>/``; otherwise they are there.
+        copy: put copies there.
 
     Raises:
         ValueError: the image_ids of two images differ in the ending only.
@@ -73,10 +76,13 @@ def write_yolo(
         path = folder / "labels" / f"{names[image.image_id]}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(line + "\n" for line in lines))
-        if link:
-            linked = folder / "images" / f"{names[image.image_id]}{Path(image.file).suffix}"
-            linked.parent.mkdir(parents=True, exist_ok=True)
-            linked.symlink_to(Path(image.file).resolve())
+        if link or copy:
+            file = folder / "images" / f"{names[image.image_id]}{Path(image.file).suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if copy:
+                shutil.copyfile(image.file, file)
+            else:
+                file.symlink_to(Path(image.file).resolve())
     parts = [split for split in SPLITS if split in set(images["split"])]
     content = {**{split: f"images/{split}" for split in parts}, "names": dict(enumerate(classes))}
     plain = all(map(str.isprintable, classes))  # YAML reads a bare line separator as a space

@@ -8,8 +8,10 @@ has no splits.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,15 +115,7 @@ def _image(task: Mapping[str, Any], results: list[Any], number: int, path: Path)
     name = next((texts[key] for key in _IMAGE_KEYS if key in texts), next(iter(texts.values()), ""))
     shown = f"task {task.get('id', f'no. {number}')}"
     fault = "" if name.strip("/\\. ") else "it names no image"
-    sizes = {tuple(item.get(key) for key in _SIZES[:2]) for item in results if isinstance(item, dict)} - {(None, None)}
-    width = height = None
-    try:
-        if len(sizes) > 1:
-            raise ValueError(f"its shapes say {len(sizes)} sizes of the image: {sorted(map(str, sizes))[:2]}")
-        for across, down in sizes:
-            width, height = side(across, "original_width"), side(down, "original_height")
-    except (ValueError, TypeError) as error:
-        fault = fault or str(error)
+    width, height = _size(results)
     file = _find(name, path.parent) if not fault else None
     if file and (width is None or height is None):  # percent of nothing
         try:
@@ -136,6 +130,18 @@ def _image(task: Mapping[str, Any], results: list[Any], number: int, path: Path)
     return ListedImage(
         name=listed, listing=str(path), file=file, width=width, height=height, shapes=shapes, fault=fault
     )
+
+
+def _size(results: Sequence[Any]) -> tuple[int | None, int | None]:
+    """The size of the image that most of its shapes say."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for item in results:
+        if isinstance(item, dict):
+            with contextlib.suppress(ValueError):
+                across, down = (side(item.get(key), key) for key in _SIZES[:2])
+                if across and down:
+                    sizes[across, down] += 1
+    return sizes.most_common(1)[0][0] if sizes else (None, None)
 
 
 def _find(name: str, folder: Path) -> str | None:
@@ -179,6 +185,9 @@ def _shape(name: str, item: Any, labels: list[Any], width: int, height: int) -> 
     try:
         if len(labels) != 1:
             raise ValueError(f"it has {len(labels)} labels, where an object has one")
+        shown = tuple(item.get(key) for key in _SIZES[:2])
+        if any(value is not None and value != size for value, size in zip(shown, (width, height), strict=True)):
+            raise ValueError(f"it says that its image has the size {str(shown)[:60]}, and others {width} x {height}")
         if item.get("image_rotation") not in (None, 0):
             raise ValueError(f"its image was turned by {item['image_rotation']} degrees in Label Studio: turn the file")
         value, kind = item["value"], _kind(item["value"])

@@ -159,11 +159,15 @@ def _ingest(
     available = Counter({_SET: sum(record.part != "test" for record in records)})
     account.gone += near.left_out
     records = _without(records, near.left_out)
-    rule = _rule({record.part for record in records}, params)
+    rule = _rule(set(images["split"]), params)
     splits = {record.id: rule.split(record, keys[record.id], params.seed) for record in records}
     trained = {_SET: sum(split == "train" for split in splits.values())}
     if not trained[_SET]:
-        raise ValueError(f"{params.source}: no image is left to train from: add images, or choose another seed")
+        bad = len(account.bad("image"))
+        raise ValueError(
+            f"{params.source}: of {len(images):,} images none is left to train from ({len(account.gone):,} repeat "
+            f"others, {bad:,} are refused, {len(splits):,} are in val or test): add images, or choose another seed"
+        )
     if "train" not in rule.kept:
         share = 1 - rule.val_fraction - rule.test_fraction
         refuse_gutted_classes(near, available, trained, train_fraction=share, name=name)

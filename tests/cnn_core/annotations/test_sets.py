@@ -110,7 +110,10 @@ def test_a_file_of_entities_is_refused(tmp_path):
     laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
     path = tmp_path / "a.xml"
     path.write_text(f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]><annotation>&l9;</annotation>')
-    with pytest.raises(ValueError, match="entities"):
+    with pytest.raises(ValueError, match="declares entities"):
+        read_xml(path)
+    path.write_text('<!DOCTYPE x [<!ENTITY e "one">]><annotation>&e;</annotation>')
+    with pytest.raises(ValueError, match="declares entities"):
         read_xml(path)
     path.write_text('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><annotation>&e;</annotation>')
     with pytest.raises(ValueError, match="entities"):
@@ -224,13 +227,15 @@ def test_label_studio_rectangles_polygons_and_brushes(tmp_path):
         (result("brush", "dog", format="rle", rle=brush_rle(np.ones((5, 5), bool))), "200 x 100"),
         (result("brush", "dog", format="rle", rle=brush_rle(np.zeros((HEIGHT, WIDTH), bool))), "empty"),
         (result("rectangle", "dog", **RECTANGLE) | {"image_rotation": 90}, "turned by 90"),
+        (result("rectangle", "dog", **RECTANGLE) | {"original_width": {"x": 1}}, "has the size"),
+        (result("rectangle", "dog", **RECTANGLE) | {"original_height": 77}, "has the size"),
     ],
 )
 def test_a_bad_shape_of_label_studio_is_refused_and_the_others_stay(tmp_path, bad, reason):
     picture(tmp_path / "a.jpg")
-    good = result("rectangle", "dog", **RECTANGLE)
-    read = read_set(write_json(tmp_path / "tasks.json", [task(1, "a.jpg", bad, good)]))
-    assert boxes(read) == [CORNERS]
+    good = [result("rectangle", "dog", **RECTANGLE), result("rectangle", "cat", **RECTANGLE)]
+    read = read_set(write_json(tmp_path / "tasks.json", [task(1, "a.jpg", bad, *good)]))
+    assert boxes(read) == [CORNERS] * 2
     assert [reason in text for text in reasons(read)] == [True], reasons(read)
 
 

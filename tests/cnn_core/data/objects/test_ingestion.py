@@ -145,6 +145,20 @@ def test_copies_of_a_picture_share_no_two_splits(tmp_path):
         assert manifest["annotations"]["left_out"] == {"of an image that repeats another": 1}
 
 
+def test_train_holds_nothing_of_what_the_publishers_test_part_shows(tmp_path):
+    for number, part in enumerate(("train", "test")):
+        coco(tmp_path / "set", 12, name=f"annotations/instances_{part}.json", first=100 * number)
+    shown = Image.open(tmp_path / "set/images/104.jpg")
+    shown.save(tmp_path / "set/images/004.jpg", quality=60)
+    manifest = ingest_objects("things", params(tmp_path / "set"), tmp_path / "raw/things")
+    check_accounts(manifest)
+    assert manifest["left_out"] == {"near-duplicate of a test image": 1}
+    images = read_raw_objects(tmp_path / "raw/things", None)[0]
+    assert "104.jpg" in set(images["image_id"])
+    assert "004.jpg" not in set(images["image_id"])
+    assert any("004.jpg" in entry["file"] for entry in quarantine(tmp_path / "raw/things"))
+
+
 def test_equal_pictures_with_other_boxes_are_refused(tmp_path):
     source = coco(tmp_path / "set", more=[{"image_id": 7, "bbox": [1, 1, 9, 9]}])
     (source / "images/007.jpg").write_bytes((source / "images/006.jpg").read_bytes())

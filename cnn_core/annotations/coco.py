@@ -139,7 +139,13 @@ def _entry(row: dict[str, Any], shapes: dict[str, tuple[int, int, int]]) -> dict
     return {**entry, "segmentation": {"size": [height, width], "counts": row["rle"]}} if row["rle"] else entry
 
 
-def from_coco(path: str | Path, *, split: str | None = None, refused: list[Refused] | None = None) -> Annotations:
+def from_coco(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    refused: list[Refused] | None = None,
+    warnings: list[str] | None = None,
+) -> Annotations:
     """Read the tables of a COCO instances file; each image and annotation is judged by itself.
 
     The classes are the names of its categories in the order of their ids, numbered from 0; two
@@ -153,6 +159,7 @@ def from_coco(path: str | Path, *, split: str | None = None, refused: list[Refus
             the name has none.
         refused: takes the images and annotations that are left out. An outline that is none is
             listed too, but the annotation's box is used.
+        warnings: takes a sentence where two categories have one name.
 
     Raises:
         ValueError: no such file, no JSON, or no COCO instances; a category without a name; or not
@@ -163,6 +170,9 @@ def from_coco(path: str | Path, *, split: str | None = None, refused: list[Refus
     refused = [] if refused is None else refused
     split = split or next(iter(re.findall("train|val|test", path.stem.lower())), "train")
     classes, numbers = _classes(path, content)
+    if warnings is not None and len(numbers) > len(classes):
+        again = next(name for number, name in enumerate(classes) if [*numbers.values()].count(number) > 1)
+        warnings.append(f"{path}: several categories have the name {again!r}: they are one class")
     begin = len(refused)
     rows = _good_images(path, content["images"], refused)
     if not rows:

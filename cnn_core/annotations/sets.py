@@ -93,6 +93,7 @@ def read_set(path: str | Path) -> ObjectSet:
         tables = read_annotations(files[0])
     elif kind == "ultralytics":
         tables = _ultralytics(files[0], refused, warnings)
+        unused["of label files without an image"] = _lone_lines(tables[0], refused)
     elif kind == "coco":
         tables = _coco(files, refused, warnings)
     elif kind == "cvat":
@@ -240,12 +241,21 @@ def _ultralytics(data_yaml: Path, refused: list[Refused], warnings: list[str]) -
     return _joined(parts)
 
 
+def _lone_lines(images: pd.DataFrame, refused: Sequence[Refused]) -> int:
+    """Count the lines of label files that no image of the set belongs to."""
+    files = [*images["file"], *(entry.name for entry in refused if entry.kind == "image")]
+    used = {label_file(file) for file in files}
+    folders = {label.parent for label in used if "labels" in label.parts}
+    lone = (label for folder in sorted(folders) for label in sorted(folder.glob("*.txt")) if label not in used)
+    return sum(len(written_lines(label)) for label in lone)
+
+
 def _coco(files: Sequence[Path], refused: list[Refused], warnings: list[str]) -> Annotations:
     parts: list[Annotations] = []
     faults: list[str] = []
     for file in files:
         try:
-            parts.append(from_coco(file, split=_split_of(file) or "-", refused=refused))
+            parts.append(from_coco(file, split=_split_of(file) or "-", refused=refused, warnings=warnings))
         except ValueError as error:
             faults.append(str(error))
     if not parts:
@@ -304,8 +314,12 @@ def _identified(tables: Annotations, root: Path) -> Annotations:
     """Name each image by its path below ``root``, without the folders that only say "images"; else by all of it."""
     images, objects, classes = tables
     paths = [_relative(file, root) for file in images["file"]]
-    short = ["/".join(part for part in path.split("/") if part.lower() not in _IMAGE_FOLDERS) for path in paths]
-    names = dict(zip(images["image_id"], short if len(set(short)) == len(short) else paths, strict=True))
+    if None in paths:  # some lie elsewhere, as a data.yaml may say
+        common = Path(os.path.commonpath([Path(file).absolute().parent for file in images["file"]]))
+        paths = [_relative(file, common) for file in images["file"]]
+    whole = [path or file for path, file in zip(paths, images["file"], strict=True)]
+    short = ["/".join(part for part in path.split("/") if part.lower() not in _IMAGE_FOLDERS) for path in whole]
+    names = dict(zip(images["image_id"], short if len(set(short)) == len(short) else whole, strict=True))
     return (
         images.assign(image_id=list(names.values())),
         objects.assign(image_id=[names[name] for name in objects["image_id"]]),
@@ -313,10 +327,9 @@ def _identified(tables: Annotations, root: Path) -> Annotations:
     )
 
 
-def _relative(file: str, root: Path) -> str:
-    path = Path(file).absolute()
-    above = root.absolute()
-    return path.relative_to(above).as_posix() if path.is_relative_to(above) else path.as_posix().lstrip("/")
+def _relative(file: str, root: Path) -> str | None:
+    path, above = Path(file).absolute(), root.absolute()
+    return path.relative_to(above).as_posix() if path.is_relative_to(above) else None
 
 
 def _unlisted(folder: Path, images: pd.DataFrame, refused: Sequence[Refused]) -> int:

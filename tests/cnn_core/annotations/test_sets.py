@@ -309,6 +309,33 @@ def test_an_image_of_two_splits_is_kept_where_nothing_is_learned_from_it(tmp_pat
     assert lines == 6  # each file of two lines was listed: a.txt twice, b.txt once
 
 
+def test_labels_without_an_image_are_counted_and_a_set_may_lie_elsewhere(tmp_path):
+    for split in ("train", "val"):
+        picture(tmp_path / f"elsewhere/images/{split}/a.jpg", len(split))
+        (tmp_path / f"elsewhere/labels/{split}").mkdir(parents=True)
+        (tmp_path / f"elsewhere/labels/{split}/a.txt").write_text("0 .5 .5 .1 .1\n")
+    (tmp_path / "elsewhere/labels/train/gone.txt").write_text("0 .5 .5 .1 .1\n0 .2 .2 .1 .1\n")
+    content = {"path": str(tmp_path / "elsewhere"), "train": "images/train", "val": "images/val", "names": ["x"]}
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/data.yaml").write_text(yaml.safe_dump(content))
+    read = read_set(tmp_path / "set")
+    assert read.annotations[0]["image_id"].tolist() == ["train/a.jpg", "val/a.jpg"]
+    assert read.unused == {"of label files without an image": 2}
+
+
+def test_categories_of_one_name_are_one_class_and_a_sentence_says_so(tmp_path):
+    picture(tmp_path / "a.jpg")
+    annotations = [{"id": n, "image_id": 1, "category_id": n, "bbox": [20 * n, 20, 9, 9]} for n in (1, 2)]
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "thing"}, {"id": 2, "name": "thing"}],
+    }
+    read = read_set(write_json(tmp_path / "all.json", content))
+    assert read.annotations[1]["class_name"].tolist() == ["thing", "thing"]
+    assert "several categories have the name 'thing'" in read.warnings[0]
+
+
 def test_a_folder_that_is_no_set_says_what_can_be_named(tmp_path):
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(ValueError, match=r"data\.yaml of Ultralytics, COCO JSON, Pascal VOC, CVAT"):

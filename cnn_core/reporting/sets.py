@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cnn_core.annotations.raw_objects import KIND as OBJECTS
 from cnn_core.data.raw import read_manifest, read_quarantine
 from cnn_core.reporting.images import figure
 from cnn_core.reporting.numbers import Numbers
@@ -23,15 +24,30 @@ def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers) 
     """Gather what the page shows of an ingested set; a part whose files are missing is None."""
     raw = root / "data/raw" / name
     models = [model for model, entry in (values.get("evaluate") or {}).items() if entry.get("data") == name]
-    generated = any(numbers.value(f"evaluate-{model}:generated") is True for model in models)
+    manifest = read_manifest(raw) if (raw / "manifest.json").is_file() else None
+    generated = any(numbers.value(f"evaluate-{model}:generated") is True for model in models) or bool(
+        manifest and manifest.get("generated") is True
+    )
     return {
         "name": name,
         "origin": origin(name, values, generated=generated),
         "generated": generated,
-        "manifest": read_manifest(raw) if (raw / "manifest.json").is_file() else None,
-        "quarantine": read_quarantine(raw)[:MAX_REFUSED] if (raw / "quarantine.parquet").is_file() else [],
+        "manifest": manifest,
+        "objects": manifest is not None and manifest.get("kind") == OBJECTS,
+        "quarantine": quarantine(raw),
+        "augmented": name in (values.get("augment") or {}),
         "copies": figure(root / f"data/plots/augment-{name}.png"),
+        "sheet": figure(raw / "sheet.png"),
     }
+
+
+def quarantine(raw: Path) -> list[dict[str, str]]:
+    """The first rows that were left out: ``{id, reason, detail}`` each, of objects with the annotation as the detail."""
+    if not (raw / "quarantine.parquet").is_file():
+        return []
+    rows = read_quarantine(raw)[:MAX_REFUSED]
+    return [{"id": row["file"], "reason": row["reason"], "detail": row["annotation"]} if "file" in row else row
+            for row in rows]  # fmt: skip
 
 
 def composed(root: Path, name: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers) 
 
 
 def quarantine(raw: Path) -> list[dict[str, str]]:
-    """The first rows that were left out: ``{id, reason, detail}`` each, of objects with the annotation as the detail."""
+    """The first rows that were left out: ``{id, reason, detail}`` each; of objects the detail names the annotation."""
     if not (raw / "quarantine.parquet").is_file():
         return []
     rows = read_quarantine(raw)[:MAX_REFUSED]

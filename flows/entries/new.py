@@ -107,7 +107,7 @@ def make(root: Path, request: Request) -> Entries:
         graph = _in_graph(graph, task, name)
         stages += [f"{section}@{name}" for section in SECTIONS[task]]
     for template, values in parts:
-        for section, entry in _sections(template, values).items():
+        for section, entry in filled(template, values).items():
             if request.like and entry.startswith(f"  {request.model}:") and section in SECTIONS[request.task]:
                 entry = _like(text, section, request, entry)
             text = document.insert(text, (section,), entry)
@@ -204,7 +204,7 @@ def template_of(task: Task, survey: Survey) -> str:
     return "detector" if task == "detection" else "segmenter"
 
 
-def _sections(template: str, values: Mapping[str, Any]) -> dict[str, str]:
+def filled(template: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The entries of a template, filled: section -> lines."""
     text = Template((TEMPLATES / f"{template}.yaml").read_text()).substitute(values)
     sections = re.split(r"(?m)^(?=[a-z_]+:)", text)

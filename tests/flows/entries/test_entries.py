@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from flows.entries.drop import DEMO_MODELS, DEMO_SETS, carry_out, plan
-from flows.entries.new import Request, check_names, template_of
+from flows.entries.new import Request, check_names, filled, template_of
 from flows.entries.values import Survey, starting_values
-from flows.registry.models import read_models
+from flows.registry.models import Task, read_models
+from tasks.check import faults
 from tests.helpers.detection_sets import rectangles
 from tests.helpers.object_formats import picture
 from tests.helpers.paths import ROOT
@@ -98,6 +99,24 @@ def test_starting_values_suit_any_number_and_size_of_images(images: int, side: i
         assert values["size"] % 32 == 0
         assert 64 <= values["size"] <= 640
         assert template_of(task, survey)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "images", "objects"])
+def test_every_template_fits_its_stages(tmp_path: Path, kind: str) -> None:
+    manifest = {"mode": "L" if kind == "pixels" else "RGB", "counts": {"train": 200}, "classes": ["a", "b"]}
+    survey = Survey(source="x", manifest={**manifest, "kind": kind, "sides": {"0.5": 100}})
+    assert survey.kind == kind
+    tasks: list[Task] = ["detection", "segmentation"] if kind == "objects" else ["classification"]
+    text, names = (
+        "",
+        {"set": "pictures", "source": "/a b/c", "model": "one", "detector": "two", "network": "yolo11n.yaml"},
+    )
+    for template, task in [(kind, tasks[0]), *((template_of(task, survey), task) for task in tasks)]:
+        for section, entry in filled(template, starting_values(survey, task) | names).items():
+            text += f"{section}:\n{entry}"
+    (tmp_path / "params.yaml").write_text(text)
+    assert list(faults(tmp_path / "params.yaml")) == []
+    assert "$" not in text
 
 
 @pytest.mark.slow

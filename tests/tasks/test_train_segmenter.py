@@ -30,7 +30,7 @@ def curve(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_happened(tmp_path):
     for name in ("whole", "killed"):
         write_set(tmp_path / name / "set", train=60)
@@ -56,7 +56,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_h
     assert list((killed / ".gridflow/state").glob("[!.]*")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_workers_train_and_a_killed_one_is_replaced(tmp_path):
     write_set(tmp_path / "set", train=60)
     process = begin(tmp_path, {"GRIDFLOW_NUM_WORKERS": "2"}, batch=5)

@@ -115,7 +115,7 @@ def test_a_raylet_lost_while_ray_starts_is_transient(tmp_path: Path) -> None:
     assert how == "transient"
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.nightly)])
 def test_a_lost_process_of_rays_own_is_transient(tmp_path: Path, name: str) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="too-long-for-the-sockets-") as temporary:  # with our names
         how, sentence, took = stage(LOSE, tmp_path / "run", name, TMPDIR=temporary)

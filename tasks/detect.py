@@ -43,9 +43,9 @@ CALIBRATED = 128  # images of the source for the calibration of int8
 PARAMS = DetectParams
 
 
-def main(name: str) -> None:
+def main(name: str, target: str = "") -> None:
     params, runtime = load_section(PARAMS, f"detect.{name}"), load_runtime()
-    target = f"data/predictions/{name}"
+    target = target or f"data/predictions/{name}"  # `gridflow detect` names another folder
     weights_file(params.weights)  # says what is missing before anything else is done
     media = list_media(params.source, match=params.match, vid_stride=params.vid_stride)
     if params.tracker != "none" and not media.videos:

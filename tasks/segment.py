@@ -65,9 +65,9 @@ PART = 16  # images: the most that a killed run loses, for each worker
 PARAMS = SegmentParams
 
 
-def main(name: str) -> None:
+def main(name: str, target: str = "") -> None:
     params, runtime = load_section(PARAMS, f"segment.{name}"), load_runtime()
-    target = f"data/predictions/{name}"
+    target = target or f"data/predictions/{name}"  # `gridflow segment` names another folder
     weights_file(params.weights)  # before anything else, so that missing weights are an error at once
     if params.prompted:
         check_prompts(params.prompts)

@@ -1,46 +1,48 @@
-"""The reader of the kind ``images``: Kaggle's Intel Image Classification, and images of one's own in the same layout.
+"""The reader of the kind ``images``: files of any format and size, with their labels.
 
-https://www.kaggle.com/datasets/puneet6060/intel-image-classification:
-``seg_train/seg_train/<class>/*.jpg``, ``seg_test/seg_test/<class>/*.jpg``, ``seg_pred/seg_pred/*.jpg``. The
-doubled folder may be missing, and one folder may be around them all. The classes are the folders of ``seg_train``.
+A label is the folder of its image (`layouts.class_folders`), the cell of a table (`layouts.label_tables`), or the cell
+beside the image in a Parquet file (`layouts.parquet_files`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cnn_core.data.image_files import image_names, read_entry
+from cnn_core.data.layouts.class_folders import Folders, find_folders, from_class_folders
+from cnn_core.data.layouts.label_tables import find_tables, from_tables
+from cnn_core.data.layouts.listing import NO_CLASS, ImageEntry, Listing
+from cnn_core.data.layouts.parquet_files import (
+    ENDING,
+    NO_BYTES,
+    ParquetFile,
+    ParquetRow,
+    find_parquet,
+    parquet_classes,
+    read_parquet,
+    sort_classes,
+)
+from cnn_core.data.layouts.parts import TEST, TRAIN, UNLABELLED, VAL
 from cnn_core.data.sources import Batch, ImageSource, blocks
 from cnn_core.data.validation import Refusal
 from cnn_core.images.archives import SourceFiles, open_files
 from cnn_core.images.decoding import BadImage, Picture, read_picture
 
-INTEL = ("buildings", "forest", "glacier", "mountain", "sea", "street")
-TRAIN, TEST, PRED = PARTS = ("seg_train", "seg_test", "seg_pred")
 ADVICE = (
-    "put Kaggle's seg_train/<class>/, seg_test/<class>/ and seg_pred/ there, in a folder or a .zip, or run "
-    "`gridflow fetch scenes`, which gets them"
+    "put a folder of images for each class there (with or without train/, val/ and test/ around them), or images and a "
+    "table of their labels (train.csv), or Parquet files, in a folder or a .zip, or run `gridflow fetch scenes`, which "
+    "gets Kaggle's"
 )
-MAX_BYTES = 16 << 30  # of a .zip, unpacked; Kaggle's unpacks to 0.4 GiB
-NO_CLASS = "in no class folder"
+MAX_BYTES = 64 << 30  # of a .zip, unpacked
 
 _BATCH_FILES, _BATCH_BYTES = 64, 64 << 20  # so that few bytes wait for decoding, however large the files are
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _File:
-    name: str  # in the source
-    id: str  # without the wrapping and the doubled folder
-    part: str
-    label: str | None  # the class folder; None = in no class folder
 
 
 @contextlib.contextmanager
@@ -48,174 +50,96 @@ def open_images(path: str | Path, *, threads: int | None = None) -> Iterator[Ima
     """Open the images in a folder or .zip, which ``threads`` decode (None: as many as Python sees processors).
 
     Raises:
-        ValueError: there is nothing usable, the .zip is damaged, or a class has no folder or no files in seg_train.
+        ValueError: there is nothing usable, the .zip is damaged, or a class has no images to learn from.
     """
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        root = _find_root(files)
-        names, left_out = image_names(files)
-        images = _find_files(files, names, root)
-        classes, warnings = _check_classes(files, root, images)
-        tested = any(file.part == TEST and file.label for file in images)
-        outside = Counter({f"outside {TRAIN}, {TEST} and {PRED}": len(names) - len(images)})
-
-        def batches() -> Iterator[Batch]:
-            with ThreadPoolExecutor(threads) as pool:
-                for _, part in itertools.groupby(images, lambda file: file.part):
-                    for block in blocks(
-                        part, lambda file: files.size(file.name), most=_BATCH_FILES, most_bytes=_BATCH_BYTES
-                    ):
-                        yield _read(files, block, classes, pool)
-
-        yield ImageSource(
-            batches=batches,
-            total=len(images),
-            published_test=TEST if tested else None,
-            classes=classes,
-            left_out=left_out + Counter(files.left_out) + outside,
-            warnings=warnings,
-        )
-
-
-# The layout
-
-
-def _find_root(files: SourceFiles) -> tuple[str, ...]:
-    roots = {path.parts[:depth] for path, depth in _parts(files) if path.parts[depth].lower() == TRAIN}
-    if not roots:
-        raise ValueError(f"{files.path} has no folder {TRAIN}: {ADVICE}")
-    if () in roots:
-        return ()
-    if len(roots) > 1:
-        names = " and ".join(sorted("/".join((*root, TRAIN)) for root in roots))
-        raise ValueError(f"{files.path} has {names}: name the one folder that is meant")
-    return roots.pop()
-
-
-def _parts(files: SourceFiles) -> Iterator[tuple[PurePosixPath, int]]:
-    for path in map(PurePosixPath, (*files.folders, *files.names)):
-        for depth in range(min(2, len(path.parts))):
-            if path.parts[depth].lower() in PARTS:
-                yield path, depth
-                break
-
-
-def _inside(name: str, root: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | None:
-    """(part, path within it) of a file or folder; None if it is in no part."""
-    parts = PurePosixPath(name).parts
-    if parts[: len(root)] != root or len(parts) <= len(root) or parts[len(root)].lower() not in PARTS:
-        return None
-    part, rest = parts[len(root)].lower(), parts[len(root) + 1 :]
-    return part, rest[1:] if rest and rest[0].lower() == part else rest
-
-
-def _find_files(files: SourceFiles, names: Iterable[str], root: tuple[str, ...]) -> list[_File]:
-    by_id: dict[str, _File] = {}
-    for name in names:
-        if (location := _inside(name, root)) is None or not location[1]:
-            continue
-        part, inside = location
-        label = inside[0] if part != PRED and len(inside) > 1 else None
-        file = _File(name=name, id="/".join((part, *inside)), part=part, label=label)
-        if (other := by_id.setdefault(file.id, file)) is not file:
-            raise ValueError(f"{files.path} has {other.name} and {name}, one image by their names: keep the right one")
-    return sorted(by_id.values(), key=lambda file: (PARTS.index(file.part), file.id))
-
-
-def _check_classes(
-    files: SourceFiles, root: tuple[str, ...], images: Sequence[_File]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes, and sentences to warn of. Raises ValueError if a class has nothing to learn from."""
-    filled = {part: {file.label for file in images if file.part == part and file.label} for part in (TRAIN, TEST)}
-    folders: dict[str, set[str]] = {part: set(names) for part, names in filled.items()}
-    parts = set()
-    for name in files.folders:
-        if location := _inside(name, root):
-            part, inside = location
-            parts.add(part)
-            if part != PRED and len(inside) == 1:
-                folders[part].add(inside[0])
-    _refuse_two_cases(files, {f"{part}/{name}" for part in (TRAIN, TEST) for name in folders[part]})
-    if empty := sorted(folders[TRAIN] - filled[TRAIN]):
-        raise ValueError(
-            f"{files.path} has no images in {_list(TRAIN, empty)}: put images there, or remove the folder if the class "
-            "is not meant"
-        )
-    if unknown := sorted(folders[TEST] - folders[TRAIN]):
-        raise ValueError(
-            f"{files.path} has {_list(TEST, unknown)} but not {_list(TRAIN, unknown)}: a class that is tested needs "
-            "images to learn from"
-        )
-    classes = tuple(sorted(folders[TRAIN]))
-    if len(classes) < 2:
-        content = f"only the class {classes[0]}" if classes else "no folders of classes"
-        raise ValueError(
-            f"{files.path}/{'/'.join((*root, TRAIN))} has {content}, and at least two are needed: {ADVICE}"
-        )
-    warnings = _nested_classes(images)
-    if (missing := sorted(set(INTEL) - set(classes))) and len(missing) < len(INTEL):
-        warnings.append(f"of the six Intel classes there is no {', '.join(missing)}")
-    if not filled[TEST] and TEST in parts:
-        warnings.append(f"{TEST} has no images of any class: the test part is cut from {TRAIN}")
-    elif filled[TEST] and (untested := sorted(set(classes) - filled[TEST])):
-        warnings.append(f"there are no images in {_list(TEST, untested)}: the test part cannot tell how well they go")
-    return classes, tuple(warnings)
-
-
-def _refuse_two_cases(files: SourceFiles, names: Iterable[str]) -> None:
-    by_lower_case: dict[str, dict[str, str]] = {}
-    for name in sorted(names):
-        label = name.partition("/")[2]
-        by_lower_case.setdefault(label.lower(), {}).setdefault(label, name)
-    for forms in by_lower_case.values():
-        if len(forms) > 1:
-            raise ValueError(
-                f"{files.path} has {' and '.join(forms.values())}, which differ in upper and lower case only: "
-                "rename one"
-            )
-
-
-def _nested_classes(images: Sequence[_File]) -> list[str]:
-    """Warn of class folders that hold no image but two or more folders: perhaps these are the classes."""
-    inside: dict[str, set[str]] = {}
-    for file in images:
-        if file.part == TRAIN and file.label:
-            below = PurePosixPath(file.id).parts[2:-1]
-            inside.setdefault(file.label, set()).add(below[0] if below else "")
-    return [
-        f"{TRAIN}/{label} holds only folders ({', '.join(sorted(below))}), and all their images are of the class "
-        f"{label}: if these are the classes, move them up into {TRAIN}"
-        for label, below in sorted(inside.items())
-        if len(below) > 1 and "" not in below
-    ]
-
-
-def _list(part: str, names: Iterable[str]) -> str:
-    return ", ".join(f"{part}/{name}" for name in names)
-
-
-# The images
-
-
-def _read(files: SourceFiles, block: list[_File], classes: tuple[str, ...], pool: ThreadPoolExecutor) -> Batch:
-    """Read a block's files one after the other; the pool decodes and hashes them."""
-    part = block[0].part
-    refused = []
-    good: list[tuple[_File, Picture]] = []
-    contents = ((file.name, read_entry(files, file.name)) for file in block)
-    for file, picture in zip(block, pool.map(lambda entry: _decode(*entry), contents), strict=True):
-        if isinstance(picture, BadImage):
-            refused.append(Refusal(id=file.id, reason=picture.reason, detail=picture.detail))
-        elif part != PRED and file.label is None:
-            refused.append(Refusal(id=file.id, reason=NO_CLASS, detail=f"an image directly in {part}"))
+        if any(name.lower().endswith(ENDING) for name in files.names) and (tables := find_parquet(files)):
+            yield _from_parquet(files, tables, threads)
         else:
-            good.append((file, picture))
-    labels = None if part == PRED else np.array([classes.index(file.label) for file, _ in good], np.int64)
+            names, left_out = image_names(files)
+            yield _from_files(files, _listing(files, names), left_out, threads)
+
+
+def class_folders(files: SourceFiles) -> Folders | None:
+    """The class folders from which a source is read; None where tables or Parquet files say the labels."""
+    if any(name.lower().endswith(ENDING) for name in files.names):
+        return None
+    names, _ = image_names(files)
+    return None if _listing(files, names).tables else find_folders(files, names)
+
+
+def _listing(files: SourceFiles, names: Sequence[str]) -> Listing:
+    """List the images by the tables or by the folders that say their classes.
+
+    Folders of classes within parts come first, as a table beside them says the same. Other folders may be mere shelves,
+    so a table with a column that is called label comes before them.
+    """
+    if not names and not files.folders:
+        raise ValueError(f"{files.path} has no images: {ADVICE}")
+    folders = find_folders(files, names)
+    if not folders.with_classes:
+        tables, misses = find_tables(files, names)
+        if any(table.is_named if len(folders.classes) > 1 else table.is_labelled for table in tables):
+            return from_tables(names, tables)
+        if not folders.parts and len(folders.classes) < 2:
+            missing = f" ({misses[0]})" if misses else ""
+            where, count = "/".join((str(files.path), *folders.root)), f"{len(names):,}" if names else "no"
+            raise ValueError(
+                f"{where} has {count} images but neither folders of two classes or more nor a table of their labels"
+                f"{missing}, so nothing to learn from: {ADVICE}"
+            )
+    return from_class_folders(files, names, folders)
+
+
+def _from_files(files: SourceFiles, listing: Listing, left_out: Counter[str], threads: int | None) -> ImageSource:
+    numbers = {label: number for number, label in enumerate(listing.classes)}
+
+    def batches() -> Iterator[Batch]:
+        if listing.refused:
+            yield Batch(part=TRAIN, ids=[], images=[], labels=np.empty(0, np.int64), refused=list(listing.refused))
+        with ThreadPoolExecutor(threads) as pool:
+            for _, part in itertools.groupby(listing.entries, lambda entry: entry.part):
+                for block in blocks(
+                    part, lambda entry: files.size(entry.name), most=_BATCH_FILES, most_bytes=_BATCH_BYTES
+                ):
+                    yield _read(files, block, numbers, pool)
+
+    labelled = {entry.part for entry in listing.entries if entry.label}
+    tables = Counter(PurePosixPath(name).suffix.lower() for name in listing.tables)
+    return ImageSource(
+        batches=batches,
+        total=len(listing.entries) + len(listing.refused),
+        published_test=TEST if TEST in labelled else None,
+        published_val=VAL if VAL in labelled else None,
+        classes=listing.classes,
+        left_out=left_out - tables + Counter(files.left_out) + listing.left_out,
+        warnings=listing.warnings,
+    )
+
+
+def _read(files: SourceFiles, block: list[ImageEntry], numbers: dict[str, int], pool: ThreadPoolExecutor) -> Batch:
+    """Read a block's files one after the other; the pool decodes and hashes them."""
+    contents = ((entry.name, read_entry(files, entry.name)) for entry in block)
+    pictures = list(pool.map(lambda content: _decode(*content), contents))
+    labels = [None if entry.label is None else numbers[entry.label] for entry in block]
+    return _batch(block[0].part, [entry.id for entry in block], pictures, labels)
+
+
+def _batch(
+    part: str, ids: Sequence[str], pictures: Sequence[Picture | BadImage], labels: Sequence[int | None]
+) -> Batch:
+    rows = list(zip(ids, pictures, labels, strict=True))
+    good = [(id_, picture, label) for id_, picture, label in rows if isinstance(picture, Picture)]
     return Batch(
         part=part,
-        ids=[file.id for file, _ in good],
-        images=[picture for _, picture in good],
-        labels=labels,
-        refused=refused,
+        ids=[id_ for id_, _, _ in good],
+        images=[picture for _, picture, _ in good],
+        labels=None if part == UNLABELLED else np.array([label for _, _, label in good], np.int64),
+        refused=[
+            Refusal(id=id_, reason=fault.reason, detail=fault.detail)
+            for id_, fault, _ in rows
+            if isinstance(fault, BadImage)
+        ],
     )
 
 
@@ -226,3 +150,42 @@ def _decode(name: str, data: bytes | BadImage) -> Picture | BadImage:
         return read_picture(data, name)
     except BadImage as fault:
         return fault
+
+
+# Parquet
+
+
+def _from_parquet(files: SourceFiles, tables: list[ParquetFile], threads: int | None) -> ImageSource:
+    by_part = parquet_classes(files, tables)
+    classes = sort_classes(set().union(*by_part.values()), tables)
+    numbers = {label: number for number, label in enumerate(classes)}
+
+    def batches() -> Iterator[Batch]:
+        counts: Counter[str] = Counter()
+        with ThreadPoolExecutor(threads) as pool:
+            for table in tables:
+                labelled = bool(by_part[table.part])
+                for rows in read_parquet(files, table, counts[table.part]):
+                    counts[table.part] += len(rows)
+                    pictures = list(pool.map(lambda row, labelled=labelled: _decode_row(row, labelled), rows))
+                    labels = [None if row.label is None else numbers[row.label] for row in rows]
+                    yield _batch(table.part if labelled else UNLABELLED, [row.id for row in rows], pictures, labels)
+
+    used = {table.name for table in tables}
+    others = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in files.names if name not in used)
+    return ImageSource(
+        batches=batches,
+        total=sum(table.rows for table in tables),
+        published_test=TEST if by_part[TEST] else None,
+        published_val=VAL if by_part[VAL] else None,
+        classes=classes,
+        left_out=others + Counter(files.left_out),
+    )
+
+
+def _decode_row(row: ParquetRow, labelled: bool) -> Picture | BadImage:
+    if row.data is None:
+        return BadImage(NO_BYTES, f"the path {row.name} alone" if row.name else "an empty cell")
+    if labelled and row.label is None:
+        return BadImage(NO_CLASS, "the label is empty")
+    return _decode(row.name, row.data)

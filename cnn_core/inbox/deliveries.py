@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from cnn_core.data.image_files import image_names, read_entry
-from cnn_core.data.image_sources import NO_CLASS, PRED, TEST
+from cnn_core.data.layouts.listing import NO_CLASS
+from cnn_core.data.layouts.parts import TEST, UNLABELLED, part_of_folder
 from cnn_core.data.sources import ImageSource
 from cnn_core.data.validation import CONFLICTING, Refusal, refuse_too_many
 from cnn_core.images.archives import open_files
@@ -161,10 +162,11 @@ def _read_files(
         left_out.update(others + Counter(files.left_out))
         for name in names:
             folders = PurePosixPath(name).parts[:-1]
-            lower_case = {folder.lower() for folder in folders}
-            if PRED in lower_case:
+            in_class = bool(folders) and folders[-1] in numbers
+            parts = set(map(part_of_folder, folders[:-1] if in_class else folders))
+            if UNLABELLED in parts:
                 continue  # unlabelled
-            if not folders or folders[-1] not in numbers:
+            if not in_class:
                 refused.append(Refusal(id=name, reason=NO_CLASS, detail=f"the classes are {', '.join(classes)}"))
                 continue
             data = read_entry(files, name)
@@ -180,7 +182,7 @@ def _read_files(
                 image=image,
                 label=numbers[folders[-1]],
                 sha256=source_format.digest(image),
-                tested=TEST in lower_case,
+                tested=TEST in parts,
             )
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_core.data.image_sources import TEST, TRAIN, open_images
+from cnn_core.data.image_sources import class_folders, open_images
+from cnn_core.data.layouts.class_folders import Folders
+from cnn_core.data.layouts.parts import TEST, TRAIN
 from cnn_core.data.layouts.pixel_files import pixel_tables
 from cnn_core.data.layouts.pixel_idx import find_idx
 from cnn_core.data.layouts.pixel_tables import Table
@@ -109,14 +111,35 @@ def _write_tables_anew(target: Path, source: Path) -> None:
                 writer.writerows([*label, *row] for label, row in zip(labels, flat.tolist(), strict=True))
 
 
-def _write_images(target: Path, _source: Path, name: str, new: Sequence[LabelledImage], classes: Sequence[str]) -> None:
-    train = next(path for path in sorted(target.glob("*")) + sorted(target.glob("*/*")) if path.name.lower() == TRAIN)
+def _write_images(target: Path, source: Path, name: str, new: Sequence[LabelledImage], classes: Sequence[str]) -> None:
+    with open_files(target, advice=ADVICE, max_bytes=MAX_BYTES) as files:
+        folders = class_folders(files)
+    if folders is None:
+        folders = _write_folders_anew(target, source)
+    names = {part: name for name, part in folders.parts.items()}
     for number, image in enumerate(new, start=1):
-        part = next(path for path in train.parent.iterdir() if path.name.lower() == (TEST if image.tested else TRAIN))
+        part = target.joinpath(*folders.root, names.get(TEST if image.tested else TRAIN, ""))
         suffix = Path(image.id).suffix.lower() or ".jpg"
         file = part / classes[image.label] / f"{name}-{number:06d}{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(image.image.image)
+
+
+def _write_folders_anew(target: Path, source: Path) -> Folders:
+    """Rewrite images whose labels stand in tables as folders of their classes, to which images can be added."""
+    shutil.rmtree(target)
+    with open_images(source) as opened:
+        if bad := [label for label in opened.classes if "/" in label or label.startswith(".")]:
+            raise ValueError(
+                f"no folder can be called {bad[0]!r}, so nothing can be added to {source}: rename the class"
+            )
+        for batch in opened.batches():
+            labels = [None] * len(batch.ids) if batch.labels is None else batch.labels.tolist()
+            for id_, picture, label in zip(batch.ids, batch.images, labels, strict=True):
+                file = target / batch.part / ("" if label is None else opened.classes[label]) / id_.replace("/", "-")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(picture.image)
+    return Folders(root=(), parts={TRAIN: TRAIN, TEST: TEST}, classes=(), with_classes=True)
 
 
 def _pixel_file(data: bytes, name: str, content: SourceContent) -> np.ndarray:

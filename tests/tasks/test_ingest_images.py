@@ -128,9 +128,14 @@ def class_of_bad_images(source: Path) -> None:
         path.write_bytes(b"")
 
 
+def one_class(source: Path) -> None:
+    for number in range(9):
+        put(source / f"seg_train/sea/{number}.png", encoded(scene(number)))
+
+
 BAD = {
     "missing": (lambda source: None, ["does not exist", "a folder of images for each class", "gridflow fetch scenes"]),
-    "empty folder": (Path.mkdir, ["has no folder seg_train", "gridflow fetch scenes"]),
+    "empty folder": (Path.mkdir, ["has no images", "gridflow fetch scenes"]),
     "a file": (lambda source: source.write_text("x"), ["is a file, not a folder or a .zip"]),
     "cut zip": (cut_zip, ["damaged or cut short", "get it again"]),
     "damaged zip": (damaged_zip, ["seg_pred/seg_pred/0.jpg is damaged or cut short", "get it again"]),
@@ -139,6 +144,7 @@ BAD = {
         lambda source: (intel(source, test=0) / "seg_train/seg_train/lake").mkdir(),
         ["no images in seg_train/lake"],
     ),
+    "one class": (one_class, ["has images of the class sea alone, and at least two classes are needed"]),
     "class folder missing": (
         lambda source: put(intel(source) / "seg_test/seg_test/lake/1.jpg", b"x"),
         ["has seg_test/lake but not seg_train/lake"],

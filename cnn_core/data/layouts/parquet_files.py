@@ -1,0 +1,176 @@
+"""Parquet files with encoded images and labels, as Hugging Face's ``datasets`` writes them.
+
+A column is a struct of ``bytes`` and ``path``, or binary; another one holds the label: a whole number whose names
+stand in the schema's metadata (``huggingface``: the features, ``ClassLabel``), or a text. Parts are told by the names
+of files (``train-00000-of-00001.parquet``) or of folders. https://huggingface.co/docs/datasets/about_dataset_features
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cnn_core.data.layouts.label_tables import part_of_path
+from cnn_core.data.layouts.parts import PARTS, TRAIN, part_in_name
+from cnn_core.data.sources import sorted_names
+from cnn_core.images.archives import SourceFiles
+
+ENDING = ".parquet"
+NO_BYTES = "no bytes in the table"
+_LABELS = ("label", "labels", "fine_label", "class", "category", "target", "y", "name")
+_ROWS = 64  # of images in memory at a time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParquetFile:
+    """One file: its part, the columns of image and label (None: none), and the names of labels in its schema."""
+
+    name: str
+    part: str
+    rows: int
+    image: str
+    label: str | None
+    names: Sequence[str] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParquetRow:
+    """One row: ``label`` is the name of the class, None if it has none."""
+
+    id: str
+    name: str
+    data: bytes | None
+    label: str | None
+
+
+def find_parquet(files: SourceFiles) -> list[ParquetFile]:
+    """The Parquet files of a source that hold images, train first.
+
+    Raises:
+        ValueError: one is damaged, or has several columns that may be the label.
+    """
+    found = []
+    for name in files.names:
+        if PurePosixPath(name).suffix.lower() == ENDING:
+            with _open(files, name) as file:
+                if image := _image_column(file.schema_arrow):
+                    label, names = _label_column(file.schema_arrow, image, files.at(name))
+                    part = part_in_name(PurePosixPath(name).stem) or part_of_path(name) or TRAIN
+                    rows = file.metadata.num_rows
+                    found.append(ParquetFile(name=name, part=part, rows=rows, image=image, label=label, names=names))
+    return sorted(found, key=lambda each: (PARTS.index(each.part), each.name))
+
+
+def parquet_classes(files: SourceFiles, tables: Sequence[ParquetFile]) -> dict[str, set[str]]:
+    """The classes of each part, by reading the column of labels alone."""
+    classes: dict[str, set[str]] = {part: set() for part in PARTS}
+    for table in tables:
+        if table.label:
+            with _open(files, table.name) as file:
+                values = file.read(columns=[table.label])[table.label].unique().to_pylist()
+            classes[table.part] |= {name for value in values if (name := _name(value, table)) is not None}
+    return classes
+
+
+def sort_classes(classes: set[str], tables: Sequence[ParquetFile]) -> tuple[str, ...]:
+    """The classes in the order of the schema that names them, else sorted."""
+    names = next((table.names for table in tables if table.names), None)
+    return tuple(name for name in names if name in classes) if names else sorted_names(classes)
+
+
+def read_parquet(files: SourceFiles, table: ParquetFile, start: int) -> Iterator[list[ParquetRow]]:
+    """Yield the rows in blocks; their ids count on from ``start`` within the part."""
+    columns = [table.image, *([table.label] if table.label else [])]
+    number = start
+    with _open(files, table.name) as file, _arrow_errors(files.at(table.name)):
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+            cells = batch.column(0).to_pylist()
+            labels = batch.column(1).to_pylist() if table.label else [None] * len(cells)
+            rows = []
+            for cell, label in zip(cells, labels, strict=True):
+                number += 1
+                data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+                rows.append(
+                    ParquetRow(id=f"{table.part}/{number:06d}", name=path or "", data=data, label=_name(label, table))
+                )
+            yield rows
+
+
+def _name(label: Any, table: ParquetFile) -> str | None:
+    """The name of a label as it is stored; -1, which ``datasets`` writes where a label is secret, is none."""
+    if label is None or (table.names and not 0 <= label < len(table.names)):
+        return None
+    if table.names:
+        return table.names[label]
+    return None if label == -1 else str(label)
+
+
+@contextlib.contextmanager
+def _open(files: SourceFiles, name: str) -> Iterator[pq.ParquetFile]:
+    with contextlib.ExitStack() as stack:
+        opened: IO[bytes] = stack.enter_context(files.open(name))
+        if files.path.is_file():  # a .zip unpacks anew for each step back, and Parquet begins at the end
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(opened, copy, 1 << 20)
+            copy.seek(0)
+            opened = copy
+        with _arrow_errors(files.at(name)):
+            file = stack.enter_context(pq.ParquetFile(opened))
+        yield file
+
+
+@contextlib.contextmanager
+def _arrow_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ValueError(f"{where} is no whole Parquet file ({str(error).splitlines()[0]}): get it again") from None
+
+
+def _image_column(schema: pa.Schema) -> str | None:
+    """The first column of structs with bytes, or else of bytes."""
+    structs = [
+        field.name for field in schema if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+    ]
+    binary = [field.name for field in schema if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)]
+    return next(iter([*structs, *binary]), None)
+
+
+def _label_column(schema: pa.Schema, image: str, where: str) -> tuple[str | None, Sequence[str] | None]:
+    """The column of the labels and their names: a ClassLabel, else one that is called so, else the only other one."""
+    content = (schema.metadata or {}).get(b"huggingface", b"{}")
+    features = json.loads(content).get("info", {}).get("features", {})
+    named = {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and name in schema.names
+    }
+    columns = [
+        field.name
+        for field in schema
+        if field.name != image
+        and (
+            pa.types.is_integer(field.type)
+            or pa.types.is_string(field.type)
+            or pa.types.is_large_string(field.type)
+            or pa.types.is_dictionary(field.type)
+        )
+    ]
+    for candidates in (list(named), columns):
+        for label in _LABELS:
+            if label in candidates:
+                return label, named.get(label)
+        if len(candidates) == 1:
+            return candidates[0], named.get(candidates[0])
+    if not columns:
+        return None, None
+    raise ValueError(f"{where} has the columns {', '.join(columns)}: name the one of the labels label")

@@ -104,6 +104,9 @@ def test_two_workers_train_and_the_state_may_be_a_uri(workplace):
     assert time.monotonic() - began < 200
     metrics = json.loads((workplace / "data/metrics/train-digits.json").read_text())
     assert metrics["val_accuracy"] > 0.9, output
+    assert {key: metrics[key] for key in ("listed", "images", "left_out", "unused")} == {
+        "listed": 711, "images": 661, "left_out": 0, "unused": 50
+    }  # fmt: skip
     assert not list((workplace / "remote").iterdir())
     events = [json.loads(line) for line in (workplace / "run/events.jsonl").read_text().splitlines()]
     last = [event for event in events if event["event"] == "progress"][-1]

@@ -28,6 +28,11 @@ COMMANDS = (
         ["inbox"],
         ["ui"],
         ["clean"],
+        ["new"],
+        ["drop"],
+        ["sets"],
+        ["detect"],
+        ["segment"],
     ),
     *(["champions"], *(["champions", name] for name in ("list", "show", "fetch", "promote", "rollback"))),
 )

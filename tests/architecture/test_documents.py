@@ -50,7 +50,11 @@ def test_commands_have_the_options_that_are_printed(text: str) -> None:
         for index, word in enumerate(rest):
             if word.startswith("--") and word != "--":
                 assert word.partition("=")[0] in options, " ".join(words)
-            if word == "--set" and words[0] not in ("new", "detect", "segment") and rest[index + 1] not in ("key=value", "KEY=VALUE"):
+            if (
+                word == "--set"
+                and words[0] not in ("new", "detect", "segment")
+                and rest[index + 1] not in ("key=value", "KEY=VALUE")
+            ):
                 assert rest[index + 1].partition("=")[0] in PARAMETERS, rest[index + 1]
             if word == "--recipe":
                 assert rest[index + 1] in RECIPES | {"NAME"}, rest[index + 1]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import typer
 
 from flows.commands.data import fetch, inbox
-from flows.commands.entries import drop, new, sets
+from flows.commands.entries import drop, migrate, new, sets
 from flows.commands.inference import detect, segment
 from flows.commands.models import champions, export, predict
 from flows.commands.results import compare, summary
@@ -22,7 +22,8 @@ from flows.commands.runs import batch, retrain, run, ui
 from flows.commands.upkeep import clean
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    run, new, drop, sets, fetch, detect, segment, predict, export, compare, summary, retrain, batch, inbox, ui, clean,
+    run, new, drop, sets, migrate,
+    fetch, detect, segment, predict, export, compare, summary, retrain, batch, inbox, ui, clean,
 )  # fmt: skip
 
 app = typer.Typer(

@@ -131,6 +131,23 @@ def sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     print(json.dumps(rows, indent=2) if as_json else table(rows))
 
 
+def migrate() -> None:
+    """Take in a newer Gridflow: merge params.yaml and dvc.yaml by their keys after `git pull` or `git merge`.
+
+    Entries of your own, values that you changed and what you dropped stay. Without a merge, a params.yaml of a former
+    version is brought into today's shape.
+
+    Example: git pull; gridflow migrate
+    """
+    from flows.entries.merge import migrate as migrate_files
+    from flows.repository.parameters import check_params
+
+    with checkout() as root:
+        done = migrate_files(root)
+        print("\n".join(done) or "nothing to do: params.yaml and dvc.yaml are as they should be")
+        check_params(root)
+
+
 FILES = ["params.yaml", "dvc.yaml"]
 
 

@@ -6,10 +6,14 @@ are compared, and promoted again, in today's shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 METRICS = "data/metrics"
+HEAD = re.compile(r"^([a-z_]+):")
 ENTRIES = {  # sections that held the parameters themselves, and the name that their only entry has got
     "compose": "numbers",
     "train_detector": "detector",
@@ -66,3 +70,23 @@ def today(path: str) -> str:
     folder, _, name = path.rpartition("/")
     section = name.removesuffix(".json")
     return f"{METRICS}/{section}-{ENTRIES[section]}.json" if folder == METRICS and section in ENTRIES else path
+
+
+def reshaped(text: str) -> str:
+    """The text of a ``params.yaml`` in today's shape, with its comments."""
+    values = yaml.safe_load(text) or {}
+    former = {name for name, content in values.items() if is_former(name, content)}
+    lines, section = [], ""
+    for line in text.split("\n"):
+        if head := HEAD.match(line):
+            section = head[1]
+            lines += [line, f"  {ENTRIES[section]}:"] if section in former else [line]
+        else:
+            lines.append(f"  {line}" if section in former and line.strip() else line)
+    text = "\n".join(lines)
+    expected = (values.get("report") or {}).get("expected") or {}
+    if not any(name in EXPECTED for name in expected):
+        return text
+    block = yaml.safe_dump(_expected(expected), sort_keys=False)
+    new = "".join(f"    {line}\n" for line in block.splitlines())
+    return re.sub(r"(?m)(^  expected:.*\n)(?:    .*\n)+", lambda match: match[1] + new, text, count=1)

@@ -31,6 +31,7 @@ COMMANDS = (
         ["new"],
         ["drop"],
         ["sets"],
+        ["migrate"],
         ["detect"],
         ["segment"],
     ),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dvc.utils.serialize import modify_yaml
 
 from cnn_core.params import flatten
 from flows.entries import document
@@ -21,7 +20,7 @@ from flows.entries.drop import NO_ENTRIES
 from flows.entries.new import TEMPLATES
 from flows.repository.former_shape import reshaped
 from flows.repository.git import git
-from tasks.engine.locks import temporary_folder
+from flows.repository.parameters import with_values
 
 PLOT = re.compile(r"(?m)^- ([\w-]+):\n(?:  .*\n)+")
 
@@ -81,7 +80,7 @@ def merge_params(base: str, ours: str, theirs: str) -> Merged:
         text = document.remove(text, ("report", "expected", model))
     for section in NO_ENTRIES:
         changes |= _changed(f"{section}.", before.get(section) or {}, mine.get(section) or {})
-    text, lost = _with_values(text, changes)
+    text, lost = with_values(text, changes)
     notes += [f"{key} is no longer a parameter: your value {changes[key]!r} is left out" for key in lost]
     return Merged(text=text, notes=notes)
 
@@ -145,23 +144,3 @@ def _kind(values: Mapping[str, Any]) -> Any:
     """What tells the templates of a section from each other."""
     model = values.get("model")
     return model.get("architecture") if isinstance(model, Mapping) else values.get("kind")
-
-
-def _with_values(text: str, changes: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The text with these leaves, whose section has to be there, and the keys whose section is not."""
-    lost = []
-    with temporary_folder() as folder:
-        path = folder / "params.yaml"
-        path.write_text(text, encoding="utf-8")
-        if changes:
-            with modify_yaml(path) as content:
-                for key, value in changes.items():
-                    node: Any = content
-                    *parts, last = key.split(".")
-                    for part in parts:
-                        node = node.get(part) if isinstance(node, Mapping) else None
-                    if isinstance(node, Mapping) and (last in node or len(parts) >= 2):
-                        node[last] = value  # type: ignore[index]  # of ruamel's mappings
-                    else:
-                        lost.append(key)
-        return path.read_text(encoding="utf-8"), lost

@@ -6,7 +6,7 @@ import difflib
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,29 @@ def patch_params(root: Path, recipe: str | None, overrides: Sequence[str], *, ch
                 check_params(root, candidate, changed_sections(changes))
             candidate.replace(params)
     return changes
+
+
+def with_values(text: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The text of a ``params.yaml`` with these values, by full key, and the keys whose section it does not have.
+
+    A parameter that is missing in its section is added to it.
+    """
+    absent = []
+    with temporary_folder() as folder:
+        path = folder / "params.yaml"
+        path.write_text(text, encoding="utf-8")
+        if values:
+            with modify_yaml(path) as content:
+                for key, value in values.items():
+                    *parts, name = key.split(".")
+                    node: Any = content
+                    for part in parts:
+                        node = node.get(part) if isinstance(node, Mapping) else None
+                    if isinstance(node, MutableMapping) and (name in node or len(parts) > 1):
+                        node[name] = value
+                    else:
+                        absent.append(key)
+        return path.read_text(encoding="utf-8"), absent
 
 
 def changed_sections(changes: Iterable[str]) -> set[str]:

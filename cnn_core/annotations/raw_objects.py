@@ -5,8 +5,9 @@
                    quarantine.parquet             kind, file, annotation, reason of all that was left out
                    manifest.json                  written last
 
-Whoever reads truth wants files of images. They are unpacked once, beside the set, into
-``.<set>-<its content>/<split>/``: the folder's name changes with the content, and an older one is removed.
+Whoever reads truth wants files of images. They are unpacked once, into ``data/unpacked/<set>-<its content>/<split>/``:
+the folder's name changes with the content, and an older one is removed. (They do not lie in ``data/raw``, which stages
+depend on whole. Of a set that lies elsewhere they lie beside it, in ``.<set>-<its content>``.)
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cnn_core.files import read_json, safe_file_name
 SCHEMA_VERSION = 1
 KIND = "objects"
 ANNOTATIONS = "annotations.parquet"
+RAW, UNPACKED = "raw", "unpacked"  # folders of data/
 _SIGNS = 12  # of the content's hash in the name of the folder
 _BATCH = 64  # images in memory at a time
 _ENDING = re.compile(r"\.\w{1,5}$")
@@ -65,14 +67,12 @@ def _unpacked(folder: Path, content: str, split: str) -> pd.DataFrame:
     columns = ["id", "width", "height", "split"]
     tables = [pq.read_table(part, columns=columns).to_pandas() for part in parts(folder, split)]
     images = pd.concat(tables, ignore_index=True).rename(columns={"id": "image_id"})
-    resolved = folder.absolute()
-    home = resolved.parent / f".{resolved.name}-{content[:_SIGNS]}"
-    shown = folder.parent / home.name
+    home, shown = (unpack_folder(path, content) for path in (folder.absolute(), folder))
     images["file"] = [str(shown / split / _file_name(name)) for name in images["image_id"]]
     if (home / split).is_dir():
         return images
     _remove_others(home)
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=home))
     try:
         for part in parts(folder, split):
@@ -88,6 +88,14 @@ def _unpacked(folder: Path, content: str, split: str) -> pd.DataFrame:
     return images
 
 
+def unpack_folder(folder: Path, content: str) -> Path:
+    """Where the images of a RAW set are unpacked, relative to the working directory where ``folder`` is."""
+    name = f"{folder.absolute().name}-{content[:_SIGNS]}"
+    if folder.absolute().parent.name == RAW:
+        return folder.parent.parent / UNPACKED / name
+    return folder.parent / f".{name}"
+
+
 def _file_name(image_id: str) -> str:
     ending = PurePosixPath(image_id).suffix
     stem = image_id.removesuffix(ending)
@@ -97,6 +105,6 @@ def _file_name(image_id: str) -> str:
 def _remove_others(home: Path) -> None:
     """Remove the files of what the set held before."""
     same = re.compile(re.escape(home.name[:-_SIGNS]) + rf"[0-9a-f]{{{_SIGNS}}}")
-    for other in home.parent.iterdir():
+    for other in home.parent.iterdir() if home.parent.is_dir() else ():
         if other != home and same.fullmatch(other.name):
             shutil.rmtree(other, ignore_errors=True)

@@ -18,6 +18,7 @@ from flows.registry.models import read_models
 SETS = ("sample", "ingest", "augment", "compose")  # sections whose entries are sets; those of the others are models
 NO_ENTRIES = ("report", "study")  # sections without entries
 Entry = tuple[str, str]  # its section and its name
+UNPACKED = re.compile(r".+-[0-9a-f]{12}$")  # of `cnn_core.annotations.raw_objects`
 DEMO_MODELS = ("digits", "scenes", "detector", "segmenter")  # what the repository ships as its demo
 DEMO_SETS = ("digits", "scenes", "numbers")
 
@@ -75,7 +76,10 @@ def carry_out(root: Path, dropped: Dropped) -> None:
         partial = root / f".{name}.partial"
         partial.write_text(text, encoding="utf-8")
         partial.replace(root / name)
-    for path in dropped.outputs:
+    unpacked = [path for path in root.glob("data/unpacked/*") if UNPACKED.match(path.name)]
+    names = {stage.partition("@")[2] for stage in dropped.stages if stage.startswith("ingest@")}
+    outputs = [*dropped.outputs, *(str(path) for path in unpacked if path.name.rpartition("-")[0] in names)]
+    for path in outputs:
         target = root / path
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_core.annotations.checks import REPEATED, Refused, size_fault
+from cnn_core.annotations.raw_objects import unpack_folder
 from cnn_core.annotations.sets import LEFT_OUT_IMAGE, ObjectSet, read_set
 from cnn_core.annotations.tables import image_rows
 from cnn_core.data.ingestion import IngestParams, Spool
@@ -116,7 +117,7 @@ def ingest_objects(
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
-        on_disk(params.source, folder.parent) as (path, shown),
+        on_disk(params.source, unpack_folder(folder, "").parent) as (path, shown),
         tempfile.TemporaryFile(dir=folder.parent) as file,
         ThreadPoolExecutor(threads) as pool,
     ):

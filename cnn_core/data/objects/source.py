@@ -54,6 +54,7 @@ def on_disk(source: str | Path, beside: Path) -> Iterator[tuple[Path, str]]:
             raise ValueError(f"the source {source} does not exist: {ADVICE}")
         yield path, str(path)
         return
+    beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=beside, prefix=".unpacked-") as folder:
         with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
             for name in files.names:

@@ -40,6 +40,8 @@ def prepare(root: Path, request: RunRequest, *, say: Callable[[str], None] = pri
             nodes = read_graph(root, request.stages)
             _check(root, nodes, changes)
         _say_skipped(root, request.recipe, say)
+        for stage, path in missing_inputs(root, nodes):
+            say(f"{stage}: {path} is not here; the stage's results are, and are used")
         if changes:
             say("params.yaml changed (`git restore params.yaml` goes back to the committed values):")
         for change in changes:
@@ -91,7 +93,7 @@ def prepare_workspace(
 
 def _check(root: Path, nodes: Sequence[StageNode], changes: Sequence[str]) -> None:
     """Check the inputs, and the parameters of stages that will run; those in ``changes`` were checked before."""
-    if absent := missing_inputs(root, nodes):
+    if absent := missing_inputs(root, [node for node in nodes if node.stale]):
         raise ValueError("\n".join(missing(root, stage, path) for stage, path in absent))
     if at_risk := [(node.name, path) for node in nodes for path in node.foreign]:
         raise ValueError("\n".join(foreign(root, stage, path) for stage, path in at_risk))

@@ -7,7 +7,7 @@ workspace.py import it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
     outputs = {out.fs_path for other in graph.successors(stage) if other.cmd for out in other.outs}
     meta = stage.meta or {}
     inputs = [dep.fs_path for dep in stage.deps if not hasattr(dep, "params") and not _is_made(dep.fs_path, outputs)]
-    changed = stage.changed()
+    changed = _is_stale(stage, inputs)
     foreign = [out.fs_path for out in stage.outs if changed and _is_foreign(out, root)]
     return StageNode(
         name=_name(stage),
@@ -154,6 +154,15 @@ def _node(stage: Stage, graph: nx.DiGraph, root: Path) -> StageNode:
         stale=changed,
         reason=_reason(stage) if changed else "",
     )
+
+
+def _is_stale(stage: Stage, inputs: Collection[str]) -> bool:
+    """Whether a stage has to run. One whose results are here needs no source that is not, as in a second clone."""
+    if not stage.changed():
+        return False
+    absent = [dep.fs_path for dep in stage.deps if not hasattr(dep, "params") and not Path(dep.fs_path).exists()]
+    only_sources = bool(absent) and all(path in inputs for path in absent)
+    return not only_sources or stage.changed_outs() or stage.changed(allow_missing=True)
 
 
 def _is_made(path: str, outputs: set[str]) -> bool:

@@ -35,6 +35,23 @@ def test_a_second_preparation_in_one_process_sees_what_has_changed_since(small: 
     assert {node.name for node in prepare(small, RunRequest()) if node.stale} == {"right"}
 
 
+def test_results_that_are_here_need_no_source_that_is_not(small: Path, run: Callable) -> None:
+    """As in a second clone, which pulls the results and has no folder of that name."""
+    run("dvc", "repro", "-q", cwd=small)
+    source = (small / "source.txt").read_text()
+    (small / "source.txt").unlink()
+    sentences: list[str] = []
+    assert not any(node.stale for node in prepare(small, RunRequest(), say=sentences.append))
+    assert sentences == ["first: source.txt is not here; the stage's results are, and are used"]
+    (small / "right.flag").write_text("up")
+    assert {node.name for node in prepare(small, RunRequest()) if node.stale} == {"right"}
+    (small / "first.txt").unlink()  # then there is nothing to go on with
+    with pytest.raises(ValueError, match=r"source\.txt"):
+        prepare(small, RunRequest())
+    (small / "source.txt").write_text(source + "more")
+    assert "first" in {node.name for node in prepare(small, RunRequest()) if node.stale}
+
+
 @pytest.mark.parametrize("fault", ["an input is missing", "a stage is unknown", "a value is not allowed"])
 def test_what_is_refused_leaves_the_parameters_as_they_were(small: Path, fault: str) -> None:
     committed, sentences = (small / "params.yaml").read_bytes(), []

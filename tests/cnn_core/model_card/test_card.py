@@ -149,13 +149,12 @@ def test_a_start_from_other_weights_is_told() -> None:
     assert front_matter(card)["datasets"] == ["set"]
 
 
-def test_the_stages_of_detector_and_segmenter_write_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stages_of_detector_and_segmenter_write_one(tmp_path: Path) -> None:
     yolo.quiet(tmp_path)
     source = rectangles(tmp_path / "set")
     found = params_of(source=str(source), epochs=1)
     job = job_of(found, tmp_path, source)
-    monkeypatch.setattr(train_detector, "FOLDER", str(tmp_path / "models" / "detector"))
-    train_detector.save(job, trained_detector(job, tmp_path)[-1], "cd" * 32, [])
+    train_detector.save(tmp_path / "models" / "detector", job, trained_detector(job, tmp_path)[-1], "cd" * 32, [])
     card, model = (tmp_path / "models/detector/README.md"), (tmp_path / "models/detector/model.json")
     front, metrics = front_matter(card.read_text()), json.loads(model.read_text())["metrics"]
     assert (front["license"], front["library_name"]) == ("agpl-3.0", "ultralytics")
@@ -170,9 +169,8 @@ def test_the_stages_of_detector_and_segmenter_write_one(tmp_path: Path, monkeypa
     kept: list[dict] = []
     job = SegmenterJob(params=ours, source=str(source), start="none")
     train(job, folder=tmp_path, device=torch.device("cpu"), on_epoch=lambda _, make: kept.append(make()))
-    monkeypatch.setattr(train_segmenter, "FOLDER", str(tmp_path / "models" / "segmenter"))
     parts = {split: read_masks(str(source), split) for split in ("train", "val")}
-    train_segmenter.save(job, kept[-1], "ef" * 32, parts, [], 1)
+    train_segmenter.save(tmp_path / "models" / "segmenter", job, kept[-1], "ef" * 32, parts, [], 1)
     text = (tmp_path / "models/segmenter/README.md").read_text()
     front = front_matter(text)
     assert (front["license"], front["pipeline_tag"]) == ("agpl-3.0", "mask-generation")

@@ -46,17 +46,17 @@ def plan(root: Path, models: Collection[str], sets: Collection[str], *, only_exi
     """
     params = read_yaml(root / "params.yaml")
     stages = read_yaml(root / "dvc.yaml").get("stages", {})
-    known = set(read_models(root)) | {name for section in SETS for name in params.get(section) or {}}
-    if (unknown := [name for name in (*models, *sets) if name not in known]) and not only_existing:
-        raise ValueError(f"there is no data set or model {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    names_there = set(read_models(root)) | {name for section in SETS for name in params.get(section) or {}}
+    if (unknown := [name for name in (*models, *sets) if name not in names_there]) and not only_existing:
+        raise ValueError(f"there is no data set or model {unknown[0]!r}; there are {', '.join(sorted(names_there))}")
     gone = {(section, name) for section, name in _entries(params) if section not in SETS and name in models}
     gone |= {(section, name) for section, name in _entries(params) if section in SETS and name in sets}
     gone |= _unused(params, stages, gone)
-    made = {path: f"{section}@{name}" for section, name in gone for path in outputs(stages, section, name)}
+    products = {path: f"{section}@{name}" for section, name in gone for path in outputs(stages, section, name)}
     for section, name in _entries(params):
-        if (section, name) not in gone and (needs := _needed(params, stages, section, name, made)):
+        if (section, name) not in gone and (needs := _needed(params, stages, section, name, products)):
             raise ValueError(
-                f"{section}@{name} needs {needs[0]}, which {made[needs[0]]} makes: drop {name} first, or both"
+                f"{section}@{name} needs {needs[0]}, which {products[needs[0]]} makes: drop {name} first, or both"
             )
     used = {name for section, name in _entries(params) if section in SETS and (section, name) not in gone}
     kept = sorted(used & {params[section][name].get("data") for section, name in gone if section not in SETS})
@@ -67,7 +67,7 @@ def plan(root: Path, models: Collection[str], sets: Collection[str], *, only_exi
         **({"prefect.yaml": text} if (text := _schedules(root / "prefect.yaml", models)) else {}),
         **({"dvc.lock": text} if (text := _lock(root / "dvc.lock", names)) else {}),
     }
-    return Dropped(stages=names, outputs=sorted(made), texts=texts, kept=kept)
+    return Dropped(stages=names, outputs=sorted(products), texts=texts, kept=kept)
 
 
 def carry_out(root: Path, dropped: Dropped) -> None:
@@ -103,11 +103,11 @@ def _entries(params: Mapping[str, Any]) -> Iterator[Entry]:
 
 
 def _needed(
-    params: Mapping[str, Any], stages: Mapping[str, Any], section: str, name: str, made: Collection[str]
+    params: Mapping[str, Any], stages: Mapping[str, Any], section: str, name: str, products: Collection[str]
 ) -> list[str]:
-    """Which of the paths ``made`` an entry needs."""
+    """Which of these paths an entry needs."""
     needs = _inputs(params, stages, section, name)
-    return [path for path in made if any(need == path or need.startswith(f"{path}/") for need in needs)]
+    return [path for path in products if any(need == path or need.startswith(f"{path}/") for need in needs)]
 
 
 def _inputs(params: Mapping[str, Any], stages: Mapping[str, Any], section: str, name: str) -> list[str]:
@@ -122,17 +122,17 @@ def _unused(params: Mapping[str, Any], stages: Mapping[str, Any], gone: set[Entr
     """The entries of sets that only entries in ``gone`` need, and those that only these are made of."""
 
     def serves(entry: Entry, others: Iterable[Entry]) -> bool:
-        made = list(outputs(stages, *entry))
-        return any(_needed(params, stages, *other, made) for other in others)
+        products = list(outputs(stages, *entry))
+        return any(_needed(params, stages, *other, products) for other in others)
 
-    found: set[Entry] = set()
+    unused: set[Entry] = set()
     while True:
-        leaving = gone | found
+        leaving = gone | unused
         rest = [entry for entry in _entries(params) if entry not in leaving]
         more = {entry for entry in rest if entry[0] in SETS and serves(entry, leaving) and not serves(entry, rest)}
         if not more:
-            return found
-        found |= more
+            return unused
+        unused |= more
 
 
 def _params(root: Path, gone: Iterable[Entry], models: Collection[str]) -> str:

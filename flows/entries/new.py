@@ -229,11 +229,11 @@ def _in_graph(graph: str, task: Task, name: str) -> str:
 def _like(text: str, section: str, request: Request, entry: str) -> str:
     """The lines of another model's entry under the new name; what leads to data and models is that of ``entry``."""
     lines = document.block(text, (section, request.like)).splitlines(keepends=True)[1:]
-    own = {match[1]: match[2] for match in TOP_LEVEL.finditer(entry) if match[1] in PATHS}
+    kept = {match[1]: match[2] for match in TOP_LEVEL.finditer(entry) if match[1] in PATHS}
     for number, line in enumerate(lines):
         match = TOP_LEVEL.match(line)
-        if match and match[1] in own and not match[2].startswith("data/weights/"):
-            lines[number] = line.replace(match[2], own[match[1]], 1)
+        if match and match[1] in kept and not match[2].startswith("data/weights/"):
+            lines[number] = line.replace(match[2], kept[match[1]], 1)
     return f"  {request.model}:\n{''.join(lines)}"
 
 

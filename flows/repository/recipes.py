@@ -62,15 +62,15 @@ def skipped(root: Path, recipe: str) -> list[str]:
 def traits(params: Mapping[str, Any], section: str, name: str) -> list[str]:
     """What a recipe may call an entry by, beside its name, the most general first."""
     entry = params[section][name] or {}
-    known = ["any"]
+    words = ["any"]
     if section == "sample":
-        known.append(str(entry.get("content")))
+        words.append(str(entry.get("content")))
     if section in ("ingest", "augment"):
-        known.append(str(((params.get("ingest") or {}).get(name) or {}).get("kind")))
+        words.append(str(((params.get("ingest") or {}).get(name) or {}).get("kind")))
     model = entry.get("model") or ((params.get("train") or {}).get(name) or {}).get("model")
     if isinstance(model, Mapping):
-        known += [str(model[key]) for key in ("architecture", "builder") if key in model]
-    return known
+        words += [str(model[key]) for key in ("architecture", "builder") if key in model]
+    return words
 
 
 def _contents(root: Path, recipe: str) -> Iterator[dict[str, Any]]:

@@ -132,9 +132,9 @@ def test_from_a_folder_to_entries_and_back(tmp_path: Path, run: Callable, reposi
     before = {name: (root / name).read_text() for name in FILES}
     _class_folders(tmp_path / "pets/seg_train")
     boxes = rectangles(tmp_path / "shapes", polygons=True, train=24, val=6, test=6)
-    said = run("gridflow", "new", "pets", "--task", "classification", "--source", str(tmp_path / "pets"), cwd=root)
-    assert "3 classes: cat, dog, owl" in said.stdout
-    assert "Committed params.yaml, dvc.yaml" in said.stdout
+    printed = run("gridflow", "new", "pets", "--task", "classification", "--source", str(tmp_path / "pets"), cwd=root)
+    assert "3 classes: cat, dog, owl" in printed.stdout
+    assert "Committed params.yaml, dvc.yaml" in printed.stdout
     command = ["gridflow", "new", "x", "--task", "segmentation", "--source", str(tmp_path / "pets")]
     refused = run(*command, cwd=root, code=1)
     assert "holds images, and segmentation needs boxes or masks" in refused.stderr
@@ -143,10 +143,10 @@ def test_from_a_folder_to_entries_and_back(tmp_path: Path, run: Callable, reposi
     command = ["gridflow", "new", "shapes", "--task", "segmentation", "--source", str(boxes), "--recipe", "tiny"]
     assert "Not committed (other changes are staged)" in run(*command, cwd=root).stdout
     names = set(json.loads(run("dvc", "status", "--json", cwd=root).stdout))
-    ours = {f"{section}@pets" for section in ("ingest", "augment", "train", "evaluate", "predict")}
-    ours |= {f"{section}@shapes-boxes" for section in ("train_detector", "evaluate_detector", "detect")}
-    ours |= {f"{section}@shapes" for section in ("ingest", "train_segmenter", "evaluate_segmenter", "segment")}
-    assert ours <= names
+    stages = {f"{section}@pets" for section in ("ingest", "augment", "train", "evaluate", "predict")}
+    stages |= {f"{section}@shapes-boxes" for section in ("train_detector", "evaluate_detector", "detect")}
+    stages |= {f"{section}@shapes" for section in ("ingest", "train_segmenter", "evaluate_segmenter", "segment")}
+    assert stages <= names
     listed = json.loads(run("gridflow", "sets", "--json", cwd=root).stdout)
     assert {one["name"]: one["models"] for one in listed}["shapes"] == ["shapes-boxes", "shapes"]
     copy = ["gridflow", "new", "more", "--task", "classification", "--set", "pets", "--like", "scenes", "--no-commit"]

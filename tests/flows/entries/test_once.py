@@ -56,8 +56,8 @@ def test_a_detector_is_run_once(tmp_path: Path, run: Callable) -> None:
     state = ("git", "-C", str(ROOT), "status", "--porcelain")
     before = run(*state, cwd=tmp_path).stdout
     command = ["python", "-m", "flows.cli", "detect", str(tmp_path / "random.pt"), str(tmp_path / "pictures")]
-    said = run(*command, "--out", str(tmp_path / "out"), "--set", "conf=0.0", "--set", "pictures=1", cwd=ROOT)
-    assert f"Results: {tmp_path / 'out'}" in said.stdout
+    printed = run(*command, "--out", str(tmp_path / "out"), "--set", "conf=0.0", "--set", "pictures=1", cwd=ROOT)
+    assert f"Results: {tmp_path / 'out'}" in printed.stdout
     images = pd.read_parquet(tmp_path / "out/images.parquet")
     assert [Path(file).name for file in images["file"]] == files
     assert len(pd.read_csv(tmp_path / "out/bad.csv")) == 1

@@ -221,7 +221,7 @@ def test_masks_are_slid_over_the_picture(page) -> None:
 
 
 def test_a_curve_tells_its_value_under_the_pointer(page) -> None:
-    chart = page.locator("section[aria-labelledby=digits] .chart").first
+    chart = page.locator("section[aria-labelledby=model-digits] .chart").first
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     tip = page.locator("#vg-tooltip-element")

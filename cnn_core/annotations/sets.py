@@ -317,9 +317,9 @@ def _identified(tables: Annotations, root: Path) -> Annotations:
     if None in paths:  # some lie elsewhere, as a data.yaml may say
         common = Path(os.path.commonpath([Path(file).absolute().parent for file in images["file"]]))
         paths = [_relative(file, common) for file in images["file"]]
-    whole = [path or file for path, file in zip(paths, images["file"], strict=True)]
-    short = ["/".join(part for part in path.split("/") if part.lower() not in _IMAGE_FOLDERS) for path in whole]
-    names = dict(zip(images["image_id"], short if len(set(short)) == len(short) else whole, strict=True))
+    full_paths = [path or file for path, file in zip(paths, images["file"], strict=True)]
+    short = ["/".join(part for part in path.split("/") if part.lower() not in _IMAGE_FOLDERS) for path in full_paths]
+    names = dict(zip(images["image_id"], short if len(set(short)) == len(short) else full_paths, strict=True))
     return (
         images.assign(image_id=list(names.values())),
         objects.assign(image_id=[names[name] for name in objects["image_id"]]),

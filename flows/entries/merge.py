@@ -75,7 +75,13 @@ def merge_params(base: str, ours: str, theirs: str) -> Merged:
             text = document.insert(text, (section,), document.block(ours, (section, name)))
             changes |= {f"{section}.{name}.{key}": value for key, value in _later(section, has).items()}
         elif has is not None and comes is not None:
-            changes |= _changed(f"{section}.{name}.", was or {}, has)
+            prefix = f"{section}.{name}."
+            formerly, now = dict(flatten(was or {}, prefix)), dict(flatten(comes, prefix))
+            for key, value in _changed(prefix, was or {}, has).items():
+                if key in now or key not in formerly:
+                    changes[key] = value
+                else:
+                    notes.append(f"{key} is no longer a parameter: your value {value!r} is left out")
     for model in _expected(before).keys() - _expected(mine).keys():
         text = document.remove(text, ("report", "expected", model))
     for section in NO_ENTRIES:

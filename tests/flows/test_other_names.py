@@ -78,8 +78,8 @@ def test_the_demo_runs_under_other_names(tmp_path: Path, run: Callable, reposito
         run("gridflow", "champions", "promote", name, "--reason", "first", cwd=root)
     changes = ("--set", "train.tapir.epochs=3", "--set", "train_detector.egret.lr0=0.002")
     for model, change in (("tapir", changes[:2]), ("egret", changes[2:])):
-        said = run("gridflow", "retrain", model, *change, cwd=root, timeout=1500).stdout
-        assert "kept" in said or "promoted" in said, said
+        printed = run("gridflow", "retrain", model, *change, cwd=root, timeout=1500).stdout
+        assert "kept" in printed or "promoted" in printed, printed
     listing = run("gridflow", "champions", "list", cwd=root).stdout
     assert all(name in listing for name in MODELS.values())
     assert not re.search(rf"\b({words})\b", listing)

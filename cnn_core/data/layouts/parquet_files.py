@@ -58,7 +58,7 @@ def find_parquet(files: SourceFiles) -> list[ParquetFile]:
     Raises:
         ValueError: one is damaged, or has several columns that may be the label.
     """
-    found = []
+    tables = []
     for name in files.names:
         if PurePosixPath(name).suffix.lower() == ENDING:
             with _open(files, name) as file:
@@ -66,8 +66,8 @@ def find_parquet(files: SourceFiles) -> list[ParquetFile]:
                     label, names = _label_column(file.schema_arrow, image, files.at(name))
                     part = part_in_name(PurePosixPath(name).stem) or part_of_path(name) or TRAIN
                     rows = file.metadata.num_rows
-                    found.append(ParquetFile(name=name, part=part, rows=rows, image=image, label=label, names=names))
-    return sorted(found, key=lambda each: (PARTS.index(each.part), each.name))
+                    tables.append(ParquetFile(name=name, part=part, rows=rows, image=image, label=label, names=names))
+    return sorted(tables, key=lambda each: (PARTS.index(each.part), each.name))
 
 
 def parquet_classes(files: SourceFiles, tables: Sequence[ParquetFile]) -> dict[str, set[str]]:

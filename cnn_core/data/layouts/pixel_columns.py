@@ -101,9 +101,9 @@ def _is_header(cells: Sequence[str]) -> bool:
     numbers = [cell for cell in cells if _NUMBER.fullmatch(cell)]
     if len(cells) - len(numbers) > 2 or not numbers:
         return True
-    whole = [int(cell) for cell in numbers if cell.isdigit()]
-    count_up = len(whole) > 1 and all(right - left == 1 for left, right in itertools.pairwise(whole))
-    return (count_up and len(whole) == len(numbers)) or _are_pandas_names(cells)
+    integers = [int(cell) for cell in numbers if cell.isdigit()]
+    count_up = len(integers) > 1 and all(right - left == 1 for left, right in itertools.pairwise(integers))
+    return (count_up and len(integers) == len(numbers)) or _are_pandas_names(cells)
 
 
 def _are_pandas_names(cells: Sequence[str]) -> bool:

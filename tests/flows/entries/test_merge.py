@@ -60,11 +60,16 @@ def test_what_a_person_changed_goes_over_what_is_new() -> None:
 
 
 def test_a_parameter_that_is_gone_is_said() -> None:
-    theirs = re.sub(r"(?m)^    tta: 9 .*\n", "", BASE, count=1)
-    gone = re.sub(r"(?m)^anatomy:.*\n(?:  .*\n)+", "", theirs)
-    ours = BASE.replace("    networks: 30 ", "    networks: 31 ")
-    merged = merge_params(BASE, ours, gone)
-    assert "networks: 31" in merged.text  # an entry that a person has changed stays
+    theirs = re.sub(r"(?m)^    max_train: .*\n", "", BASE)
+    merged = merge_params(BASE, BASE.replace("max_train: 5000", "max_train: 9"), theirs)
+    assert merged.notes == ["baselines.digits.max_train is no longer a parameter: your value 9 is left out"]
+    assert merged.text == theirs
+
+
+def test_an_entry_that_a_person_has_changed_stays() -> None:
+    theirs = re.sub(r"(?m)^anatomy:.*\n(?:  .*\n)+", "", BASE)
+    merged = merge_params(BASE, BASE.replace("    networks: 30 ", "    networks: 31 "), theirs)
+    assert "networks: 31" in merged.text
 
 
 def test_the_graph_keeps_own_models_and_takes_new_stages() -> None:

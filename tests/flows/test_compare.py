@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from flows.repository.git import git
 from flows.repository.outputs import outputs
 from flows.summary import short, write_pdf
 from tests.helpers.champion_repository import make, set_skill
+from tests.helpers.served import ask
 
 pytestmark = pytest.mark.xdist_group("compare")
 
@@ -169,9 +169,3 @@ def test_a_run_of_the_flow_is_compared_with_the_champion(
     set_skill(root, 0.7)
     done = run("gridflow", "run", "evaluate@digits", cwd=root, **env)
     assert "the comparison with the champions could not be shown: DVC does not have" in done.stdout + done.stderr
-
-
-def ask(url: str, body: dict) -> list[dict]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())

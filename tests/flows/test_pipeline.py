@@ -10,10 +10,8 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +19,7 @@ import pytest
 from cnn_core.comparison.banners import PLACEHOLDER
 from flows.repository.git import git
 from flows.ui import server as prefect_server
+from tests.helpers.served import ask
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # all that use the run of the tiny recipe, which is made once
 
@@ -41,12 +40,6 @@ def task_runs(server: str) -> list[dict]:
     flow_run = ask(f"{server}/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
     wanted = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
     return ask(f"{server}/task_runs/filter", wanted)
-
-
-def ask(url: str, body: dict) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
 
 
 def make_fail(small: Path, stage: str, kind: str, message: str) -> None:

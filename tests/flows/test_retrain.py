@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from flows.registry.models import champion, history
 from flows.registry.promotion import promote, rollback
 from flows.repository.git import git
 from tests.helpers.champion_repository import add_detector, digits, make, set_skill, write_table
+from tests.helpers.served import ask
 
 pytestmark = [pytest.mark.xdist_group("retrain"), pytest.mark.slow, pytest.mark.timeout(3000)]
 EPOCH = (1_600_000_000, 1_600_000_000)
@@ -163,19 +162,6 @@ def paused(server: str, process: subprocess.Popen, limit_s: float = 900) -> str:
             return runs[0]["id"]
         time.sleep(0.5)
     raise AssertionError("the run did not pause")
-
-
-def ask(url: str, body: dict) -> dict | list:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    for _ in range(5):
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code != 503:  # its database is locked for a moment
-                raise
-            time.sleep(2)
-    raise AssertionError("the server stays busy")
 
 
 def images_in_test(root: Path) -> int:

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -66,20 +67,23 @@ class Served:
         query = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
         return {entry["key"]: entry for entry in self.ask("artifacts/filter", query)}
 
-    def ask(self, path: str, body: dict | None = None, method: str | None = None) -> list | dict:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.api}/{path}", data, {"Content-Type": "application/json"}, method=method
-        )
-        for _ in range(20):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    return json.loads(answer.read() or b"null")
-            except urllib.error.HTTPError as error:  # SQLite is busy on a busy machine
-                if error.code != 503:
-                    raise
-                time.sleep(1)
-        raise AssertionError(f"{path}: the server stays unavailable")
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        return ask(f"{self.api}/{path}", body, method)
+
+
+def ask(url: str, body: Any = None, method: str | None = None) -> Any:
+    """What a Prefect server answers, asked again as long as its database is locked by another process."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    for _ in range(20):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:  # SQLite is busy on a busy machine
+            if error.code != 503:
+                raise
+            time.sleep(1)
+    raise AssertionError(f"{url}: the server stays unavailable")
 
 
 @contextlib.contextmanager

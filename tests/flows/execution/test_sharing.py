@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from flows.execution.sharing import _clean, check_sharing
 from flows.repository.git import git
+from tests.helpers.served import ask
 
 pytestmark = pytest.mark.xdist_group("sharing")
 
@@ -58,7 +59,7 @@ def last_state(server: str) -> dict:
     """Of the flow run that started last."""
     begun = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}  # other tests' schedules may wait there
     wanted = {"sort": "START_TIME_DESC", "limit": 1, "flow_runs": begun}
-    return httpx.post(f"{server}/flow_runs/filter", json=wanted, timeout=60).json()[0]["state"]
+    return ask(f"{server}/flow_runs/filter", wanted)[0]["state"]
 
 
 def test_a_remote_that_is_not_there_is_told_before_the_first_stage(

@@ -8,7 +8,6 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -30,6 +29,7 @@ from prefect.states import Pending, Running, Scheduled
 from flows.ui import keeper as keeper_module
 from flows.ui.heartbeats import TAG
 from flows.ui.keeper import SKIPPED, Keeper, missed
+from tests.helpers.served import ask
 
 pytestmark = [pytest.mark.xdist_group("keeper"), pytest.mark.slow]
 
@@ -113,8 +113,7 @@ def test_of_the_nights_that_were_missed_the_last_one_runs(client: SyncPrefectCli
         )
     plan = {"start_time": now.isoformat(), "min_runs": 110, "max_runs": 110}
     for times in (plan, nights):
-        answer = httpx.post(f"{client.api_url}deployments/{deployment}/schedule", json=times, timeout=60)
-        assert answer.is_success, answer.text
+        ask(f"{client.api_url}deployments/{deployment}/schedule", times)
     two_days_ago = Scheduled(scheduled_time=now - datetime.timedelta(days=2))
     by_hand = client.create_flow_run_from_deployment(deployment, state=two_days_ago).id
     late = due(client, deployment, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -132,6 +131,7 @@ def test_a_person_is_asked_first(
     assert "Approved by a person: looks right" in history(root, "digits")[-1].reason
 
 
+@pytest.mark.nightly
 def test_detector_and_segmenter_are_judged_by_what_they_find(
     root: Path, retrain: Callable, run: Callable, repository: Path
 ) -> None:

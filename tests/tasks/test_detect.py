@@ -99,7 +99,7 @@ def test_the_stage_gives_what_ultralytics_gives_and_lists_the_broken(tmp_path: P
     assert set(objects["model_sha256"]) == {json.loads((tmp_path / OUT / "manifest.json").read_text())["model_sha256"]}
 
 
-@pytest.mark.parametrize("local_images", [1000, 0])
+@pytest.mark.parametrize("local_images", [1000, pytest.param(0, marks=pytest.mark.nightly)])
 def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path, local_images: int) -> None:
     """Begun by one process beside the stage and gone on with by Ray, and the other way round."""
     write_detector(tmp_path / "weights.pt", imgsz=64)

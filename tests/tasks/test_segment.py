@@ -119,6 +119,7 @@ def results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_parquet(folder / OUT / "images.parquet"), pd.concat([pd.read_parquet(part) for part in parts])
 
 
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_and_nothing_is_lost_or_twice(tmp_path):
     photos(tmp_path, 160)
     whole = (tmp_path / "photos/0000.jpg").read_bytes()

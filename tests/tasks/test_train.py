@@ -63,6 +63,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_a_finished_one_starts_an
     kill(again)
 
 
+@pytest.mark.nightly
 def test_a_killed_worker_is_replaced_and_goes_on(workplace):
     write_params(workplace, refit="all")
     process = start(workplace)

@@ -26,7 +26,7 @@ def begin(folder, **changes):
     return start(folder, stage="train_detector detector")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_happened(tmp_path):
     source = rectangles(tmp_path / "set", train=96, val=8)
     (tmp_path / "uninterrupted").mkdir()

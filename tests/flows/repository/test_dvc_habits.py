@@ -38,8 +38,11 @@ def test_metrics_plots_and_params_are_shown(checkout: Path, run: Callable) -> No
 # A training once, where it has most to go wrong: in another folder, with Ray. Else the shortest stage.
 @pytest.mark.parametrize(
     ("where", "parameter", "value"),
-    [([], "evaluate.digits.tta", 2), (["--temp"], "train.digits.epochs", 3), (["--queue"], "evaluate.digits.tta", 3)],
-    ids=["here", "temp", "queue"],
+    [
+        pytest.param([], "evaluate.digits.tta", 2, id="here"),
+        pytest.param(["--temp"], "train.digits.epochs", 3, marks=pytest.mark.nightly, id="temp"),
+        pytest.param(["--queue"], "evaluate.digits.tta", 3, marks=pytest.mark.nightly, id="queue"),
+    ],
 )
 def test_experiments_run(checkout: Path, run: Callable, where: list[str], parameter: str, value: int) -> None:
     name = f"changed{''.join(where).strip('-')}"
@@ -96,10 +99,11 @@ def report_entry(root: Path) -> dict:
     return yaml.safe_load((root / "dvc.lock").read_text())["stages"]["report"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "door",
     [
-        pytest.param(["-m", "flows.pipeline", "train@digits"], marks=pytest.mark.nightly, id="flow"),
+        pytest.param(["-m", "flows.pipeline", "train@digits"], id="flow"),
         pytest.param(["-m", "dvc", "repro", "train@digits"], id="dvc"),
     ],
 )

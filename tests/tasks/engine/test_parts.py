@@ -169,7 +169,7 @@ def test_what_was_done_before_the_process_died_is_not_done_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("local_images", [30, 0])
+@pytest.mark.parametrize("local_images", [30, pytest.param(0, marks=pytest.mark.nightly)])
 def test_a_worker_that_dies_is_replaced_but_not_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], local_images: int
 ) -> None:

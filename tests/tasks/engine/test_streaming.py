@@ -160,7 +160,7 @@ def test_the_order_is_the_same_however_long_each_block_takes_to_read(streaming, 
     assert order() == expected
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_streamed_training_ends_like_a_mapped_one(tmp_path):
     small_set(tmp_path)
     write_params(tmp_path, epochs=EPOCHS, refit="all")

@@ -70,7 +70,7 @@ def test_identities_stay_through_100_frames(tmp_path):
     assert found[-1].segments.masks[0] != found[-1].segments.masks[1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_500_frames_need_no_more_memory_than_100(tmp_path):
     images, truth = moving_digits(25, side=64)
     (clip,) = clips(write_folder(tmp_path / "clip", images * 21))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import nn
 from cnn_core.classification.inference.classifier import Classifier, Probabilities
 from cnn_core.classification.inference.model_folder import ModelCard, load_model
 from cnn_core.files import write_json
+from cnn_core.locks import temporary_folder
 
 # Adding float32 values in another order changes each logit by a share of its size, so the larger the logits, the more a
 # probability may differ: by `TOLERANCE` for each nat between the likeliest class and the least likely one, never more
@@ -51,8 +51,8 @@ def export(model: str | Path, output: str | Path) -> float:
     network, card = load_model(model)
     program = _program(Probabilities(network, card).requires_grad_(False).eval(), card)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder:
-        partial, description = Path(folder, "program.pt2"), Path(folder, "description.json")
+    with temporary_folder(output.parent, f".{output.name}-") as folder:
+        partial, description = folder / "program.pt2", folder / "description.json"
         torch.export.save(program, partial)
         difference = _checked_difference(partial, Classifier(model))
         write_json(description, _description(card, difference))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cnn_core.locks import TEMPORARY, is_held, last_change, sweep_held, try_lock
 from flows.registry.models import champion, names_with_champion
 from flows.repository.git import git
 from flows.repository.leftovers import clean, no_run_at_work
@@ -19,7 +20,6 @@ from flows.repository.parameters import CANDIDATE
 from flows.repository.storage import Experiment, cache_folder, experiments, remove_experiments, remove_unneeded
 from flows.repository.workspace import sweep_workspaces
 from flows.ui.history import compact, database_bytes, database_file, delete_runs
-from tasks.engine.locks import TEMPORARY, is_held, last_change, sweep_held, try_lock
 from tasks.engine.runtime import load_runtime, main_checkout, state_folder
 from tasks.engine.state import delete_old, old_runs
 

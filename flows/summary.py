@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 from cnn_core.comparison.tables import markdown
+from cnn_core.locks import temporary_folder
 from cnn_core.markdown import escape
 from cnn_core.reporting.summary import summary
 from flows.comparison.runs import compare_runs
 from flows.comparison.sides import WORKSPACE, find_side
-from tasks.engine.locks import temporary_folder
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 PRINTING_S = 180

@@ -43,9 +43,9 @@ from cnn_core.devices import pick_device
 from cnn_core.files import is_composed, write_csv, write_json
 from cnn_core.images.reader import read_image
 from cnn_core.images.seen import claim, overlap
+from cnn_core.locks import temporary_folder
 from cnn_core.params import Params, bounded, load_section
 from tasks.engine import events
-from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
 from tasks.engine.state import input_sha256
 

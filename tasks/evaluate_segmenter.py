@@ -21,6 +21,7 @@ from cnn_core.annotations.truth import refusals, refused_images, without_images
 from cnn_core.devices import pick_device
 from cnn_core.files import is_composed, is_none, weights_file, write_csv
 from cnn_core.images.seen import claim, overlap
+from cnn_core.locks import temporary_folder
 from cnn_core.params import Params, bounded, load_section
 from cnn_core.segmentation.evaluation.metrics import (
     SCORES,
@@ -48,7 +49,6 @@ from cnn_core.segmentation.sam.network import load_sam
 from tasks.common.predictions import BOXES, in_other_ids, read_predictions, same_images
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
-from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
 from tasks.engine.state import input_sha256
 

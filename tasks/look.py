@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cnn_core.data.ingestion import IngestParams
-from tasks.engine.locks import temporary_folder
+from cnn_core.locks import temporary_folder
 from tasks.ingest import read_source
 
 SAY_S = 5.0  # between two lines of progress

@@ -10,8 +10,8 @@ from pathlib import Path
 from cnn_core.data.augmented import SPLITS, arrays_writer
 from cnn_core.data.ingestion import IngestParams
 from cnn_core.data.raw import decode_images, read_manifest, read_raw
+from cnn_core.locks import temporary_folder
 from tasks.engine import events
-from tasks.engine.locks import temporary_folder
 from tasks.ingest import read_source
 from tasks.sample import SampleParams, write_digits
 

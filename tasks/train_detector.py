@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ from cnn_core.detection.training.train import check_start, final_weights, sample
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import MODEL_FILE, is_none, whole_folder
 from cnn_core.images.seen import write_seen
+from cnn_core.locks import temporary_folder
 from cnn_core.model_card.card import DETECTOR
 from cnn_core.params import load_section
 from tasks.common.training import account, train_on_ray, training_figures, training_key, write_card, write_curve
 from tasks.engine import events
-from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import Runtime, load_runtime
 from tasks.engine.training_progress import TrainingProgress
 from tasks.engine.training_worker import WorkerContext
@@ -112,9 +111,9 @@ def work(job: DetectorJob, context: WorkerContext) -> None:
 @contextlib.contextmanager
 def ultralytics_folder(context: WorkerContext) -> Iterator[Path]:
     """A folder for Ultralytics' settings and notes, in the run's folder; of a remote one, on this machine."""
-    parent = None if context.remote_state else context.run_folder
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".ultralytics-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    parent = None if context.remote_state else Path(context.run_folder)
+    with temporary_folder(parent, ".ultralytics-") as folder:
+        yield folder
 
 
 def save(

@@ -20,6 +20,7 @@ from cnn_core.detection.yolo import quiet
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import MODEL_FILE, is_none, weights_file, whole_folder
 from cnn_core.images.seen import write_seen
+from cnn_core.locks import temporary_folder
 from cnn_core.model_card.card import SEGMENTER
 from cnn_core.params import load_section
 from cnn_core.segmentation.sam.network import LoadedSam
@@ -29,7 +30,6 @@ from cnn_core.segmentation.training.prompts import sample_pictures
 from cnn_core.segmentation.training.train import SegmenterJob, final_state, start_network, train
 from tasks.common.training import account, train_on_ray, training_figures, training_key, write_card, write_curve
 from tasks.engine import events
-from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import load_runtime
 from tasks.engine.training_progress import TrainingProgress
 from tasks.engine.training_worker import WorkerContext

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from cnn_core.annotations.tables import Annotations, images_table, read_objects
 from cnn_core.files import read_json, safe_file_name
+from cnn_core.locks import temporary_folder
 
 SCHEMA_VERSION = 1
 KIND = "objects"
@@ -73,8 +73,9 @@ def _unpacked(folder: Path, content: str, split: str) -> pd.DataFrame:
         return images
     _remove_others(home)
     home.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=home))
-    try:
+    with temporary_folder(home, f".{split}-") as beside:
+        partial = beside / split
+        partial.mkdir()
         for part in parts(folder, split):
             for batch in pq.ParquetFile(part).iter_batches(batch_size=_BATCH, columns=["id", "image"]):
                 for name, data in zip(batch["id"].to_pylist(), batch["image"].to_pylist(), strict=True):
@@ -83,8 +84,6 @@ def _unpacked(folder: Path, content: str, split: str) -> pd.DataFrame:
                     file.write_bytes(data)
         with contextlib.suppress(OSError):  # another process was as fast
             partial.rename(home / split)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return images
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cnn_core.files import write_json
+from cnn_core.locks import temporary_folder
 
 FAILED, UNKNOWN = 3, 4  # exit codes; a sentence is on standard output
 
@@ -25,10 +25,12 @@ class UnknownNameError(ValueError):
 
 @contextlib.contextmanager
 def folder_beside(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``target`` to download into; it is removed afterwards."""
+    """Give an empty folder beside ``target`` to download into; it is removed afterwards (after a kill, by the next)."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as partial:
-        yield Path(partial)
+    with temporary_folder(target.parent, f".{target.stem}-") as folder:
+        partial = folder / "download"
+        partial.mkdir()
+        yield partial
 
 
 def replace(file: Path, target: Path, origin: dict[str, Any]) -> Path:

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from cnn_core.comparison.banners import add_banner, difference_banner, run_banner
 from cnn_core.comparison.differences import Differences, changed_params
 from cnn_core.comparison.tables import markdown
+from cnn_core.locks import temporary_folder
 from flows.comparison.runs import compare_with_champions
 from flows.comparison.sides import REPORT
 from flows.execution.messages import failures, former_figures
@@ -18,7 +19,6 @@ from flows.registry.models import champion, read_models
 from flows.repository.git import git
 from flows.repository.graph import StageNode
 from flows.ui.artifacts import if_it_can_be_shown
-from tasks.engine.locks import temporary_folder
 from tasks.engine.runtime import main_checkout
 
 PAGE = "report.html"

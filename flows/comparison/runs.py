@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cnn_core.comparison.banners import add_banner, difference_banner
 from cnn_core.comparison.differences import Differences, differences
+from cnn_core.locks import temporary_folder
 from flows.comparison.sides import Side, champions, find_side, measured
 from flows.registry.models import STAGE, champion, read_models
-from tasks.engine.locks import temporary_folder
 
 
 def compare_runs(root: Path, before: str, after: str, page: Path | None = None) -> Differences:

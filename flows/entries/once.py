@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import yaml
 
+from cnn_core.locks import temporary_folder
 from flows.entries.new import filled
 from flows.registry.models import read_models
 from flows.repository.parameters import patch_params
-from tasks.engine.locks import temporary_folder
 
 Stage = Literal["detect", "segment"]
 TEMPLATE: Mapping[Stage, str] = {"detect": "detector", "segment": "segmenter"}

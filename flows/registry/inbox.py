@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from cnn_core.locks import try_lock
 from cnn_core.params import read_yaml
 from flows.registry.data_versions import (
     DataVersion,
@@ -28,7 +29,6 @@ from flows.registry.models import champion
 from flows.registry.promotion import fetch
 from flows.repository.outputs import get_output, ignored_folder, outputs
 from flows.repository.workspace import Workspace, workspace
-from tasks.engine.locks import try_lock
 
 DONE, REFUSED = "done", "refused"
 SETTLE_S = 10.0  # a delivery that was written to more recently is perhaps still being copied

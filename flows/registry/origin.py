@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
+from cnn_core.locks import temporary_folder
 from cnn_core.params import flatten
 from cnn_core.reporting.former import changed_keys
 from flows.registry.models import Model
 from flows.repository.git import git, resolve, with_file
 from flows.repository.graph import read_graph
 from flows.repository.parameters import patch_params
-from tasks.engine.locks import temporary_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

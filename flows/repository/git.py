@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.engine.locks import temporary_folder
+from cnn_core.locks import temporary_folder
 from tasks.engine.runtime import OF_A_HOOK
 
 NO_COMMIT = "0" * 40

@@ -19,9 +19,9 @@ from typing import IO, Any
 import psutil
 from prefect.runtime import flow_run
 
+from cnn_core.locks import HOLD, is_held, sweep_held, try_lock, wait_for_lock
 from flows.repository.git import git
 from flows.repository.parameters import CANDIDATE
-from tasks.engine.locks import HOLD, is_held, sweep_held, try_lock, wait_for_lock
 
 GUARD_S = 30.0  # the longest wait for DVC's lock of its lock file, which it holds for milliseconds
 CLOCK_S = 2.0  # the difference between the start of a process and a file's time that is tolerated

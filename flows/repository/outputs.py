@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from cnn_core.locks import temporary_folder, wait_for_lock
 from flows.repository.git import git
-from tasks.engine.locks import temporary_folder, wait_for_lock
 from tasks.engine.runtime import main_checkout
 
 

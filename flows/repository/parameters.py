@@ -14,9 +14,9 @@ from dvc.utils.hydra import to_hydra_overrides
 from dvc.utils.serialize import modify_yaml
 from hydra.errors import OverrideParseException
 
+from cnn_core.locks import temporary_folder
 from cnn_core.params import flatten, read_yaml
 from flows.repository.recipes import recipe_values
-from tasks.engine.locks import temporary_folder
 
 CANDIDATE = ".params-"  # how the names of folders begin in which the new params.yaml is written
 SOME_KEY = "value"  # the grammar wants one; ours may have names that it does not know

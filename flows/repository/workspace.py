@@ -24,12 +24,12 @@ from dvc.config import Config
 from dvc.config import merge as merge_config
 from dvc.repo.experiments.refs import ExpRefInfo
 
+from cnn_core.locks import try_lock
 from cnn_core.params import read_yaml
 from flows.repository.git import commit_tree, git, resolve, update_refs
 from flows.repository.graph import StageNode, missing_inputs
 from flows.repository.leftovers import end_orphans, wait_until_clean
 from flows.repository.parameters import text_parameters
-from tasks.engine.locks import try_lock
 
 LINKS = "reflink,hardlink,symlink"  # the first of these that the file system can; never copies
 NAMED = ("remote", "machine", "db")  # DVC's sections that have a name: ['remote "storage"']

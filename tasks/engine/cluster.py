@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cnn_core.locks import HOLD, TEMPORARY, temporary_folder
 from tasks.engine.environment import ALLOCATOR, THREADS
 from tasks.engine.events import ROOT, StageError, emit, log
-from tasks.engine.locks import HOLD, TEMPORARY, temporary_folder
 from tasks.engine.runtime import Runtime, available_cores
 
 OBJECT_STORE_BYTES = 100 * 2**20  # the data go by files, so the store is nearly empty ...

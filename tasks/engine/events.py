@@ -25,7 +25,7 @@ from typing import Any, Literal
 import psutil
 from tqdm import tqdm
 
-from tasks.engine.locks import follow_starter, own_temporary_files
+from tasks.engine.lifetime import follow_starter, own_temporary_files
 from tasks.engine.resources import Meter
 from tasks.engine.runtime import load_runtime
 

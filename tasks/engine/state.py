@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_core.files import file_names, file_sha256, is_none, sha256_files
+from cnn_core.locks import last_change, try_lock
 from cnn_core.params import read_yaml
-from tasks.engine.locks import last_change, try_lock
 from tasks.engine.runtime import ROOT, Runtime, main_checkout, state_folder
 
 # What decides how a picture is read, or a number is computed.

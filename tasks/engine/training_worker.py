@@ -5,12 +5,12 @@ Torch and Ray are imported where they are needed: every process that Ray starts 
 
 from __future__ import annotations
 
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cnn_core.locks import temporary_folder
 from tasks.engine.events import StageError, classify
 
 if TYPE_CHECKING:
@@ -100,8 +100,10 @@ class WorkerContext:
         if self.rank != 0:
             train.report(metrics)
             return
-        beside = None if self.remote_state else self.run_folder
-        with tempfile.TemporaryDirectory(dir=beside, prefix=".partial-", ignore_cleanup_errors=True) as folder:
+        beside = None if self.remote_state else Path(self.run_folder)
+        with temporary_folder(beside, ".partial-") as parent:
+            folder = parent / "checkpoint"
+            folder.mkdir()
             save_checkpoint(folder, make_checkpoint())
             checkpoint = train.Checkpoint.from_directory(folder)
             upload = None if self.remote_state else self._rename_into_place

@@ -24,7 +24,7 @@ FORBIDDEN = {
 }
 # The first level of cnn_core: a row imports from the rows above it; only the foundations use each other.
 LEVELS = (
-    "params files markdown seeds devices distributed optimization",
+    "params files locks markdown seeds devices distributed optimization",
     "annotations classification model_card",
     "images drawing lecture",
     "data detection",

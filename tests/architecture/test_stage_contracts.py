@@ -19,7 +19,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 REGISTRY = "cnn_core/classification/architectures/registry.py"
 # How a stage runs, and the list of networks: a change there changes no result, and must not make every stage stale.
-NO_RESULT = ("tasks/engine/", "cnn_core/params.py", REGISTRY)
+NO_RESULT = ("tasks/engine/", "cnn_core/params.py", "cnn_core/locks.py", REGISTRY)
 NETWORK = "cnn_core/classification/architectures/${item.model.architecture}.py"
 TRAINING = ("pretrain", "train", "train_detector", "train_segmenter")
 

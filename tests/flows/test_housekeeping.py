@@ -18,12 +18,12 @@ import pytest
 from dvc.repo import Repo
 from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 
+from cnn_core.locks import HOLD, try_lock
 from flows.housekeeping import clean_all, clean_old, parse_age, report, size_of
 from flows.registry.promotion import fetch, promote
 from flows.repository.git import git
 from flows.repository.leftovers import CLEANING
 from flows.repository.storage import experiments, remove_experiments, remove_unneeded
-from tasks.engine.locks import HOLD, try_lock
 from tasks.engine.state import MARK
 from tests.helpers.ageing import age_experiment, age_files, age_runs
 from tests.helpers.champion_repository import set_skill

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from cnn_core.annotations.sets import ADVICE
 from cnn_core.images.archives import SourceFiles, open_files
+from cnn_core.locks import temporary_folder
 
 MAX_BYTES = 64 << 30  # of a .zip, unpacked
 _FILES = {".yaml", ".yml", ".json", ".xml"}  # that a source may be
@@ -55,14 +55,16 @@ def on_disk(source: str | Path, beside: Path) -> Iterator[tuple[Path, str]]:
         yield path, str(path)
         return
     beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".unpacked-") as folder:
+    with temporary_folder(beside, ".unpacked-") as parent:
+        folder = parent / "content"
+        folder.mkdir()
         with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
             for name in files.names:
-                target = Path(folder, name)
+                target = folder / name
                 try:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with files.open(name) as packed, target.open("wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
                 except OSError as error:
                     raise ValueError(f"{path}/{name} cannot be unpacked: {error.strerror}") from None
-        yield Path(folder), str(path)
+        yield folder, str(path)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cnn_core.locks import try_lock
 from flows.registry.data_versions import data_grown_from, data_version
 from flows.registry.inbox import take_in, waiting
 from flows.repository.git import git
-from tasks.engine.locks import try_lock
 from tests.helpers.champion_repository import digits, make, write_table
 from tests.helpers.paths import ROOT
 

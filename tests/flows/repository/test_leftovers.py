@@ -14,11 +14,11 @@ import psutil
 import pytest
 import yaml
 
+from cnn_core.locks import HOLD
 from flows.execution.failures import BACK_OFF, kind_of_failure, smaller_batch
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import KEPT_RUNS, clear_leftovers, end_orphans, end_stage, new_run_folder, sweep_rwlock
 from flows.repository.parameters import CANDIDATE
-from tasks.engine.locks import HOLD
 
 pytestmark = pytest.mark.xdist_group("leftovers")
 

@@ -182,7 +182,7 @@ def test_a_run_that_failed_or_was_killed_is_found_again(checkout, tmp_path):
         assert (Path(run.folder) / "checkpoint").is_dir()
         (tmp_path / "kept").touch()
     holder = (
-        "import sys, time; from pathlib import Path; from tasks.engine.locks import try_lock\n"
+        "import sys, time; from pathlib import Path; from cnn_core.locks import try_lock\n"
         "lock = try_lock(Path(sys.argv[1]) / 'state/.locks/train.lock'); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)

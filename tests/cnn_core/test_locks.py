@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
-from tasks.engine.locks import HOLD, last_change, sweep_held, temporary_folder, try_lock
+import pytest
+
+from cnn_core.locks import HOLD, last_change, sweep_held, temporary_folder, try_lock
 from tests.helpers.paths import ROOT
 
 DAY = 86400.0
@@ -60,7 +63,7 @@ def test_the_newest_content_counts(tmp_path: Path) -> None:
 
 def test_the_next_one_removes_the_temporary_folder_of_a_killed_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from tasks.engine.locks import temporary_folder\n"
+        "import sys, time; from pathlib import Path; from cnn_core.locks import temporary_folder\n"
         "with temporary_folder(Path(sys.argv[1])) as folder: print(folder, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -75,9 +78,55 @@ def test_the_next_one_removes_the_temporary_folder_of_a_killed_process(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+WAITS = """
+import sys, time
+from pathlib import Path
+here = Path(sys.argv[1])
+
+def wait():
+    print("ready", flush=True)
+    time.sleep(float(sys.argv[2]))
+
+"""
+WRITERS = {
+    "a download": (
+        "from cnn_core.downloads.common import folder_beside\n"
+        "with folder_beside(here / 'net.pth') as folder: (folder / 'half').write_text(''); wait()"
+    ),
+    "an archive": (
+        "from cnn_core.data.objects.source import on_disk\n"
+        "with on_disk(here / 'set.zip', here) as (folder, _): assert (folder / 'a.txt').is_file(); wait()"
+    ),
+    "a detector's training": (
+        "import types\nfrom tasks.train_detector import ultralytics_folder\n"
+        "context = types.SimpleNamespace(remote_state=False, run_folder=str(here))\n"
+        "with ultralytics_folder(context) as folder: (folder / 'settings.json').write_text(''); wait()"
+    ),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+def test_what_a_killed_process_wrote_beside_its_target_is_removed_by_the_next(tmp_path: Path, writer: str) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+    head = "import sys, time; from pathlib import Path; here = Path(sys.argv[1])\n"
+    command = [
+        sys.executable,
+        "-c",
+        f"{head}def wait(): print('ready', flush=True); time.sleep(float(sys.argv[2]))\n{writer}",
+    ]
+    killed = subprocess.Popen([*command, str(tmp_path), "60"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert killed.stdout.readline() == "ready\n"
+    killed.kill()
+    killed.wait()
+    assert len(list(tmp_path.iterdir())) == 2
+    subprocess.run([*command, str(tmp_path), "0"], check=True, cwd=ROOT)
+    assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
+
+
 REMOVE = """
 import sys, pathlib
-from tasks.engine.locks import sweep_held
+from cnn_core.locks import sweep_held
 sys.addaudithook(lambda event, arguments: event in ("os.remove", "os.rmdir") and print(arguments[0]))
 sweep_held(pathlib.Path.cwd(), "run-*")
 """

@@ -6,8 +6,10 @@ run is killed, ended or stopped, its Prefect server or its Ray is killed, every 
 disk is full or broken for some seconds. Where the command fails it is run again. Then everything that could be lost is
 looked for, and what is left behind: what is still there after the next run of the same command.
 
-The pipeline is a copy of this checkout with the recipe ``tiny``, whose pictures are generated. The campaign ends with
-the exit code 1 if a result was lost, a person had to help, or something was left behind.
+The pipeline is a copy of this checkout with the recipe ``tiny``, whose pictures are generated. The shorter a stage is,
+the more often it is drawn. With ``--folder`` a campaign can be ended and continued: its rounds are kept there,
+count towards ``--faults`` and stand in the table. It ends with the exit code 1 if a result was lost, a person had to
+help, or something was left behind.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import yaml
 
 from bench.chaos_checkout import build_library, environment, prepare, switch_of
 from bench.chaos_checks import damaged, litter, lost_stages, outputs_of
-from bench.chaos_rounds import FAULTS, Round, report
+from bench.chaos_rounds import FAULTS, Round, append_round, read_rounds, report
 from flows.registry.models import champion
 from flows.ui import server as prefect_server
 
@@ -48,7 +50,6 @@ DOORS = ("run", "run", "isolated", "push", "repro", "repro", "promote")  # drawn
 FLOWS = ("run", "isolated", "push")
 RAY = ("raylet", "gcs_server")
 ON_RAY = ("pretrain", "train", "train_detector", "train_segmenter", "detect", "segment")
-LONG = ("pretrain", "train", "train_detector", "train_segmenter", "anatomy", "baselines")  # drawn a third as often
 MODELS = ("digits", "scenes", "detector", "segmenter")
 
 
@@ -85,6 +86,7 @@ class Campaign:
         self.faults = [name for name in FAULTS if name not in without]
         self.models = [name for name in MODELS if (root / "data/models" / name).is_dir()]
         self.first = 1 + max((int(log.stem.partition("-")[2]) for log in self.logs.glob("round-*")), default=0)
+        self.random.seed(seed + self.first)  # a sitting that goes on draws others than the former one
         self.pace = 1.0  # how many times as long as expected commands take
         self.before = litter(root, self.temporary)
 
@@ -126,7 +128,7 @@ class Campaign:
         doors = {"server": FLOWS, "ray": (*FLOWS, "repro")}.get(fault, DOORS)
         door = self.random.choice(doors)
         stages = [name for name in self.stages if fault != "ray" or name.partition("@")[0] in ON_RAY]
-        weights = [1 if name.partition("@")[0] in LONG else 3 for name in stages]
+        weights = [1 / (STAGE_S + self._seconds_of(name)) for name in stages]
         stage = self.random.choice(self.models) if door == "promote" else self.random.choices(stages, weights)[0]
         own_server = fault == "server" or self.random.random() < OWN_SERVERS
         return Round(number=number, fault=fault, door=door, stage=stage, own_server=own_server)
@@ -319,16 +321,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
     parser.add_argument("--faults", type=int, default=200, help="how many faults to inject [200]")
     parser.add_argument("--seed", type=int, default=0, help="of the draws [0]")
-    parser.add_argument("--folder", type=Path, help="keep the checkout and the logs here; one that is there is used")
+    parser.add_argument("--folder", type=Path, help="keep the checkout, rounds and logs here, and go on with them")
     arguments = parser.parse_args()
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="chaos"))).absolute()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    rounds: list[Round] = []
+    kept = folder / "rounds.jsonl"
+    rounds = read_rounds(kept)
     root = prepare(folder / "disk")
     with contextlib.suppress(KeyboardInterrupt), standing_server(folder) as server:
         campaign = Campaign(root, folder, server, arguments.seed)
         while sum(one.injected for one in rounds) < arguments.faults and len(rounds) < 3 * arguments.faults:
             rounds.append(campaign.play())
+            append_round(kept, rounds[-1])
             print(rounds[-1], flush=True)
     print(report(rounds))
     if arguments.folder or any(one.is_bad for one in rounds):

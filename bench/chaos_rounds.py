@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 FAULTS = ("SIGKILL", "SIGTERM", "SIGSTOP", "server", "ray", "power", "ENOSPC", "EIO")
 
@@ -32,6 +34,17 @@ class Round:
         state = self.recovery + ("" if self.injected else ", ended before the fault") + (" BAD" if self.is_bad else "")
         head = f"{self.number:>4} {self.fault:<8} {self.door:<9} {self.stage:<20} {self.seconds:5.0f} s  {state}"
         return "\n".join([head, *(f"     lost: {text}" for text in self.lost), *(f"     left: {x}" for x in self.left)])
+
+
+def read_rounds(file: Path) -> list[Round]:
+    """The rounds that earlier sittings of a campaign wrote to a file; none where there is no file."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [Round(**json.loads(line)) for line in lines]
+
+
+def append_round(file: Path, this: Round) -> None:
+    with file.open("a") as rounds:
+        rounds.write(json.dumps(asdict(this)) + "\n")
 
 
 def report(rounds: Sequence[Round]) -> str:

@@ -38,12 +38,17 @@ def new(
         Literal["yolo", "yolo-seg"] | None,
         typer.Option(help="Of detection and segmentation; yolo-seg: one network finds boxes and masks."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Train nothing: use this model, model folder or file on --source."),
+    ] = None,
     commit: Commit = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make a data set and a model of images that you have, or a further model on a set.
 
-    The source is read and checked first. The entries are written to params.yaml and dvc.yaml.
+    The source is read and checked first. The entries are written to params.yaml and dvc.yaml. With --weights the entry
+    trains nothing: what the weights find in the pictures of --source is versioned and stands in the report.
 
     Example: gridflow new flowers --task classification --source ~/photos/flowers
     """
@@ -51,8 +56,11 @@ def new(
         raise typer.BadParameter("name either --source PATH or --set SET")
     if set_name and data_set:
         raise typer.BadParameter("--set-name is for a new data set; --set names one that is there")
+    if weights and (data_set or set_name or like or network or kind != "auto"):
+        raise typer.BadParameter("--weights goes with --source alone: nothing is ingested and nothing trained")
     from flows.entries.new import Request, make, write
     from flows.entries.saving import may_commit
+    from flows.entries.use import entry_of_weights
     from flows.repository.recipes import recipes
 
     request = Request(
@@ -68,14 +76,18 @@ def new(
     with checkout() as root:
         if recipe and recipe not in recipes(root):
             raise ValueError(f"there is no recipe {recipe!r}; recipes/ holds {', '.join(recipes(root))}")
-        entries = make(root, request)
-        print("\n".join(entries.survey.lines()))
+        entries = entry_of_weights(root, model, task, weights, str(source)) if weights else make(root, request)
+        print(
+            "\n".join(
+                entries.survey.lines() if entries.survey else [f"{source}: used by {weights}, nothing is trained"]
+            )
+        )
         print(f"{'It would write' if dry_run else 'Entries'}: {', '.join(entries.added)}")
         if dry_run:
             return
         hindrance = may_commit(root, FILES)
         write(root, entries, recipe or "")
-        _commit(root, commit, hindrance, f"Add the model {model}")
+        _commit(root, commit, hindrance, f"Add the {'entry' if weights else 'model'} {model}")
     stages = [stage for stage in entries.stages if stage.startswith(("evaluate", "predict", "detect", "segment"))]
     print(f"Next: gridflow run {' '.join(stages)} report")
 
@@ -96,13 +108,12 @@ def drop(
     """
     if bool(names) == demo:
         raise typer.BadParameter("name models or data sets, or --demo")
-    from flows.entries.drop import DEMO_MODELS, DEMO_SETS, carry_out, plan
+    from flows.entries.drop import DEMO_MODELS, DEMO_SETS, carry_out, models_of, plan
     from flows.entries.new import BOXES
     from flows.entries.saving import may_commit
-    from flows.registry.models import read_models
 
     with checkout() as root:
-        there = read_models(root)
+        there = models_of(root)
         models = [name for name in (DEMO_MODELS if demo else names or []) if name in there]
         models += [f"{name}{BOXES}" for name in models if f"{name}{BOXES}" in there]  # made with a segmenter
         sets = [*DEMO_SETS] if demo else [name for name in names or [] if name not in there]

@@ -13,7 +13,6 @@ import yaml
 
 from cnn_core.params import flatten, read_yaml
 from flows.entries import document
-from flows.registry.models import read_models
 
 SETS = ("sample", "ingest", "augment", "compose")  # sections whose entries are sets; those of the others are models
 NO_ENTRIES = ("report", "study")  # sections without entries
@@ -46,7 +45,7 @@ def plan(root: Path, models: Collection[str], sets: Collection[str], *, only_exi
     """
     params = read_yaml(root / "params.yaml")
     stages = read_yaml(root / "dvc.yaml").get("stages", {})
-    names_there = set(read_models(root)) | {name for section in SETS for name in params.get(section) or {}}
+    names_there = {name for _section, name in _entries(params)}
     if (unknown := [name for name in (*models, *sets) if name not in names_there]) and not only_existing:
         raise ValueError(f"there is no data set or model {unknown[0]!r}; there are {', '.join(sorted(names_there))}")
     gone = {(section, name) for section, name in _entries(params) if section not in SETS and name in models}
@@ -68,6 +67,11 @@ def plan(root: Path, models: Collection[str], sets: Collection[str], *, only_exi
         **({"dvc.lock": text} if (text := _lock(root / "dvc.lock", names)) else {}),
     }
     return Dropped(stages=names, outputs=sorted(products), texts=texts, kept=kept)
+
+
+def models_of(root: Path) -> set[str]:
+    """The names of all entries that are no sets: models, and weights that are only used."""
+    return {name for section, name in _entries(read_yaml(root / "params.yaml")) if section not in SETS}
 
 
 def carry_out(root: Path, dropped: Dropped) -> None:

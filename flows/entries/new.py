@@ -31,13 +31,8 @@ SECTIONS: Mapping[Task, tuple[str, ...]] = {
     "detection": ("train_detector", "evaluate_detector", "detect"),
     "segmentation": ("train_segmenter", "evaluate_segmenter", "segment"),
 }
-PATHS = (
-    "data",
-    "source",
-    "weights",
-    "prompts",
-    "match",
-)  # parameters that lead to a model's data and to others' results
+PATHS = ("data", "source", "weights", "prompts", "match")  # what leads to a model's data and to others' results
+PICTURES = "a folder, a file or a .zip"  # that a source may be
 TOP_LEVEL = re.compile(r"(?m)^    (\w+): *(\S+)")
 NETWORKS = {"yolo": "yolo11n.yaml", "yolo-seg": "yolo11n-seg.yaml"}  # of a detector, by the name of the option
 DESCRIPTIONS: Mapping[Task, str] = {
@@ -81,7 +76,7 @@ class Entries:
     graph: str
     added: list[str]  # such as train.flowers
     stages: list[str]  # to run, such as evaluate@flowers
-    survey: Survey
+    survey: Survey | None = None  # of a new set or model: what its images are
 
 
 def make(root: Path, request: Request) -> Entries:
@@ -92,13 +87,17 @@ def make(root: Path, request: Request) -> Entries:
     """
     params = read_yaml(root / "params.yaml")
     check_names(root, request, params)
-    source = _path(root, request.source) if request.source else params["ingest"][request.data_set]["source"]
+    source = (
+        path_in(root, request.source, "a folder, a file or a .zip")
+        if request.source
+        else params["ingest"][request.data_set]["source"]
+    )
     kind = request.kind if request.source else str(params["ingest"][request.data_set]["kind"])
     survey = look(root, source, kind)
     check_task(request, survey)
     models = models_of(request)
     text, graph, added, stages = (root / "params.yaml").read_text(), (root / "dvc.yaml").read_text(), [], []
-    fill = {"set": request.set_name, "source": json.dumps(source) if _needs_quotes(source) else source}
+    fill = {"set": request.set_name, "source": json.dumps(source) if needs_quotes(source) else source}
     parts = [(survey.kind, starting_values(survey, request.task) | fill)] if request.source else []
     for task, name in models:
         values = starting_values(survey, task) | fill | {"model": name, "detector": models[0][1]}
@@ -142,13 +141,18 @@ def write(root: Path, entries: Entries, recipe: str = "") -> None:
         raise
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError if an entry cannot bear this name."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for an entry: small letters, digits and dashes, a letter first")
+    if name.endswith(RESERVED):
+        raise ValueError(f"{name!r} ends in {next(end for end in RESERVED if name.endswith(end))}, which is ours")
+
+
 def check_names(root: Path, request: Request, params: Mapping[str, Any]) -> None:
     """Raises ValueError if a name is not allowed or taken, or if the set that is to be used is not there."""
     for name in {request.model, request.set_name}:
-        if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name for an entry: small letters, digits and dashes, a letter first")
-        if name.endswith(RESERVED):
-            raise ValueError(f"{name!r} ends in {next(end for end in RESERVED if name.endswith(end))}, which is ours")
+        check_name(name)
     models, sets = read_models(root), _sets(params)
     for _, name in models_of(request):
         if name in models:
@@ -249,18 +253,18 @@ def _sets(params: Mapping[str, Any]) -> set[str]:
     return {name for section in ("ingest", "compose", "sample") for name in params.get(section) or {}}
 
 
-def _path(root: Path, source: str) -> str:
-    """A source as params.yaml names it: below the checkout relative to it, else absolute."""
-    path = Path(source).expanduser()
+def path_in(root: Path, named: str, kinds: str) -> str:
+    """A path of a person's as params.yaml names it: below the checkout relative to it, else absolute."""
+    path = Path(named).expanduser()
     path = path if path.is_absolute() else Path.cwd() / path
     if not path.exists():
-        raise ValueError(f"{source} does not exist: name a folder, a file or a .zip")
+        raise ValueError(f"{named} does not exist: name {kinds}")
     if "${" in str(path):
-        raise ValueError(f"{source}: a path cannot hold ${{, as DVC would put a variable in its place; rename it")
+        raise ValueError(f"{named}: a path cannot hold ${{, as DVC would put a variable in its place; rename it")
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _needs_quotes(text: str) -> bool:
+def needs_quotes(text: str) -> bool:
     try:
         return yaml.safe_load(f"x: {text}  # x") != {"x": text}
     except yaml.YAMLError:

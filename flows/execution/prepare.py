@@ -15,6 +15,8 @@ from flows.repository.parameters import changed_sections, check_params, patch_pa
 from flows.repository.recipes import skipped
 from flows.repository.workspace import Workspace, sources_of_checkout
 
+RESULTS = {"data/metrics", "data/plots", "data/predictions", "data/raw"}  # not in git; the report reads them whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
@@ -93,7 +95,10 @@ def prepare_workspace(
 
 def _check(root: Path, nodes: Sequence[StageNode], changes: Sequence[str]) -> None:
     """Check the inputs, and the parameters of stages that will run; those in ``changes`` were checked before."""
-    if absent := missing_inputs(root, [node for node in nodes if node.stale]):
+    absent = missing_inputs(root, [node for node in nodes if node.stale])
+    for folder in {path for _, path in absent} & RESULTS:  # none of the stages that are there writes into it
+        (root / folder).mkdir(parents=True)
+    if absent := [(stage, path) for stage, path in absent if path not in RESULTS]:
         raise ValueError("\n".join(missing(root, stage, path) for stage, path in absent))
     if at_risk := [(node.name, path) for node in nodes for path in node.foreign]:
         raise ValueError("\n".join(foreign(root, stage, path) for stage, path in at_risk))

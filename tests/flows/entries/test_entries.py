@@ -12,6 +12,7 @@ import yaml
 
 from flows.entries.drop import DEMO_MODELS, DEMO_SETS, carry_out, plan
 from flows.entries.new import Request, check_names, filled, template_of
+from flows.entries.use import entry_of_weights
 from flows.entries.values import Survey, starting_values
 from flows.registry.models import Task, read_models
 from tasks.check import faults
@@ -25,12 +26,13 @@ FILES = ("params.yaml", "dvc.yaml", "prefect.yaml")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files that entries stand in."""
     for name in FILES:
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "data/models/scenes").mkdir(parents=True)
     (tmp_path / "data/sources/scenes").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -117,6 +119,47 @@ def test_every_template_fits_its_stages(tmp_path: Path, kind: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     assert list(faults(tmp_path / "params.yaml")) == []
     assert "$" not in text
+
+
+@pytest.mark.parametrize(
+    ("task", "stage"),
+    [("classification", "predict"), ("detection", "detect"), ("segmentation", "segment")],
+)
+def test_weights_become_an_entry_that_trains_nothing(root: Path, tmp_path: Path, task: Task, stage: str) -> None:
+    (tmp_path / "net.pt").write_text("")
+    (tmp_path / "a b").mkdir()
+    before = content(root, "params.yaml")
+    entries = entry_of_weights(root, "photos", task, str(tmp_path / "net.pt"), str(tmp_path / "a b"))
+    assert (entries.added, entries.stages) == ([f"{stage}.photos"], [f"{stage}@photos"])
+    (root / "params.yaml").write_text(entries.params)
+    after = content(root, "params.yaml")
+    entry = after[stage].pop("photos")
+    assert after == before
+    assert (entry["weights"], entry["source"], entry.get("match", "*")) == ("net.pt", "a b", "*")
+    assert {key: entry[key] for key in ("prompt", "prompts") if key in entry} == (
+        {"prompt": "everything", "prompts": "data/weights/none"} if stage == "segment" else {}
+    )
+    assert list(faults(root / "params.yaml")) == []
+    with pytest.raises(ValueError, match="there is an entry 'photos' already; `gridflow drop photos` takes it out"):
+        entry_of_weights(root, "photos", "detection", str(tmp_path / "net.pt"), str(tmp_path / "a b"))
+    assert plan(root, ["photos"], []).stages == [f"{stage}@photos"]
+    carry_out(root, plan(root, ["photos"], []))
+    assert (root / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "source", "words"),
+    [
+        ("detector", "detector", ".", "there is an entry 'detector' already"),
+        ("photos", "segmenter", ".", "the model 'segmenter' is for segmentation: use --task segmentation"),
+        ("photos", "no.pt", ".", "no.pt does not exist: name a model, a model folder or a file of weights"),
+        ("photos", "detector", "none", "none does not exist: name a folder, a file or a .zip"),
+        ("photos-test", "detector", ".", "ends in -test, which is ours"),
+    ],
+)
+def test_an_entry_of_weights_is_refused(root: Path, name: str, weights: str, source: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        entry_of_weights(root, name, "detection", weights, source)
 
 
 @pytest.mark.slow

@@ -52,6 +52,17 @@ def test_results_that_are_here_need_no_source_that_is_not(small: Path, run: Call
     assert "first" in {node.name for node in prepare(small, RunRequest()) if node.stale}
 
 
+def test_a_folder_of_results_into_which_no_stage_writes_is_made(small: Path) -> None:
+    """As where entries only use weights: nothing is ingested and nothing trained, and the report reads all folders."""
+    text = (small / "dvc.yaml").read_text()
+    (small / "dvc.yaml").write_text(text.replace("deps: [source.txt]", "deps: [source.txt, data/raw, data/plots]"))
+    prepare(small, RunRequest())
+    assert sorted(path.name for path in (small / "data").iterdir()) == ["plots", "raw"]
+    (small / "dvc.yaml").write_text(text.replace("deps: [source.txt]", "deps: [source.txt, data/sources]"))
+    with pytest.raises(ValueError, match="first needs data/sources, which does not exist"):
+        prepare(small, RunRequest())
+
+
 @pytest.mark.parametrize("fault", ["an input is missing", "a stage is unknown", "a value is not allowed"])
 def test_what_is_refused_leaves_the_parameters_as_they_were(small: Path, fault: str) -> None:
     committed, sentences = (small / "params.yaml").read_bytes(), []

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "answers.js", "scenes.js")
-DETECTORS = ("train_detector", "evaluate_detector", "detect")  # sections of params.yaml
-SEGMENTERS = ("train_segmenter", "evaluate_segmenter", "segment")
+DETECTORS = ("train_detector", "evaluate_detector")  # sections of params.yaml
+SEGMENTERS = ("train_segmenter", "evaluate_segmenter")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ def write_report(params: ReportParams, *, root: str | Path, output: str | Path) 
             classifiers=models,
             detectors=[detection.section(root, name, values, params.pictures) for name in names(values, DETECTORS)],
             segmenters=[segmentation.section(root, name, values, params.masks) for name in names(values, SEGMENTERS)],
+            uses=parts.uses(root, values, numbers),
             readings=[
                 reading.section(root, name, values, numbers, params.pictures) for name in values.get("read") or {}
             ],
@@ -104,10 +105,10 @@ def names(values: Mapping[str, Any], sections: Sequence[str]) -> list[str]:
 
 def contents(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """``(id, name)`` of the page's sections, in their order."""
-    models = names(values, ("train", *DETECTORS, *SEGMENTERS))
+    models = names(values, ("train", *DETECTORS, *SEGMENTERS, *parts.USES))
     return [
         ("data", "Data"),
-        ("augmentation", "Augmentation"),
+        *([("augmentation", "Augmentation")] if names(values, ("train", *DETECTORS, *SEGMENTERS)) else []),
         *((f"model-{name}", name.capitalize()) for name in models),
         *((f"reading-{name}", f"Reading: {name}") for name in values.get("read") or {}),
         *((f"baselines-{name}", f"Baselines: {name}") for name in values.get("baselines") or {}),

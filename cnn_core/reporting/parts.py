@@ -19,6 +19,9 @@ FIGURES = {
     "fields": "What an output sees: theoretical and effective receptive fields",
     "behaviour": "Gradients with ReLU and sigmoid, sparsity, dropout's thinned networks",
 }
+MODELS = ("train", "evaluate", "train_detector", "evaluate_detector", "train_segmenter", "evaluate_segmenter")
+USES = {"predict": "predicted", "detect": "found", "segment": "found"}  # a stage and its metric of counts by class
+USED_PICTURES = 6  # drawn pictures that are shown of weights that are only used
 
 
 def anatomy(root: Path, names: Sequence[str], numbers: Numbers) -> list[dict[str, Any]]:
@@ -55,6 +58,29 @@ def baselines(name: str, numbers: Numbers) -> dict[str, Any]:
         "images": f"baselines-{name}:models/{fitted}/images" if fitted else None,
         "same": bool(cnn and fitted) and models[cnn].get("images") == models[fitted].get("images"),
     }
+
+
+def uses(root: Path, values: Mapping[str, Any], numbers: Numbers) -> list[dict[str, Any]]:
+    """The entries that train and measure nothing: weights used on pictures, with what was found by class."""
+    models = {name for section in MODELS for name in values.get(section) or {}}
+    found = []
+    for stage, counts in USES.items():
+        for name, entry in (values.get(stage) or {}).items():
+            if name not in models:
+                by_class = numbers.value(f"{stage}-{name}:{counts}") or {}
+                drawn = sorted((root / "data/predictions" / name / "pictures").glob("*"))[:USED_PICTURES]
+                found.append(
+                    {
+                        "name": name,
+                        "stage": stage,
+                        "counts": counts,
+                        "weights": entry["weights"],
+                        "source": entry["source"],
+                        "classes": sorted(by_class, key=lambda label: -by_class[label]),
+                        "pictures": [picture for path in drawn if (picture := figure(path))],
+                    }
+                )
+    return found
 
 
 def resources(root: Path, numbers: Numbers) -> dict[str, Any]:

@@ -335,6 +335,18 @@ def test_the_baselines_say_how_many_images_each_was_trained_on(run: Path, page: 
     assert "how many the CNN was trained on is not recorded" in Page(report_run.page(run)).text
 
 
+def test_weights_that_are_only_used_are_asked_for_no_training(run: Path) -> None:
+    params = yaml.safe_load((run / "params.yaml").read_text())
+    params["detect"]["photos"] = {**params["detect"]["detector"], "weights": "net.pt", "source": "photos"}
+    (run / "params.yaml").write_text(yaml.safe_dump(params))
+    figures = {"images": 8, "objects": 1234, "found": {"a cat": 1200, "=dog": 34}}
+    (run / "data/metrics/detect-photos.json").write_text(json.dumps(figures))
+    text = Page(report_run.page(run)).text
+    text = text[text.index("The weights net.pt, used on photos. Nothing was trained or measured here.") :]
+    assert "1,234 objects were found in 8 images. class objects a cat 1,200 =dog 34" in text
+    assert "no evaluation of the detector" not in text
+
+
 def test_the_background_comes_last(whole: Path) -> None:
     table = confusion(whole / "data/plots/evaluate_detector-detector-confusion.csv", last="background")
     assert table["classes"][-1] == "background"

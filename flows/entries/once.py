@@ -59,10 +59,21 @@ def run_once(
         (folder / "cnn_core").symlink_to(root / "cnn_core")
         if (root / "runtime.yaml").is_file():
             shutil.copy(root / "runtime.yaml", folder)
-        patch_params(folder, None, [f"{stage}.{NAME}.{_absolute(override)}" for override in overrides])
+        write_values(folder, stage, overrides)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
         command = [sys.executable, "-m", f"tasks.{stage}", NAME, str(out.absolute())]
         return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+
+
+def write_values(folder: Path, stage: Stage, overrides: Sequence[str]) -> None:
+    """Write overrides into the folder's params.yaml; errors name a parameter as the person does, without the entry."""
+    if wrong := next((override for override in overrides if "=" not in override), None):
+        raise ValueError(f"--set {wrong}: write key=value, for example conf=0.5")
+    entry = f"{stage}.{NAME}."
+    try:
+        patch_params(folder, None, [entry + _absolute(override) for override in overrides])
+    except ValueError as error:
+        raise ValueError(str(error).replace(entry, "")) from error
 
 
 def parameters(stage: Stage) -> dict[str, Any]:

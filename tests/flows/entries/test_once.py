@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cnn_core.files import write_json
-from flows.entries.once import check_out, parameters, source_path, weights_path
+from flows.entries.once import check_out, parameters, source_path, weights_path, write_values
 from tests.helpers.detector_files import write_detector
 from tests.helpers.object_formats import picture
 from tests.helpers.paths import ROOT
@@ -46,6 +46,22 @@ def test_a_folder_of_ones_own_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no results of this command"):
         check_out(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("cnf=0.5", r"^cnf is not a parameter; did you mean conf or"),
+        ("conf=7", r"^conf must be at least 0 and at most 1, not 7\.0"),
+        ("conf", r"^--set conf: write key=value, for example conf=0\.5"),
+    ],
+)
+def test_a_parameter_is_named_as_the_person_names_it(tmp_path: Path, override: str, words: str) -> None:
+    for package in ("tasks", "cnn_core"):
+        (tmp_path / package).symlink_to(ROOT / package)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"detect": {"once": parameters("detect")}}))
+    with pytest.raises(ValueError, match=words):
+        write_values(tmp_path, "detect", [override])
 
 
 @pytest.mark.slow

@@ -61,9 +61,18 @@ class Campaign:
             short, or Ray does not use the folder for temporary files in it.
         server: the address of a Prefect server, which most flows use.
         stages: the stages to draw from (default: all).
+        doors: the doors to draw from; without one of a flow no fault loses a Prefect server.
     """
 
-    def __init__(self, root: Path, folder: Path, server: str, seed: int, stages: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        server: str,
+        seed: int,
+        stages: Sequence[str] = (),
+        doors: Sequence[str] = DOORS,
+    ) -> None:
         self.root, self.folder, self.server, self.random = root, folder, server, random.Random(seed)
         self.disk, self.temporary, self.logs = folder / "disk", folder / "disk/t", folder / "logs"
         for made in (self.temporary, self.logs):
@@ -83,6 +92,9 @@ class Campaign:
         self.stages = sorted(stages or lock)
         if not any(name.partition("@")[0] in ON_RAY for name in self.stages):
             without.add("ray")
+        self.doors = doors
+        if not set(doors) & set(FLOWS):
+            without.add("server")
         self.faults = [name for name in FAULTS if name not in without]
         self.models = [name for name in MODELS if (root / "data/models" / name).is_dir()]
         self.first = 1 + max((int(log.stem.partition("-")[2]) for log in self.logs.glob("round-*")), default=0)
@@ -126,7 +138,7 @@ class Campaign:
         fault, number = self.waiting.pop(), self.first
         self.first += 1
         doors = {"server": FLOWS, "ray": (*FLOWS, "repro")}.get(fault, DOORS)
-        door = self.random.choice(doors)
+        door = self.random.choice([door for door in self.doors if door in doors])
         stages = [name for name in self.stages if fault != "ray" or name.partition("@")[0] in ON_RAY]
         weights = [1 / (STAGE_S + self._seconds_of(name)) for name in stages]
         stage = self.random.choice(self.models) if door == "promote" else self.random.choices(stages, weights)[0]

@@ -76,8 +76,14 @@ def merge_params(base: str, ours: str, theirs: str) -> Merged:
             changes |= {f"{section}.{name}.{key}": value for key, value in _later(section, has).items()}
         elif has is not None and comes is not None:
             prefix = f"{section}.{name}."
+            others = [part for part in has if _other_kind(has[part], comes.get(part))]
+            for part in others:  # its parameters are others, too
+                text = document.remove(text, (section, name, part))
+                text = document.insert(text, (section, name), document.block(ours, (section, name, part)))
             formerly, now = dict(flatten(was or {}, prefix)), dict(flatten(comes, prefix))
             for key, value in _changed(prefix, was or {}, has).items():
+                if key.removeprefix(prefix).partition(".")[0] in others:
+                    continue
                 if key in now or key not in formerly:
                     changes[key] = value
                 else:
@@ -144,6 +150,13 @@ def _later(section: str, entry: Mapping[str, Any]) -> dict[str, Any]:
             have = dict(flatten(entry))
             return {key: value for key, value in flatten(values) if key not in have and "$" not in str(value)}
     return {}
+
+
+def _other_kind(has: Any, comes: Any) -> bool:
+    """Whether a person chose another network or kind of augmentation than the newer file has, so other parameters."""
+    if not (isinstance(has, Mapping) and isinstance(comes, Mapping)):
+        return False
+    return any(has.get(key) != comes.get(key) for key in ("architecture", "kind"))
 
 
 def _kind(values: Mapping[str, Any]) -> Any:

@@ -59,6 +59,19 @@ def test_what_a_person_changed_goes_over_what_is_new() -> None:
     assert "train.birds.epochs" in now
 
 
+def test_another_network_comes_with_its_own_parameters_alone() -> None:
+    content = yaml.safe_load(BASE)["train"]["digits"]["model"]
+    assert content["architecture"] == "digit_cnn"
+    lines = document.block(BASE, ("train", "digits", "model"))
+    mine = "    model:\n      architecture: torchvision_model  # mine\n      builder: resnet18\n      dropout: 0.1\n"
+    merged = merge_params(BASE, BASE.replace(lines, mine, 1), newer(BASE))
+    entry = yaml.safe_load(merged.text)["train"]["digits"]
+    assert entry["model"] == {"architecture": "torchvision_model", "builder": "resnet18", "dropout": 0.1}
+    assert "torchvision_model  # mine" in merged.text
+    assert merged.notes == []
+    assert {**entry, "model": content} == yaml.safe_load(newer(BASE))["train"]["digits"]
+
+
 def test_a_parameter_that_is_gone_is_said() -> None:
     theirs = re.sub(r"(?m)^    max_train: .*\n", "", BASE)
     merged = merge_params(BASE, BASE.replace("max_train: 5000", "max_train: 9"), theirs)

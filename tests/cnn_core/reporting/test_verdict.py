@@ -130,6 +130,22 @@ def test_what_a_stage_left_out_is_to_be_looked_at(root: Path) -> None:
     assert "detect@one left out 3 files that could not be read." in said(verdict(root))
 
 
+def test_annotations_and_images_without_masks_that_were_left_out_are_looked_at_too(root: Path) -> None:
+    put(
+        root,
+        "ingest-digits",
+        rows_read=50,
+        refused=0,
+        left_out=0,
+        annotations={"listed": 100, "refused": 30, "left_out": 0},
+    )
+    assert "ingest@digits left out 30 annotations that cannot be used (of 100)." in said(verdict(root))
+    put(root, "ingest-digits", rows_read=50, refused=0, left_out=0)
+    add(root, "read", "one")
+    put(root, "read-one", digits=9, dropped=3, listed=20, bad=0, left_out=0, unsegmented=5)
+    assert "read@one left out 5 images that the segmenter has not seen (of 20)." in said(verdict(root))
+
+
 def test_a_prompt_dropped_of_thousands_is_no_reason_to_look(root: Path) -> None:
     for section in ("segment", "read", "evaluate_detector"):
         add(root, section, "one")

@@ -12,6 +12,7 @@ from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.metrics import classification, worst_mistakes
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.augmented import Arrays, load_arrays, read_dataset
+from cnn_core.data.class_changes import names_now
 from cnn_core.devices import pick_device
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import are_generated, write_csv
@@ -44,13 +45,22 @@ def main(name: str) -> None:
     device = pick_device(load_runtime().use_gpu)
     keep_memory()
     classifier = Classifier(params.weights, weights="evaluated", tta=params.tta, device=device)
-    if classifier.card.classes != classes:
-        raise ValueError(f"{params.weights} has the classes {classifier.card.classes}, but {folder} has {classes}")
+    names = names_now(params.weights, classifier.card.classes)
     probabilities = classifier(test.images)
+    unknown: list[str] = []  # classes of the set that the model does not know
+    all_classes = classes
+    if names != classes:
+        unknown, all_classes = compare_names(names, classes, weights=params.weights, data=folder)
+        probabilities = in_order(probabilities, names, all_classes)
+    write_predictions(Path(f"data/predictions/{name}-test.parquet"), test, probabilities)
+    if unknown:
+        test, probabilities = of_known_classes(test, probabilities, unknown, classes)
+    classes = all_classes
     metrics = classification(probabilities, test.labels, classes)
-    write_predictions(Path(f"data/predictions/{name}-test.parquet"), test, probabilities, classes)
     write_confusion(Path(f"data/plots/evaluate-{name}-confusion.csv"), test.labels, probabilities, classes)
     show_mistakes(Path(f"data/plots/evaluate-{name}-mistakes.png"), test, probabilities, classes, params.worst)
+    if unknown:
+        metrics["not_known"] = unknown
     if untested := [name for name in classes if name not in metrics["f1"]]:
         events.log(
             f"warning: macro F1 is the mean over {metrics['tested_classes']} of {len(classes)} classes: "
@@ -65,10 +75,50 @@ def main(name: str) -> None:
     )
 
 
-def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray, classes: list[str]) -> None:
-    """Write one row an image: id, label and predicted (class numbers), p0 … pK (probabilities)."""
+def compare_names(names: list[str], classes: list[str], *, weights: str, data: str) -> tuple[list[str], list[str]]:
+    """Compare a model's classes with a set's, by name.
+
+    Returns:
+        The set's classes that the model does not know, and all: the set's, then those that only the model knows.
+
+    Raises:
+        ValueError: they have none in common.
+    """
+    unknown = [name for name in classes if name not in names]
+    if unknown == classes:
+        raise ValueError(f"{weights} has the classes {names}, but {data} has {classes}: none in common")
+    return unknown, [*classes, *(name for name in names if name not in classes)]
+
+
+def in_order(probabilities: np.ndarray, names: list[str], classes: list[str]) -> np.ndarray:
+    """Bring columns of the classes ``names`` into the order of ``classes``; a class without a column gets 0."""
+    ordered = np.zeros((len(probabilities), len(classes)), probabilities.dtype)
+    ordered[:, [classes.index(name) for name in names]] = probabilities
+    return ordered
+
+
+def of_known_classes(
+    test: Arrays, probabilities: np.ndarray, unknown: list[str], classes: list[str]
+) -> tuple[Arrays, np.ndarray]:
+    """Leave out the images of classes that the model does not know, with a warning."""
+    rows = np.flatnonzero(~np.isin(test.labels, [classes.index(name) for name in unknown]))
+    events.log(
+        f"warning: the model does not know {', '.join(unknown)}: {len(test.labels) - len(rows):,} of "
+        f"{len(test.labels):,} test images are of these classes and are in no figure"
+    )
+    known = dataclasses.replace(
+        test, images=test.images[rows], labels=test.labels[rows], ids=[test.ids[row] for row in rows]
+    )
+    return known, probabilities[rows]
+
+
+def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray) -> None:
+    """Write one row an image: id, label and predicted (class numbers), p0 … pK (probabilities).
+
+    The numbers of classes that only the model knows follow those of the set.
+    """
     table = pd.DataFrame({"id": test.ids, "label": test.labels, "predicted": probabilities.argmax(1)})
-    table = table.join(pd.DataFrame(probabilities, columns=[f"p{number}" for number in range(len(classes))]))
+    table = table.join(pd.DataFrame(probabilities, columns=[f"p{number}" for number in range(probabilities.shape[1])]))
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path, index=False)
 

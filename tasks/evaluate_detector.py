@@ -20,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from cnn_core.annotations.checks import Refused, write_refused
 from cnn_core.annotations.tables import write_objects
 from cnn_core.annotations.truth import read_truth, refusals, refused_images, without_images
+from cnn_core.data.class_changes import names_now
 from cnn_core.detection.evaluation.detections import detect_images, one_table
 from cnn_core.detection.evaluation.grid import grid_record, look_at
 from cnn_core.detection.evaluation.grid_picture import draw_grid
@@ -95,7 +96,7 @@ def main(name: str) -> None:
     faults: dict[str, str] = {}
     with temporary_folder() as scratch:
         detector = make_detector(params, scratch)
-        detected = detect(detector, annotations[0], annotations[2], faults)
+        detected = detect(detector, params.weights, annotations[0], annotations[2], faults)
     refused += refused_images(faults, params.source)
     images, truth, classes = without_images(annotations, faults, source=params.source, split=params.split)
     for sentence in refusals(refused, images=len(images)):
@@ -142,10 +143,14 @@ def make_detector(params: EvaluateDetectorParams, scratch: Path) -> Detector:
     )
 
 
-def detect(detector: Detector, images: pd.DataFrame, classes: list[str], faults: dict[str, str]) -> pd.DataFrame:
+def detect(
+    detector: Detector, weights: str, images: pd.DataFrame, classes: list[str], faults: dict[str, str]
+) -> pd.DataFrame:
+    numbers, names = detector.info.names.keys(), list(detector.info.names.values())
+    named = dict(zip(numbers, names_now(weights, names), strict=True))
     parts = []
     with events.progress("detect", len(images), "images") as bar:
-        for rows in detect_images(detector, images, classes, faults):
+        for rows in detect_images(detector, images, classes, faults, named):
             parts.append(rows)
             bar.update()
     return one_table(parts)

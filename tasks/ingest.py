@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cnn_core.data.class_changes import compare_classes, former_version, read_labels, remember, sentences
 from cnn_core.data.image_files import describe
 from cnn_core.data.image_sources import open_images
 from cnn_core.data.ingestion import IngestParams, Layout, ingest
@@ -17,7 +18,7 @@ from cnn_core.data.splits import ink_keys
 from cnn_core.images.near_duplicates import near_pairs
 from cnn_core.params import load_section
 from tasks.engine import events
-from tasks.engine.runtime import load_runtime
+from tasks.engine.runtime import VERSIONS, load_runtime, main_checkout
 
 PARAMS = IngestParams
 
@@ -40,9 +41,12 @@ def main(name: str) -> None:
     params = load_section(PARAMS, f"ingest.{name}")
     with events.progress(f"ingest {name}", None) as bar:
         manifest = read_source(name, params, Path("data/raw", name), on_progress=bar.update)
-    for line in summary(manifest):
+    changes = class_changes(name, Path("data/raw", name))
+    for line in [*summary(manifest), *(f"warning: {sentence}" for sentence in sentences(changes))]:
         events.log(line)
-    events.write_metrics(f"data/metrics/ingest-{name}.json", metrics(manifest))
+    events.write_metrics(
+        f"data/metrics/ingest-{name}.json", metrics(manifest) | ({"class_changes": changes} if changes else {})
+    )
 
 
 def read_source(name: str, params: IngestParams, folder: Path, *, on_progress: Callable[[int], None]) -> dict[str, Any]:
@@ -51,6 +55,17 @@ def read_source(name: str, params: IngestParams, folder: Path, *, on_progress: C
     if kind == "objects":
         return ingest_objects(name, params, folder, threads=threads, on_progress=on_progress)
     return ingest(name, layouts(threads)[kind], params, folder, on_progress=on_progress)
+
+
+def class_changes(name: str, raw: Path) -> dict[str, Any]:
+    """Say which classes the set has gained, lost or renamed since its former version, and remember this version.
+
+    The output itself holds nothing of it: the same source always gives the same RAW set.
+    """
+    folder, labels = main_checkout(Path.cwd()) / VERSIONS, read_labels(raw)
+    former = former_version(folder, name, labels.content)
+    remember(folder, name, labels)
+    return compare_classes(former, labels).plain() if former else {}
 
 
 def metrics(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule, decide
+from cnn_core.comparison.promotion import ClassScores, Decision, NewClassScores, PromotionRule, decide
 
 ANSWER_COLUMNS = ["id", "label", "predicted"]
 ROW_COLUMNS = ["id", "split", "sha256"]
@@ -85,13 +86,19 @@ class ClassifierComparison:
 
 
 def compare_classifiers(
-    champion: pd.DataFrame, challenger: pd.DataFrame, classes: Sequence[str], ids: Collection[str] | None = None
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    classes: Sequence[str],
+    ids: Collection[str] | None = None,
+    *,
+    new: Collection[str] = (),
 ) -> ClassifierComparison:
     """Compare two classifiers by their answers (`read_answers`) to the images that both answered.
 
     Args:
         classes: the names that the numbers in the answers index.
         ids: the images to compare them on; None takes all that both answered.
+        new: classes that the champion does not know, whose images are left out.
 
     Raises:
         ValueError: an id comes twice, the two give one image different labels, or there is no image
@@ -102,6 +109,7 @@ def compare_classifiers(
     )
     if ids is not None:
         pairs = pairs[pairs["id"].isin(set(ids))]
+    pairs = pairs[~pairs["label"].isin([number for number, name in enumerate(classes) if name in new])]
     if pairs.empty:
         raise ValueError("there is no held-out image that champion and challenger both answered")
     if (disagree := pairs["label"] != pairs["label_new"]).any():
@@ -124,6 +132,25 @@ def compare_classifiers(
             if rows.any()
         },
     )
+
+
+def score_new_classes(
+    challenger: pd.DataFrame, classes: Sequence[str], new: Collection[str]
+) -> dict[str, NewClassScores]:
+    """Measure the challenger on classes that the champion does not know: their recall, and how many images of the other
+    classes it takes for them."""
+    labels, predicted = challenger["label"].to_numpy(), challenger["predicted"].to_numpy()
+    numbers = {name: number for number, name in enumerate(classes) if name in new}
+    others = ~np.isin(labels, list(numbers.values()))
+    return {
+        name: NewClassScores(
+            n=int((labels == number).sum()),
+            score=float((predicted[labels == number] == number).mean()) if (labels == number).any() else None,
+            called=int((predicted[others] == number).sum()),
+            known=int(others.sum()),
+        )
+        for name, number in numbers.items()
+    }
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -8,19 +8,18 @@ and Tibshirani, An Introduction to the Bootstrap, 1993).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
-from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule, decide
+from cnn_core.comparison.promotion import ClassScores, Decision, NewClassScores, PromotionRule, decide
 from cnn_core.detection.evaluation.metrics import (
     ALL,
     ANY_AREA,
     average_precision,
     draw_images,
     evaluate_boxes,
-    mean,
     weighted_ap50,
 )
 
@@ -41,6 +40,7 @@ class BootstrapComparison:
     high: float
     p_value: float  # one-sided: the share of draws in which the challenger was not better
     classes: dict[str, ClassScores]
+    new: dict[str, NewClassScores]  # the challenger's measure for classes that the champion does not know
 
     def decide(self, rule: PromotionRule) -> Decision:
         figures = (
@@ -60,6 +60,7 @@ def bootstrap_comparison(
     challenger: float,
     differences: np.ndarray,
     classes: dict[str, ClassScores],
+    new: dict[str, NewClassScores],
 ) -> BootstrapComparison:
     """Build the comparison from the difference in each draw: float (draws,), NaN in a draw without objects."""
     differences = differences[~np.isnan(differences)]
@@ -73,6 +74,7 @@ def bootstrap_comparison(
         high=float(high),
         p_value=float((1 + (differences <= 0).sum()) / (1 + len(differences))),
         classes=classes,
+        new=new,
     )
 
 
@@ -83,21 +85,26 @@ def compare_detectors(
     challenger: pd.DataFrame,
     classes: Sequence[str],
     *,
+    new: Collection[str] = (),
     draws: int = DRAWS,
 ) -> BootstrapComparison:
     """Compare the mAP50 of two detectors by their boxes in a held-out split; all are tables of `annotations`.
 
+    Args:
+        new: classes that the champion does not know; mAP50 is the mean over the others.
+
     Raises:
-        ValueError: the split holds no object.
+        ValueError: the split holds no object of the other classes.
     """
-    if truth.empty:
-        raise ValueError("the held-out split holds no object")
+    _check_objects(truth, new)
     evaluations = [
         evaluate_boxes(images, truth, boxes, classes, max_det=MAX_DET, areas={ALL: (0.0, ANY_AREA)}, relative=False)
         for boxes in (champion, challenger)
     ]
     before, after = (average_precision(evaluation, at=0.5) for evaluation in evaluations)
-    measured = np.flatnonzero(~np.isnan(before)).tolist()  # classes with objects
+    measured = [
+        number for number in np.flatnonzero(~np.isnan(before)).tolist() if classes[number] not in new
+    ]  # with objects
     weights = draw_images(len(images), draws, SEED)
     drawn_before, drawn_after = (
         np.nanmean([weighted_ap50(evaluation, number, weights) for number in measured], axis=0)
@@ -107,12 +114,17 @@ def compare_detectors(
     return bootstrap_comparison(
         "mAP50",
         len(images),
-        float(mean(before) or 0.0),
-        float(mean(after) or 0.0),
+        float(before[measured].mean()),
+        float(after[measured].mean()),
         drawn_after - drawn_before,
         {
             classes[number]: ClassScores(int(counts[classes[number]]), float(before[number]), float(after[number]))
             for number in measured
+        },
+        {
+            name: NewClassScores(int(counts.get(name, 0)), None if np.isnan(ap) else float(ap))
+            for name, ap in zip(classes, after, strict=True)
+            if name in new
         },
     )
 
@@ -124,6 +136,7 @@ def compare_segmenters(
     challenger: pd.DataFrame,
     classes: Sequence[str],
     *,
+    new: Collection[str] = (),
     draws: int = DRAWS,
 ) -> BootstrapComparison:
     """Compare the mean IoU of two segmenters over all objects of a held-out split.
@@ -132,39 +145,53 @@ def compare_segmenters(
         champion, challenger: the masks of each, as the stage evaluate_segmenter writes them:
             ``object`` (the position in the truth without crowds and boxes alone), ``prompted_by`` and ``iou``. An
             object without a mask has an IoU of 0.
+        new: classes that the champion has not learned from; the mean is over the objects of the others.
 
     Raises:
-        ValueError: the split holds no object.
+        ValueError: the split holds no object of the other classes.
     """
     if "iscrowd" in truth:
         truth = truth[truth["iscrowd"] == 0]
     if truth["rle"].notna().any():
         truth = truth[truth["rle"].notna()]
     truth = truth.reset_index(drop=True)
-    if truth.empty:
-        raise ValueError("the held-out split holds no object")
+    _check_objects(truth, new)
     before, after = (_ious(masks, len(truth)) for masks in (champion, challenger))
+    members = {name: (truth["class_name"] == name).to_numpy() for name in classes}
+    new_scores = {
+        name: NewClassScores(int(rows.sum()), float(after[rows].mean()) if rows.any() else None)
+        for name, rows in members.items()
+        if name in new
+    }
+    both = ~truth["class_name"].isin(new).to_numpy()
     image_of_object = pd.Index(images["image_id"]).get_indexer(truth["image_id"])
     objects, gains = (
         np.bincount(image_of_object, weights=values, minlength=len(images))
-        for values in (np.ones(len(truth)), after - before)
+        for values in (both.astype(float), (after - before) * both)
     )
     weights = draw_images(len(images), draws, SEED)
     with np.errstate(invalid="ignore"):  # a draw without an object
         differences = (weights @ gains) / (weights @ objects)
-    members = {name: (truth["class_name"] == name).to_numpy() for name in classes}
     return bootstrap_comparison(
         "mean IoU",
         len(images),
-        float(before.mean()),
-        float(after.mean()),
+        float(before[both].mean()),
+        float(after[both].mean()),
         differences,
         {
             name: ClassScores(int(rows.sum()), float(before[rows].mean()), float(after[rows].mean()))
             for name, rows in members.items()
-            if rows.any()
+            if rows.any() and name not in new
         },
+        new_scores,
     )
+
+
+def _check_objects(truth: pd.DataFrame, new: Collection[str]) -> None:
+    if truth.empty:
+        raise ValueError("the held-out split holds no object")
+    if truth["class_name"].isin(new).all():
+        raise ValueError("the held-out split holds no object of a class that both know")
 
 
 def _ious(masks: pd.DataFrame, count: int) -> np.ndarray:

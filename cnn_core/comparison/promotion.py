@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cnn_core.params import Params, bounded
@@ -31,6 +31,15 @@ class ClassScores(NamedTuple):
     n: int  # its images or objects
     champion: float
     challenger: float
+
+
+class NewClassScores(NamedTuple):
+    """The challenger's measure for a class that the champion does not know."""
+
+    n: int  # its images or objects
+    score: float | None  # None where there are none
+    called: int | None = None  # images of classes that both know which the challenger calls so
+    known: int | None = None  # images of classes that both know
 
 
 class Decision(NamedTuple):
@@ -72,3 +81,38 @@ def decide(
             f"({challenger:{number_format}} against {champion:{number_format}} of {n:,} {unit}): {figures}.",
         )
     return Decision(True, f"The challenger is better: {figures}; in no class is it worse by more than {bound}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnownClasses:
+    """Which of today's classes a champion knows, by the names that they have today."""
+
+    both: Sequence[str]
+    new: Sequence[str] = ()
+    gone: Sequence[str] = ()  # classes of the champion that the set no longer has
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the champion's name -> today's
+
+    @property
+    def differ(self) -> bool:
+        return bool(self.new or self.gone or self.renamed)
+
+    def sentences(
+        self, scores: Mapping[str, NewClassScores], *, measure: str, number_format: str, unit: str
+    ) -> Iterator[str]:
+        """Say which classes count, and the challenger's ``scores`` of the new ones, which decide nothing."""
+        if self.new or self.gone:
+            yield f"Compared are the {len(self.both)} classes that both know."
+        for name, now in self.renamed.items():
+            yield f"The champion's class {name} is called {now} now: most of its images are the same."
+        if self.gone:
+            mistakes = ": where the champion answers so, it is a mistake" if unit == "images" else ""
+            yield f"The set no longer has {', '.join(self.gone)}{mistakes}."
+        for name in self.new:
+            n, score, called, known = scores[name]
+            figure = (
+                f"no held-out {unit}"
+                if score is None
+                else f"{measure} {score:{number_format}} on {n:,} held-out {unit}"
+            )
+            others = "" if called is None else f"; {called:,} of {known:,} images of the other classes are called so"
+            yield f"The class {name} is new to the champion; the challenger has {figure}{others}."

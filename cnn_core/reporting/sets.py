@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cnn_core.annotations.raw_objects import KIND as OBJECTS
+from cnn_core.data.class_changes import sentences
 from cnn_core.data.raw import read_manifest, read_quarantine
 from cnn_core.reporting.images import figure
 from cnn_core.reporting.numbers import Numbers
@@ -33,6 +34,7 @@ def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers) 
         "origin": origin(name, values, generated=generated),
         "generated": generated,
         "manifest": manifest,
+        "class_changes": list(sentences((numbers.metrics(f"ingest-{name}") or {}).get("class_changes") or {})),
         "objects": manifest is not None and manifest.get("kind") == OBJECTS,
         "quarantine": quarantine(raw),
         "augmented": name in (values.get("augment") or {}),

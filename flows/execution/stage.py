@@ -20,6 +20,7 @@ from flows.execution.output import RESTORED, follow
 from flows.execution.processes import ProcessGroups, Slots
 from flows.repository.graph import StageNode
 from flows.repository.leftovers import end_stage
+from flows.repository.outputs import remember_set
 from flows.ui.artifacts import if_it_can_be_shown, publish_results
 from flows.ui.lineage import describe_assets
 from tasks.engine.environment import THREADS
@@ -99,6 +100,7 @@ def execute(node: StageNode, run: PipelineRun) -> StageOutcome:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "failure.json").unlink(missing_ok=True)
     (folder / "events.jsonl").unlink(missing_ok=True)
+    remember_set(node, run.root)
     start = time.monotonic()
     # --wait-for-lock: without it stages that end at the same time fail on the repository's lock
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", node.name]

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 from cnn_core.comparison.promotion import Decision, PromotionRule
 from flows.execution.stages import run_stages, save_and_share
 from flows.registry.data_versions import data_grown_from, data_version, lay_out
+from flows.registry.known_classes import known_classes, nothing_in_common, with_names_of_today
 from flows.registry.models import Model, champion, history
 from flows.registry.promotion import fetch
 from flows.registry.results import Result, decide_between, read_result, rows_of_champion
@@ -65,7 +66,7 @@ def run_challenge(root: Path, challenge: Challenge) -> ChallengeOutcome:
         commit = save_and_share(worktree, name, nodes)
         experiment, challenger = experiment_of(root, commit), read_result(worktree.root, model)
         get_run_logger().info("the challenger is the experiment %s", experiment)
-        decision, figures = _decide(root, worktree, challenge, challenger, outputs(root, commit))
+        decision, figures = _decide(root, worktree, challenge, challenger, outputs(root, commit), experiment)
     return ChallengeOutcome(
         decision=decision, figures=figures, commit=commit, experiment=experiment, metrics=challenger.metrics
     )
@@ -84,7 +85,12 @@ def _grown_source(root: Path, worktree: Workspace, challenge: Challenge) -> list
 
 
 def _decide(
-    root: Path, worktree: Workspace, challenge: Challenge, challenger: Result, md5s: Mapping[str, str]
+    root: Path,
+    worktree: Workspace,
+    challenge: Challenge,
+    challenger: Result,
+    md5s: Mapping[str, str],
+    experiment: str,
 ) -> tuple[Decision, str]:
     """Decide on the challenger, whose outputs have the hashes ``md5s``, and give a table of the figures."""
     model, current = challenge.model, champion(root, challenge.model.name)
@@ -92,7 +98,12 @@ def _decide(
         return Decision(True, f"There was no champion of {model.name} yet."), ""
     if reason := _already_champion(root, model, md5s[model.folder]):
         return Decision(False, reason), ""
-    run_stages(worktree, [model.evaluate], None, [f"{model.weights}={fetch(root, model.name)}"])
+    folder = fetch(root, model.name)
+    known = known_classes(root, worktree, model, current, folder, challenger)
+    if reason := nothing_in_common(known, model, experiment):
+        return Decision(False, reason), ""
+    folder = with_names_of_today(folder, worktree, known)
+    run_stages(worktree, [model.evaluate], None, [f"{model.weights}={folder}"])
     same_data = not model.data or md5s.get(f"data/raw/{model.data}") == current.notes["data_md5"]
     decision, figures = decide_between(
         read_result(worktree.root, model),
@@ -100,6 +111,7 @@ def _decide(
         challenge.rule,
         champion_rows=None if same_data else rows_of_champion(root, model, current),
         unseen=challenge.unseen,
+        known=known,
     )
     return decision._replace(reason=f"{decision.reason} The champion is {current.name}."), figures
 

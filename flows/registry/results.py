@@ -18,10 +18,11 @@ from cnn_core.comparison.classifiers import (
     compare_classifiers,
     read_answers,
     read_rows,
+    score_new_classes,
     shared_hashes,
 )
 from cnn_core.comparison.objects import BootstrapComparison, compare_detectors, compare_segmenters
-from cnn_core.comparison.promotion import ClassScores, Decision, PromotionRule
+from cnn_core.comparison.promotion import ClassScores, Decision, KnownClasses, NewClassScores, PromotionRule
 from cnn_core.data.raw import read_manifest
 from cnn_core.markdown import escape
 from cnn_core.params import read_yaml
@@ -94,7 +95,13 @@ def rows_of_champion(root: Path, model: Model, version: Version) -> pd.DataFrame
 
 
 def decide_between(
-    champion: Result, challenger: Result, rule: PromotionRule, *, champion_rows: pd.DataFrame | None, unseen: bool
+    champion: Result,
+    challenger: Result,
+    rule: PromotionRule,
+    *,
+    champion_rows: pd.DataFrame | None,
+    unseen: bool,
+    known: KnownClasses,
 ) -> tuple[Decision, str]:
     """Decide whether the challenger is promoted, and give a table of the figures in Markdown.
 
@@ -104,23 +111,63 @@ def decide_between(
     Args:
         champion_rows: of the set that a classifier's champion was trained on; None: it is the challenger's set.
         unseen: count also images that came after the champion, not only those in the test parts of both.
+        known: the classes to compare them on; the others stand apart and decide nothing.
     """
     try:
         if isinstance(champion, ClassifierResult) and isinstance(challenger, ClassifierResult):
             rows = challenger.rows
             hashes = shared_hashes(rows if champion_rows is None else champion_rows, rows, unseen=unseen)
+            answers = by_hash(challenger.answers, rows)
             comparison = compare_classifiers(
-                by_hash(champion.answers, rows), by_hash(challenger.answers, rows), challenger.classes, hashes
+                by_hash(champion.answers, rows), answers, challenger.classes, hashes, new=known.new
             )
-            return comparison.decide(rule), classifier_table(comparison)
+            scores = score_new_classes(answers, challenger.classes, known.new)
+            decision, table = comparison.decide(rule), classifier_table(comparison)
+            return with_new_classes(
+                decision, table, known, scores, measure="recall", number_format=".2%", unit="images"
+            )
         assert isinstance(champion, ObjectResult)
         assert isinstance(challenger, ObjectResult)
         images, truth, classes = challenger.truth
         compare = OBJECT_COMPARISONS[challenger.task]
-        gain = compare(images, truth, champion.objects, challenger.objects, classes)
-        return gain.decide(rule), object_table(gain)
+        gain = compare(images, truth, champion.objects, challenger.objects, classes, new=known.new)
+        measure = "AP50" if challenger.task == "detection" else gain.measure
+        return with_new_classes(
+            gain.decide(rule), object_table(gain), known, gain.new, measure=measure, number_format=".4f", unit="objects"
+        )
     except ValueError as error:
         return Decision(False, f"Champion and challenger cannot be compared: {error}."), ""
+
+
+def with_new_classes(
+    decision: Decision,
+    table: str,
+    known: KnownClasses,
+    scores: Mapping[str, NewClassScores],
+    *,
+    measure: str,
+    number_format: str,
+    unit: str,
+) -> tuple[Decision, str]:
+    """Add to the verdict and the page what both know, and the figures of new classes."""
+    if not known.differ:
+        return decision, table
+    reason = " ".join(
+        [decision.reason, *known.sentences(scores, measure=measure, number_format=number_format, unit=unit)]
+    )
+    if not scores:
+        return decision._replace(reason=reason), table
+    lines = [
+        f"| class that is new | {unit} | {measure} of the challenger | images of other classes called so |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, (n, score, called, others) in scores.items():
+        cells = [
+            "–" if score is None else f"{score:{number_format}}",
+            "–" if called is None else f"{called:,} of {others:,}",
+        ]
+        lines.append(f"| {escape(name)} | {n:,} | {' | '.join(cells)} |")
+    return decision._replace(reason=reason), "\n\n".join([table, "\n".join(lines)])
 
 
 def classifier_table(comparison: ClassifierComparison) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 
+from cnn_core.data.class_changes import read_labels, remember
 from cnn_core.locks import temporary_folder, wait_for_lock
 from flows.repository.git import git
-from tasks.engine.runtime import main_checkout
+from flows.repository.graph import StageNode
+from tasks.engine.runtime import VERSIONS, main_checkout
 
 
 def outputs(root: Path, commit: str) -> dict[str, str]:
@@ -47,6 +50,13 @@ def get_output(root: Path, commit: str, path: str, target: Path) -> Path:
                 raise ValueError(f"DVC does not have {path} of {commit[:10]} (`dvc pull` may bring it): {reason}")
             (folder / "output").rename(target)
     return target
+
+
+def remember_set(node: StageNode, root: Path) -> None:
+    """Remember the classes of the set that an ingestion is about to replace, which DVC deletes before it runs."""
+    for path in (root / path for path in node.outputs if path.startswith("data/raw/")):
+        with contextlib.suppress(OSError, KeyError, ValueError):  # there is none, or it is not whole
+            remember(main_checkout(root) / VERSIONS, path.name, read_labels(path))
 
 
 def output_path(root: Path, name: str, md5: str) -> Path:

@@ -17,6 +17,7 @@ import yaml
 from cnn_core.params import Params, bounded, from_mapping, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSIONS = ".gridflow/sets"  # the last versions of the data sets, as `cnn_core.data.class_changes` remembers them
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set by git within a hook; they overrule ``git -C``
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MAPPED_SHARE = 0.5  # of the memory that the training images may take; larger sets are streamed

@@ -13,6 +13,7 @@ import numpy as np
 STAGES = """
 import json, pathlib, sys
 import numpy as np, pandas as pd, yaml
+from cnn_core.data.class_changes import names_now
 from cnn_core.images.decoding import pixels_sha256
 from cnn_core.data.splits import assign_split
 
@@ -28,21 +29,32 @@ def ingest():
     folder.mkdir(parents=True)
     rows = pd.DataFrame({"id": ids, "label": table["label"], "split": split, "sha256": sha256})
     rows.to_parquet(folder / "part-00000.parquet")
-    manifest = {"schema_version": 1, "classes": list("0123456789"), "counts": rows["split"].value_counts().to_dict()}
+    names = pathlib.Path(params["ingest"]["digits"]["source"], "names.json")
+    classes = json.loads(names.read_text()) if names.exists() else list("0123456789")
+    manifest = {"schema_version": 1, "classes": classes, "counts": rows["split"].value_counts().to_dict()}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 def train():
     folder = pathlib.Path("data/models/digits")
     folder.mkdir(parents=True)
     images = len(pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'train'"))
-    model = {"skill": params["train"]["digits"]["learning_rate"], "images": images}
+    classes = json.loads(pathlib.Path("data/raw/digits/manifest.json").read_text())["classes"]
+    model = {"skill": params["train"]["digits"]["learning_rate"], "images": images, "classes": classes}
     (folder / "model.json").write_text(json.dumps(model))
 
 def evaluate():
-    model = json.loads(pathlib.Path(params["evaluate"]["digits"]["weights"], "model.json").read_text())
+    weights = pathlib.Path(params["evaluate"]["digits"]["weights"])
+    model = json.loads((weights / "model.json").read_text())
+    classes = json.loads(pathlib.Path("data/raw/digits/manifest.json").read_text())["classes"]
+    names = names_now(weights, model.get("classes", classes))
+    numbers = [*classes, *(name for name in names if name not in classes)]  # as tasks.evaluate numbers them
     rows = pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'test'").reset_index()
     easy = rows["sha256"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
-    predicted = rows["label"].where(easy, (rows["label"] + 1) % 10)
+    def wrong(label):
+        number = names.index(classes[label]) if classes[label] in names else -1
+        return numbers.index(names[(number + 1) % len(names)])
+    easy &= rows["label"].map(lambda label: classes[label] in names)
+    predicted = rows["label"].where(easy, rows["label"].map(wrong))
     for folder in ("data/predictions", "data/metrics"):
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame({"id": rows["id"], "label": rows["label"], "predicted": predicted})
@@ -103,7 +115,12 @@ import pandas as pd, yaml
 from cnn_core.annotations.tables import objects_table, read_annotations, write_images, write_objects
 from cnn_core.annotations.tables import images_table
 
+from cnn_core.data.class_changes import names_now
+
 params, stage = yaml.safe_load(open("params.yaml")), sys.argv[1]
+
+def classes_of(folder):
+    return json.loads(pathlib.Path(folder, "manifest.json").read_text())["classes"]
 
 def compose():
     rows = pd.read_parquet("data/raw/digits/part-00000.parquet").query("split == 'test'")
@@ -112,23 +129,26 @@ def compose():
     images = images_table(pd.DataFrame({"image_id": rows["sha256"], "file": "x.png", "width": 100, "height": 100,
                                         "split": "test"}))
     boxes = {"x1": 10.0, "y1": 10.0, "x2": 40.0, "y2": 50.0}
+    classes = classes_of("data/raw/digits")
     objects = pd.DataFrame({"image_id": rows["sha256"], "class_id": rows["label"],
-                            "class_name": rows["label"].astype(str), **boxes})
+                            "class_name": [classes[label] for label in rows["label"]], **boxes})
     write_images(folder / "images.parquet", images)
     write_objects(folder / "objects.parquet", objects_table(objects))
-    record = {"schema_version": 1, "classes": list("0123456789")}
+    record = {"schema_version": 1, "classes": classes}
     (folder / "manifest.json").write_text(json.dumps(record))
 
 def train_detector():
     folder = pathlib.Path("data/models/detector")
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text(json.dumps({"skill": params["train_detector"]["detector"]["lr0"]}))
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_detector"]["detector"]["lr0"],
+                                                   "classes": classes_of("data/composed/numbers")}))
 
 def evaluate_detector():
     weights = params["evaluate_detector"]["detector"]["weights"]
     model = json.loads(pathlib.Path(weights, "model.json").read_text())
     _, objects, _ = read_annotations("data/composed/numbers", "test")
     detected = objects["image_id"].map(lambda digest: int(digest[-8:], 16) / 16**8) < model["skill"]
+    detected &= objects["class_name"].isin(names_now(weights, model["classes"]))
     for folder in ("data/predictions", "data/metrics"):
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     write_objects("data/predictions/detector-test.parquet", objects_table(objects.assign(score=0.9)[detected]))
@@ -138,7 +158,8 @@ def evaluate_detector():
 def train_segmenter():
     folder = pathlib.Path("data/models/segmenter")
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text(json.dumps({"skill": params["train_segmenter"]["segmenter"]["learning_rate"]}))
+    (folder / "model.json").write_text(json.dumps({"skill": params["train_segmenter"]["segmenter"]["learning_rate"],
+                                                   "classes": classes_of("data/composed/numbers")}))
 
 def evaluate_segmenter():
     weights = params["evaluate_segmenter"]["segmenter"]["weights"]

@@ -98,6 +98,18 @@ def test_classes_are_compared_by_name_and_those_unknown_to_the_data_left_out(dat
         class_numbers({0: "car"}, CLASSES)
 
 
+def test_a_class_that_was_renamed_is_found_by_its_name_of_today(data, tmp_path: Path) -> None:
+    _, images, _ = data
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/renamed.json").write_text(json.dumps({"zero": "0"}))
+    detector = Fake({0: "zero", 3: "1"}, [[0, 0, 9, 9], [1, 1, 9, 9]], [0, 3])
+    detections = evaluate_detector.detect(detector, str(tmp_path / "model"), images, CLASSES, {})
+    assert detections["class_name"].tolist() == ["0", "1"] * 8
+    (tmp_path / "model/renamed.json").unlink()
+    detections = evaluate_detector.detect(detector, str(tmp_path / "model"), images, CLASSES, {})
+    assert detections["class_name"].tolist() == ["1"] * 8
+
+
 def test_nothing_found_is_an_empty_table(data) -> None:
     _, images, _ = data
     detections = one_table(list(detect_images(Fake({0: "0"}, [], []), images, CLASSES, {})))

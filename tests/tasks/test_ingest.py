@@ -37,6 +37,36 @@ def test_the_stage_writes_data_and_metrics(work, capsys):
     assert "110 images read" in capsys.readouterr().out
 
 
+def test_classes_that_are_new_gone_or_renamed_are_said(work, capsys):
+    """By the images: the number of a class and its place do not matter."""
+    images, labels = digits(200)
+    names = np.array([str(number) for number in range(10)], object)
+
+    def ingest(names: np.ndarray, kept: np.ndarray) -> dict:
+        cells = rows(images[kept], labels[kept])
+        for row, label in zip(cells, labels[kept], strict=True):
+            row[0] = names[label]
+        write_rows(work / "source/train.csv", cells)
+        main("digits")
+        return json.loads(Path("data/metrics/ingest-digits.json").read_text())
+
+    first = ingest(names, labels < 9)
+    assert "class_changes" not in first
+    names[3] = "33"
+    for _ in range(2):  # the same source again says the same
+        changed = ingest(names, labels > 0)["class_changes"]
+        assert {key: changed[key] for key in ("unit", "new", "gone", "renamed")} == {
+            "unit": "images",
+            "new": {"9": 20},
+            "gone": {"0": 20},
+            "renamed": {"3": {"now": "33", "same": 20, "of": 20}},
+        }
+        told = capsys.readouterr().out
+        for sentence in ("the class 9 is new", "the class 0 is gone", "the class 3 is now called 33"):
+            assert f"warning: {sentence} since the set's former version" in told
+    assert "class_changes" not in read_manifest("data/raw/digits")  # the same source always gives the same set
+
+
 def test_pixels_and_labels_arrive_whole(tmp_path):
     run(kaggle(tmp_path / "source"), tmp_path / "raw")
     images, labels = digits(110)

@@ -156,6 +156,37 @@ def test_evaluate_refuses_a_model_of_other_classes(workplace):
         evaluate.main("digits")
 
 
+def test_evaluate_matches_classes_by_name(workplace, capsys):
+    augment.main("digits")
+    model(workplace)
+    evaluate.main("digits")
+    plain = pd.read_parquet("data/predictions/digits-test.parquet")
+    path = workplace / "data/models/digits/model.json"
+    card = json.loads(path.read_text())
+    order = [3, 0, 1, 2, 4, 5, 6, 7, 8, 9]  # the set's numbers of the model's classes
+    path.write_text(json.dumps(card | {"classes": [CLASSES[number] for number in order]}))
+    evaluate.main("digits")
+    turned = pd.read_parquet("data/predictions/digits-test.parquet")
+    assert turned["predicted"].tolist() == [order[number] for number in plain["predicted"]]
+    assert "does not know" not in capsys.readouterr().out
+
+    path.write_text(json.dumps(card | {"classes": [*CLASSES[:9], "gone"]}))
+    evaluate.main("digits")
+    other = pd.read_parquet("data/predictions/digits-test.parquet")
+    assert other["label"].tolist() == plain["label"].tolist()
+    assert other["p10"].tolist() == plain["p9"].tolist()
+    assert (other["p9"] == 0).all()
+    metrics = json.loads((workplace / "data/metrics/evaluate-digits.json").read_text())
+    known = other[other["label"] != 9]
+    assert (metrics["n"], metrics["not_known"]) == (len(known), ["9"])
+    assert metrics["accuracy"] == pytest.approx((known["label"] == known["predicted"]).mean())
+    assert "the model does not know 9" in capsys.readouterr().out
+
+    (workplace / "data/models/digits/renamed.json").write_text(json.dumps({"gone": "9"}))
+    evaluate.main("digits")
+    pd.testing.assert_frame_equal(pd.read_parquet("data/predictions/digits-test.parquet"), plain)
+
+
 def submission(folder):
     return pd.read_csv(folder / "data/predictions/digits/submission.csv")
 

@@ -31,18 +31,23 @@ def class_numbers(names: Mapping[int, str], classes: Sequence[str]) -> dict[int,
 
 
 def detect_images(
-    detector: Detector, images: pd.DataFrame, classes: Sequence[str], faults: dict[str, str]
+    detector: Detector,
+    images: pd.DataFrame,
+    classes: Sequence[str],
+    faults: dict[str, str],
+    names: Mapping[int, str] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Detect in each image, in order, and yield the rows of its objects in the data's ``classes``.
 
     Args:
         faults: takes the images that are left out, by their file: they cannot be read, or have another size than the
             set says, so that its boxes lie elsewhere.
+        names: the names of the detector's classes in the data; None: the detector's own.
 
     Raises:
         ValueError: the detector knows none of the classes.
     """
-    numbers = class_numbers(detector.info.names, classes)
+    numbers = class_numbers(names or detector.info.names, classes)
     entries = (
         Entry(image_id=row.image_id, file=row.file, number=number, content=Path(row.file))
         for number, row in enumerate(image_rows(images))

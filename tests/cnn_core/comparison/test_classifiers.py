@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
-from cnn_core.comparison.classifiers import by_hash, compare_classifiers, mcnemar, shared_hashes
+from cnn_core.comparison.classifiers import by_hash, compare_classifiers, mcnemar, score_new_classes, shared_hashes
 from cnn_core.comparison.promotion import PromotionRule
 
 RULE = PromotionRule(margin=0.01, alpha=0.05, class_bound=0.05)
@@ -141,3 +141,18 @@ def test_images_are_known_by_their_pixels_whatever_they_are_called() -> None:
     assert by_hash(table, rows)["id"].tolist() == ["bb", "aa"]
     with pytest.raises(ValueError, match="train/9 was predicted but is not in the set"):
         by_hash(table.assign(id=["train/9", "train/1", "train/3"]), rows)
+
+
+def test_a_new_class_stands_apart_and_a_known_image_called_so_is_a_mistake() -> None:
+    labels = [0] * 40 + [1] * 40 + [2] * 20
+    champion = pd.DataFrame({"id": map(str, range(100)), "label": labels, "predicted": [0] * 40 + [1] * 30 + [0] * 30})
+    challenger = champion.assign(predicted=[0] * 38 + [2] * 2 + [1] * 40 + [2] * 15 + [1] * 5)
+    names = ["cat", "dog", "owl"]
+    comparison = compare_classifiers(champion, challenger, names, new=["owl"])
+    assert (comparison.n, comparison.gained, comparison.lost) == (80, 10, 2)
+    assert list(comparison.classes) == ["cat", "dog"]
+    assert comparison.classes["cat"] == (40, 1.0, 0.95)
+    assert score_new_classes(challenger, names, ["owl"]) == {"owl": (20, 0.75, 2, 80)}
+    assert score_new_classes(challenger[:80], names, ["owl"])["owl"].score is None
+    with pytest.raises(ValueError, match="no held-out image"):
+        compare_classifiers(champion, challenger, names, new=names)

@@ -111,3 +111,30 @@ def test_segmenters_are_compared_by_the_iou_of_every_object() -> None:
     assert compare_segmenters(images, crowd, bad, good, CLASSES) == gain
     with pytest.raises(ValueError, match="holds no object"):
         compare_segmenters(images, truth.iloc[:0], bad, good, CLASSES)
+
+
+def test_new_classes_of_objects_stand_apart() -> None:
+    images, truth = pictures(40)
+    only_one = detections(truth[truth["class_name"] == "one"], 0.7, 1)  # the champion knows this class alone
+    both = detections(truth, 0.9, 2)
+    gain = compare_detectors(images, truth, only_one, both, CLASSES, new=["two"], draws=50)
+    alone = truth[truth["class_name"] == "one"].reset_index(drop=True)
+    same = compare_detectors(images, alone, only_one, both[both["class_name"] == "one"], CLASSES, draws=50)
+    assert (gain.champion, gain.challenger, gain.low, gain.high) == (
+        same.champion,
+        same.challenger,
+        same.low,
+        same.high,
+    )
+    assert (list(gain.classes), gain.new["two"].n) == (["one"], 40)
+    evaluation = evaluate_boxes(images, truth, both, CLASSES, max_det=300, areas=COCO_AREAS, relative=False)
+    assert gain.new["two"].score == pytest.approx(average_precision(evaluation, at=0.5)[1])
+
+    before, after = masks(truth, 0.7, 1), masks(truth, 0.8, 2)
+    gain = compare_segmenters(images, truth, before, after, CLASSES, new=["two"], draws=50)
+    of_class = after[after["prompted_by"] == "truth"].groupby("class_name")["iou"].sum() / 40
+    assert (gain.challenger, gain.new["two"].score) == pytest.approx((of_class["one"], of_class["two"]))
+    assert gain.low < gain.challenger - gain.champion < gain.high
+    for compare, tables in ((compare_detectors, (only_one, both)), (compare_segmenters, (before, after))):
+        with pytest.raises(ValueError, match="holds no object of a class that both know"):
+            compare(images, truth, *tables, CLASSES, new=CLASSES)

@@ -353,6 +353,19 @@ def test_the_background_comes_last(whole: Path) -> None:
     assert sum(map(sum, table["rows"])) == 9
 
 
+def test_a_class_that_is_new_gone_or_renamed_is_said_at_its_set(run: Path) -> None:
+    path = run / "data/metrics/ingest-scenes.json"
+    changes = {"unit": "images", "former": "version 123456789abc, from photos", "new": {"sea <cold>": 1234},
+               "gone": {"desert": 7}, "renamed": {"ice": {"now": "glacier", "same": 8, "of": 9}}}  # fmt: skip
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"class_changes": changes}))
+    text = report_run.page(run)
+    since = "since the set's former version (version 123456789abc, from photos)".replace("'", "&#39;")
+    assert f"the class sea &lt;cold&gt; is new {since}: 1,234 images" in text
+    assert f"the class desert is gone {since}, where it had 7 images" in text
+    assert f"the class ice is now called glacier {since}: 8 of its 9 images are the same" in text
+    assert text.index("Scenes</h3>") < text.index("the class ice is") < text.index('id="augmentation"')
+
+
 def test_fewer_images_when_fewer_are_asked_for(run: Path) -> None:
     report_run.change(run, answers=7, pictures=2, masks=1)
     page = Page(report_run.page(run))

@@ -134,7 +134,11 @@ def test_new_classes_of_objects_stand_apart() -> None:
     gain = compare_segmenters(images, truth, before, after, CLASSES, new=["two"], draws=50)
     of_class = after[after["prompted_by"] == "truth"].groupby("class_name")["iou"].sum() / 40
     assert (gain.challenger, gain.new["two"].score) == pytest.approx((of_class["one"], of_class["two"]))
-    assert gain.low < gain.challenger - gain.champion < gain.high
+    of_one = [rows[rows["class_name"] == "one"] for rows in (before, after)]
+    of_one = [rows.assign(object=rows["object"] // 2) for rows in of_one]  # the positions in ``alone``
+    same = compare_segmenters(images, alone, *of_one, CLASSES, draws=50)
+    for key in ("champion", "challenger", "low", "high"):
+        assert getattr(gain, key) == pytest.approx(getattr(same, key))
     for compare, tables in ((compare_detectors, (only_one, both)), (compare_segmenters, (before, after))):
         with pytest.raises(ValueError, match="holds no object of a class that both know"):
             compare(images, truth, *tables, CLASSES, new=CLASSES)

@@ -81,20 +81,26 @@ def test_versions_are_remembered_and_the_newest_other_one_is_the_former(tmp_path
         found = former_version(folder, "pets", versions[now].content)
         assert found.content == versions[former].content
         assert (found.counts, found.unit, found.source) == ({"cat": former + 1}, "images", "photos")
+    remember(folder, "pets", versions[1])  # ingested once more
+    assert former_version(folder, "pets", "").content == versions[1].content
     assert former_version(folder, "pet", "") is None
 
 
 def test_objects_are_known_by_their_picture_and_box(tmp_path: Path) -> None:
-    folder = coco(tmp_path / "source")
+    seconds = [{"image_id": number, "bbox": [100, 20, 30, 20], "category_id": 2} for number in range(20)]
+    folder = coco(tmp_path / "source", more=seconds)
     ingest_objects("things", params(folder), tmp_path / "a")
     former = read_labels(tmp_path / "a")
-    assert former.counts == {"thing": 20, "other": 0}
+    assert former.counts == {"thing": 20, "other": 20}
     content = json.loads((folder / "instances.json").read_text())
     content["categories"] = [{"id": 5, "name": "Ding"}, {"id": 7, "name": "zebra"}]
     for number, annotation in enumerate(content["annotations"]):
-        annotation["category_id"] = 7 if number < 2 else 5
+        annotation["category_id"] = 7 if number < 2 or number >= 20 else 5
     write_json(folder / "instances.json", content)
     ingest_objects("things", params(folder), tmp_path / "b")
     found = compare_classes(former, read_labels(tmp_path / "b"))
-    assert (found.unit, found.new, found.gone) == ("objects", {"zebra": 2}, {"other": 0})
-    assert found.plain()["renamed"] == {"thing": {"now": "Ding", "same": 18, "of": 20}}
+    assert (found.unit, found.new, found.gone) == ("objects", {}, {})
+    assert found.plain()["renamed"] == {
+        "thing": {"now": "Ding", "same": 18, "of": 20},
+        "other": {"now": "zebra", "same": 20, "of": 20},
+    }

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnn_core.annotations.checks import REPEATED, Refused, size_fault
+from cnn_core.annotations.checks import REPEATED
 from cnn_core.annotations.raw_objects import unpack_folder
-from cnn_core.annotations.sets import LEFT_OUT_IMAGE, ObjectSet, read_set
-from cnn_core.annotations.tables import image_rows
+from cnn_core.annotations.sets import ObjectSet
 from cnn_core.data.ingestion import IngestParams, Spool
 from cnn_core.data.near_copies import (
     NearCopies,
@@ -26,20 +25,18 @@ from cnn_core.data.near_copies import (
     refuse_gutted_classes,
     smallest_keys,
 )
-from cnn_core.data.objects.judge import judge, signatures
+from cnn_core.data.objects.grown import read_source
+from cnn_core.data.objects.judge import signatures
 from cnn_core.data.objects.raw import SPLITS, Image, write_raw_objects
-from cnn_core.data.objects.reasons import category
+from cnn_core.data.objects.reading import Account, judge_all, read_pictures
 from cnn_core.data.objects.sheet import draw_sheet
 from cnn_core.data.objects.source import on_disk
 from cnn_core.data.objects.statistics import statistics
-from cnn_core.data.sources import blocks
 from cnn_core.data.splits import assign_split
 from cnn_core.data.validation import CONFLICTING, Refusal, count_reasons, find_duplicates, refuse_too_many
 from cnn_core.files import is_composed, whole_folder
-from cnn_core.images.decoding import UNREADABLE, BadImage, Picture, read_file, read_picture
 from cnn_core.images.near_duplicates import near_pairs
 
-_BLOCK, _BLOCK_BYTES = 64, 64 << 20  # files decoded at a time, and their bytes
 _EXAMPLES = 20  # of images that repeat others, in the manifest
 _SET = "the set"  # in sentences that name a class of other kinds of sets
 
@@ -55,36 +52,6 @@ class _Record:
     width: int
     sha256: str
     thumbnail: np.ndarray
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Account:
-    """What is not used of a set, so that nothing that a person pointed at is lost without a word.
-
-    Attributes:
-        refused: images and annotations that are bad, and those that go with an image.
-        gone: images that are not bad, but show what another shows.
-        gone_objects: their annotations.
-        notes: how many images were read in a way that a person should know of.
-    """
-
-    refused: list[Refused]
-    shown: Callable[[str], str]  # a text of a path -> the same with the path that the user named
-    gone: list[Refusal] = dataclasses.field(default_factory=list)
-    gone_objects: int = 0
-    notes: Counter[str] = dataclasses.field(default_factory=Counter)
-
-    def refuse(self, kind: str, file: str, name: str, reason: str) -> None:
-        self.refused.append(Refused(kind, *map(self.shown, (file, name, reason))))
-
-    def bad(self, kind: str) -> list[Refusal]:
-        """The entries of a kind that count as bad; a repetition does not."""
-        entries = [
-            Refusal(id=entry.name, reason=category(entry.reason), detail=entry.reason)
-            for entry in self.refused
-            if entry.kind == kind and entry.reason != REPEATED
-        ]
-        return entries + [entry for entry in self.gone if kind == "image" and entry.reason == CONFLICTING]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,10 +88,10 @@ def ingest_objects(
         tempfile.TemporaryFile(dir=folder.parent) as file,
         ThreadPoolExecutor(threads) as pool,
     ):
-        account = _Account(refused=[], shown=lambda text: text.replace(str(path), shown))
+        account = Account(refused=[], shown=lambda text: text.replace(str(path), shown))
         spool = Spool(file)
         try:
-            every = read_set(path)
+            every = read_source(path)
         except ValueError as error:
             raise ValueError(account.shown(str(error))) from None
         for entry in every.refused:
@@ -139,7 +106,7 @@ def _ingest(
     folder: Path,
     every: ObjectSet,
     records: list[_Record],
-    account: _Account,
+    account: Account,
     spool: Spool,
     threads: int | None,
     *,
@@ -148,7 +115,8 @@ def _ingest(
     images, objects, classes = every.annotations
     listed = Counter(entry.kind for entry in every.refused)
     totals = {"image": len(images) + listed["image"], "annotation": len(objects) + listed["annotation"]}
-    objects, clipped = _judged(objects, records, account)
+    sizes = {record.id: (record.width, record.height) for record in records}
+    objects, clipped = judge_all(objects, sizes, account)
     records, counts = _without_copies(records, objects, account)
     for kind, total in totals.items():
         refuse_too_many(account.bad(kind), total, params.max_bad_fraction, params.source, what=f"{kind}s")
@@ -205,63 +173,26 @@ def _ingest(
 
 
 def _records(
-    images: pd.DataFrame, account: _Account, spool: Spool, pool: ThreadPoolExecutor, on_progress: Callable[[int], None]
+    images: pd.DataFrame, account: Account, spool: Spool, pool: ThreadPoolExecutor, on_progress: Callable[[int], None]
 ) -> Iterator[_Record]:
-    for block in blocks(image_rows(images), lambda row: _size(row.file), most=_BLOCK, most_bytes=_BLOCK_BYTES):
-        for row, picture in zip(block, pool.map(_picture, [row.file for row in block]), strict=True):
-            fault = (
-                str(picture)
-                if isinstance(picture, BadImage)
-                else size_fault(picture.height, picture.width, listed=(row.height, row.width))
-            )
-            if fault or isinstance(picture, BadImage):
-                account.refuse("image", row.file, row.file, str(fault))
-                continue
-            account.notes.update(picture.notes)
-            yield _Record(
-                id=row.image_id,
-                part=row.split,
-                span=spool.add(picture.image),
-                height=picture.height,
-                width=picture.width,
-                sha256=picture.sha256,
-                thumbnail=picture.thumbnail,
-            )
-        on_progress(len(block))
-
-
-def _size(file: str) -> int:
-    path = Path(file)
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _picture(file: str) -> Picture | BadImage:
-    try:
-        with Path(file).open("rb") as opened:
-            return read_picture(read_file(opened, _size(file), file), file)
-    except OSError as error:
-        return BadImage(UNREADABLE, str(error.strerror))
-    except BadImage as fault:
-        return fault
-
-
-def _judged(objects: pd.DataFrame, records: Sequence[_Record], account: _Account) -> tuple[pd.DataFrame, int]:
-    """The good annotations of the images that could be read, and how many were clipped."""
-    sizes = {record.id: (record.width, record.height) for record in records}
-    readable = objects["image_id"].isin(sizes.keys())
-    for name, label in objects.loc[~readable, ["image_id", "class_name"]].itertuples(index=False, name=None):
-        reason = f"{LEFT_OUT_IMAGE}: it cannot be read"
-        account.refuse("annotation", name, f"a {label}", reason)
-    judged = judge(objects[readable].reset_index(drop=True), sizes)
-    account.refused += judged.refused
-    return judged.objects, judged.clipped
+    for row, picture in read_pictures(images, account, pool, on_progress):
+        account.notes.update(picture.notes)
+        yield _Record(
+            id=row.image_id,
+            part=row.split,
+            span=spool.add(picture.image),
+            height=picture.height,
+            width=picture.width,
+            sha256=picture.sha256,
+            thumbnail=picture.thumbnail,
+        )
 
 
 # Deciding
 
 
 def _without_copies(
-    records: list[_Record], objects: pd.DataFrame, account: _Account
+    records: list[_Record], objects: pd.DataFrame, account: Account
 ) -> tuple[list[_Record], dict[str, int]]:
     """Keep the first of images with equal pixels; those that are not learned from come first."""
     rank = {"test": 0, "val": 1}
@@ -310,7 +241,7 @@ def _warnings(
 # Writing
 
 
-def _accounts(every: ObjectSet, account: _Account, totals: Mapping[str, int], *, objects: int) -> dict[str, Any]:
+def _accounts(every: ObjectSet, account: Account, totals: Mapping[str, int], *, objects: int) -> dict[str, Any]:
     """Listed = read + refused + left out, for images and for annotations."""
     bad = {kind: account.bad(kind) for kind in ("image", "annotation", "outline")}
     repeated = sum(entry.kind == "annotation" and entry.reason == REPEATED for entry in account.refused)
@@ -335,7 +266,7 @@ def _accounts(every: ObjectSet, account: _Account, totals: Mapping[str, int], *,
     }
 
 
-def _quarantine(account: _Account) -> list[tuple[str, str, str, str]]:
+def _quarantine(account: Account) -> list[tuple[str, str, str, str]]:
     entries = [
         ("image", entry.name, "", entry.reason) if entry.kind == "image" else (*entry,) for entry in account.refused
     ]

@@ -20,7 +20,7 @@ from flows.execution.stages import StagesFailed, stage_threads
 from flows.registry.challenge import Challenge, ChallengeOutcome, run_challenge
 from flows.registry.fingerprint import chosen_source, fingerprint, former_outcome, remember
 from flows.registry.inbox import DriftPolicy, take_in
-from flows.registry.models import Model, Version, champion, find_model, source_of
+from flows.registry.models import Model, Version, champion, find_model, learns_from_set, source_of
 from flows.registry.promotion import promote
 from flows.repository.git import resolve
 from flows.repository.graph import find_root
@@ -51,6 +51,7 @@ def retrain(
     revision: str | Empty = "",
     inbox: str | Empty = "",
     drift: DriftPolicy = "warn",
+    background: bool = False,
     margin: Annotated[float, Field(ge=0, le=1)] = 0.0,
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.05,
     class_bound: Annotated[float, Field(ge=0, le=1)] = 0.05,
@@ -68,9 +69,11 @@ def retrain(
         recipe: A set of parameters from recipes/; empty: as committed.
         overrides: Parameters as key=value, over the recipe's.
         revision: The commit or branch to train at; empty: the checkout's commit.
-        inbox: The folder with new data; empty: data/inbox/<set>. Only a classifier takes in; what is made of a
-            set's images grows with the set.
+        inbox: The folder with new data; empty: data/inbox/<set>. A model takes in what comes for the set that
+            it learns from; what is made of a set's images grows with the set.
         drift: What happens to new data that differ from the old.
+        background: In a set of boxes or masks, take images without a label as images that show no
+            object. Without it they are left out, but for those in a folder called background.
         margin: The share of right answers (detector: mAP50; segmenter: mean IoU) by which the
             challenger has to be better.
         alpha: The highest p-value that counts as better (McNemar's test; detector, segmenter:
@@ -98,7 +101,7 @@ def retrain(
             rule=PromotionRule(margin=margin, alpha=alpha, class_bound=class_bound),
             unseen=unseen,
         )
-        sentences = take_in_waiting(root, challenge, inbox or None, drift)
+        sentences = take_in_waiting(root, challenge, inbox or None, drift, background=background)
         state_hash = fingerprint(root, name, commit, challenge.source, challenge.settings)
         if not force and (former := former_outcome(root, model, state_hash)):
             return Completed(message="; ".join(["nothing new", *sentences, f"the last time: {former}"]))
@@ -110,13 +113,23 @@ def retrain(
     return conclude(root, model, outcome, state_hash, approval_hours if approve else None)
 
 
-def take_in_waiting(root: Path, challenge: Challenge, inbox: str | None, drift: DriftPolicy) -> list[str]:
-    """Take in what waits in the inbox of a classifier's set; a sentence for each delivery."""
-    if not challenge.model.data:
+def take_in_waiting(
+    root: Path, challenge: Challenge, inbox: str | None, drift: DriftPolicy, *, background: bool
+) -> list[str]:
+    """Take in what waits in the inbox of the set that the model learns from; a sentence for each delivery."""
+    if not learns_from_set(root, challenge.model):
         return []
-    folder, say = root / inbox if inbox else None, get_run_logger().info
-    revision, source = challenge.commit, challenge.source
-    return take_in(root, challenge.model.data, source, inbox=folder, revision=revision, drift=drift, say=say).sentences
+    intake = take_in(
+        root,
+        challenge.source_set,
+        challenge.source,
+        inbox=root / inbox if inbox else None,
+        revision=challenge.commit,
+        drift=drift,
+        background=background,
+        say=get_run_logger().info,
+    )
+    return intake.sentences
 
 
 def conclude(

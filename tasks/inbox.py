@@ -19,8 +19,10 @@ import numpy as np
 from cnn_core.data.image_files import describe
 from cnn_core.data.kinds import kind_of
 from cnn_core.inbox.deliveries import Delivery, LabelledImage, SourceContent, SourceFormat, read_delivery, read_source
-from cnn_core.inbox.drift import Drift, DriftParams, Sample, check_drift, pixel_measures, sentence
+from cnn_core.inbox.drift import Drift, DriftParams, Sample, check_drift, drift_warnings, pixel_measures
 from cnn_core.inbox.growth import SOURCE_FORMATS, grow
+from cnn_core.inbox.objects.intake import take_in_objects
+from tasks.engine.runtime import load_runtime
 
 SIDE = 96  # pixels of the squares in which photographs are measured; the champion resizes them
 
@@ -30,12 +32,17 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``source``, ``kind`` (of the source), ``target``, ``deliveries`` (path -> name in the source),
-            ``max_bad_fraction``, ``drift`` (off, warn or stop), ``drift_params``, ``champion`` (a folder or null).
+            ``max_bad_fraction``, ``drift`` (off, warn or stop), ``drift_params``, ``champion`` (a folder or null). Of
+            objects also ``named`` (the source as a person named it) and ``background``.
 
     Returns:
-        ``deliveries``: path -> accepted, reason, new, known, refused, warnings; ``images``: how many were added.
+        ``deliveries``: path -> accepted, reason, new, known, refused, warnings, refusals (kind, file, annotation,
+        reason); of objects also listed, left_out and annotations. ``images``: how many were added.
     """
-    source_format = SOURCE_FORMATS[kind_of(request["source"]) if request["kind"] == "auto" else request["kind"]]
+    kind = kind_of(request["source"]) if request["kind"] == "auto" else request["kind"]
+    if kind == "objects":
+        return take_in_objects(request, threads=load_runtime().threads())
+    source_format = SOURCE_FORMATS[kind]
     params = DriftParams(**request["drift_params"])
     content = read_source(source_format, request["source"], sample=params.most)
     check = None
@@ -46,19 +53,32 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     for path, name in request["deliveries"].items():
         try:
             delivery = read_delivery(source_format, Path(path), content, max_bad_fraction=request["max_bad_fraction"])
-            warnings = drift_warnings(check, delivery, content, stop=request["drift"] == "stop")
+            warnings = _warnings(check, delivery, content, stop=request["drift"] == "stop")
         except ValueError as error:
             verdicts[path] = {"accepted": False, "reason": str(error)}
             continue
         accepted.append((name, delivery))
         content.labels.update({image.sha256: image.label for image in delivery.new})
         counts = {"new": len(delivery.new), "known": delivery.known, "refused": len(delivery.refused)}
+        refusals = [("image", entry.id, "", f"{entry.reason}: {entry.detail}") for entry in delivery.refused]
         if delivery.left_out:
             warnings.append(f"{delivery.path.name} has files that are no images: {describe(delivery.left_out)}")
-        verdicts[path] = {"accepted": True, "reason": "", "warnings": warnings, **counts}
+        verdicts[path] = {"accepted": True, "reason": "", "warnings": warnings, "refusals": refusals, **counts}
     if accepted:
         grow(source_format, request["source"], Path(request["target"]), accepted, content)
     return {"deliveries": verdicts, "images": sum(len(delivery.new) for _, delivery in accepted)}
+
+
+def _warnings(check: DriftCheck | None, delivery: Delivery, content: SourceContent, *, stop: bool) -> list[str]:
+    if check is None:
+        return []
+    return drift_warnings(
+        lambda: check(delivery.new),
+        delivery=delivery.path.name,
+        images=len(content.labels),
+        notes=[check.note] if check.note else [],
+        stop=stop,
+    )
 
 
 class DriftCheck:
@@ -96,23 +116,6 @@ class DriftCheck:
         features = last_features(self._champion, pixels) if self._champion else None
         labels = np.array([image.label for image in images])
         return Sample(labels=labels, pixels=pixel_measures(pixels), features=features)
-
-
-def drift_warnings(check: DriftCheck | None, delivery: Delivery, content: SourceContent, *, stop: bool) -> list[str]:
-    """Sentences about the delivery's drift; raises ValueError if the images have drifted and ``stop`` is set."""
-    if check is None:
-        return []
-    try:
-        drifts = check(delivery.new)
-    except ValueError as error:
-        return [f"no drift check: {error}"]
-    notes = [check.note] if check.note else []
-    if not (text := sentence(drifts)):
-        return notes
-    warning = f"{delivery.path.name} differs from the {len(content.labels):,} images there are in {text}"
-    if stop:
-        raise ValueError(f"{warning}. If that is as it should be, hand it in with drift: warn")
-    return [warning, *notes]
 
 
 if __name__ == "__main__":

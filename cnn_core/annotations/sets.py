@@ -110,7 +110,7 @@ def read_set(path: str | Path) -> ObjectSet:
     tables = _once(tables, refused)
     root = path if path.is_dir() else path.parent
     if path.is_dir() and kind not in ("raw", "tables"):
-        left_out[UNLISTED] = _unlisted(path, tables[0], refused)
+        left_out[UNLISTED] = len(unlisted(path, tables[0], refused))
     return ObjectSet(
         format=kind,
         annotations=_identified(tables, root),
@@ -332,10 +332,10 @@ def _relative(file: str, root: Path) -> str | None:
     return path.relative_to(above).as_posix() if path.is_relative_to(above) else None
 
 
-def _unlisted(folder: Path, images: pd.DataFrame, refused: Sequence[Refused]) -> int:
-    """Count the images below a folder that no annotation file lists."""
+def unlisted(folder: Path, images: pd.DataFrame, refused: Sequence[Refused]) -> list[Path]:
+    """The images below a folder that no annotation file lists, in the order of their paths."""
     listed = set(images["file"].map(os.path.realpath))
     names = {Path(entry.name.replace("\\", "/")).name for entry in refused if entry.kind == "image"}
     below = (Path(top, name) for top, _, files in os.walk(folder) for name in files if not name.startswith("."))
     pictures = (file for file in below if file.suffix[1:].lower() in ENDINGS)
-    return sum(os.path.realpath(file) not in listed and file.name not in names for file in pictures)
+    return sorted(file for file in pictures if os.path.realpath(file) not in listed and file.name not in names)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -41,6 +42,15 @@ class Sample:
         features = None if self.features is None else self.features[rows]
         return Sample(labels=self.labels[rows], pixels=self.pixels[rows], features=features)
 
+    def distances(self, new: Sample, classes: Sequence[str]) -> dict[str, tuple[Distance, str]]:
+        before, after = (np.bincount(side.labels, minlength=len(classes)) for side in (self, new))
+        balance = _balance(self.labels, new.labels, len(classes)), largest_change(before, after, classes)
+        distances = {"class balance": balance} | pixel_distances(self.pixels, new.pixels)
+        if self.features is not None and new.features is not None:
+            detail = f"{self.features.shape[1]} of the champion's network"
+            distances["features"] = (_mmd(self.features, new.features), detail)
+        return distances
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drift:
@@ -59,6 +69,23 @@ class Drift:
     detail: str
 
 
+# The distance of a draw from the rest, both as rows of the old sample. With (None, None) it is the
+# distance of the new sample from the old one.
+Distance = Callable[[np.ndarray | None, np.ndarray | None], float]
+AnySample = TypeVar("AnySample", bound="_Comparable")
+
+
+class _Comparable(Protocol):
+    """What is compared: `Sample` of images with labels, or images with objects."""
+
+    def __len__(self) -> int: ...
+
+    def take(self: AnySample, rows: np.ndarray) -> AnySample: ...
+
+    def distances(self: AnySample, new: AnySample, classes: Sequence[str]) -> dict[str, tuple[Distance, str]]:
+        """Each measure with the distance of draws and, for a person, how it changed."""
+
+
 PIXELS = ("brightness", "contrast", "sharpness")
 
 
@@ -69,7 +96,7 @@ def pixel_measures(images: np.ndarray) -> np.ndarray:
     return np.stack([grey.mean((1, 2)), grey.std((1, 2)), steps], axis=1).astype(np.float64)
 
 
-def check_drift(old: Sample, new: Sample, classes: Sequence[str], params: DriftParams) -> list[Drift]:
+def check_drift(old: AnySample, new: AnySample, classes: Sequence[str], params: DriftParams) -> list[Drift]:
     """Compare new images with old ones by every measure; raises ValueError if either side has too few."""
     random = np.random.default_rng(params.seed)
     new, old = _thin(new, params.most, random), _thin(old, params.most, random)
@@ -79,7 +106,7 @@ def check_drift(old: Sample, new: Sample, classes: Sequence[str], params: DriftP
             f"{len(new):,} new and {len(old):,} old images are too few to find a drift (least: {params.least})"
         )
     new = _thin(new, size, random)
-    distances = _distances(old, new, classes)
+    distances = old.distances(new, classes)
     alpha = params.alpha / len(distances)
     # So many that the threshold is not the farthest draw.
     draws = max(params.draws, int(np.ceil(4 / alpha)))
@@ -111,30 +138,41 @@ def sentence(drifts: Sequence[Drift]) -> str:
     )
 
 
-# The distance of a draw from the rest, both as rows of the old sample. With (None, None) it is the
-# distance of the new sample from the old one.
-_Distance = Callable[[np.ndarray | None, np.ndarray | None], float]
+def drift_warnings(
+    check: Callable[[], Sequence[Drift]], *, delivery: str, images: int, notes: Sequence[str] = (), stop: bool
+) -> list[str]:
+    """Run a check of a delivery against ``images`` old ones and say what it came to.
+
+    Raises:
+        ValueError: the images have drifted and ``stop`` is set.
+    """
+    try:
+        drifts = check()
+    except ValueError as error:
+        return [f"no drift check: {error}"]
+    if not (text := sentence(drifts)):
+        return [*notes]
+    warning = f"{delivery} differs from the {images:,} images there are in {text}"
+    if stop:
+        raise ValueError(f"{warning}. If that is as it should be, hand it in with drift: warn")
+    return [warning, *notes]
 
 
-def _distances(old: Sample, new: Sample, classes: Sequence[str]) -> dict[str, tuple[_Distance, str]]:
-    shares_old, shares_new = _shares(old.labels, len(classes)), _shares(new.labels, len(classes))
-    moved = int(np.abs(shares_new - shares_old).argmax())
-    detail = f"{classes[moved]} {shares_old[moved]:.1%} -> {shares_new[moved]:.1%}"
-    distances: dict[str, tuple[_Distance, str]] = {
-        "class balance": (_balance(old.labels, new.labels, len(classes)), detail)
-    }
+def largest_change(old: np.ndarray, new: np.ndarray, classes: Sequence[str]) -> str:
+    """Say which class's share changed most, of two vectors of counts."""
+    before, after = (counts / max(counts.sum(), 1) for counts in (old, new))
+    moved = int(np.abs(after - before).argmax())
+    return f"{classes[moved]} {before[moved]:.1%} -> {after[moved]:.1%}"
+
+
+def pixel_distances(old: np.ndarray, new: np.ndarray) -> dict[str, tuple[Distance, str]]:
+    """Compare two sides' `pixel_measures`."""
+    distances: dict[str, tuple[Distance, str]] = {}
     for column, name in enumerate(PIXELS):
-        before, after = old.pixels[:, column], new.pixels[:, column]
+        before, after = old[:, column], new[:, column]
         detail = f"median {np.median(before):.3f} -> {np.median(after):.3f}"
-        distances[name] = (_between(before, after, kolmogorov_smirnov), detail)
-    if old.features is not None and new.features is not None:
-        detail = f"{old.features.shape[1]} of the champion's network"
-        distances["features"] = (_mmd(old.features, new.features), detail)
+        distances[name] = (between(before, after, kolmogorov_smirnov), detail)
     return distances
-
-
-def _shares(labels: np.ndarray, classes: int) -> np.ndarray:
-    return np.bincount(labels, minlength=classes) / max(len(labels), 1)
 
 
 def population_stability(expected: np.ndarray, observed: np.ndarray) -> float:
@@ -151,21 +189,23 @@ def kolmogorov_smirnov(old: np.ndarray, new: np.ndarray) -> float:
     return float(np.abs(old_shares - new_shares).max())
 
 
-def _between(old: np.ndarray, new: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], float]) -> _Distance:
+def between(old: np.ndarray, new: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], float]) -> Distance:
+    """The distance of rows of ``old`` from the others, or of ``new`` from ``old``, by a measure of two sides."""
+
     def distance(drawn: np.ndarray | None, rest: np.ndarray | None) -> float:
         return measure(old, new) if drawn is None else measure(old[rest], old[drawn])
 
     return distance
 
 
-def _balance(old: np.ndarray, new: np.ndarray, classes: int) -> _Distance:
+def _balance(old: np.ndarray, new: np.ndarray, classes: int) -> Distance:
     def measure(expected: np.ndarray, observed: np.ndarray) -> float:
         return population_stability(np.bincount(expected, minlength=classes), np.bincount(observed, minlength=classes))
 
-    return _between(old, new, measure)
+    return between(old, new, measure)
 
 
-def _mmd(old: np.ndarray, new: np.ndarray) -> _Distance:
+def _mmd(old: np.ndarray, new: np.ndarray) -> Distance:
     """The squared, unbiased maximum mean discrepancy (Gretton et al., 2012), with the median distance as the width.
 
     Unlike a Fréchet distance it needs no more images than there are features.
@@ -194,7 +234,7 @@ def _mmd(old: np.ndarray, new: np.ndarray) -> _Distance:
     return distance
 
 
-def _thin(sample: Sample, most: int, random: np.random.Generator) -> Sample:
+def _thin(sample: AnySample, most: int, random: np.random.Generator) -> AnySample:
     if len(sample) <= most:
         return sample
     return sample.take(np.sort(random.choice(len(sample), most, replace=False)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import Drift, checkout
+from flows.commands.options import Background, Drift, checkout
 
 
 def fetch(
@@ -37,8 +37,13 @@ def inbox(
     name: Annotated[str, typer.Argument(metavar="SET", help="A data set of this checkout.")],
     folder: Annotated[Path | None, typer.Option("--inbox", metavar="FOLDER", help="[data/inbox/SET]")] = None,
     drift: Drift = "warn",
+    background: Background = False,
 ) -> None:
-    """Check new data in the inbox and take the good ones in."""
+    """Check new data in the inbox and take the good ones in.
+
+    A set of pictures takes folders named after the classes, a set of pixels tables; a set of boxes and masks takes
+    a folder or .zip in any format that it may come in.
+    """
     from cnn_core.params import read_yaml
     from flows.registry.inbox import take_in
 
@@ -46,5 +51,5 @@ def inbox(
         sets = read_yaml(root / "params.yaml").get("ingest") or {}
         if name not in sets:
             raise ValueError(f"there is no data set {name!r}; there are {', '.join(sets)}")
-        version = take_in(root, name, sets[name]["source"], inbox=folder, drift=drift).version
+        version = take_in(root, name, sets[name]["source"], inbox=folder, drift=drift, background=background).version
     print(f"{name}-data v{version.number}.0.0" if version else "nothing new")

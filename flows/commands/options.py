@@ -28,6 +28,9 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", callback=_model, help
 Drift = Annotated[
     Literal["off", "warn", "stop"], typer.Option(help="What happens to new data that differ from the old.")
 ]
+Background = Annotated[
+    bool, typer.Option("--background", help="Of boxes and masks: images without a label show no object.")
+]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows.commands.options import Drift, ModelName, Overrides, Recipe, Revision, checkout
+from flows.commands.options import Background, Drift, ModelName, Overrides, Recipe, Revision, checkout
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -57,6 +57,7 @@ def retrain(
     revision: Revision = None,
     inbox: Annotated[str | None, typer.Option(metavar="FOLDER", help="New data. [data/inbox/SET]")] = None,
     drift: Drift = "warn",
+    background: Background = False,
     margin: Annotated[float, typer.Option(min=0, max=1, help="By how much the challenger has to be better.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="What the p-value may be at most.")] = 0.05,
     class_bound: Annotated[
@@ -80,6 +81,7 @@ def retrain(
         revision=revision,
         inbox=inbox,
         drift=drift,
+        background=background,
         margin=margin,
         alpha=alpha,
         class_bound=class_bound,

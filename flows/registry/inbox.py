@@ -10,10 +10,11 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cnn_core.files import write_csv
 from cnn_core.locks import try_lock
 from cnn_core.params import read_yaml
 from flows.registry.data_versions import (
@@ -25,7 +26,7 @@ from flows.registry.data_versions import (
     run_python,
     save_version,
 )
-from flows.registry.models import champion
+from flows.registry.models import champion, read_models, source_of
 from flows.registry.promotion import fetch
 from flows.repository.outputs import get_output, ignored_folder, outputs
 from flows.repository.workspace import Workspace, workspace
@@ -63,6 +64,7 @@ def take_in(
     inbox: Path | None = None,
     revision: str = "HEAD",
     drift: DriftPolicy = "warn",
+    background: bool = False,
     settle_s: float = SETTLE_S,
     say: Callable[[str], None] = print,
 ) -> Intake:
@@ -71,6 +73,7 @@ def take_in(
     Args:
         source: the value of ``ingest.<set>.source`` without the inbox.
         inbox: the folder that is watched; None is ``data/inbox/<set>`` of the checkout.
+        background: take images without a label as images that show no object, in a set of objects.
         revision: the commit whose code judges the deliveries.
 
     Raises:
@@ -86,29 +89,29 @@ def take_in(
         deliveries = waiting(folder, settle_s=settle_s)
         former = data_grown_from(root, name, source)
         base = lay_out(worktree, former) if former else str(_find_source(root, worktree, name, source))
-        answer = _check(root, worktree, name, deliveries, base, drift)
+        request = {"source": base, "named": source, "drift": drift, "background": background}
+        answer = _check(root, worktree, name, deliveries, request)
+        refusals = {path: entry.pop("refusals", []) for path, entry in answer["deliveries"].items()}
         sentences = [_sentence(Path(path), entry) for path, entry in answer["deliveries"].items()]
         version = save_version(worktree, name, source, answer) if answer["images"] else None
     for path, entry in answer["deliveries"].items():
-        _put_away(Path(path), folder, entry)
+        _put_away(Path(path), folder, entry, refusals[path])
     for sentence in sentences:
         say(sentence)
     return Intake(version=version, sentences=sentences)
 
 
 def _check(
-    root: Path, worktree: Workspace, name: str, deliveries: list[Path], base: str, drift: DriftPolicy
+    root: Path, worktree: Workspace, name: str, deliveries: list[Path], request: dict[str, Any]
 ) -> dict[str, Any]:
     version, entry = next_number(root, name), read_yaml(worktree.root / "params.yaml")["ingest"][name]
-    request = {
-        "source": base,
+    request = request | {
         "kind": entry.get("kind", "auto"),
         "target": pointer(name).removesuffix(".dvc"),
         "deliveries": {str(path): f"v{version}-{number}" for number, path in enumerate(deliveries, start=1)},
         "max_bad_fraction": entry["max_bad_fraction"],
-        "drift": drift,
         "drift_params": DRIFT_PARAMS,
-        "champion": str(fetch(root, name)) if drift != "off" and champion(root, name) else None,
+        "champion": _classifier(root, name) if request["drift"] != "off" else None,
     }
     done = run_python(worktree.root, "tasks.inbox", text=json.dumps(request))
     if done.returncode == SOURCE_AT_FAULT:
@@ -123,19 +126,35 @@ def _find_source(root: Path, worktree: Workspace, name: str, source: str) -> Pat
     for folder in (worktree.root, root):
         if (folder / source).exists():
             return folder / source
-    if (current := champion(root, name)) and source in outputs(root, current.commit):
-        return get_output(root, current.commit, source, worktree.root / ".gridflow" / "source")
+    for model in read_models(root).values():
+        current = champion(root, model.name) if source_of(root, model)[0] == name else None
+        if current and source in outputs(root, current.commit):
+            return get_output(root, current.commit, source, worktree.root / ".gridflow" / "source")
     raise ValueError(f"{source} (the parameter ingest.{name}.source) does not exist: run the pipeline once to make it")
+
+
+def _classifier(root: Path, name: str) -> str | None:
+    """The folder of a champion that classifies the set's images, whose features tell a drift."""
+    models = [model.name for model in read_models(root).values() if model.data == name and champion(root, model.name)]
+    return str(fetch(root, models[0])) if models else None
 
 
 def _sentence(path: Path, entry: Mapping[str, Any]) -> str:
     if not entry["accepted"]:
         return f"refused: {entry['reason']}"
     counts = f"{entry['new']:,} new images, {entry['known']:,} known already, {entry['refused']:,} bad"
+    if "listed" in entry:  # of objects
+        left_out = "".join(f", {count:,} left out ({why})" for why, count in entry["left_out"].items())
+        objects = entry["annotations"]
+        counts = (
+            f"of {entry['listed']:,} images {counts}{left_out}; of {objects['listed']:,} annotations "
+            f"{objects['added']:,} added, {objects['refused']:,} bad, {objects['left_out']:,} left out"
+        )
     return "; ".join([f"taken in: {path.name}, {counts}", *(f"warning: {text}" for text in entry["warnings"])])
 
 
-def _put_away(path: Path, folder: Path, entry: Mapping[str, Any]) -> None:
+def _put_away(path: Path, folder: Path, entry: Mapping[str, Any], refusals: Sequence[Sequence[str]]) -> None:
+    """Move a delivery out of the inbox, with the reason and a table of all that was refused beside it."""
     destination = folder / (DONE if entry["accepted"] else REFUSED)
     destination.mkdir(exist_ok=True)
     names = (f"{path.stem}{f'-{number}' if number > 1 else ''}{path.suffix}" for number in itertools.count(1))
@@ -143,3 +162,8 @@ def _put_away(path: Path, folder: Path, entry: Mapping[str, Any]) -> None:
     path.rename(target)
     if not entry["accepted"]:
         target.with_name(f"{target.name}.reason.txt").write_text(entry["reason"] + "\n")
+    if refusals:
+        import pandas as pd  # half a second, which an empty inbox need not wait
+
+        table = pd.DataFrame(refusals, columns=["kind", "file", "name", "reason"])
+        write_csv(target.with_name(f"{target.name}.refused.csv"), table)

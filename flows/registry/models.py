@@ -114,6 +114,13 @@ def source_of(root: Path, model: Model) -> tuple[str, str]:
     return "", path
 
 
+def learns_from_set(root: Path, model: Model) -> bool:
+    """Whether a model reads one of our sets itself, not what a stage makes of its images."""
+    if model.data:
+        return True
+    return str(entry_of(read_yaml(root / "params.yaml"), model.train)["source"]).startswith(RAW)
+
+
 def _outputs(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each stage's name with each of its outputs."""
     for section, stage in stages.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cnn_core.annotations.checks import REPEATED
 from cnn_core.annotations.sets import LEFT_OUT_IMAGE
+from cnn_core.data.validation import CONFLICTING
 from cnn_core.images.decoding import (
     DAMAGED,
     EMPTY,
@@ -30,6 +31,9 @@ _OF_IMAGES = (
 # A part of the sentence -> what it is counted as; the first that fits.
 _KINDS = (
     (LEFT_OUT_IMAGE, LEFT_OUT_IMAGE),
+    (CONFLICTING, CONFLICTING),
+    ("it shows the class", "unknown class"),
+    ("its label file", "label file that is not read"),
     (REPEATED, "repeats another annotation"),
     ("not an image", NOT_AN_IMAGE),
     ("is not there", "file is missing"),

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from cnn_core.data.objects.grown import read_source
+from cnn_core.files import read_csv
 from cnn_core.locks import try_lock
 from flows.registry.data_versions import data_grown_from, data_version
 from flows.registry.inbox import take_in, waiting
 from flows.repository.git import git
 from tests.helpers.champion_repository import digits, make, write_table
+from tests.helpers.object_deliveries import coco, ultralytics
+from tests.helpers.object_formats import picture
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.xdist_group("inbox")
@@ -88,3 +92,42 @@ def test_one_run_takes_in_at_a_time(root: Path) -> None:
 def test_a_source_that_does_not_exist_is_named(root: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere \(the parameter ingest\.digits\.source\) does not exist"):
         take_in(root, "digits", "nowhere")
+
+
+def test_a_set_of_objects_grows_by_its_inbox(
+    root: Path, tmp_path: Path, run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    source = str(coco(tmp_path / "source", range(20)))
+    text = (root / "params.yaml").read_text()
+    entry = f"  things:\n    source: {source}\n    kind: objects\n    max_bad_fraction: 0.3\n"
+    (root / "params.yaml").write_text(text.replace("ingest:\n", f"ingest:\n{entry}", 1))
+    run("git", "commit", "-qam", "a set of objects", cwd=root)
+    inbox = root / "data" / "inbox" / "things"
+    delivered = ultralytics(inbox / "new", [0, 1, *range(100, 105)], classes=("dog", "cat"))
+    (delivered / "images/train/0104.jpg").write_bytes(b"none")
+    picture(delivered / "images/train/0200.jpg", 200)
+    coco(inbox / "again", range(3))
+    for path in (inbox / "new", inbox / "again"):
+        for file in (path, *path.rglob("*")):
+            os.utime(file, EPOCH)
+
+    intake = take_in(root, "things", source, drift="off")
+    assert intake.sentences == [
+        "refused: again holds nothing new: of its 3 images 3 are in the set already and 0 are bad",
+        "taken in: new, of 8 images 4 new images, 2 known already, 1 bad, 1 left out (images without a label); "
+        "of 7 annotations 4 added, 1 bad, 2 left out",
+    ]
+    refused = read_csv(inbox / "done" / "new.refused.csv")
+    assert list(refused["kind"]) == ["image", "annotation"]
+    assert refused["reason"][0].startswith("is not an image that can be read")
+    assert (intake.version.number, intake.version.notes["images"]) == (1, 4)
+    assert "refusals" not in intake.version.notes["deliveries"]["new"]
+
+    coco(inbox / "more", [300])
+    second = take_in(root, "things", source, drift="off", settle_s=0.0).version
+    assert (second.number, second.notes["images"]) == (2, 1)
+    run("git", "checkout", "-q", "data/things", "--", "data/sources/things-grown.dvc", cwd=root)
+    run("dvc", "checkout", "-q", "data/sources/things-grown.dvc", cwd=root)
+    assert len(read_source(root / "data/sources/things-grown").annotations[0]) == 25
+    assert len(read_source(source).annotations[0]) == 20

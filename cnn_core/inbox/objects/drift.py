@@ -18,6 +18,7 @@ from cnn_core.inbox.drift import (
     population_stability,
 )
 
+ROUNDED = 3  # digits of a size: one box comes out of two formats with different roundings
 STEPS = 64  # quantiles of both sides at which the sizes of objects are compared
 
 
@@ -66,7 +67,7 @@ def object_sample(images: pd.DataFrame, objects: pd.DataFrame, pixels: np.ndarra
     np.add.at(counts, (owners, objects["class_id"].to_numpy(int)), 1)
     areas = images[["width", "height"]].to_numpy(float).prod(axis=1)
     sides = objects[["x2", "y2"]].to_numpy(float) - objects[["x1", "y1"]].to_numpy(float)
-    sizes = np.sqrt(sides.prod(axis=1).clip(0) / areas[owners])
+    sizes = np.sqrt(sides.prod(axis=1).clip(0) / areas[owners]).round(ROUNDED)
     order = np.argsort(owners, kind="stable")
     starts = np.cumsum(counts.sum(axis=1))[:-1]
     assert pixels.shape == (len(images), len(PIXELS)), "measures of other images"

@@ -21,6 +21,7 @@ from prefect.runtime import flow_run
 
 from cnn_core.locks import HOLD, is_held, sweep_held, try_lock, wait_for_lock
 from flows.repository.git import git
+from flows.repository.lock_file import mend_locks
 from flows.repository.parameters import CANDIDATE
 
 GUARD_S = 30.0  # the longest wait for DVC's lock of its lock file, which it holds for milliseconds
@@ -37,7 +38,8 @@ def clear_leftovers(root: Path) -> list[str]:
     ended = end_orphans(root)
     sweep_held(root, f"{CANDIDATE}*")
     sentences = [f"{len(ended)} processes of a run that was killed were ended"] if ended else []
-    return sentences + [f"a lock that nobody holds any more was removed: {entry}" for entry in sweep_rwlock(root)]
+    sentences += [f"a lock that nobody holds any more was removed: {entry}" for entry in sweep_rwlock(root)]
+    return sentences + mend_locks(root)
 
 
 def new_run_folder(root: Path) -> Path:

@@ -5,7 +5,8 @@ OUTPUT.pt2.json    the classes in the order of the K columns, and how an image b
 
     program = torch.export.load("OUTPUT.pt2").module()
 
-The program contains normalisation and softmax. ONNX is not written, as torch.onnx.export needs the
+The program contains normalisation and softmax (of several labels an image: a sigmoid a class, and the JSON has their
+thresholds). ONNX is not written, as torch.onnx.export needs the
 package onnxscript, which this project does not install. Where it is installed, this converts the
 file: ``torch.onnx.export(torch.export.load("OUTPUT.pt2"), f="OUTPUT.onnx")``.
 """
@@ -125,7 +126,7 @@ def sample_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
 
 def _description(card: ModelCard, difference: float) -> dict[str, Any]:
     channels, height, width = card.shape
-    side = card.preprocessing["side"]
+    side, last = card.preprocessing["side"], "sigmoid" if card.multilabel else "softmax"
     steps = [f"upright, {'RGB' if channels == 3 else 'grey'}", f"the middle square, resized to {side} x {side} pixels"]
     if (height, width) != (side, side):
         steps.append(f"resized to {height} x {width} pixels, bilinear with antialiasing")
@@ -138,8 +139,10 @@ def _description(card: ModelCard, difference: float) -> dict[str, Any]:
             "steps": [*steps, "divided by 255"],
         },
         "output": {"shape": ["N", len(card.classes)], "dtype": "float32", "meaning": "probabilities of the classes"},
+        # Of several labels an image: the probability from which it has each class; null = the likeliest class is meant.
+        "thresholds": card.thresholds,
         "look": card.preprocessing.get("look"),  # of images of one sign; `predict` brings others into this form first
-        "included": {"mean": card.preprocessing["mean"], "std": card.preprocessing["std"], "softmax": True},
+        "included": {"mean": card.preprocessing["mean"], "std": card.preprocessing["std"], last: True},
         "model": card.model,
         "metrics": card.metrics,
         "data_sha256": card.data_sha256,

@@ -31,19 +31,23 @@ _BAR_AFTER_S = 1.0  # a shorter run needs no progress bar
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classifications:
-    """What a model made of image files: ``probabilities`` float32 (N, K) of N ``files`` and K ``classes``."""
+    """What a model made of image files: ``probabilities`` float32 (N, K) of N ``files`` and K ``classes``.
+
+    ``thresholds`` are of a model of several labels an image: a file has the classes whose probability reaches theirs.
+    """
 
     files: list[str]
     classes: list[str]
     probabilities: np.ndarray
     refused: list[Refusal]  # images that cannot be read
     left_out: Mapping[str, int]  # counts of the files that are no images, by what they are
+    thresholds: list[float] | None = None
     fitted: int = 0  # files whose sign was cut out and brought into the form of the model's images
     unlike: list[str] = dataclasses.field(default_factory=list)  # files that do not look like the model's images
 
     def table(self) -> pd.DataFrame:
-        """Return file, class and a column ``p(CLASS)`` of probabilities for each class."""
-        return predictions_table(self.files, self.probabilities, self.classes)
+        """Return file, class (or labels) and a column ``p(CLASS)`` of probabilities for each class."""
+        return predictions_table(self.files, self.probabilities, self.classes, self.thresholds)
 
     def write_csv(self, path: str | Path) -> None:
         """Write the table, like predictions.csv of the stage: safe to open in a spreadsheet."""
@@ -51,11 +55,12 @@ class Classifications:
 
     def lines(self, top: int) -> list[str]:
         """Return aligned lines for a terminal, a heading first: file, class and the ``top`` most probable classes."""
-        rows = [["file", "class", "most probable"] + [""] * (min(top, len(self.classes)) - 1)]
-        for file, probabilities in zip(self.files, self.probabilities, strict=True):
+        name = "class" if self.thresholds is None else "labels"
+        rows = [["file", name, "most probable"] + [""] * (min(top, len(self.classes)) - 1)]
+        for file, answer, probabilities in zip(self.files, self.table()[name], self.probabilities, strict=True):
             best = np.argsort(-probabilities, kind="stable")[:top]
             cells = [f"{_printable(self.classes[index])} {probabilities[index]:.3f}" for index in best]
-            rows.append([_printable(file), _printable(self.classes[best[0]]), *cells])
+            rows.append([_printable(file), _printable(answer) or "none", *cells])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -117,6 +122,7 @@ class Predictor:
             probabilities=np.concatenate(probabilities),
             refused=refused,
             left_out=source.left_out,
+            thresholds=self.card.thresholds,
             fitted=fitter.fitted if fitter else 0,
             unlike=odd,
         )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnn_core.classification.inference.model_folder import ModelCard, load_model
 from cnn_core.classification.inference.views import views
-from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.data.augmented import load_arrays, read_dataset, refuse_multilabel
 from cnn_core.files import write_csv
 from cnn_core.lecture import explain, explain_figures
 from cnn_core.params import Params, bounded, load_section
@@ -48,6 +48,7 @@ def main(name: str) -> None:
     torch.set_num_threads(runtime.threads())
     network, card = load_model(params.weights)
     folder = f"data/augmented/{params.data}"
+    refuse_multilabel(read_dataset(folder), f"anatomy.{name}")
     if card.classes != read_dataset(folder)["classes"]:
         raise ValueError(f"{params.weights} has other classes than {folder}; name a model that was trained on this set")
     test = load_arrays(folder, "test")

@@ -11,7 +11,7 @@ import torch
 
 from cnn_core.classification.augmentation.affine import affine_elastic
 from cnn_core.classification.augmentation.params import GlyphAugmentationParams
-from cnn_core.data.augmented import SPLITS, arrays_writer, load_arrays, read_dataset
+from cnn_core.data.augmented import SPLITS, arrays_writer, load_arrays, read_dataset, rows_of_class
 from cnn_core.data.raw import decode_images, raw_parts, read_manifest, read_raw
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.params import bounded, load_section
@@ -21,6 +21,7 @@ from tasks.engine.runtime import load_runtime
 
 BLOCK = 1000  # images distorted at a time; the seed of a block's draws depends on it
 SHOWN_COPIES = 3
+SHOWN_CLASSES = 40  # in the picture, at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,11 @@ def show(name: str, folder: str) -> None:
     dataset, train = read_dataset(folder), load_arrays(folder, "train")
     originals, copies = dataset["originals"], dataset["copies"]
     labels = train.labels[:originals]
-    present = [number for number in range(len(dataset["classes"])) if (labels == number).any()]
+    present = [number for number in range(len(dataset["classes"])) if rows_of_class(labels, number).any()]
+    present = present[:SHOWN_CLASSES]
     rows, captions = [], []
     for example in range(2):
-        picked = [np.flatnonzero(labels == number)[: example + 1][-1] for number in present]
+        picked = [np.flatnonzero(rows_of_class(labels, number))[: example + 1][-1] for number in present]
         for copy in range(1 + min(copies, SHOWN_COPIES)):
             rows.append(train.images[[copy * originals + index for index in picked]])
             captions.append([f"copy {copy}" if copy else "original"] * len(picked))

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from cnn_core.classification.inference.classifier import Classifier
 from cnn_core.classification.inference.model_folder import load_model
-from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.data.augmented import load_arrays, read_dataset, refuse_multilabel
 from cnn_core.files import write_csv
 from cnn_core.lecture.baselines import BASELINES, compare, row
 from cnn_core.params import Params, bounded, load_section
@@ -38,6 +38,7 @@ def main(name: str) -> None:
     params = load_section(PARAMS, f"baselines.{name}")
     folder = f"data/augmented/{params.data}"
     dataset, train, test = read_dataset(folder), load_arrays(folder, "train"), load_arrays(folder, "test")
+    refuse_multilabel(dataset, f"baselines.{name}")
     originals = dataset["originals"]  # the baselines get no augmented copies
     chosen = np.arange(originals)
     if originals > params.max_train:

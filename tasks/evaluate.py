@@ -17,6 +17,7 @@ from cnn_core.devices import pick_device
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import are_generated, write_csv
 from cnn_core.params import Params, bounded, load_section
+from tasks.common.several_labels import Answers, tell
 from tasks.engine import events
 from tasks.engine.environment import keep_memory
 from tasks.engine.runtime import load_runtime
@@ -45,6 +46,13 @@ def main(name: str) -> None:
     device = pick_device(load_runtime().use_gpu)
     keep_memory()
     classifier = Classifier(params.weights, weights="evaluated", tta=params.tta, device=device)
+    if classifier.card.multilabel != (test.labels.ndim == 2):
+        raise ValueError(
+            f"{params.weights} was trained with {'several labels' if classifier.card.multilabel else 'one label'} an "
+            f"image, and {folder} has another form: train it again (ingest.{params.data}.multilabel)"
+        )
+    measured = "without held-out images" if classifier.card.refit == "all" else "shipped"
+    about = {"evaluated_model": measured, "generated": are_generated(test.ids)}
     names = names_now(params.weights, classifier.card.classes)
     probabilities = classifier(test.images)
     unknown: list[str] = []  # classes of the set that the model does not know
@@ -52,6 +60,13 @@ def main(name: str) -> None:
     if names != classes:
         unknown, all_classes = compare_names(names, classes, weights=params.weights, data=folder)
         probabilities = in_order(probabilities, names, all_classes)
+    if classifier.card.thresholds is not None:
+        thresholds = dict(zip(names, classifier.card.thresholds, strict=True))
+        several = Answers(test=test, probabilities=probabilities, classes=all_classes, thresholds=thresholds)
+        figures = several.write(name, worst=params.worst, across=ACROSS)
+        events.write_metrics(f"data/metrics/evaluate-{name}.json", figures | about)
+        tell(figures, all_classes, measured)
+        return
     write_predictions(Path(f"data/predictions/{name}-test.parquet"), test, probabilities)
     if unknown:
         test, probabilities = of_known_classes(test, probabilities, unknown, classes)
@@ -66,8 +81,6 @@ def main(name: str) -> None:
             f"warning: macro F1 is the mean over {metrics['tested_classes']} of {len(classes)} classes: "
             f"the test part has no image of {', '.join(untested)}"
         )
-    measured = "without held-out images" if classifier.card.refit == "all" else "shipped"
-    about = {"evaluated_model": measured, "generated": are_generated(test.ids)}
     events.write_metrics(f"data/metrics/evaluate-{name}.json", {**metrics, **about})
     events.log(
         f"accuracy {metrics['accuracy']:.2%} on {metrics['n']:,} unseen images "

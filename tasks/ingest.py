@@ -23,12 +23,12 @@ from tasks.engine.runtime import VERSIONS, load_runtime, main_checkout
 PARAMS = IngestParams
 
 
-def layouts(threads: int | None = None) -> dict[str, Layout]:
+def layouts(threads: int | None = None, multilabel: bool | None = None) -> dict[str, Layout]:
     """How each kind of source is read; ``threads`` decode and compare images (None: as many as Python likes)."""
     return {
         "pixels": Layout(open=open_pixels, mode="L", features=ink_keys, pairs=None, refuse_near_test=False),
         "images": Layout(
-            open=partial(open_images, threads=threads),
+            open=partial(open_images, threads=threads, multilabel=multilabel),
             mode="RGB",
             features=lambda pictures: [picture.thumbnail for picture in pictures],
             pairs=partial(near_pairs, threads=threads),
@@ -52,9 +52,14 @@ def main(name: str) -> None:
 def read_source(name: str, params: IngestParams, folder: Path, *, on_progress: Callable[[int], None]) -> dict[str, Any]:
     """Write the RAW set of a source of any kind into ``folder`` and return its manifest."""
     threads, kind = load_runtime().threads(), kind_of(params.source) if params.kind == "auto" else params.kind
+    if params.multilabel and kind != "images":
+        raise ValueError(
+            f"ingest.{name}.multilabel is true, but {params.source} holds {kind}: only images (kind images) can have "
+            "several labels"
+        )
     if kind == "objects":
         return ingest_objects(name, params, folder, threads=threads, on_progress=on_progress)
-    return ingest(name, layouts(threads)[kind], params, folder, on_progress=on_progress)
+    return ingest(name, layouts(threads, params.multilabel)[kind], params, folder, on_progress=on_progress)
 
 
 def class_changes(name: str, raw: Path) -> dict[str, Any]:
@@ -102,6 +107,9 @@ def summary(manifest: dict[str, Any]) -> list[str]:
     lines = [f"{manifest['rows_read']:,} images read: {images}"]
     lines += [f"refused, {reason}: {count:,}" for reason, count in manifest["refused"]["reasons"].items()]
     lines += [f"left out, no images of the set: {describe(manifest['left_out'])}"] if manifest["left_out"] else []
+    if manifest.get("multilabel"):
+        without = sum(manifest["without_label"].values())
+        lines.append(f"an image may have several labels; {without:,} images have none")
     if "objects" in manifest:
         objects, annotations = manifest["objects"], manifest["annotations"]
         without = sum(objects["images_without_objects"].values())

@@ -7,6 +7,7 @@ the source cannot be read, it prints one sentence and exits with 3.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cnn_core.data.ingestion import IngestParams
+from cnn_core.data.layouts.multilabels import SeveralLabelsError
 from cnn_core.locks import temporary_folder
 from tasks.ingest import read_source
 
@@ -25,7 +27,7 @@ SAY_S = 5.0  # between two lines of progress
 
 def look(source: str, kind: str) -> dict[str, Any]:
     """Return the manifest that an ingestion would write, with ``sides`` (quantiles of the images' longer sides, in
-    pixels) and, of objects, the number of their ``masks``.
+    pixels) and, of objects, the number of their ``masks``. What looks like several labels an image is read so.
 
     Raises:
         ValueError: as the ingestion does.
@@ -41,7 +43,11 @@ def look(source: str, kind: str) -> dict[str, Any]:
     )
     with temporary_folder() as scratch:
         folder = scratch / "look"
-        manifest = read_source("look", params, folder, on_progress=_Progress())
+        try:
+            manifest = read_source("look", params, folder, on_progress=_Progress())
+        except SeveralLabelsError:
+            several = dataclasses.replace(params, multilabel=True)
+            manifest = read_source("look", several, folder, on_progress=_Progress())
         tables = [pq.read_table(part, columns=["width", "height"]) for part in sorted(folder.glob("part-*"))]
         longest = np.concatenate([np.maximum(table["width"], table["height"]) for table in tables])
         annotations = folder / "annotations.parquet"

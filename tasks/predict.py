@@ -11,6 +11,7 @@ import pandas as pd
 
 from cnn_core.classification.inference.classifier import Classifier, predictions_table
 from cnn_core.classification.inference.looks import Fitter, Look, about_looks, unlike
+from cnn_core.classification.inference.multilabel import predicted_labels
 from cnn_core.classification.inference.views import MOST_VIEWS
 from cnn_core.data.image_files import Block, Fit, describe, read_folder
 from cnn_core.data.raw import decode_images, raw_parts, read_manifest, read_quarantine, read_raw
@@ -62,11 +63,12 @@ def main(name: str) -> None:
     if not files:
         raise ValueError(f"no image of {params.source} could be read: {refused[0].id}: {refused[0].detail}")
     with whole_folder(f"data/predictions/{name}") as folder:
-        write_csv(folder / "predictions.csv", predictions_table(files, probabilities, classes))
+        thresholds = classifier.card.thresholds
+        write_csv(folder / "predictions.csv", predictions_table(files, probabilities, classes, thresholds))
         if refused:
             write_csv(folder / "refused.csv", pd.DataFrame([dataclasses.asdict(entry) for entry in refused]))
         if params.submission and source.kind != "folder":
-            labels = [classes[index] for index in probabilities.argmax(1)]
+            labels = submitted_labels(probabilities, classes, thresholds)
             write_submission(folder / "submission.csv", files, labels, by_row=source.kind == "unlabelled")
     if source.left_out:
         events.log(f"{params.source} also has files that are no images: {describe(source.left_out)}")
@@ -76,7 +78,8 @@ def main(name: str) -> None:
     for sentence in about_looks(fitted, odd, len(files), look):
         events.log(sentence)
     looks = {"fitted": fitted, "unlike": len(odd)}
-    events.write_metrics(f"data/metrics/predict-{name}.json", metrics(probabilities, source, refused, classes) | looks)
+    figures = metrics(probabilities, source, refused, classes, thresholds)
+    events.write_metrics(f"data/metrics/predict-{name}.json", figures | looks)
     events.log(f"data/predictions/{name}/predictions.csv: {len(files):,} images labelled")
 
 
@@ -133,6 +136,14 @@ def predict(
     return files, np.concatenate(parts), refused, odd
 
 
+def submitted_labels(probabilities: np.ndarray, classes: list[str], thresholds: list[float] | None) -> list[str]:
+    """The label of each image; several as Kaggle's competitions take them, with spaces between."""
+    if thresholds is None:
+        return [classes[index] for index in probabilities.argmax(1)]
+    rows = predicted_labels(probabilities, thresholds)
+    return [" ".join(classes[index] for index in np.flatnonzero(row).tolist()) for row in rows]
+
+
 def write_submission(path: Path, files: list[str], labels: list[str], *, by_row: bool) -> None:
     """Write Kaggle's ImageId, the 1-based row in the source (with which an id ends) or in this file, and Label."""
     rows = [file.rpartition("/")[2] for file in files] if by_row else []
@@ -140,17 +151,27 @@ def write_submission(path: Path, files: list[str], labels: list[str], *, by_row:
     write_csv(path, pd.DataFrame({"ImageId": numbers, "Label": labels}))
 
 
-def metrics(probabilities: np.ndarray, source: Source, refused: list[Refusal], classes: list[str]) -> dict[str, object]:
-    confidence, chosen = probabilities.max(1), np.bincount(probabilities.argmax(1), minlength=len(classes))
-    return {
+def metrics(
+    probabilities: np.ndarray,
+    source: Source,
+    refused: list[Refusal],
+    classes: list[str],
+    thresholds: list[float] | None = None,
+) -> dict[str, object]:
+    figures: dict[str, object] = {
         "n": len(probabilities),
         "refused": len(refused),
         "left_out": sum(source.left_out.values()),
-        "mean_confidence": round(float(confidence.mean()), 6),
-        "unsure": int((confidence < 0.5).sum()),
         "unlabelled": int(source.kind == "unlabelled"),
-        "predicted": {name: int(count) for name, count in zip(classes, chosen, strict=True)},
     }
+    if thresholds is None:
+        confidence, chosen = probabilities.max(1), np.bincount(probabilities.argmax(1), minlength=len(classes))
+        figures |= {"mean_confidence": round(float(confidence.mean()), 6), "unsure": int((confidence < 0.5).sum())}
+    else:
+        rows = predicted_labels(probabilities, thresholds)
+        chosen = rows.sum(0)
+        figures["without_label"] = int((~rows.any(1)).sum())
+    return figures | {"predicted": {name: int(count) for name, count in zip(classes, chosen, strict=True)}}
 
 
 if __name__ == "__main__":

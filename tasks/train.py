@@ -22,7 +22,8 @@ def main(name: str) -> None:
 
 
 def load_setup(job: ClassifierJob, device: torch.device) -> TrainingSetup:
-    params, classes = job.params, read_dataset(job.data)["classes"]
+    params, dataset = job.params, read_dataset(job.data)
+    classes = dataset["classes"]
     splits = common.load_splits(job, device)
     weights = common.class_weights(splits["train"].labels.cpu().numpy(), len(classes), params.class_weights)
     return common.training_setup(
@@ -33,6 +34,7 @@ def load_setup(job: ClassifierJob, device: torch.device) -> TrainingSetup:
         transform=common.load_transform(params, job.data, len(classes)),
         classes=classes,
         class_weights=None if weights is None else weights.to(device),
+        multilabel=dataset.get("multilabel", False),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
 from cnn_core.comparison.promotion import ClassScores, Decision, NewClassScores, PromotionRule, decide
@@ -22,7 +23,14 @@ ROW_COLUMNS = ["id", "split", "sha256"]
 
 
 def read_answers(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path, columns=ANSWER_COLUMNS)
+    """Read id, label and predicted; of several labels an image id, labels, predicted and p0 … pK."""
+    if "label" in pq.read_schema(path).names:
+        return pd.read_parquet(path, columns=ANSWER_COLUMNS)
+    return pd.read_parquet(path)
+
+
+def has_several_labels(answers: pd.DataFrame) -> bool:
+    return "labels" in answers
 
 
 def read_rows(raw: Path) -> pd.DataFrame | None:

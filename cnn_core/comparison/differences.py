@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from cnn_core.comparison.changes import Change, Interval, measure_change
-from cnn_core.comparison.classifiers import ClassifierComparison, by_hash, compare_classifiers, read_answers, read_rows
+from cnn_core.comparison.classifiers import (
+    ClassifierComparison,
+    by_hash,
+    compare_classifiers,
+    has_several_labels,
+    read_answers,
+    read_rows,
+)
 from cnn_core.params import flatten, read_yaml
 from cnn_core.reporting.headlines import headlines
 
@@ -134,6 +141,8 @@ def compare_answers(before: Path, after: Path, stages: list[str]) -> tuple[dict[
         if not all(file.is_file() for file in files):
             continue
         answers_before, answers_after = (read_answers(file) for file in files)
+        if has_several_labels(answers_before) or has_several_labels(answers_after):
+            continue  # whose mAP is compared by its interval
         rows_before, rows_after = (read_rows(folder / "data/raw" / name) for folder in (before, after))
         if rows_before is not None and rows_after is not None:  # names may have been given anew
             answers_before = by_hash(answers_before, rows_before)

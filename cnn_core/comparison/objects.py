@@ -41,6 +41,7 @@ class BootstrapComparison:
     p_value: float  # one-sided: the share of draws in which the challenger was not better
     classes: dict[str, ClassScores]
     new: dict[str, NewClassScores]  # the challenger's measure for classes that the champion does not know
+    unit: str = "objects"  # what the scores of a class count
 
     def decide(self, rule: PromotionRule) -> Decision:
         figures = (
@@ -49,7 +50,7 @@ class BootstrapComparison:
         )
         difference = self.challenger - self.champion
         return decide(
-            rule, difference, self.p_value, self.classes, figures=figures, number_format=".4f", unit="objects"
+            rule, difference, self.p_value, self.classes, figures=figures, number_format=".4f", unit=self.unit
         )
 
 
@@ -61,6 +62,7 @@ def bootstrap_comparison(
     differences: np.ndarray,
     classes: dict[str, ClassScores],
     new: dict[str, NewClassScores],
+    unit: str = "objects",
 ) -> BootstrapComparison:
     """Build the comparison from the difference in each draw: float (draws,), NaN in a draw without objects."""
     differences = differences[~np.isnan(differences)]
@@ -75,6 +77,7 @@ def bootstrap_comparison(
         p_value=float((1 + (differences <= 0).sum()) / (1 + len(differences))),
         classes=classes,
         new=new,
+        unit=unit,
     )
 
 

@@ -1,7 +1,7 @@
 """AUGMENTED data sets, as `augment` writes them: decoded uint8 arrays to train from, memory-mapped.
 
     data/augmented/<set>/{train,val,test}_images.npy   uint8 (N, C, H, W)
-                         {train,val,test}_labels.npy   int64 (N,)
+                         {train,val,test}_labels.npy   int64 (N,), or zeros and ones uint8 (N, K) (`multilabel`)
                          {train,val,test}_ids.json     N ids; copy k of an image is called <id>+k
                          dataset.json                  written last
 
@@ -27,7 +27,10 @@ _BLOCK = 4096  # images
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """One split of an AUGMENTED set: ``images`` uint8 (N, C, H, W), memory-mapped, and ``labels`` int64 (N,)."""
+    """One split of an AUGMENTED set: ``images`` uint8 (N, C, H, W), memory-mapped, and ``labels`` int64 (N,).
+
+    Where an image may have several labels of K, they are zeros and ones, uint8 (N, K).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -36,7 +39,8 @@ class Arrays:
 
 def read_dataset(folder: str | Path) -> dict[str, Any]:
     """Read ``dataset.json``: set, classes, shape [C, H, W], mean and std (per channel in 0..1, of train's originals),
-    counts (arrays' lengths), originals (train's without the copies), copies, content_sha256.
+    counts (arrays' lengths), originals (train's without the copies), copies, content_sha256, and multilabel (true)
+    where an image may have several labels or none.
 
     Raises:
         ValueError: it is missing, so the folder is missing or incomplete.
@@ -66,6 +70,7 @@ class ArraysWriter:
 
     def __init__(self, folder: Path, *, name: str, classes: Sequence[str], shape: Sequence[int], copies: int) -> None:
         self.folder, self.name, self.classes = folder, name, list(classes)
+        self.multilabel = False  # as the labels that are added say
         self.shape, self.copies = tuple(shape), copies
         self._images: dict[str, np.ndarray] = {}
         self._originals: dict[str, int] = {}
@@ -79,7 +84,10 @@ class ArraysWriter:
         assert len(ids) == len(labels)
         copies = self.copies if split == "train" else 0
         all_ids = [*ids, *(f"{id_}+{copy}" for copy in range(1, copies + 1) for id_ in ids)]
-        np.save(self.folder / f"{split}_labels.npy", np.tile(np.asarray(labels, np.int64), 1 + copies))
+        labels = np.asarray(labels)
+        self.multilabel = labels.ndim == 2
+        repeated = np.concatenate([labels] * (1 + copies)).astype(np.uint8 if self.multilabel else np.int64)
+        np.save(self.folder / f"{split}_labels.npy", repeated)
         (self.folder / f"{split}_ids.json").write_text(json.dumps(all_ids) + "\n", encoding="utf-8")
         self._originals[split] = len(ids)
         self._images[split] = _new_array(self.folder / f"{split}_images.npy", (len(all_ids), *self.shape))
@@ -96,6 +104,7 @@ class ArraysWriter:
         dataset = {
             "set": self.name,
             "classes": self.classes,
+            **({"multilabel": True} if self.multilabel else {}),
             "shape": list(self.shape),
             "mean": mean,
             "std": std,
@@ -119,6 +128,20 @@ def arrays_writer(
         writer = ArraysWriter(partial, name=name, classes=classes, shape=shape, copies=copies)
         yield writer
         writer._finish()
+
+
+def refuse_multilabel(dataset: dict[str, Any], section: str) -> None:
+    """Raises ValueError if the images of a set may have several labels; ``section`` names who takes one label alone."""
+    if dataset.get("multilabel"):
+        raise ValueError(
+            f"the images of {dataset['set']} may have several labels, and {section} works with one label an image: "
+            "name another set and model there, or take that entry out of params.yaml"
+        )
+
+
+def rows_of_class(labels: np.ndarray, number: int) -> np.ndarray:
+    """Which rows of `Arrays.labels` have a class, bool (N,)."""
+    return labels[:, number] == 1 if labels.ndim == 2 else labels == number
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -33,7 +33,7 @@ class SetLabels:
     source: str
     unit: str  # images or objects
     classes: list[str]
-    items: pd.DataFrame  # key, class_name
+    items: pd.DataFrame  # key, class_name; several rows a key where an image may have several classes
 
     @property
     def counts(self) -> dict[str, int]:
@@ -74,13 +74,14 @@ def read_labels(raw: Path) -> SetLabels:
     """
     manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
     objects = (raw / ANNOTATIONS).is_file()
-    items = _objects(raw) if objects else _images(raw, manifest["classes"])
+    several = bool(manifest.get("multilabel"))
+    items = _objects(raw) if objects else _images(raw, manifest["classes"], several=several)
     return SetLabels(
         content=str(manifest.get("content_sha256", "")),
         source=str(manifest.get("source", "")),
         unit="objects" if objects else "images",
         classes=list(manifest["classes"]),
-        items=items.drop_duplicates("key", ignore_index=True),
+        items=items.drop_duplicates(["key", "class_name"] if several else "key", ignore_index=True),
     )
 
 
@@ -153,8 +154,10 @@ def _remembered(folder: Path, name: str) -> list[Path]:
     return sorted(folder.glob(f"{name}@*.parquet"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _images(raw: Path, classes: Sequence[str]) -> pd.DataFrame:
-    table = _rows(raw, ["sha256", "label"])
+def _images(raw: Path, classes: Sequence[str], *, several: bool) -> pd.DataFrame:
+    table = _rows(raw, ["sha256", "labels" if several else "label"])
+    if several:
+        table = table.explode("labels").dropna().rename(columns={"labels": "label"})
     table = table[table["label"] >= 0]
     names = [classes[label] for label in table["label"]]
     return pd.DataFrame({"key": table["sha256"].astype(str).to_numpy(), "class_name": names}, dtype=str)
@@ -180,7 +183,7 @@ def _renames(
     """Most of the former class's images have the new name, and most of the new class's images that were there before
     had the former one: so neither has two partners."""
     both = former.items.merge(present.items, on="key", suffixes=("", "_now"))
-    of_new = both["class_name_now"].value_counts()
+    of_new = both.drop_duplicates(["key", "class_name_now"])["class_name_now"].value_counts()
     moved = both[both["class_name"].isin(gone) & both["class_name_now"].isin(new)]
     pairs = moved.value_counts(["class_name", "class_name_now"])
     return {

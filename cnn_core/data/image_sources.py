@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -25,8 +25,9 @@ from cnn_core.data.layouts.parquet_files import (
     ParquetFile,
     ParquetRow,
     find_parquet,
-    parquet_classes,
+    parquet_labels,
     read_parquet,
+    refuse_several,
     sort_classes,
 )
 from cnn_core.data.layouts.parts import TEST, TRAIN, UNLABELLED, VAL
@@ -46,18 +47,26 @@ _BATCH_FILES, _BATCH_BYTES = 64, 64 << 20  # so that few bytes wait for decoding
 
 
 @contextlib.contextmanager
-def open_images(path: str | Path, *, threads: int | None = None) -> Iterator[ImageSource]:
+def open_images(
+    path: str | Path, *, threads: int | None = None, multilabel: bool | None = None
+) -> Iterator[ImageSource]:
     """Open the images in a folder or .zip, which ``threads`` decode (None: as many as Python sees processors).
 
+    Args:
+        multilabel: whether an image may have several labels or none; None = one label, and what looks like several is
+            refused.
+
     Raises:
+        SeveralLabelsError: a table or a Parquet file gives several labels an image, and ``multilabel`` is not true.
         ValueError: there is nothing usable, the .zip is damaged, or a class has no images to learn from.
     """
     with open_files(path, advice=ADVICE, max_bytes=MAX_BYTES) as files:
-        if any(name.lower().endswith(ENDING) for name in files.names) and (tables := find_parquet(files)):
-            yield _from_parquet(files, tables, threads)
+        is_parquet = any(name.lower().endswith(ENDING) for name in files.names)
+        if is_parquet and (tables := find_parquet(files, multilabel=multilabel)):
+            yield _from_parquet(files, tables, threads, multilabel)
         else:
             names, left_out = image_names(files)
-            yield _from_files(files, _listing(files, names), left_out, threads)
+            yield _from_files(files, _listing(files, names, multilabel), left_out, threads, several=bool(multilabel))
 
 
 def class_folders(files: SourceFiles) -> Folders | None:
@@ -68,7 +77,7 @@ def class_folders(files: SourceFiles) -> Folders | None:
     return None if _listing(files, names).tables else find_folders(files, names)
 
 
-def _listing(files: SourceFiles, names: Sequence[str]) -> Listing:
+def _listing(files: SourceFiles, names: Sequence[str], multilabel: bool | None = None) -> Listing:
     """List the images by the tables or by the folders that say their classes.
 
     Folders of classes within parts come first, as a table beside them says the same. Other folders may be mere shelves,
@@ -79,20 +88,33 @@ def _listing(files: SourceFiles, names: Sequence[str]) -> Listing:
     folders = find_folders(files, names)
     if not folders.with_classes:
         tables, misses = find_tables(files, names)
+        tables = [table.with_several() for table in tables] if multilabel else tables
         if any(table.is_named if len(folders.classes) > 1 else table.is_labelled for table in tables):
-            return from_tables(names, tables)
+            for table in tables if multilabel is None else ():
+                table.refuse_several()
+            return from_tables(names, tables, several=bool(multilabel))
         if not folders.parts and len(folders.classes) < 2:
+            for table in tables:
+                table.refuse_several()
             missing = f" ({misses[0]})" if misses else ""
             where, count = "/".join((str(files.path), *folders.root)), f"{len(names):,}" if names else "no"
             raise ValueError(
                 f"{where} has {count} images but neither folders of two classes or more nor a table of their labels"
                 f"{missing}, so nothing to learn from: {ADVICE}"
             )
+    if multilabel:
+        raise ValueError(
+            f"{files.path} has a folder for each class, so each image has one label, but multilabel is true: set it to "
+            "false, or put a table of files and labels beside the images"
+        )
     return from_class_folders(files, names, folders)
 
 
-def _from_files(files: SourceFiles, listing: Listing, left_out: Counter[str], threads: int | None) -> ImageSource:
+def _from_files(
+    files: SourceFiles, listing: Listing, left_out: Counter[str], threads: int | None, *, several: bool
+) -> ImageSource:
     numbers = {label: number for number, label in enumerate(listing.classes)}
+    label_sets = _label_sets((entry.labels for entry in listing.entries), numbers) if several else {}
 
     def batches() -> Iterator[Batch]:
         if listing.refused:
@@ -102,9 +124,13 @@ def _from_files(files: SourceFiles, listing: Listing, left_out: Counter[str], th
                 for block in blocks(
                     part, lambda entry: files.size(entry.name), most=_BATCH_FILES, most_bytes=_BATCH_BYTES
                 ):
-                    yield _read(files, block, numbers, pool)
+                    labels = [
+                        label_sets[entry.labels] if entry.labels is not None else numbers.get(entry.label or "")
+                        for entry in block
+                    ]
+                    yield _read(files, block, labels, pool)
 
-    labelled = {entry.part for entry in listing.entries if entry.label}
+    labelled = {entry.part for entry in listing.entries if entry.is_labelled}
     tables = Counter(PurePosixPath(name).suffix.lower() for name in listing.tables)
     return ImageSource(
         batches=batches,
@@ -114,14 +140,25 @@ def _from_files(files: SourceFiles, listing: Listing, left_out: Counter[str], th
         classes=listing.classes,
         left_out=left_out - tables + Counter(files.left_out) + listing.left_out,
         warnings=listing.warnings,
+        label_sets=_numbered(label_sets, numbers) if several else None,
     )
 
 
-def _read(files: SourceFiles, block: list[ImageEntry], numbers: dict[str, int], pool: ThreadPoolExecutor) -> Batch:
+def _label_sets(sets: Iterable[tuple[str, ...] | None], classes: dict[str, int]) -> dict[tuple[str, ...], int]:
+    """Number the sets of labels that occur, in the order of their classes."""
+    different = {labels for labels in sets if labels is not None}
+    order = sorted(different, key=lambda labels: [classes[name] for name in labels])
+    return {labels: number for number, labels in enumerate(order)}
+
+
+def _numbered(sets: Iterable[tuple[str, ...]], classes: dict[str, int]) -> list[tuple[int, ...]]:
+    return [tuple(sorted(classes[name] for name in labels)) for labels in sets]
+
+
+def _read(files: SourceFiles, block: list[ImageEntry], labels: Sequence[int | None], pool: ThreadPoolExecutor) -> Batch:
     """Read a block's files one after the other; the pool decodes and hashes them."""
     contents = ((entry.name, read_entry(files, entry.name)) for entry in block)
     pictures = list(pool.map(lambda content: _decode(*content), contents))
-    labels = [None if entry.label is None else numbers[entry.label] for entry in block]
     return _batch(block[0].part, [entry.id for entry in block], pictures, labels)
 
 
@@ -155,10 +192,18 @@ def _decode(name: str, data: bytes | BadImage) -> Picture | BadImage:
 # Parquet
 
 
-def _from_parquet(files: SourceFiles, tables: list[ParquetFile], threads: int | None) -> ImageSource:
-    by_part = parquet_classes(files, tables)
-    classes = sort_classes(set().union(*by_part.values()), tables)
-    numbers = {label: number for number, label in enumerate(classes)}
+def _from_parquet(
+    files: SourceFiles, tables: list[ParquetFile], threads: int | None, multilabel: bool | None
+) -> ImageSource:
+    by_part, several = parquet_labels(files, tables), bool(multilabel)
+    labels = {label for part in by_part.values() for label in part}
+    if multilabel is None:
+        refuse_several(labels, tables)
+    classes = sort_classes({name for label in labels for name in label}, tables)
+    numbers = {name: number for number, name in enumerate(classes)}
+    sets: dict[tuple[str, ...], int] = {(name,): number for name, number in numbers.items()}
+    if several:
+        sets = _label_sets(labels, numbers)
 
     def batches() -> Iterator[Batch]:
         counts: Counter[str] = Counter()
@@ -168,8 +213,8 @@ def _from_parquet(files: SourceFiles, tables: list[ParquetFile], threads: int | 
                 for rows in read_parquet(files, table, counts[table.part]):
                     counts[table.part] += len(rows)
                     pictures = list(pool.map(lambda row, labelled=labelled: _decode_row(row, labelled), rows))
-                    labels = [None if row.label is None else numbers[row.label] for row in rows]
-                    yield _batch(table.part if labelled else UNLABELLED, [row.id for row in rows], pictures, labels)
+                    numbered = [None if row.labels is None else sets.get(row.labels) for row in rows]
+                    yield _batch(table.part if labelled else UNLABELLED, [row.id for row in rows], pictures, numbered)
 
     used = {table.name for table in tables}
     others = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in files.names if name not in used)
@@ -180,12 +225,13 @@ def _from_parquet(files: SourceFiles, tables: list[ParquetFile], threads: int | 
         published_val=VAL if by_part[VAL] else None,
         classes=classes,
         left_out=others + Counter(files.left_out),
+        label_sets=_numbered(sets, numbers) if several else None,
     )
 
 
 def _decode_row(row: ParquetRow, labelled: bool) -> Picture | BadImage:
     if row.data is None:
         return BadImage(NO_BYTES, f"the path {row.name} alone" if row.name else "an empty cell")
-    if labelled and row.label is None:
+    if labelled and row.labels is None:
         return BadImage(NO_CLASS, "the label is empty")
     return _decode(row.name, row.data)

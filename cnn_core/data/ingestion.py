@@ -44,6 +44,8 @@ class IngestParams(Params):
     seed: int = bounded(low=0)
     max_bad_fraction: float = bounded(low=0.0, high=1.0)
     near_duplicates: bool  # search for copies that differ in their pixels
+    # An image may have several labels, or none (kind images); null = no, and a source that looks so is refused.
+    multilabel: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class _Record:
     id: str
     part: str
     span: tuple[int, int]
-    label: int
+    label: int  # the number of its class, or of its set of classes where images may have several; -1 = unlabelled
     height: int
     width: int
     sha256: str
@@ -124,7 +126,7 @@ def _ingest(
     on_progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     with layout.open(params.source) as source:
-        _refuse_few_classes(source.classes, params.source)
+        _refuse_few_classes(source, params.source)
         records, refused, notes = _read(source, layout, spool, on_progress)
     total = len(records) + len(refused)
     duplicates = find_duplicates(
@@ -132,7 +134,7 @@ def _ingest(
         [record.sha256 for record in records],
         [record.label for record in records],
         [_rank(record, source) for record in records],
-        source.classes,
+        [", ".join(names) or "no label" for names in source.classes_of_label],
     )
     bad = refused + [entry for entry in duplicates.left_out if entry.reason not in _NOT_BAD]
     refuse_too_many(bad, total, params.max_bad_fraction, params.source)
@@ -147,7 +149,7 @@ def _ingest(
         or assign_split(keys[record.id], seed=params.seed, val_fraction=val_fraction, test_fraction=test_fraction)
         for record in records
     ]
-    rows = [_row(record, split, b"") for record, split in zip(records, splits, strict=True)]
+    rows = [_row(record, split, source) for record, split in zip(records, splits, strict=True)]
     class_counts = count_rows(rows, source.classes)["class_counts"]
     train_fraction = 1 - val_fraction - test_fraction
     refuse_gutted_classes(near, available, class_counts["train"], train_fraction=train_fraction, name=name)
@@ -156,6 +158,7 @@ def _ingest(
     description = {
         "set": name,
         "mode": layout.mode,
+        **({} if source.label_sets is None else {"multilabel": True}),
         "classes": list(source.classes),
         "source": params.source,
         "seed": params.seed,
@@ -166,13 +169,19 @@ def _ingest(
         "duplicates": _describe(duplicates, near),
         "warnings": warnings,
     }
-    with_images = (_row(record, row.split, spool.read(record.span)) for record, row in zip(records, rows, strict=True))
+    with_images = (
+        dataclasses.replace(row, image=spool.read(record.span)) for record, row in zip(records, rows, strict=True)
+    )
     return write_raw(folder, with_images, sorted(quarantine, key=lambda entry: entry.id), description)
 
 
-def _row(record: _Record, split: str, image: bytes) -> RawRow:
-    shared = {name: getattr(record, name) for name in ("id", "label", "width", "height", "sha256")}
-    return RawRow(split=split, image=image, **shared)
+def _row(record: _Record, split: str, source: ImageSource) -> RawRow:
+    """The row without its image."""
+    label: int | tuple[int, ...] | None = record.label
+    if source.label_sets is not None:
+        label = None if record.label == UNLABELLED else source.label_sets[record.label]
+    shared = {name: getattr(record, name) for name in ("id", "width", "height", "sha256")}
+    return RawRow(split=split, image=b"", label=label, **shared)
 
 
 def _read(
@@ -222,7 +231,7 @@ def _near_copies(
         [record.id for record in labelled],
         [record.label for record in labelled],
         [_rank(record, source) for record in labelled],
-        source.classes,
+        source.classes_of_label,
         pairs,
         refuse_near_test=layout.refuse_near_test,
     )
@@ -240,8 +249,12 @@ def _equal_pairs(features: Sequence[str]) -> Pairs:
 
 def _available(records: Sequence[_Record], source: ImageSource) -> Counter[str]:
     """The labelled images of each class that the publisher did not set apart for validation or testing."""
+    names = source.classes_of_label
     return Counter(
-        source.classes[record.label] for record in records if record.label != UNLABELLED and not _rank(record, source)
+        name
+        for record in records
+        if record.label != UNLABELLED and not _rank(record, source)
+        for name in names[record.label]
     )
 
 
@@ -257,7 +270,12 @@ def _published_split(record: _Record, source: ImageSource) -> str | None:
     return "unlabelled" if record.label == UNLABELLED else (None, "val", "test")[_rank(record, source)]
 
 
-def _refuse_few_classes(classes: Sequence[str], where: str) -> None:
+def _refuse_few_classes(source: ImageSource, where: str) -> None:
+    classes = source.classes
+    if source.label_sets is not None and len(classes) == 1:
+        if len(source.label_sets) > 1:
+            return  # images with the class and images without
+        raise ValueError(f"{where} gives every image the label {classes[0]}: add images that do not have it")
     if len(classes) < 2:
         content = f"images of the class {classes[0]} alone" if classes else "no labelled image"
         raise ValueError(

@@ -39,7 +39,7 @@ def find_near_copies(
     ids: Sequence[str],
     labels: Sequence[int],
     ranks: Sequence[int],
-    classes: Sequence[str],
+    classes: Sequence[Sequence[str]],
     pairs: Pairs,
     *,
     refuse_near_test: bool,
@@ -49,7 +49,8 @@ def find_near_copies(
     They all stay, as a group shares a split. With ``refuse_near_test``, a row is left out that itself (not through
     others) shows what a row of a higher rank with its label shows; ``ranks`` are 2 in the publisher's own test part, 1
     in its val part, and 0 in what is still to be split. A group with two labels is
-    suspect of being none, so nothing is left out for its sake; it is reported.
+    suspect of being none, so nothing is left out for its sake; it is reported. ``classes`` are the names that each
+    label stands for: one, or several where images may have several.
     """
     label, rank = np.asarray(labels, int), np.asarray(ranks, int)
     tested = rank > 0
@@ -72,8 +73,8 @@ def find_near_copies(
     counts = {"near": 0, "near_train_in_test": 0, "near_across_classes": 0}
     for rows in members.values():
         counts["near"] += len(rows) - 1
-        for number, size in Counter(label[row] for row in rows if not tested[row]).items():
-            largest[classes[number]] = max(size, largest.get(classes[number], 0))
+        for name, size in Counter(name for row in rows if not tested[row] for name in classes[label[row]]).items():
+            largest[name] = max(size, largest.get(name, 0))
         if tested[rows].any():
             counts["near_train_in_test"] += int((~tested[rows]).sum())
         if len(set(label[rows].tolist())) > 1:
@@ -84,7 +85,7 @@ def find_near_copies(
             if refuse_near_test and partners[row] >= 0:
                 detail = f"shows what {ids[partners[row]]} shows, which is kept"
                 left_out.append(Refusal(id=ids[row], reason=NEAR_TEST, detail=detail))
-                lost[classes[label[row]]] += 1
+                lost.update(classes[label[row]])
     return NearCopies(
         groups=groups.tolist(),
         left_out=left_out,

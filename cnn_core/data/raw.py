@@ -1,6 +1,7 @@
 """RAW data sets, as `ingest` writes them: Parquet parts of encoded images, a quarantine and a manifest.
 
-    data/raw/<set>/part-00000.parquet …   id, image (the file's own bytes), label, split, width, height, sha256
+    data/raw/<set>/part-00000.parquet …   id, image (the file's own bytes), label (or a list: labels), split, width,
+                                          height, sha256
                    quarantine.parquet     id, reason, detail of every row that was left out
                    manifest.json          written last
 
@@ -46,12 +47,16 @@ ROWS = pa.schema(
         ("sha256", pa.string()),
     ]
 )
+LABELS = pa.field("labels", pa.list_(pa.int32()))  # in the place of label where an image may have several or none
 QUARANTINE = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawRows:
-    """Rows of a RAW set in source order: encoded ``images``, ``labels`` int64 (N,) with -1 = unlabelled."""
+    """Rows of a RAW set in source order: encoded ``images``, ``labels`` int64 (N,) with -1 = unlabelled.
+
+    Where an image may have several labels of K, they are zeros and ones, (N, K); a row of -1 = unlabelled.
+    """
 
     ids: list[str]
     images: list[bytes]
@@ -62,11 +67,14 @@ class RawRows:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RawRow:
-    """One image to write; ``label`` indexes the classes, -1 = unlabelled."""
+    """One image to write; ``label`` indexes the classes, -1 = unlabelled.
+
+    Where images may have several labels it holds them all, and None = unlabelled.
+    """
 
     id: str
     image: bytes
-    label: int
+    label: int | tuple[int, ...] | None
     split: str
     width: int
     height: int
@@ -84,10 +92,13 @@ def write_raw(
         description: the manifest's other entries.
     """
     written: list[RawRow] = []
+    schema = schema_of(description)
     with whole_folder(folder) as partial:
         for part, block in enumerate(blocks(rows, lambda row: len(row.image), most=PART_ROWS, most_bytes=PART_BYTES)):
-            columns = {name: [getattr(row, name) for row in block] for name in ROWS.names}
-            pq.write_table(pa.table(columns, schema=ROWS), partial / f"part-{part:05d}.parquet")
+            columns = {
+                name: [getattr(row, "label" if name == LABELS.name else name) for row in block] for name in schema.names
+            }
+            pq.write_table(pa.table(columns, schema=schema), partial / f"part-{part:05d}.parquet")
             written += [dataclasses.replace(row, image=b"") for row in block]
         entries = [{name: getattr(entry, name) for name in QUARANTINE.names} for entry in quarantine]
         pq.write_table(pa.Table.from_pylist(entries, schema=QUARANTINE), partial / "quarantine.parquet")
@@ -100,10 +111,17 @@ def write_raw(
     return manifest
 
 
+def schema_of(manifest: Mapping[str, Any]) -> pa.Schema:
+    """The columns of a set's parts."""
+    return ROWS.set(ROWS.get_field_index("label"), LABELS) if manifest.get("multilabel") else ROWS
+
+
 def count_rows(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]:
     """The counts, class_counts and content_sha256 of a manifest."""
     counts = Counter(row.split for row in rows)
-    pairs = Counter((row.split, row.label) for row in rows)
+    pairs = Counter((row.split, label) for row in rows for label in _labels_of(row))
+    several = any(isinstance(row.label, tuple) for row in rows)
+    without = Counter(row.split for row in rows if row.label == ())
     content = hashlib.sha256()  # of the rows, not of the files, so that another version of Parquet changes nothing
     for row in rows:
         content.update(f"{row.id}\t{row.label}\t{row.split}\t{row.sha256}\n".encode())
@@ -114,8 +132,13 @@ def count_rows(rows: Sequence[RawRow], classes: Sequence[str]) -> dict[str, Any]
             for split in SPLITS
             if split != "unlabelled"
         },
+        **({"without_label": {split: without[split] for split in SPLITS}} if several else {}),
         "content_sha256": content.hexdigest(),
     }
+
+
+def _labels_of(row: RawRow) -> tuple[int, ...]:
+    return row.label if isinstance(row.label, tuple) else () if row.label is None else (row.label,)
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -137,7 +160,7 @@ def read_raw(folder: str | Path, split: str | None = None, *, images: bool = Tru
     return RawRows(
         ids=[id_ for part in parts for id_ in part.ids],
         images=[image for part in parts for image in part.images],
-        labels=np.concatenate([part.labels for part in parts] or [np.empty(0, np.int64)]),
+        labels=np.concatenate([part.labels for part in parts] or [_label_array([], read_manifest(folder))]),
         splits=[name for part in parts for name in part.splits],
         sha256=[digest for part in parts for digest in part.sha256],
     )
@@ -147,18 +170,29 @@ def raw_parts(folder: str | Path, split: str | None = None, *, images: bool = Tr
     """Read the rows of one split (``train``, ``val``, ``test``, ``unlabelled``) or all, a part at a time."""
     if split is not None and split not in SPLITS:
         raise ValueError(f"{split!r} is no split; there are {', '.join(SPLITS)}")
-    read_manifest(folder)
-    columns = ["id", *(["image"] if images else []), "label", "split", "sha256"]
+    manifest = read_manifest(folder)
+    label = LABELS.name if manifest.get("multilabel") else "label"
+    columns = ["id", *(["image"] if images else []), label, "split", "sha256"]
     filters = None if split is None else [("split", "=", split)]
     for part in sorted(Path(folder).glob("part-*.parquet")):
         table = pq.read_table(part, columns=columns, filters=filters)
         yield RawRows(
             ids=table["id"].to_pylist(),
             images=table["image"].to_pylist() if images else [],
-            labels=table["label"].to_numpy().astype(np.int64),
+            labels=_label_array(table[label].to_pylist(), manifest),
             splits=table["split"].to_pylist(),
             sha256=table["sha256"].to_pylist(),
         )
+
+
+def _label_array(labels: Sequence[Any], manifest: Mapping[str, Any]) -> np.ndarray:
+    """A column of labels as `RawRows` has it."""
+    if not manifest.get("multilabel"):
+        return np.array(labels, np.int64)
+    array = np.zeros((len(labels), len(manifest["classes"])), np.int64)
+    for row, numbers in enumerate(labels):
+        array[row, slice(None) if numbers is None else numbers] = -1 if numbers is None else 1
+    return array
 
 
 def read_images(folder: str | Path, ids: Collection[str]) -> dict[str, bytes]:

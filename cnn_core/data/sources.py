@@ -23,7 +23,8 @@ class Batch:
     Attributes:
         ids: ``<part>/<1-based row or file>`` of the records that could be read; ``refused`` holds the others.
         images: uint8 (N, H, W) or (N, H, W, 3), or N images that the reader has decoded and hashed.
-        labels: int64 (N,), indices of the source's classes, or None if the part is unlabelled.
+        labels: int64 (N,), indices of the source's classes or, of a source of several labels an image, of its
+            ``label_sets``; None if the part is unlabelled.
     """
 
     part: str
@@ -44,6 +45,7 @@ class ImageSource:
         published_val: the part that the publisher labelled for validation, which stays the val split; or None.
         left_out: counts of files that are not meant to be images of the set, by what they are.
         warnings: sentences for the manifest that the user should know.
+        label_sets: where images have several labels or none, the sets of classes (their indices) that occur.
     """
 
     batches: Callable[[], Iterator[Batch]]
@@ -53,6 +55,14 @@ class ImageSource:
     published_val: str | None = None
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
+    label_sets: Sequence[tuple[int, ...]] | None = None
+
+    @property
+    def classes_of_label(self) -> list[tuple[str, ...]]:
+        """The names of the classes that each number among the batches' labels stands for."""
+        if self.label_sets is None:
+            return [(name,) for name in self.classes]
+        return [tuple(self.classes[number] for number in numbers) for numbers in self.label_sets]
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -40,7 +40,11 @@ CLASSIFIER = Kind(
     task="image-classification",
     licence=OURS,
     library="gridflow",
-    measured={"val_accuracy": ("accuracy", "accuracy"), "val_loss": ("loss", "loss")},
+    measured={
+        "val_map": ("mean_average_precision", "mean AP"),
+        "val_accuracy": ("accuracy", "accuracy"),
+        "val_loss": ("loss", "loss"),
+    },
     metrics_file="data/metrics/evaluate-{name}.json",
 )
 FEATURES = dataclasses.replace(CLASSIFIER, task="image-feature-extraction", metrics_file="")
@@ -131,6 +135,7 @@ def _render(
     environment.filters |= {"escape": escape, "code": code}
     figures = {key: round(float(model["metrics"][key]), 6) for key in kind.measured if key in model["metrics"]}
     network = model["model"].get("builder", model["architecture"])
+    thresholds = dict(zip(model["classes"], model.get("thresholds") or (), strict=False))
     return environment.get_template(TEMPLATE).render(
         front=_yaml(_front_matter(kind, figures, name=name, network=network, dataset=dataset)),
         kind=kind.task,
@@ -141,6 +146,7 @@ def _render(
         data=data,
         generated=generated,
         look=look,
+        thresholds=thresholds,
         figures={kind.measured[key][1]: value for key, value in figures.items()},
         metrics_file=kind.metrics_file.format(name=name),
         started="" if is_none(model["params"]["weights"]) else code(model["params"]["weights"]),

@@ -15,6 +15,8 @@ from cnn_core.reporting import charts
 from cnn_core.reporting.images import figure, thumbnail
 from cnn_core.reporting.numbers import Numbers
 
+MOST_CONFUSED = 60  # classes of a confusion matrix: more take a page's time and nobody reads them
+
 
 def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, limit: int) -> dict[str, Any]:
     """Gather what the page shows of one classifier; a part whose files are missing is None."""
@@ -23,15 +25,20 @@ def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, 
     curves, best_epoch = plots / f"train-{name}.csv", numbers.value(f"train-{name}:best_epoch")
     losses = {"train_loss": "training", "val_loss": "validation"}
     accuracies = {"train_accuracy": "training", "val_accuracy": "validation"}
+    several = numbers.value(f"manifest-{data}:multilabel") is True
+    if several:
+        accuracies = {"val_map": "validation"}
     return {
         "name": name,
         "data": data,
+        "several": several,
+        "mistakes": figure(plots / f"evaluate-{name}-mistakes.png") if several else None,
         "generated": numbers.value(f"evaluate-{name}:generated") is True,
         "network": str(model.get("builder") or model.get("architecture") or "a network"),
         "loss": charts.learning_chart(curves, losses, "loss", marked=best_epoch),
-        "accuracy": charts.learning_chart(curves, accuracies, "accuracy", marked=best_epoch),
-        "confusion": confusion(plots / f"evaluate-{name}-confusion.csv"),
-        "answers": answers(root, name, data, limit),
+        "accuracy": charts.learning_chart(curves, accuracies, "mAP" if several else "accuracy", marked=best_epoch),
+        "confusion": None if several else confusion(plots / f"evaluate-{name}-confusion.csv"),
+        "answers": None if several else answers(root, name, data, limit),
         "seen": figure(plots / f"train-{name}-seen.png"),
     }
 
@@ -39,16 +46,23 @@ def section(root: Path, name: str, values: Mapping[str, Any], numbers: Numbers, 
 def confusion(path: Path, last: str | None = None) -> dict[str, Any] | None:
     """Count the rows of a file ``actual, predicted``: ``{"classes": [...], "rows": [[n, ...], ...], "most": n}``.
 
-    ``most`` is the largest count off the diagonal. The class ``last`` stands after the others.
+    ``most`` is the largest count off the diagonal. The class ``last`` stands after the others. Of many classes those
+    with the most mistakes are shown, and ``of`` is the number of all.
     """
     if not path.is_file():
         return None
     table = read_csv(path)
     classes = sorted(set(table["actual"]) | set(table["predicted"]), key=lambda name: (name == last, name))
     counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
+    every = len(classes)
+    if every > MOST_CONFUSED:
+        wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * pd.Series(np.diag(counts), index=counts.index)
+        kept = set(wrong.sort_values(ascending=False, kind="stable").index[:MOST_CONFUSED])
+        classes = [name for name in classes if name in kept]
+        counts = counts.loc[classes, classes]
     rows = counts.to_numpy()
     mistakes = [int(n) for i, row in enumerate(rows) for j, n in enumerate(row) if i != j]
-    return {"classes": classes, "rows": rows.tolist(), "most": max(mistakes, default=0)}
+    return {"classes": classes, "rows": rows.tolist(), "most": max(mistakes, default=0), "of": every}
 
 
 def answers(root: Path, name: str, data: str, limit: int) -> dict[str, Any] | None:

@@ -62,8 +62,10 @@ class HeadlineSpec(NamedTuple):
         return f"report.expected.{self.model}.{self.measure.metric}"
 
 
+CLASSIFIERS = "evaluate"
 MEASURES = (
-    Measure("evaluate", "accuracy", "recognised", "%", "n", "images", "model"),
+    Measure(CLASSIFIERS, "accuracy", "recognised", "%", "n", "images", "model"),
+    Measure(CLASSIFIERS, "map", "mAP", "", "n", "images", "model"),  # of several labels an image
     Measure("evaluate_detector", "map50", "mAP50", "", "images", "images", "model"),
     Measure("evaluate_segmenter", "mean_iou", "mean IoU", "", "images", "images", "model"),
     Measure("read", "found_and_read", "found and read", "%", "true_digits", "digits", "reading"),
@@ -73,7 +75,18 @@ METRICS = tuple(measure.metric for measure in MEASURES)
 
 def specs(values: Mapping[str, Any]) -> list[HeadlineSpec]:
     """The headlines that the models of ``params.yaml``, whose content is ``values``, may have."""
-    return [HeadlineSpec(name, measure) for measure in MEASURES for name in values.get(measure.section) or {}]
+    return [
+        HeadlineSpec(name, measure)
+        for measure in MEASURES
+        for name, entry in (values.get(measure.section) or {}).items()
+        if measure.section != CLASSIFIERS or (measure.metric == "map") == _has_several_labels(values, name, entry)
+    ]
+
+
+def _has_several_labels(values: Mapping[str, Any], name: str, entry: Mapping[str, Any] | None) -> bool:
+    """Whether a classifier is of a set whose images may have several labels."""
+    data = (values.get("ingest") or {}).get((entry or {}).get("data", name)) or {}
+    return data.get("multilabel") is True
 
 
 def check_expected(expected: Expected) -> None:

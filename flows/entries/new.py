@@ -183,7 +183,7 @@ def check_task(request: Request, survey: Survey) -> None:
         raise ValueError(f"{survey.source} holds {survey.kind}, and {request.task} needs {wanted}")
     if request.task == "segmentation" and not survey.masks:
         raise ValueError(f"{survey.source} has boxes only, and segmentation needs masks; use --task detection")
-    if len(survey.classes) < 2 and request.task == "classification":
+    if len(survey.classes) < 2 and request.task == "classification" and not survey.multilabel:
         raise ValueError(f"{survey.source} has one class, {survey.classes[0]}: a classifier needs two or more")
 
 

@@ -33,6 +33,7 @@ UNUSED = {
     "size": 64,
     "network": "none",
     "detector": NAME,
+    "smoothing": 0.0,
     "set": NAME,
 }  # of the other sections
 

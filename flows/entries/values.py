@@ -13,6 +13,7 @@ MOST_EPOCHS, FEWEST_EPOCHS = 80, 15
 DETECTOR_SEEN = 60_000  # the same of a detector or a segmenter, whose images cost more
 LARGEST_INPUT = 160  # pixels: of a classifier's input; larger takes more than minutes on two cores
 LARGEST_DETECTOR_INPUT = 640
+MULTILABEL = "\n    multilabel: true        # an image may have several labels, or none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,11 @@ class Survey:
         return int(self.manifest["sides"]["0.5"])
 
     @property
+    def multilabel(self) -> bool:
+        """Whether its images have several labels."""
+        return bool(self.manifest.get("multilabel"))
+
+    @property
     def masks(self) -> int:
         return int(self.manifest.get("masks", 0))
 
@@ -54,6 +60,9 @@ class Survey:
             f"  {len(self.classes)} classes: {', '.join(self.classes[:SHOWN_CLASSES])}{more}",
             f"  splits: {', '.join(f'{count:,} {split}' for split, count in self.counts.items())}",
         ]
+        if self.multilabel:
+            without = sum(self.manifest["without_label"].values())
+            lines.append(f"  several labels an image ({without:,} images have none), so multilabel is set to true")
         if "annotations" in self.manifest:
             annotations = self.manifest["annotations"]
             lines.append(
@@ -74,6 +83,8 @@ def starting_values(survey: Survey, task: Task) -> dict[str, Any]:
         return {
             "epochs": _epochs(SEEN, images),
             "batch": _batch(images, 64),
+            "smoothing": "0.0" if survey.multilabel else "0.1",
+            "multilabel": MULTILABEL if survey.multilabel else "",
             "size": size,
             "stored": size + size // 8,
             "depth": min(4, max(1, survey.side.bit_length() - 3)),  # 8 pixels: 1, 28: 2 to 3, 64: 4

@@ -98,6 +98,8 @@ def _accuracies(nodes: Sequence[StageNode], root: Path) -> Iterator[str]:
             if "accuracy" in metrics:
                 images = "generated images" if metrics.get("generated") is True else "images"
                 yield f"  {'accuracy':<13}{metrics['accuracy']:.2%} ({node.name}, {metrics.get('n', 0):,} {images})"
+            if "map" in metrics and "exact_match" in metrics:  # of several labels an image
+                yield f"  {'mAP':<13}{metrics['map']:.4f} ({node.name}, {metrics.get('n', 0):,} images)"
 
 
 def missing(root: Path, stage: str, path: str) -> str:

@@ -105,6 +105,11 @@ def _check(
     root: Path, worktree: Workspace, name: str, deliveries: list[Path], request: dict[str, Any]
 ) -> dict[str, Any]:
     version, entry = next_number(root, name), read_yaml(worktree.root / "params.yaml")["ingest"][name]
+    if entry.get("multilabel"):
+        raise ValueError(
+            f"the images of {name} may have several labels, which an inbox does not take: add images and rows "
+            f"to the source itself (ingest.{name}.source), and run the pipeline"
+        )
     request = request | {
         "kind": entry.get("kind", "auto"),
         "target": pointer(name).removesuffix(".dvc"),

@@ -22,10 +22,10 @@ MODELS_FOLDER, RAW = "data/models/", "data/raw/"
 
 Task = Literal["classification", "detection", "segmentation"]
 Role = Literal["train", "evaluate", "predict"]
-HEADLINES: Mapping[Task, str] = {  # the metric that sums a model up
-    "classification": "accuracy",
-    "detection": "map50",
-    "segmentation": "mean_iou",
+HEADLINES: Mapping[Task, tuple[str, ...]] = {  # the metric that sums a model up: the first that it has
+    "classification": ("accuracy", "map"),  # map of several labels an image
+    "detection": ("map50",),
+    "segmentation": ("mean_iou",),
 }
 
 
@@ -165,7 +165,8 @@ class Version:
     @property
     def headline(self) -> str:
         metrics = self.notes.get("metrics", {})
-        key = next((key for key in HEADLINES.values() if isinstance(metrics.get(key), int | float)), None)
+        keys = (key for of in HEADLINES.values() for key in of)
+        key = next((key for key in keys if isinstance(metrics.get(key), int | float)), None)
         origin = " (generated images)" if metrics.get("generated") is True else ""
         return f"{key} {metrics[key]:.4f}{origin}" if key else "not measured"
 

@@ -16,6 +16,7 @@ from cnn_core.comparison.classifiers import (
     ClassifierComparison,
     by_hash,
     compare_classifiers,
+    has_several_labels,
     read_answers,
     read_rows,
     score_new_classes,
@@ -23,6 +24,7 @@ from cnn_core.comparison.classifiers import (
 )
 from cnn_core.comparison.objects import BootstrapComparison, compare_detectors, compare_segmenters
 from cnn_core.comparison.promotion import ClassScores, Decision, KnownClasses, NewClassScores, PromotionRule
+from cnn_core.comparison.several_labels import compare_several_labels
 from cnn_core.data.raw import read_manifest
 from cnn_core.markdown import escape
 from cnn_core.params import read_yaml
@@ -39,7 +41,7 @@ OBJECT_COMPARISONS: Mapping[Task, Callable[..., BootstrapComparison]] = {
 class ClassifierResult:
     """A classifier's answers to the test part of a RAW set, and the rows of that set."""
 
-    answers: pd.DataFrame  # id, label, predicted
+    answers: pd.DataFrame  # as `read_answers` gives them
     rows: pd.DataFrame  # id, split, sha256
     classes: list[str]
     metrics: dict[str, Any]
@@ -118,6 +120,13 @@ def decide_between(
             rows = challenger.rows
             hashes = shared_hashes(rows if champion_rows is None else champion_rows, rows, unseen=unseen)
             answers = by_hash(challenger.answers, rows)
+            if has_several_labels(champion.answers) or has_several_labels(answers):
+                before = by_hash(champion.answers, rows)
+                gain = compare_several_labels(before, answers, challenger.classes, hashes, new=known.new)
+                decision, table = gain.decide(rule), object_table(gain)
+                return with_new_classes(
+                    decision, table, known, gain.new, measure="AP", number_format=".4f", unit="images"
+                )
             comparison = compare_classifiers(
                 by_hash(champion.answers, rows), answers, challenger.classes, hashes, new=known.new
             )
@@ -179,9 +188,9 @@ def classifier_table(comparison: ClassifierComparison) -> str:
 
 
 def object_table(comparison: BootstrapComparison) -> str:
-    objects = sum(scores.n for scores in comparison.classes.values())
-    total = ClassScores(objects, comparison.champion, comparison.challenger)
-    return _table("objects", {"all": total, **comparison.classes}, "{:.4f}", "{:+.4f}") + (
+    count = comparison.n if comparison.unit == "images" else sum(scores.n for scores in comparison.classes.values())
+    total = ClassScores(count, comparison.champion, comparison.challenger)
+    return _table(comparison.unit, {"all": total, **comparison.classes}, "{:.4f}", "{:+.4f}") + (
         f"\n\n{comparison.measure}; 95 % of the difference {comparison.low:+.4f} to {comparison.high:+.4f}, "
         f"p = {comparison.p_value:.3g}."
     )

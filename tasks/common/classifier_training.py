@@ -18,11 +18,12 @@ from cnn_core.classification.augmentation.photo import principal_colours
 from cnn_core.classification.augmentation.transforms import Transform, transform
 from cnn_core.classification.inference.looks import Look, measure_look
 from cnn_core.classification.inference.model_folder import ModelCard, save_model
+from cnn_core.classification.inference.multilabel import DEFAULT_THRESHOLD
 from cnn_core.classification.training.batches import Feed, Split
 from cnn_core.classification.training.initial_weights import load_initial
 from cnn_core.classification.training.loop import TrainingResult, TrainingSetup, result_of, train
 from cnn_core.classification.training.params import TrainParams
-from cnn_core.data.augmented import load_arrays, read_dataset
+from cnn_core.data.augmented import load_arrays, read_dataset, rows_of_class
 from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import are_generated
 from cnn_core.model_card.card import classifier_card
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 CURVE = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "images_per_s")
+CURVE_OF_SEVERAL = (*CURVE[:5], "val_map", *CURVE[5:])
 COLUMNS = ("train_loss", "val_loss", "val_accuracy", "images_per_s")  # of an epoch's line
+COLUMNS_OF_SEVERAL = ("train_loss", "val_loss", "val_map", "images_per_s")
+SAMPLE_CLASSES = 40  # in the picture of what training sees, at most
 SAMPLE_DRAWS = 3  # of an image in the picture of what training sees
 COLOUR_IMAGES = 500  # that the principal colours of a set are taken from
 
@@ -92,13 +96,14 @@ def train_set(
         streamed=streamed,
     )
     tell_start(job, dataset, classes)
+    columns = COLUMNS_OF_SEVERAL if _is_multilabel(dataset, classes) else COLUMNS
     key = training_key(stage, params, data=dataset["content_sha256"], start=job.start)
     with train_on_ray(
         partial(work, load_setup),
         job,
         runtime,
         run_name=f"{stage}-{name}-{key}",
-        progress=TrainingProgress(f"{stage} {name}", params.epochs, columns=COLUMNS),
+        progress=TrainingProgress(f"{stage} {name}", params.epochs, columns=columns),
         shared=job.data,
         datasets=partial(streamed_sets, job),
     ) as (checkpoint, resumed_at):
@@ -109,7 +114,10 @@ def train_set(
         save_trained(
             folder, params, dataset, done, classes=classes, generated=generated, look=look_of(params, job.data)
         )
-        write_curve(f"data/plots/{stage}-{name}.csv", selection_epochs(done), CURVE)
+        if done.thresholds:
+            warn_of_thresholds(load_arrays(job.data, "val").labels, classes)
+        curve = CURVE_OF_SEVERAL if done.thresholds else CURVE
+        write_curve(f"data/plots/{stage}-{name}.csv", selection_epochs(done), curve)
         if samples:
             draw_samples(samples, name, params)
         counted = account_for(dataset["counts"], refit=params.refit == "all", most_validated=most_validated)
@@ -195,6 +203,7 @@ def training_setup(
     transform: Transform,
     classes: Sequence[str],
     class_weights: Tensor | None = None,
+    multilabel: bool = False,
 ) -> TrainingSetup:
     """Put together what a worker trains with; ``classes`` are what the network tells apart."""
     dataset = read_dataset(job.data)
@@ -209,6 +218,7 @@ def training_setup(
         start=lambda network: load_initial(network, job.start, classes=classes),
         transform=transform,
         class_weights=class_weights,
+        multilabel=multilabel,
         device=device,
         micro_batch=job.micro_batch,
         compiled=job.compiled,
@@ -218,12 +228,26 @@ def training_setup(
 def class_weights(labels: np.ndarray, num_classes: int, how: str) -> Tensor | None:
     """Return the weight of each class, or None where they are equal.
 
-    With ``balanced`` a class's weight is inverse to the number of its images; an image's mean weight is 1.
+    With ``balanced`` a class's weight is inverse to the number of its images; an image's mean weight is 1. Of several
+    labels an image (N, K) it is that of the images with the class, against 1 of those without: their ratio.
     """
     if how == "none":
         return None
+    if labels.ndim == 2:
+        images = labels.sum(0).clip(1)
+        return torch.tensor((len(labels) - images).clip(1) / images, dtype=torch.float32)
     counts = np.bincount(labels, minlength=num_classes).clip(1)
     return torch.tensor(len(labels) / (num_classes * counts), dtype=torch.float32)
+
+
+def warn_of_thresholds(labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Name the classes whose threshold could not be chosen by the labels (N, K) of the validation part."""
+    if missing := [name for name, images in zip(classes, labels.sum(0), strict=True) if not images]:
+        listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10:,} others" if len(missing) > 10 else "")
+        events.log(
+            f"warning: no validation image has the label {listed}: the threshold there is {DEFAULT_THRESHOLD}, and "
+            "mAP on the validation part is the mean over the other classes"
+        )
 
 
 def tell_start(job: ClassifierJob, dataset: Mapping[str, Any], classes: Sequence[str]) -> None:
@@ -247,6 +271,7 @@ def save_trained(
 ) -> None:
     """Write the model folder; ``dataset`` is dataset.json of the AUGMENTED set, whose images may be ``generated``."""
     values, size = dataclasses.asdict(params), network_size(params, dataset)
+    multilabel = _is_multilabel(dataset, classes)
     preprocessing = {
         "shape": [dataset["shape"][0], size, size],
         "mean": dataset["mean"],
@@ -265,12 +290,18 @@ def save_trained(
         git_commit=git_commit(),
         refit=params.refit,
         epochs=len(selection_epochs(done)),
+        thresholds=(done.thresholds or [DEFAULT_THRESHOLD] * len(classes)) if multilabel else None,
         micro_batch=micro_batch_of(done),
     )
     readme = partial(
         classifier_card, dataset=dataset, name=Path(folder).name, generated=generated, look=str(look or "")
     )
     save_model(folder, card, shipped=done.shipped, evaluated=done.evaluated, readme=readme)
+
+
+def _is_multilabel(dataset: Mapping[str, Any], classes: Sequence[str]) -> bool:
+    """Whether a network that tells ``classes`` apart learns several labels an image: rotations are of one."""
+    return bool(dataset.get("multilabel")) and list(classes) == list(dataset["classes"])
 
 
 def micro_batch_of(done: TrainingResult) -> int | None:
@@ -323,12 +354,15 @@ def draw_samples(path: str, name: str, params: TrainParams) -> None:
     dataset, train = read_dataset(folder), load_arrays(folder, "train")
     augmentation = load_transform(params, folder, len(dataset["classes"]))
     labels = train.labels[: dataset["originals"]]
-    present, chosen = np.unique(np.array(labels, np.int64), return_index=True)
+    rows_of = {number: np.flatnonzero(rows_of_class(labels, number)) for number in range(len(dataset["classes"]))}
+    present = [number for number, rows in rows_of.items() if len(rows)][:SAMPLE_CLASSES]
+    chosen = [rows_of[number][0] for number in present]
     images = torch.from_numpy(np.array(train.images[chosen]))
     rows = [images.numpy()]
     for draw in range(SAMPLE_DRAWS):
         draws = generator(torch.device("cpu"), params.seed, "seen", draw)
-        pixels, _ = augmentation.training(images, torch.from_numpy(present), progress=1.0, generator=draws)
+        shown = torch.from_numpy(np.array(labels[chosen]))
+        pixels, _ = augmentation.training(images, shown, progress=1.0, generator=draws)
         rows.append((pixels * 255).round().byte().numpy())
     captions = [[word] * len(present) for word in ("stored", *["drawn"] * SAMPLE_DRAWS)]
     title = f"{name}: images as they are stored, and as training draws them anew each time"

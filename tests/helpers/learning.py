@@ -31,6 +31,15 @@ def stripes(count: int, seed: int = 0) -> Split:
     return Split(images=images.to(torch.uint8), labels=labels)
 
 
+def several_stripes(count: int, seed: int = 0) -> Split:
+    """Noisy 8x8 images of four classes, any of which a bright pair of rows shows; some show none."""
+    draws = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (count, 4), generator=draws).to(torch.uint8)
+    images = torch.randint(0, 60, (count, 1, 8, 8), generator=draws)
+    images += 150 * labels.repeat_interleave(2, 1)[:, None, :, None]
+    return Split(images=images.to(torch.uint8), labels=labels)
+
+
 def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
 

@@ -14,7 +14,7 @@ from torch import nn
 from cnn_core.classification.training.learner import ClassifierLearner
 from cnn_core.classification.training.loop import train
 from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
-from tests.helpers.learning import convolutional, linear, params, stripes, training_setup, wide
+from tests.helpers.learning import convolutional, linear, params, several_stripes, stripes, training_setup, wide
 
 
 class Tokens(nn.Module):
@@ -64,6 +64,9 @@ def main(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     done = train(params(epochs=2), training_setup(build=linear, val=stripes(37, seed=1), micro_batch=3))
     torch.save({"weights": done.shipped, "history": done.history}, f"{folder}/{rank}.pt")
+    many = {"train": several_stripes(100), "val": several_stripes(37, seed=1), "multilabel": True}
+    done = train(params(epochs=2), training_setup(build=linear, **many))
+    torch.save({"history": done.history, "thresholds": done.thresholds}, f"{folder}/several-{rank}.pt")
     for decay in (0.0, 0.5):
         done = train(params(epochs=1, ema_decay=decay), training_setup(build=convolutional))
         torch.save(done.shipped, f"{folder}/norm{decay}-{rank}.pt")

@@ -22,14 +22,14 @@ def mix(
     Cutmix: Yun et al., "CutMix" (ICCV 2019), a box of the other image; a label's weight is its share of the area.
 
     Args:
-        images: (N, C, H, W) float. labels: int64 (N,).
+        images: (N, C, H, W) float. labels: int64 (N,), or zeros and ones (N, num_classes).
         generator: on any device; it moves on by the same step whatever the parameters.
 
     Returns:
-        The images and the targets, float32 (N, num_classes), whose rows add up to 1.
+        The images and the targets, float32 (N, num_classes), whose rows add up to 1 where an image has one label.
     """
     seed = drawn_seed(generator)
-    targets = F.one_hot(labels, num_classes).float()
+    targets = (F.one_hot(labels, num_classes) if labels.ndim == 1 else labels).float()
     if not params.mixup and not params.cutmix:
         return images, targets
     from torchvision.transforms import v2  # slow to import, and digits do not need it

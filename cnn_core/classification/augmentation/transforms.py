@@ -35,7 +35,7 @@ class Transform(Protocol):
         """Turn uint8 images (N, C, H, W) and labels int64 (N,) into distorted float images in 0..1 and targets.
 
         Targets are class numbers int64 (N,) or the share of each class, float (N, K); ``progress`` of the training is
-        in 0..1.
+        in 0..1. Where an image may have several labels, they are zeros and ones (N, K), and so are the targets.
         """
         ...
 

@@ -11,31 +11,38 @@ import torch
 from torch import Tensor, nn
 
 from cnn_core.classification.inference.model_folder import ModelCard, Weights, load_model
+from cnn_core.classification.inference.multilabel import joined_labels, predicted_labels
 from cnn_core.classification.inference.views import views
 from cnn_core.devices import autocast_dtype
 from cnn_core.params import Precision
 
 
 class Probabilities(nn.Module):
-    """A network with its normalisation and softmax: float32 (N, C, H, W) in 0..1 -> probabilities (N, K)."""
+    """A network with its normalisation and softmax: float32 (N, C, H, W) in 0..1 -> probabilities (N, K).
+
+    Where an image may have several labels, each class has a sigmoid of its own in the place of the softmax.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.multilabel = network, card.multilabel
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(card.preprocessing[name]).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.network(inputs).float().softmax(1)
+        logits = self.network(inputs).float()
+        return logits.sigmoid() if self.multilabel else logits.softmax(1)
 
 
 class Classifier:
     """Classifies images: uint8 (N, C, H, W) -> probabilities float32 (N, K), whose rows add up to 1.
 
+    Where an image may have several labels (``card.multilabel``) they do not; ``card.thresholds`` say from which
+    probability it has a class.
     Photographs may be squares of any size; `cnn_core.predict` reads files of any shape into squares.
 
     Args:
@@ -96,12 +103,22 @@ class Classifier:
         return (total / self._tta).cpu().numpy()
 
 
-def predictions_table(files: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+def predictions_table(
+    files: Sequence[str],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    thresholds: Sequence[float] | None = None,
+) -> pd.DataFrame:
     """One row a file: ``file``, ``class`` and, for each class, ``p(CLASS)``, which no other column can be called.
 
-    ``probabilities`` are float (N, K).
+    ``probabilities`` are float (N, K). With ``thresholds``, ``labels`` stands in the place of ``class``: the classes
+    whose probability reaches them.
     """
-    predicted = [classes[index] for index in probabilities.argmax(1)]
-    names = pd.DataFrame({"file": list(files), "class": predicted}, dtype=object)
+    names = pd.DataFrame({"file": list(files)}, dtype=object)
+    if thresholds is None:
+        names["class"] = pd.Series([classes[index] for index in probabilities.argmax(1)], dtype=object)
+    else:
+        predicted = predicted_labels(probabilities, thresholds)
+        names["labels"] = pd.Series(joined_labels(predicted, classes), dtype=object)
     numbers = probabilities.astype(float).round(6)
     return names.assign(**{f"p({name})": numbers[:, index] for index, name in enumerate(classes)})

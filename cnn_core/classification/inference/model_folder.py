@@ -38,7 +38,13 @@ class ModelCard:
     git_commit: str
     refit: Literal["none", "all"]  # all: the shipped network has seen val and test
     epochs: int
+    thresholds: list[float] | None = None  # of several labels an image: the probability from which it has each class
     micro_batch: int | None = None  # images of a forward pass in training, where it had fewer than a worker's share
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several of the classes or none, each with a probability of its own."""
+        return self.thresholds is not None
 
     @property
     def shape(self) -> tuple[int, int, int]:

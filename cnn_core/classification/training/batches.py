@@ -22,7 +22,8 @@ T = TypeVar("T")
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that the images of one split may take; the rest is for the network
 AHEAD = 3  # batches made ready during the step of an earlier one, where images come from the host to a GPU
 
-# uint8 (n, C, H, W) and int64 (n,) of this rank, on the training device, and how many images the global batch has
+# uint8 (n, C, H, W) and labels, int64 (n,) or uint8 (n, K), of this rank, on the training device, and how many images
+# the global batch has
 RankBatch = tuple[Tensor, Tensor, int]
 
 
@@ -40,7 +41,10 @@ class Feed(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images uint8 (N, C, H, W) and labels int64 (N,), on the training device or, without room there, on the host."""
+    """Images uint8 (N, C, H, W) and labels int64 (N,), on the training device or, without room there, on the host.
+
+    Where an image may have several labels of K, they are zeros and ones, uint8 (N, K).
+    """
 
     images: Tensor
     labels: Tensor
@@ -54,7 +58,7 @@ class Split:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing here writes to them
             pixels = torch.from_numpy(images)
-        classes = torch.from_numpy(np.array(labels, dtype=np.int64))
+        classes = torch.from_numpy(np.array(labels, dtype=np.int64 if labels.ndim == 1 else np.uint8))
         if device.type == "cuda" and pixels.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
             return cls(images=pixels.to(device), labels=classes.to(device))
         return cls(images=pixels, labels=classes)

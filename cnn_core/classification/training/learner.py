@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnn_core.classification.augmentation.transforms import Transform
 from cnn_core.classification.training.batches import Split
 from cnn_core.classification.training.layer_groups import group_modules, keep_statistics, layer_groups
+from cnn_core.classification.training.objectives import Measured, Objective, OneLabel, SeveralLabels, measured_map
 from cnn_core.classification.training.params import OptimizerParams, TrainParams
 from cnn_core.devices import autocast_dtype
 from cnn_core.distributed import average_buffers, data_parallel, no_sync, rank_and_world, sum_over_ranks
@@ -32,6 +32,7 @@ class LearnerSetup:
     transform: Transform
     device: torch.device
     class_weights: Tensor | None = None  # (K,)
+    multilabel: bool = False  # an image may have several labels or none: labels are zeros and ones (N, K)
     micro_batch: int = 0  # images per forward pass (0 = the rank's whole share); only batch norm notices
     compiled: bool = False  # by torch.compile
 
@@ -47,6 +48,7 @@ class ClassifierLearner:
         self.dtype = autocast_dtype(params.precision, self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.params, self.setup = params, setup
+        self.objective: Objective = (SeveralLabels if setup.multilabel else OneLabel)(weights=setup.class_weights)
         self._mean, self._std = (torch.tensor(c, device=self.device).view(1, -1, 1, 1) for c in (setup.mean, setup.std))
         self._groups = layer_groups(self.network)
         self.frozen = 0  # layer groups, from the input on
@@ -76,7 +78,8 @@ class ClassifierLearner:
 
         Args:
             pixels: float (n, C, H, W) in 0..1, n >= 1.
-            targets: class numbers int64 (n,), or the share of each class float (n, K).
+            targets: class numbers int64 (n,), or the share of each class float (n, K); zeros and ones (n, K) of
+                several labels an image.
             global_batch_size: images over all ranks.
 
         Returns:
@@ -95,28 +98,36 @@ class ClassifierLearner:
         for index, (part, target) in enumerate(parts):
             with contextlib.nullcontext() if index == len(parts) - 1 else no_sync(self.replica):
                 logits = self._logits(self.replica, part)
-                smoothing, weights = self.params.label_smoothing, self.setup.class_weights
-                summed = F.cross_entropy(logits, target, weights, reduction="sum", label_smoothing=smoothing)
+                summed = self.objective.loss(logits, target, smoothing=self.params.label_smoothing)
                 (summed * weight).backward()
             loss += summed.detach()
-            right += (logits.detach().argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
+            right += self.objective.right(logits.detach(), target)
         optimizer_step(self.optimizer, self.schedule, self.network.parameters(), grad_clip=self.params.grad_clip)
         if self._averaged is not None and self.schedule.last_epoch % self.params.ema_every == 0:
             self._averaged.update_parameters(self.network)
         return loss, right
 
     @torch.no_grad()
-    def measure(self, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy (no smoothing) and accuracy of the averaged weights over ``split``, on all ranks."""
+    def measure(self, split: Split) -> Measured:
+        """Measure the averaged weights over ``split`` on all ranks, without smoothing and weights of the classes."""
         rank, world = rank_and_world()
         network = self.averaged.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for part, target in split.parts(EVALUATION_BATCH, self.device, rank=rank, world=world):
+        everything = torch.zeros(split.labels.shape if self.setup.multilabel else 0, device=self.device)
+        rows = torch.arange(rank, len(split), world).split(EVALUATION_BATCH)
+        parts = split.parts(EVALUATION_BATCH, self.device, rank=rank, world=world)
+        for at, (part, target) in zip(rows, parts, strict=True):
             logits = self._logits(network, self.setup.transform.view(part))
-            sums[0] += F.cross_entropy(logits, target, reduction="sum")
-            sums[1] += (logits.argmax(1) == target).sum()
+            sums[0] += self.objective.loss(logits, target, weighted=False)
+            sums[1] += self.objective.right(logits, target)
+            if self.setup.multilabel:
+                everything[at.to(self.device)] = logits
         loss, accuracy = (sum_over_ranks(sums) / len(split)).tolist()
-        return loss, accuracy
+        figures = {"val_loss": loss, "val_accuracy": accuracy}
+        if not self.setup.multilabel:
+            return Measured(figures, accuracy, [])
+        score, thresholds = measured_map(sum_over_ranks(everything), split.labels)
+        return Measured(figures | {"val_map": score}, score, thresholds)
 
     def gather_statistics(self) -> None:
         """Give all ranks the mean of their batch norm statistics; call it before measuring or saving."""

@@ -45,8 +45,10 @@ class TrainingResult:
 
     shipped: dict[str, Tensor]  # the weights selected on val, or those of the second fit on every labelled image
     evaluated: dict[str, Tensor]  # the weights selected on val
-    best: dict[str, float]  # the selected epoch, with its loss and accuracy on val
+    best: dict[str, float]  # the selected epoch, with its figures on val
     history: list[dict[str, Any]]  # a record an epoch
+    # Of the classes, chosen on val; empty where an image has one label, or without a val part.
+    thresholds: list[float] = dataclasses.field(default_factory=list)
 
 
 def train(
@@ -84,6 +86,7 @@ def result_of(checkpoint: Checkpoint) -> TrainingResult:
         shipped=latest if refitted else evaluated,
         evaluated=evaluated,
         best=checkpoint["best"],
+        thresholds=checkpoint["thresholds"],
         history=checkpoint["history"],
     )
 
@@ -96,6 +99,7 @@ class _Training:
         self._resume = resume
         self.history: list[dict[str, Any]] = resume["history"] if resume else []
         self.best: dict[str, Any] = resume["best"] if resume else {}
+        self.thresholds: list[float] = resume["thresholds"] if resume else []
         self.best_weights: dict[str, Tensor] = (resume["best_weights"] or {}) if resume else {}
         self.phase, self.epoch, self.epochs = "select", 0, params.epochs
         self.learner: ClassifierLearner
@@ -109,6 +113,7 @@ class _Training:
             "epoch": self.epoch,
             "history": self.history,
             "best": self.best,
+            "thresholds": self.thresholds,
             "best_weights": None if best_is_latest else self.best_weights,
             "learner": self.learner.state_dict(optimizer=self.epoch < self.epochs),
         }
@@ -196,23 +201,27 @@ class _Training:
 
     def _select(self) -> dict[str, float]:
         """Measure on val, and keep the weights when they are the best so far; without a validation part, always."""
-        measured: dict[str, float] = {}
-        if len(self.setup.val):
-            loss, accuracy = self.learner.measure(self.setup.val)
-            measured = {"val_loss": loss, "val_accuracy": accuracy}
+        measured = self.learner.measure(self.setup.val) if len(self.setup.val) else None
+        figures = measured.figures if measured else {}
         # Ties go to the later epoch, not to the lower loss: label smoothing makes that rise while errors still fall.
         by_val = self.params.select == "accuracy" and self.best and measured
-        if not by_val or measured["val_accuracy"] >= self.best["val_accuracy"]:
-            self.best = {"epoch": self.epoch, **measured}
+        if not by_val or figures[self._score] >= self.best[self._score]:
+            self.best = {"epoch": self.epoch, **figures}
+            self.thresholds = measured.thresholds if measured else []
             self.best_weights = self.learner.weights()
-        return measured
+        return figures
+
+    @property
+    def _score(self) -> str:
+        """The figure by which epochs are compared."""
+        return "val_map" if self.setup.multilabel else "val_accuracy"
 
     def _out_of_patience(self) -> bool:
         patience = self.params.patience if self.phase == "select" and len(self.setup.val) else 0
         return bool(patience and self.best and self.epoch - self._last_improved() >= patience)
 
     def _last_improved(self) -> int:
-        """The first epoch with the best accuracy: a later tie with a lower loss is no progress to wait for."""
+        """The first epoch with the best score: a later tie with a lower loss is no progress to wait for."""
         selected = [record for record in self.history if record["phase"] == "select"]
-        best = max(r["val_accuracy"] for r in selected)
-        return next(int(r["epoch"]) for r in selected if r["val_accuracy"] == best)
+        best = max(r[self._score] for r in selected)
+        return next(int(r["epoch"]) for r in selected if r[self._score] == best)

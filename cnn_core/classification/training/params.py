@@ -21,7 +21,9 @@ class OptimizerParams(Params):
     weight_decay: float = bounded(0)  # of matrices and kernels only, not of biases and norms
     momentum: float = bounded(0, 0.999)  # of sgd, with Nesterov's correction
     label_smoothing: float = bounded(0, 0.9)
-    class_weights: Literal["none", "balanced"]  # balanced = rare classes count as much as frequent ones
+    # balanced = rare classes count as much as frequent ones; of several labels an image: a class's images as much as
+    # those without it
+    class_weights: Literal["none", "balanced"]
     ema_decay: float = bounded(0, 0.99999)  # per step; 0 = the weights are not averaged
     ema_every: int = bounded(
         1, 1000
@@ -46,8 +48,10 @@ class TrainParams(OptimizerParams):
     epoch_images: int = bounded(0)  # training images drawn an epoch; 0 = each once
     batch_size: int = bounded(1)  # images of a step, over all workers
     precision: Precision
-    select: Literal["accuracy", "last"]  # which epoch is kept: best on val (ties: the later one), or the last
-    patience: int = bounded(0)  # epochs without a better validation accuracy before stopping; 0 = never
+    # Which epoch is kept: the best on val (ties: the later one), by accuracy or, of several labels an image, by mAP; or
+    # the last.
+    select: Literal["accuracy", "last"]
+    patience: int = bounded(0)  # epochs without a better figure on val before stopping; 0 = never
     refit: Literal["none", "all"]
     seed: int = bounded(0)
     augmentation: dict  # kind, and that kind's own parameters

@@ -1,7 +1,8 @@
 """Images in any folders, and tables that say the label of each file: Kaggle's train.csv beside train/, and the like.
 
 The column of the files is the one whose values are names of images, with or without folders and endings. The column of
-the labels is told by its name, or is the only other one. Several columns of zeros and a one are one label.
+the labels is told by its name, or is the only other one. Several columns of zeros and a one are one label; where images
+have several labels (`multilabels`), each column of zeros and ones is a class.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
-from cnn_core.data.layouts.listing import ImageEntry, Listing
+from cnn_core.data.layouts.listing import ImageEntry, Label, Listing
+from cnn_core.data.layouts.multilabels import (
+    ADVICE,
+    MISSING,
+    ONES,
+    SeveralLabelsError,
+    bit_columns,
+    has_several,
+    labels_in,
+    separator_of,
+)
 from cnn_core.data.layouts.parts import PARTS, TEST, TRAIN, UNLABELLED, part_in_name, part_of_folder
 from cnn_core.data.sources import sorted_names
 from cnn_core.data.validation import CONFLICTING, WRONG_COLUMNS, FieldError, Refusal, whole_number
@@ -32,7 +43,6 @@ _LABELS = (
     *("categoryname", "classlabel", "targetname", "labelid", "classid", "categoryid", "gt", "groundtruth"),
 )
 _FILES = ("file", "filename", "image", "imageid", "id", "path", "filepath", "filepaths", "imagepath", "img", "name")
-_BITS = {"0", "1", "0.0", "1.0"}
 _SPLITS = ("split", "set", "dataset", "subset", "partition", "usage", "phase", "part")
 
 
@@ -44,6 +54,7 @@ class LabelTable:
         first: the line of the first of the rows.
         label: the column of the labels, -1 = none.
         one_hot: the columns that are classes, with their names, where no column holds labels.
+        bits: the columns of zeros and ones, where rows have another number of ones than one.
         is_named: a column's name says that it holds labels.
         part: what the table's name or folder says.
     """
@@ -54,6 +65,7 @@ class LabelTable:
     file: int
     label: int
     one_hot: dict[int, str]
+    bits: dict[int, str]
     split: int
     is_named: bool
     part: str | None
@@ -61,6 +73,29 @@ class LabelTable:
     @property
     def is_labelled(self) -> bool:
         return self.label >= 0 or bool(self.one_hot)
+
+    def cells(self) -> list[str]:
+        """The cells of the column of labels."""
+        return [row[self.label] for row in self.rows if len(row) > self.label] if self.label >= 0 else []
+
+    def with_several(self) -> LabelTable:
+        """The table read with several labels an image: columns of zeros and ones are classes, unless one is named."""
+        if self.one_hot or not self.bits or (self.label >= 0 and self.label not in self.bits):
+            return self
+        return dataclasses.replace(self, label=-1, one_hot=self.bits, is_named=True)
+
+    def refuse_several(self) -> None:
+        """Raises `SeveralLabelsError` where rows have several labels, or several ones (or none) in columns of bits."""
+        if self.label >= 0 and has_several(cells := self.cells()):
+            separator = separator_of(cells)
+            example = next(cell for cell in cells if len(labels_in(cell, separator)) > 1)
+            raise SeveralLabelsError(f"{self.name} has several labels in a cell, such as {example!r}: {ADVICE}")
+        if not self.is_labelled and len(self.bits) > 1:
+            names = ", ".join(list(self.bits.values())[:3])
+            raise SeveralLabelsError(
+                f"{self.name} has {len(self.bits)} columns of zeros and ones ({names}, …), and rows with several ones "
+                f"or none: {ADVICE}"
+            )
 
 
 class ImageNames:
@@ -160,7 +195,8 @@ def _understand(name: str, rows: list[list[str]], images: ImageNames) -> LabelTa
         split = -1
     others = [column for column in others if column != split]
     named = [header.index(label) for label in _LABELS if label in header and header.index(label) in others]
-    one_hot = {} if named else _one_hot(rows[0] if has_header else [], others, sample)
+    bits = bit_columns(rows[0] if has_header else [], others, body if len(body) <= _SAMPLE else sample)
+    one_hot = {} if named else _one_hot(bits, sample)
     label = named[0] if named else others[0] if len(others) == 1 and not one_hot else -1
     path = PurePosixPath(name)
     return LabelTable(
@@ -170,38 +206,39 @@ def _understand(name: str, rows: list[list[str]], images: ImageNames) -> LabelTa
         file=file,
         label=label,
         one_hot=one_hot,
+        bits=bits,
         split=split,
         is_named=bool(named or one_hot),
         part=part_in_name(path.stem) or part_of_path(name),
     )
 
 
-def _one_hot(header: Sequence[str], columns: Sequence[int], sample: Sequence[Sequence[str]]) -> dict[int, str]:
+def _one_hot(bits: dict[int, str], sample: Sequence[Sequence[str]]) -> dict[int, str]:
     """The columns that are classes, if each row has a one in just one of them and zeros in the others."""
-    columns = [
-        column
-        for column in columns
-        if column < len(header) and {row[column].strip() for row in sample if column < len(row)} <= _BITS
-    ]
-    ones = [sum(row[column].strip() in ("1", "1.0") for column in columns if column < len(row)) for row in sample]
-    return {column: header[column].strip() for column in columns} if len(columns) > 1 and set(ones) == {1} else {}
+    ones = [sum(row[column].strip() in ONES for column in bits if column < len(row)) for row in sample]
+    return bits if len(bits) > 1 and set(ones) == {1} else {}
 
 
-def from_tables(images: Sequence[str], tables: Sequence[LabelTable]) -> Listing:
-    """List the images by the rows of tables; images in no row are unlabelled in a test part, and else left out."""
+def from_tables(images: Sequence[str], tables: Sequence[LabelTable], *, several: bool = False) -> Listing:
+    """List the images by the rows of tables; images in no row are unlabelled in a test part, and else left out.
+
+    With ``several`` labels an image, one without any is good. Rows of one label each that name an image again then say
+    another of its labels.
+    """
     names, refused = ImageNames(images), list[Refusal]()
     left_out: Counter[str] = Counter()
-    labels: dict[str, set[str]] = defaultdict(set)
+    labels: dict[str, set[Label]] = defaultdict(set)
     parts: dict[str, str] = {}
     unlabelled: set[str] = set()
     used = [table for table in tables if table.is_labelled]
     used += [table for table in tables if not table.is_labelled and table.part in (TEST, UNLABELLED)]
     for table in used:
+        label_of = _several_labels(table) if several else _one_label(table)
         for row, image, part, fault in _rows(table, names):
             if fault:
                 refused.append(fault)
                 continue
-            text = _label(table, row)
+            text = label_of(row)
             if text is None:
                 if part in (TEST, UNLABELLED):
                     unlabelled.add(image)
@@ -212,20 +249,22 @@ def from_tables(images: Sequence[str], tables: Sequence[LabelTable]) -> Listing:
             else:
                 labels[image].add(text)
                 parts.setdefault(image, TRAIN if part == UNLABELLED else part)
+    if several and all(len(label) <= 1 for of in labels.values() for label in of):  # a row for each label of an image
+        labels = {image: {tuple(sorted({name for label in of for name in label}))} for image, of in labels.items()}
     for image in [image for image, texts in labels.items() if len(texts) > 1]:
-        detail = " and ".join(sorted(labels.pop(image)))
+        detail = " and ".join(sorted(map(_shown, labels.pop(image))))
         refused.append(Refusal(id=image, reason=CONFLICTING, detail=f"the tables say {detail}"))
     named = _as_numbers({image: texts.pop() for image, texts in labels.items() if texts})
     settled = {entry.id for entry in refused} | set(named)
     unlabelled |= {image for image in images if part_of_path(image) in (TEST, UNLABELLED)}
     unlabelled -= settled
     left_out[NO_ROW] += len(set(images) - settled - unlabelled)
-    entries = [ImageEntry(name=image, id=image, part=parts[image], label=label) for image, label in named.items()]
+    entries = [_entry(image, parts[image], label) for image, label in named.items()]
     entries += [ImageEntry(name=image, id=image, part=UNLABELLED, label=None) for image in unlabelled]
     entries.sort(key=lambda entry: (PARTS.index(entry.part), entry.id))
     return Listing(
         entries=entries,
-        classes=sorted_names(named.values()),
+        classes=sorted_names(name for label in named.values() for name in _names(label)),
         refused=refused,
         left_out=+left_out,
         tables=[table.name for table in used],
@@ -252,17 +291,56 @@ def _rows(table: LabelTable, names: ImageNames) -> Iterator[tuple[list[str], str
         yield row, images[0], split or table.part or part_of_path(images[0]) or TRAIN, None
 
 
-def _label(table: LabelTable, row: Sequence[str]) -> str | None:
-    if table.label >= 0:
-        text = row[table.label].strip()
-        return None if text.lower() in ("", "nan", "null") else text
-    return next((name for column, name in table.one_hot.items() if row[column].strip() in ("1", "1.0")), None)
+def _entry(image: str, part: str, label: Label) -> ImageEntry:
+    if isinstance(label, str):
+        return ImageEntry(name=image, id=image, part=part, label=label)
+    return ImageEntry(name=image, id=image, part=part, label=None, labels=label)
 
 
-def _as_numbers(labels: dict[str, str]) -> dict[str, str]:
+def _one_label(table: LabelTable) -> Callable[[Sequence[str]], Label | None]:
+    """A function of a row that gives its label."""
+
+    def label(row: Sequence[str]) -> str | None:
+        if table.label >= 0:
+            text = row[table.label].strip()
+            return None if text.lower() in ("", "nan", "null") else text
+        return next((name for column, name in table.one_hot.items() if row[column].strip() in ONES), None)
+
+    return label
+
+
+def _several_labels(table: LabelTable) -> Callable[[Sequence[str]], Label | None]:
+    """A function of a row that gives its labels; none of a table whose column of labels is empty throughout."""
+    cells = table.cells()
+    separator, filled = separator_of(cells), any(cell.strip().lower() not in MISSING for cell in cells)
+
+    def labels(row: Sequence[str]) -> tuple[str, ...] | None:
+        if table.label >= 0:
+            return labels_in(row[table.label], separator) if filled else None
+        ones = (name for column, name in table.one_hot.items() if row[column].strip() in ONES)
+        return tuple(sorted(ones)) if table.one_hot else None
+
+    return labels
+
+
+def _names(label: Label) -> tuple[str, ...]:
+    return (label,) if isinstance(label, str) else label
+
+
+def _shown(label: Label) -> str:
+    return label if isinstance(label, str) else ", ".join(label) or "no label"
+
+
+def _as_numbers(labels: dict[str, Label]) -> dict[str, Label]:
     """Write labels as whole numbers (3.0 as 3) where all of them are."""
     try:
-        numbers = {text: str(whole_number(text, "label")) for text in set(labels.values())}
+        numbers = {
+            text: str(whole_number(text, "label"))
+            for text in {name for label in labels.values() for name in _names(label)}
+        }
     except FieldError:
         return labels
-    return {image: numbers[text] for image, text in labels.items()}
+    return {
+        image: numbers[label] if isinstance(label, str) else tuple(sorted(numbers[name] for name in label))
+        for image, label in labels.items()
+    }

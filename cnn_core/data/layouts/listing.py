@@ -10,15 +10,25 @@ from cnn_core.data.validation import Refusal
 
 NO_CLASS = "in no class folder"
 
+Label = str | tuple[str, ...]  # the class of an image; its classes, sorted, where it may have several or none
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ImageEntry:
-    """An image file: its ``name`` in the source, its ``id`` in the set, its part, and its class (None: unlabelled)."""
+    """An image file: its ``name`` in the source, its ``id`` in the set, its part, and its class (None: unlabelled).
+
+    In a source of several labels an image, ``labels`` are its classes, sorted; perhaps it has none.
+    """
 
     name: str
     id: str
     part: str
     label: str | None
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def is_labelled(self) -> bool:
+        return bool(self.label) or self.labels is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -209,7 +209,7 @@ def _without_copies(
 def _near(records: Sequence[_Record], *, search: bool, threads: int | None) -> NearCopies:
     pairs: Pairs = near_pairs([record.thumbnail for record in records], threads=threads) if search else ()
     tested = [record.part == "test" for record in records]
-    return find_near_copies(_ids(records), [0] * len(records), tested, (_SET,), pairs, refuse_near_test=True)
+    return find_near_copies(_ids(records), [0] * len(records), tested, ((_SET,),), pairs, refuse_near_test=True)
 
 
 def _rule(parts: set[str], params: IngestParams) -> _Rule:

@@ -15,8 +15,8 @@ def find(labels: list[int], tested: list[int], *pairs: tuple[int, int]) -> NearC
     ids = [chr(97 + row) for row in range(len(labels))]
     blocks = [np.array(part, int).reshape(-1, 2).T for part in (pairs[:1], pairs[1:])]
     published = [row in tested for row in range(len(labels))]
-    near = find_near_copies(ids, labels, published, CLASSES, [tuple(block) for block in blocks], refuse_near_test=True)
-    return near
+    classes = [(name,) for name in CLASSES]
+    return find_near_copies(ids, labels, published, classes, [tuple(block) for block in blocks], refuse_near_test=True)
 
 
 def test_what_itself_shows_a_test_image_is_left_out_and_what_a_chain_ties_to_it_is_not():

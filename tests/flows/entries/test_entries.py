@@ -103,9 +103,12 @@ def test_starting_values_suit_any_number_and_size_of_images(images: int, side: i
         assert template_of(task, survey)
 
 
-@pytest.mark.parametrize("kind", ["pixels", "images", "objects"])
-def test_every_template_fits_its_stages(tmp_path: Path, kind: str) -> None:
-    manifest = {"mode": "L" if kind == "pixels" else "RGB", "counts": {"train": 200}, "classes": ["a", "b"]}
+@pytest.mark.parametrize(
+    ("kind", "several"),
+    [("pixels", {}), ("images", {}), ("images", {"multilabel": True, "without_label": {"train": 3}}), ("objects", {})],
+)
+def test_every_template_fits_its_stages(tmp_path: Path, kind: str, several: dict) -> None:
+    manifest = {"mode": "L" if kind == "pixels" else "RGB", "counts": {"train": 200}, "classes": ["a", "b"], **several}
     survey = Survey(source="x", manifest={**manifest, "kind": kind, "sides": {"0.5": 100}})
     assert survey.kind == kind
     tasks: list[Task] = ["detection", "segmentation"] if kind == "objects" else ["classification"]
@@ -119,6 +122,7 @@ def test_every_template_fits_its_stages(tmp_path: Path, kind: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     assert list(faults(tmp_path / "params.yaml")) == []
     assert "$" not in text
+    assert yaml.safe_load(text)["ingest"]["pictures"].get("multilabel") == several.get("multilabel")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,17 @@ from tests.helpers.paths import ROOT
 pytestmark = pytest.mark.xdist_group("entries")
 
 BASE = (ROOT / "params.yaml").read_text()
-FILL = {"set": "birds", "source": "/birds", "model": "birds", "size": 96, "stored": 108, "epochs": 20, "batch": 32}
+FILL = {
+    "set": "birds",
+    "source": "/birds",
+    "model": "birds",
+    "size": 96,
+    "stored": 108,
+    "epochs": 20,
+    "batch": 32,
+    "smoothing": 0.1,
+}
+FILL |= {"multilabel": ""}
 
 
 def newer(text: str) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from cnn_core.classification.training.loop import train
 from tasks.engine.checkpoints import load_checkpoint, save_checkpoint
-from tests.helpers.learning import linear, params, stripes, training_setup, wide
+from tests.helpers.learning import linear, params, several_stripes, stripes, training_setup, wide
 from tests.helpers.paths import ROOT
 from tests.helpers.rank import TOGETHER, WIDE
 
@@ -43,6 +43,17 @@ def test_the_steps_and_the_measurements_are_those_of_one_process(folder):
     assert (first["history"][-1]["val_accuracy"] * 37) == pytest.approx(
         round(first["history"][-1]["val_accuracy"] * 37)
     )
+
+
+@pytest.mark.slow
+def test_several_labels_are_measured_on_the_whole_validation_part(folder):
+    first, second = (torch.load(folder / f"several-{rank}.pt") for rank in range(2))
+    many = {"train": several_stripes(100), "val": several_stripes(37, seed=1), "multilabel": True}
+    alone = train(params(epochs=2), training_setup(build=linear, **many))
+    assert first["thresholds"] == second["thresholds"] == pytest.approx(alone.thresholds, abs=1e-4)
+    for one, two, whole in zip(first["history"], second["history"], alone.history, strict=True):
+        for key in ("train_loss", "val_loss", "val_accuracy", "val_map"):
+            assert one[key] == two[key] == pytest.approx(whole[key], rel=1e-4), key
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def fetch(
 
 
 def inbox(
-    name: Annotated[str, typer.Argument(metavar="SET", help="A data set of this checkout.")],
+    name: Annotated[str, typer.Argument(metavar="[SET]", help="A data set; without one, all are listed.")] = "",
     folder: Annotated[Path | None, typer.Option("--inbox", metavar="FOLDER", help="[data/inbox/SET]")] = None,
     drift: Drift = "warn",
     background: Background = False,
@@ -45,10 +45,16 @@ def inbox(
     a folder or .zip in any format that it may come in.
     """
     from cnn_core.params import read_yaml
-    from flows.registry.inbox import take_in
+    from flows.registry.inbox import take_in, waiting
 
     with checkout() as root:
         sets = read_yaml(root / "params.yaml").get("ingest") or {}
+        if not name:
+            for each, entry in sets.items():
+                inbox_folder = f"data/inbox/{each}"
+                count = len(waiting(root / inbox_folder, settle_s=0))
+                print(f"{each}  {entry.get('kind', 'auto')}, {count:,} in {inbox_folder}")
+            return
         if name not in sets:
             raise ValueError(f"there is no data set {name!r}; there are {', '.join(sets)}")
         version = take_in(root, name, sets[name]["source"], inbox=folder, drift=drift, background=background).version

@@ -162,6 +162,7 @@ def _ingest(
         },
         "warnings": [
             *map(account.shown, every.warnings),
+            *_unwatched(params.source, set(images["split"])),
             *near_warnings(near, available),
             *_warnings(splits, groups, figures["by_class"]),
         ],
@@ -220,6 +221,16 @@ def _rule(parts: set[str], params: IngestParams) -> _Rule:
     if "val" in apart:
         return _Rule(kept=frozenset(parts - {""}), val_fraction=0.0, test_fraction=0.0)
     return _Rule(kept=frozenset(apart), val_fraction=params.val_fraction, test_fraction=0.0)
+
+
+def _unwatched(source: str, parts: set[str]) -> Iterator[str]:
+    """A sentence where a source is one file that leads to others, of which DVC sees no change."""
+    ending = Path(source).suffix.lower()
+    if ending in (".yaml", ".yml") or (ending == ".json" and len(parts) > 1):
+        yield (
+            f"DVC watches {source} alone, so nobody notices a change in the files that it leads to: name their folder "
+            "as the source"
+        )
 
 
 def _warnings(

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cnn_core.data.objects.grown import read_source
 from cnn_core.files import read_csv
 from cnn_core.locks import try_lock
+from flows.cli import app
 from flows.registry.data_versions import data_grown_from, data_version
 from flows.registry.inbox import take_in, waiting
 from flows.repository.git import git
@@ -131,3 +133,12 @@ def test_a_set_of_objects_grows_by_its_inbox(
     run("dvc", "checkout", "-q", "data/sources/things-grown.dvc", cwd=root)
     assert len(read_source(root / "data/sources/things-grown").annotations[0]) == 25
     assert len(read_source(source).annotations[0]) == 20
+
+
+def test_without_a_set_the_command_lists_all_with_what_waits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    deliver(root, "later.csv", 10, seed=4)
+    waiting_now = len(waiting(root / "data/inbox/digits", settle_s=0.0))
+    lines = CliRunner().invoke(app, ["inbox"]).output.splitlines()
+    assert f"digits  pixels, {waiting_now} in data/inbox/digits" in lines
+    assert "scenes  images, 0 in data/inbox/scenes" in lines

@@ -23,6 +23,7 @@ from cnn_core.images.media import list_media
 from cnn_core.images.reader import Reader
 from tasks.ingest import metrics, summary
 from tests.helpers.annotated import write_set
+from tests.helpers.object_deliveries import ultralytics
 from tests.helpers.object_formats import HEIGHT, WIDTH, cvat_xml, picture, voc_object, voc_xml, write_json
 
 GOOD = [20, 20, 60, 40]  # as COCO writes it
@@ -266,3 +267,21 @@ def test_auto_recognises_objects_by_their_files(tmp_path):
     kinds = {name: kind_of(tmp_path / name) for name in ("voc", "cvat", "coco", "tasks", "classes")}
     assert kinds == {**dict.fromkeys(("voc", "cvat", "coco", "tasks"), "objects"), "classes": "images"}
     assert Counter(kinds.values())["objects"] == 4
+
+
+@pytest.mark.parametrize(("named", "watched"), [("", True), ("data.yaml", False)])
+def test_a_file_that_leads_to_others_is_told_as_dvc_watches_it_alone(tmp_path, named, watched):
+    source = ultralytics(tmp_path / "set", range(12)) / named
+    manifest = ingest_objects("things", params(source), tmp_path / "raw/things")
+    told = [warning for warning in manifest["warnings"] if warning.startswith(f"DVC watches {source} alone")]
+    assert bool(told) is not watched
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_json_leads_to_those_of_other_splits(tmp_path, others):
+    coco(tmp_path / "set", 12, name="instances_train.json")
+    if others:
+        coco(tmp_path / "set", 6, name="instances_val.json", first=20)
+    source = tmp_path / "set/instances_train.json"
+    manifest = ingest_objects("things", params(source), tmp_path / "raw/things")
+    assert any(warning.startswith("DVC watches") for warning in manifest["warnings"]) is others

@@ -90,7 +90,7 @@ def retrain(
     try:
         kind = find_model(root, model)
         check_sharing(root)
-        commit, (name, path) = resolve(root, revision or "HEAD"), source_of(root, kind)
+        commit, (name, path) = resolve(root, revision or "HEAD"), source_of(root, kind, origin=True)
         challenge = Challenge(
             model=kind,
             commit=commit,

@@ -117,7 +117,7 @@ def compare_classifiers(
     )
     if ids is not None:
         pairs = pairs[pairs["id"].isin(set(ids))]
-    pairs = pairs[~pairs["label"].isin([number for number, name in enumerate(classes) if name in new])]
+    pairs = pairs[~pairs["label_new"].isin([number for number, name in enumerate(classes) if name in new])]
     if pairs.empty:
         raise ValueError("there is no held-out image that champion and challenger both answered")
     if (disagree := pairs["label"] != pairs["label_new"]).any():

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from cnn_core.comparison.changes import Change, Interval, measure_change
 from cnn_core.comparison.classifiers import (
@@ -143,12 +145,18 @@ def compare_answers(before: Path, after: Path, stages: list[str]) -> tuple[dict[
         answers_before, answers_after = (read_answers(file) for file in files)
         if has_several_labels(answers_before) or has_several_labels(answers_after):
             continue  # whose mAP is compared by its interval
-        rows_before, rows_after = (read_rows(folder / "data/raw" / name) for folder in (before, after))
+        sets = [folder / "data/raw" / _set_of(folder, name) for folder in (before, after)]
+        rows_before, rows_after = map(read_rows, sets)
         if rows_before is not None and rows_after is not None:  # names may have been given anew
             answers_before = by_hash(answers_before, rows_before)
             answers_after = by_hash(answers_after, rows_after)
+        former, present = map(_classes_of, sets)
+        new = [label for label in present if label not in former]
+        if former != present and former and present:
+            answers_before = _renumbered(answers_before, former, present)
+            notes.append(f"{name}: the classes differ; what both runs have is compared by the classes' names.")
         try:
-            comparison = compare_classifiers(answers_before, answers_after, [])
+            comparison = compare_classifiers(answers_before, answers_after, present, new=new if former else ())
         except ValueError as error:
             notes.append(f"{name}: the answers cannot be compared image by image: {error}.")
             continue
@@ -160,6 +168,28 @@ def compare_answers(before: Path, after: Path, stages: list[str]) -> tuple[dict[
                 "The figures above are each run's own."
             )
     return comparisons, notes
+
+
+def _set_of(folder: Path, model: str) -> str:
+    """The data set that a model was measured on."""
+    values = read_yaml(folder / "params.yaml") if (folder / "params.yaml").is_file() else {}
+    entry = (values.get("evaluate") or {}).get(model)
+    return str(entry.get("data", model)) if isinstance(entry, Mapping) else model
+
+
+def _classes_of(raw: Path) -> list[str]:
+    """The classes of a RAW set; none where they are not here."""
+    path = raw / "manifest.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["classes"]) if path.is_file() else []
+
+
+def _renumbered(answers: pd.DataFrame, former: Sequence[str], present: Sequence[str]) -> pd.DataFrame:
+    """Number the classes of answers as ``present`` does; those that it lacks come behind."""
+    numbers = [*present, *(name for name in former if name not in present)]
+    number_of = {old: numbers.index(name) for old, name in enumerate(former)}
+    return answers.assign(
+        **{key: answers[key].map(lambda old: number_of.get(old, len(numbers))) for key in ("label", "predicted")}
+    )
 
 
 def _numbers(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

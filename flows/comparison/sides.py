@@ -165,11 +165,13 @@ def _bring_answers(files: AbstractFileSystem, models: Iterable[Model], target: P
             (target / model.predictions).write_bytes(answers)
             parts = sorted(files.glob(f"{RAW}/{model.data}/part-*.parquet"))
             rows = [pd.read_parquet(files.open(part), columns=ROW_COLUMNS) for part in parts]
+            manifest = files.read_bytes(f"{RAW}/{model.data}/manifest.json") if rows else b""
         except Exception:  # of DVC, of the remote's library, or the system
             continue
         if rows:
             (target / RAW / model.data).mkdir(parents=True, exist_ok=True)
             pd.concat(rows).to_parquet(target / RAW / model.data / "part-00000.parquet")
+            (target / RAW / model.data / "manifest.json").write_bytes(manifest)
 
 
 def _with_metrics(folder: Path, name: str) -> Path:

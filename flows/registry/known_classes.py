@@ -72,7 +72,7 @@ def _classes_of(folder: Path) -> list[str] | None:
 
 def _renamed(root: Path, worktree: Workspace, model: Model, champion: Version) -> dict[str, str]:
     """The champion's names of the classes that the set calls otherwise now; none where a version of it is not here."""
-    name, _ = source_of(worktree.root, model)
+    name, _ = source_of(worktree.root, model, origin=True)
     path = f"data/raw/{name}"
     with contextlib.suppress(OSError, KeyError, ValueError):
         md5 = outputs(root, champion.commit)[path]

@@ -95,23 +95,29 @@ def _trained(stage: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[t
         yield key or Path(folder).name, _filled(folder, key)
 
 
-def source_of(root: Path, model: Model) -> tuple[str, str]:
-    """The data set that a model is made from in the end and by whose inbox it grows, and the path that leads there.
+def source_of(root: Path, model: Model, *, origin: bool = False) -> tuple[str, str]:
+    """The data set that a model is made from, and the path that leads there.
 
     The set is empty where the path leads to none of ours.
+
+    Args:
+        origin: of a set that is composed of another's images, give that other one, by whose inbox the model grows.
     """
-    if model.data:
-        return model.data, f"{RAW}{model.data}"
     stages, params = read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
-    path = str(entry_of(params, model.train)["source"])
-    for _ in stages:  # a stage makes another's source at most once
+    path = f"{RAW}{model.data}" if model.data else str(entry_of(params, model.train)["source"])
+    name, at = "", ""
+    for _ in range(2 * len(stages)):  # a stage makes another's source at most once
         if path.startswith(RAW):
-            return Path(path).relative_to(RAW).parts[0], path
-        maker = next((name for name, out in _outputs(stages, params) if out == path), None)
-        if maker is None:
+            name, at = Path(path).relative_to(RAW).parts[0], path
+            if not origin:
+                break
+            path = str((params.get("ingest") or {}).get(name, {}).get("source", ""))
+        maker = next((stage for stage, out in _outputs(stages, params) if out == path), None)
+        source = entry_of(params, maker).get("source") if maker else None
+        if source is None:  # somebody's files, or a sample
             break
-        path = str(entry_of(params, maker)["source"])
-    return "", path
+        path = str(source)
+    return (name, at) if name else ("", path)
 
 
 def learns_from_set(root: Path, model: Model) -> bool:

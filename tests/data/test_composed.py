@@ -13,13 +13,16 @@ from PIL import Image
 
 from cnn_core.annotations.masks import decode_mask, mask_box
 from cnn_core.annotations.tables import BOX, read_annotations
+from cnn_core.annotations.truth import read_truth
 from cnn_core.annotations.yolo_labels import SPLITS, read_yolo
+from cnn_core.data.ingestion import IngestParams
 from cnn_core.data.raw import RawRow, read_raw, write_raw
 from cnn_core.files import read_json
 from cnn_core.images.decoding import encode_png, pixels_sha256
 from cnn_core.params import from_mapping
 from cnn_core.synthetic.house_numbers import compose
 from cnn_core.synthetic.picture import ComposeParams
+from tasks import ingest
 
 SIDE = 96
 CLASSES = [str(number) for number in range(10)]
@@ -99,6 +102,32 @@ def test_boxes_are_the_masks_own_and_masks_are_apart(made):
         empty += not masks
     assert empty > 0, "pictures without a digit are among them"
     assert len(objects) > 20
+
+
+def test_a_composed_set_is_a_source_of_objects(made, tmp_path):
+    """Ingested it is the same set: pictures, boxes, masks, classes, splits, and the word that a program drew it."""
+    section = {"source": str(made), "kind": "auto", "val_fraction": 0.1, "test_fraction": 0.1, "seed": 0,
+               "max_bad_fraction": 0.0, "near_duplicates": True}  # fmt: skip
+    manifest = ingest.read_source("numbers", IngestParams(**section), tmp_path / "raw", on_progress=lambda _: None)
+    assert (manifest["kind"], manifest["generated"]) == ("objects", True)
+    assert manifest["annotations"]["listed"] == manifest["annotations"]["read"]
+    keys = ["image_id", "class_id", "class_name", *BOX, "rle"]
+    for split in SPLITS:
+        (images, objects, _), (raw_images, raw_objects, classes) = (
+            read_annotations(made, split),
+            read_truth(tmp_path / "raw", split),
+        )
+        assert classes == CLASSES
+        for table in (raw_images, raw_objects):  # RAW keeps the endings of files
+            table["image_id"] = table["image_id"].str.removesuffix(".jpg")
+        tables = [
+            table[keys].sort_values(["image_id", "x1", "y1"], ignore_index=True) for table in (objects, raw_objects)
+        ]
+        assert tables[0].equals(tables[1])
+        files = [
+            {row.image_id: Path(row.file).read_bytes() for row in table.itertuples()} for table in (images, raw_images)
+        ]
+        assert files[0] == files[1]
 
 
 def test_only_digits_of_the_same_split_with_their_own_class(made, raw):

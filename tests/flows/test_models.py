@@ -69,6 +69,16 @@ def test_a_model_grows_by_the_inbox_of_the_set_that_it_comes_from(root: Path) ->
     assert source_of(root, find_model(root, "finder")) == ("", "/data/mine.json")
 
 
+def test_a_set_that_is_ingested_from_composed_pictures_grows_by_the_set_they_are_composed_of(root: Path) -> None:
+    changed = PARAMS.replace("{source: data/composed/pictures}", "{source: data/raw/signs}")
+    (root / "params.yaml").write_text(f"{changed}ingest: {{signs: {{source: data/composed/pictures}}}}\n")
+    finder = find_model(root, "finder")
+    assert source_of(root, finder) == ("signs", "data/raw/signs")
+    assert source_of(root, finder, origin=True) == ("letters", "data/raw/letters/part-00000.parquet")
+    (root / "params.yaml").write_text(f"{changed}ingest: {{signs: {{source: photographs}}}}\n")
+    assert source_of(root, finder, origin=True) == ("signs", "data/raw/signs")
+
+
 def test_a_checkout_without_models(root: Path) -> None:
     (root / "params.yaml").write_text("fit: {}\n")
     assert list(read_models(root)) == ["cutter"]

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnn_core.data.splits import assign_split
+from cnn_core.images.decoding import pixels_sha256
 from flows.registry.models import champion
 from flows.registry.promotion import promote
 from flows.repository.git import git
@@ -57,8 +59,13 @@ def test_champion_and_challenger_are_compared_on_the_classes_that_both_know(root
     numbers = np.array([now[str(label)] for label in labels[kept]])
     write_source(root, names, np.concatenate([images[kept], more]), np.r_[numbers, np.full(100, names.index("ten"))])
 
+    keys = {pixels_sha256(image) for image in images[kept]}
+    tested = [key for key in keys if assign_split(key, seed=0, val_fraction=0.1, test_fraction=0.4) == "test"]
+    n, right = len(tested), sum(int(key[-8:], 16) / 16**8 < 0.6 for key in tested) / len(tested)
+
     message = retrain("digits", "--set", "train.digits.learning_rate=0.95")
     assert message.startswith("promoted: digits v2.0.0. The challenger is better: 9"), message
+    assert f"against {right:.2%} right on {n:,} held-out images" in message
     for sentence in (
         "Compared are the 9 classes that both know. ",
         "The champion's class 3 is called three now: most of its images are the same. ",

@@ -124,7 +124,8 @@ def learns_from_set(root: Path, model: Model) -> bool:
     """Whether a model reads one of our sets itself, not what a stage makes of its images."""
     if model.data:
         return True
-    return str(entry_of(read_yaml(root / "params.yaml"), model.train)["source"]).startswith(RAW)
+    reads_raw = str(entry_of(read_yaml(root / "params.yaml"), model.train)["source"]).startswith(RAW)
+    return reads_raw and source_of(root, model) == source_of(root, model, origin=True)
 
 
 def _outputs(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

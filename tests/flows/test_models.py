@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.registry.models import find_model, read_models, source_of
+from flows.registry.models import find_model, learns_from_set, read_models, source_of
 
 pytestmark = pytest.mark.xdist_group("models")
 
@@ -75,8 +75,10 @@ def test_a_set_that_is_ingested_from_composed_pictures_grows_by_the_set_they_are
     finder = find_model(root, "finder")
     assert source_of(root, finder) == ("signs", "data/raw/signs")
     assert source_of(root, finder, origin=True) == ("letters", "data/raw/letters/part-00000.parquet")
+    assert not learns_from_set(root, finder)
     (root / "params.yaml").write_text(f"{changed}ingest: {{signs: {{source: photographs}}}}\n")
     assert source_of(root, finder, origin=True) == ("signs", "data/raw/signs")
+    assert learns_from_set(root, finder)
 
 
 def test_a_checkout_without_models(root: Path) -> None:

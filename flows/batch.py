@@ -54,7 +54,8 @@ class BatchStep:
 
     @property
     def overrides(self) -> list[str]:
-        values = {"prompt": "boxes", "prompts": self.prompts} if self.prompts else {}
+        values = {} if self.model.task == "classification" else {"match": "*"}  # the entry's own may choose a split
+        values |= {"prompt": "boxes", "prompts": self.prompts} if self.prompts else {}
         return [f"{self.section}.{key}={value}" for key, value in values.items()]
 
 

@@ -110,15 +110,17 @@ def fetch(root: Path, name: str) -> Path:
 
 def listing(root: Path) -> str:
     """The champions, one line a model."""
-    lines = [f"{'model':<12}{'champion':<10}{'figure':<38}{'since':<27}commit"]
-    for name in read_models(root):
+    names = list(read_models(root))
+    wide = 2 + max(map(len, ["model", *names]))
+    lines = [f"{'model':<{wide}}{'champion':<10}{'figure':<38}{'since':<27}commit"]
+    for name in names:
         assignments = history(root, name)
         if not assignments:
-            lines.append(f"{name:<12}none")
+            lines.append(f"{name:<{wide}}none")
             continue
         current = assignments[-1]
         version = current.version
-        lines.append(f"{name:<12}{version.name:<10}{version.headline:<38}{current.date:<27}{version.commit[:10]}")
+        lines.append(f"{name:<{wide}}{version.name:<10}{version.headline:<38}{current.date:<27}{version.commit[:10]}")
     return "\n".join(lines)
 
 

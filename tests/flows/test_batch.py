@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 
 from cnn_core.annotations.tables import read_objects
+from cnn_core.params import read_yaml
 from flows.batch import champions_of, check_folders, choose_steps
 from flows.registry.promotion import promote
 from flows.repository.git import git
+from flows.repository.parameters import patch_params
 from tests.helpers.champion_repository import make, set_skill
 
 pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -53,20 +55,28 @@ def test_the_champion_labels_a_folder_and_the_checkout_stays_as_it_is(
 def test_which_model_does_a_step(repository: Path, tmp_path: Path, run: Callable) -> None:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(repository / name, tmp_path)
+    for package in ("tasks", "cnn_core"):
+        (tmp_path / package).symlink_to(repository / package)
     run("git", "init", "-q", cwd=tmp_path)
     detect, segment = choose_steps(tmp_path, ["detect", "segment"], [], [])
     assert (detect.model.name, segment.model.name) == ("detector", "segmenter")
     assert champions_of(tmp_path, [detect], ["detect.detector.weights=x.pt"]) == ([], {"detect@detector": "x.pt"})
+    assert detect.overrides == ["detect.detector.match=*"]
     assert segment.overrides == [
+        "segment.segmenter.match=*",
         "segment.segmenter.prompt=boxes",
         "segment.segmenter.prompts=data/predictions/detector",
     ]
+    patch_params(tmp_path, None, ["detect.detector.match=part-test-*"])  # as an entry of `gridflow new` has it
+    patch_params(tmp_path, None, detect.overrides)
+    assert read_yaml(tmp_path / "params.yaml")["detect"]["detector"]["match"] == "*"
     with pytest.raises(ValueError, match="name one model for classification: digits, scenes"):
         choose_steps(tmp_path, ["classify"], [], [])
     (classify,) = choose_steps(tmp_path, ["classify"], ["scenes", "detector"], [])
     assert (classify.stage, classify.section, classify.output) == (
         "predict@scenes", "predict.scenes", "data/predictions/scenes",
     )  # fmt: skip
+    assert classify.overrides == []
     with pytest.raises(
         ValueError, match=r"segment takes its prompts from detect: .* or segment.segmenter.prompts=FILE"
     ):

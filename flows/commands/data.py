@@ -45,7 +45,7 @@ def inbox(
     a folder or .zip in any format that it may come in.
     """
     from cnn_core.params import read_yaml
-    from flows.registry.inbox import take_in, waiting
+    from flows.registry.inbox import SETTLE_S, take_in, waiting
 
     with checkout() as root:
         sets = read_yaml(root / "params.yaml").get("ingest") or {}
@@ -57,5 +57,11 @@ def inbox(
             return
         if name not in sets:
             raise ValueError(f"there is no data set {name!r}; there are {', '.join(sets)}")
-        version = take_in(root, name, sets[name]["source"], inbox=folder, drift=drift, background=background).version
-    print(f"{name}-data v{version.number}.0.0" if version else "nothing new")
+        intake = take_in(root, name, sets[name]["source"], inbox=folder, drift=drift, background=background)
+        young = len(waiting(folder or root / "data/inbox" / name, settle_s=0))
+    print(f"{name}-data v{intake.version.number}.0.0" if intake.version else "nothing new")
+    if young:
+        print(
+            f"{young:,} in the inbox changed in the last {SETTLE_S:.0f} seconds, so they may not be whole yet: run "
+            "this again then"
+        )

@@ -142,3 +142,13 @@ def test_without_a_set_the_command_lists_all_with_what_waits(root: Path, monkeyp
     lines = CliRunner().invoke(app, ["inbox"]).output.splitlines()
     assert f"digits  pixels, {waiting_now} in data/inbox/digits" in lines
     assert "scenes  images, 0 in data/inbox/scenes" in lines
+
+
+def test_a_delivery_that_may_still_be_copied_is_said_to_wait(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    inbox = root / "fresh"
+    write_table(inbox / "fresh.csv", *digits(10, seed=5))
+    output = CliRunner().invoke(app, ["inbox", "digits", "--inbox", str(inbox)]).output
+    assert output.splitlines()[0] == "nothing new"
+    assert "1 in the inbox changed in the last 10 seconds, so they may not be whole yet" in output
+    assert (inbox / "fresh.csv").is_file()

@@ -47,6 +47,8 @@ def test_a_threshold_gives_the_highest_f1_that_there_is() -> None:
         assert at == pytest.approx(max(every))
     assert thresholds[3] == 0.5
     assert best_thresholds(np.array([[0.2], [0.6], [0.8]]), np.array([[0], [1], [1]])) == [0.4]
+    equal = np.array([[0.9], [0.5], [0.5], [0.5], [0.5]])  # which a threshold cannot part
+    assert best_thresholds(equal, np.array([[1], [1], [0], [0], [0]])) == [0.7]
 
 
 def test_a_weighted_average_precision_is_that_of_repeated_images() -> None:

@@ -48,7 +48,8 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped() -> None:
         torch.testing.assert_close(resumed.shipped[key], value)
 
 
-def test_validation_is_of_all_images_and_of_the_averaged_weights() -> None:
+def test_validation_is_of_all_images_and_of_the_averaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnn_core.classification.training.learner.EVALUATION_BATCH", 7)
     split = several_stripes(23)
     torch.manual_seed(0)
     learner = ClassifierLearner(linear(), params(), setup(), steps=5)

@@ -140,6 +140,8 @@ def test_predictions_have_a_probability_a_class_and_the_labels(run: Path) -> Non
     table = pd.read_csv(run / "data/predictions/colours/predictions.csv", keep_default_na=False)
     assert list(table.columns) == ["file", "labels", *[f"p({name})" for name in CLASSES]]
     thresholds = json.loads((run / "data/models/colours/model.json").read_text())["thresholds"]
+    sums = table[[f"p({name})" for name in CLASSES]].sum(axis=1)
+    assert sums.max() > 1.5 > 0.75 > sums.min()  # each class has a probability of its own
     reached = table[[f"p({name})" for name in CLASSES]].to_numpy() >= np.array(thresholds)
     assert table["labels"].tolist() == ["|".join(np.array(CLASSES)[row]) for row in reached]
     counts = metrics(run, "predict")

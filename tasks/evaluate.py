@@ -65,7 +65,9 @@ def main(name: str) -> None:
         several = Answers(test=test, probabilities=probabilities, classes=all_classes, thresholds=thresholds)
         figures = several.write(name, worst=params.worst, across=ACROSS)
         events.write_metrics(f"data/metrics/evaluate-{name}.json", figures | about)
-        tell(figures, all_classes, measured)
+        if not_known := figures.get("not_known", []):
+            events.log(f"warning: the model does not know {', '.join(not_known)}: these labels are in no figure")
+        tell(figures, [label for label in all_classes if label not in not_known], measured)
         return
     write_predictions(Path(f"data/predictions/{name}-test.parquet"), test, probabilities)
     if unknown:
@@ -76,9 +78,10 @@ def main(name: str) -> None:
     show_mistakes(Path(f"data/plots/evaluate-{name}-mistakes.png"), test, probabilities, classes, params.worst)
     if unknown:
         metrics["not_known"] = unknown
-    if untested := [name for name in classes if name not in metrics["f1"]]:
+    known = [name for name in classes if name not in unknown]
+    if untested := [name for name in known if name not in metrics["f1"]]:
         events.log(
-            f"warning: macro F1 is the mean over {metrics['tested_classes']} of {len(classes)} classes: "
+            f"warning: macro F1 is the mean over {metrics['tested_classes']} of {len(known)} classes: "
             f"the test part has no image of {', '.join(untested)}"
         )
     events.write_metrics(f"data/metrics/evaluate-{name}.json", {**metrics, **about})

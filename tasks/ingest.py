@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -68,9 +69,11 @@ def class_changes(name: str, raw: Path) -> dict[str, Any]:
     The output itself holds nothing of it: the same source always gives the same RAW set.
     """
     folder, labels = main_checkout(Path.cwd()) / VERSIONS, read_labels(raw)
-    former = former_version(folder, name, labels.content)
-    remember(folder, name, labels)
-    return compare_classes(former, labels).plain() if former else {}
+    with contextlib.suppress(OSError):  # another ingestion of the set has just removed an old version
+        former = former_version(folder, name, labels.content)
+        remember(folder, name, labels)
+        return compare_classes(former, labels).plain() if former else {}
+    return {}
 
 
 def metrics(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -181,13 +181,20 @@ def _renames(
     former: SetLabels, present: SetLabels, gone: Mapping[str, int], new: Mapping[str, int]
 ) -> dict[str, Rename]:
     """Most of the former class's images have the new name, and most of the new class's images that were there before
-    had the former one: so neither has two partners."""
+    had the former one. Of several labels an image, a pair that shares more of its images goes first, and neither label
+    has two partners."""
     both = former.items.merge(present.items, on="key", suffixes=("", "_now"))
     of_new = both.drop_duplicates(["key", "class_name_now"])["class_name_now"].value_counts()
     moved = both[both["class_name"].isin(gone) & both["class_name_now"].isin(new)]
     pairs = moved.value_counts(["class_name", "class_name_now"])
-    return {
-        before: Rename(now=now, same=int(same), of=gone[before])
-        for (before, now), same in pairs.items()
-        if 2 * same > gone[before] and 2 * same > of_new[now]
-    }
+    renames: dict[str, Rename] = {}
+
+    def share(pair: tuple[str, str]) -> float:
+        return pairs[pair] / (gone[pair[0]] + of_new[pair[1]] - pairs[pair])
+
+    for before, now in sorted(pairs.index, key=share, reverse=True):
+        same = int(pairs[before, now])
+        is_free = before not in renames and now not in {rename.now for rename in renames.values()}
+        if is_free and 2 * same > gone[before] and 2 * same > of_new[now]:
+            renames[before] = Rename(now=now, same=same, of=gone[before])
+    return renames

@@ -88,10 +88,13 @@ def _listing(files: SourceFiles, names: Sequence[str], multilabel: bool | None =
     folders = find_folders(files, names)
     if not folders.with_classes:
         tables, misses = find_tables(files, names)
-        tables = [table.with_several() for table in tables] if multilabel else tables
+        has_labels = any(table.is_named and table.label >= 0 and table.label not in table.bits for table in tables)
+        if multilabel and not has_labels:
+            tables = [table.with_several() for table in tables]
         if any(table.is_named if len(folders.classes) > 1 else table.is_labelled for table in tables):
             for table in tables if multilabel is None else ():
-                table.refuse_several()
+                if table.is_labelled:
+                    table.refuse_several()
             return from_tables(names, tables, several=bool(multilabel))
         if not folders.parts and len(folders.classes) < 2:
             for table in tables:

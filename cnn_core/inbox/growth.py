@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def _write_images(target: Path, source: Path, name: str, new: Sequence[LabelledI
 def _write_folders_anew(target: Path, source: Path) -> Folders:
     """Rewrite images whose labels stand in tables as folders of their classes, to which images can be added."""
     shutil.rmtree(target)
-    with open_images(source) as opened:
+    with open_images(source, multilabel=False) as opened:
         if bad := [label for label in opened.classes if "/" in label or label.startswith(".")]:
             raise ValueError(
                 f"no folder can be called {bad[0]!r}, so nothing can be added to {source}: rename the class"
@@ -167,7 +168,7 @@ SOURCE_FORMATS: Mapping[str, SourceFormat] = {
         pixels=_pixel_squares,
     ),
     "images": SourceFormat(
-        open=open_images,
+        open=partial(open_images, multilabel=False),
         read_file=_image_file,
         digest=lambda picture: picture.sha256,
         write=_write_images,

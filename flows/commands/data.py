@@ -45,10 +45,11 @@ def inbox(
     a folder or .zip in any format that it may come in.
     """
     from cnn_core.params import read_yaml
-    from flows.registry.inbox import SETTLE_S, take_in, waiting
+    from flows.registry.inbox import SETTLE_S, composed_of, take_in, waiting
 
     with checkout() as root:
-        sets = read_yaml(root / "params.yaml").get("ingest") or {}
+        params = read_yaml(root / "params.yaml")
+        sets = params.get("ingest") or {}
         if not name:
             for each, entry in sets.items():
                 inbox_folder = f"data/inbox/{each}"
@@ -57,6 +58,11 @@ def inbox(
             return
         if name not in sets:
             raise ValueError(f"there is no data set {name!r}; there are {', '.join(sets)}")
+        if composed := composed_of(params, sets[name]["source"]):
+            raise ValueError(
+                f"{name} is made of composed pictures, which grow with the images that they are composed of: put new "
+                f"ones into the inbox of {composed}"
+            )
         intake = take_in(root, name, sets[name]["source"], inbox=folder, drift=drift, background=background)
         young = len(waiting(folder or root / "data/inbox" / name, settle_s=0))
     print(f"{name}-data v{intake.version.number}.0.0" if intake.version else "nothing new")

@@ -97,7 +97,7 @@ def _check(root: Path, nodes: Sequence[StageNode], changes: Sequence[str]) -> No
     """Check the inputs, and the parameters of stages that will run; those in ``changes`` were checked before."""
     absent = missing_inputs(root, [node for node in nodes if node.stale])
     for folder in {path for _, path in absent} & RESULTS:  # none of the stages that are there writes into it
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     if absent := [(stage, path) for stage, path in absent if path not in RESULTS]:
         raise ValueError("\n".join(missing(root, stage, path) for stage, path in absent))
     if at_risk := [(node.name, path) for node in nodes for path in node.foreign]:

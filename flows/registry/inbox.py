@@ -32,6 +32,7 @@ from flows.repository.outputs import get_output, ignored_folder, outputs
 from flows.repository.workspace import Workspace, workspace
 
 DONE, REFUSED = "done", "refused"
+COMPOSED = "data/composed"
 SETTLE_S = 10.0  # a delivery that was written to more recently is perhaps still being copied
 DRIFT_PARAMS = {"alpha": 0.01, "draws": 200, "most": 500, "least": 30, "seed": 0}
 SOURCE_AT_FAULT = 3  # exit status of tasks.inbox, with one sentence on its standard output
@@ -54,6 +55,12 @@ def waiting(folder: Path, *, settle_s: float = SETTLE_S) -> list[Path]:
     paths = [path for path in folder.iterdir() if path.name not in (DONE, REFUSED) and not path.name.startswith(".")]
     changed = {path: max(file.lstat().st_mtime for file in (path, *path.rglob("*"))) for path in paths}
     return sorted(path for path, last in changed.items() if time.time() - last >= settle_s)
+
+
+def composed_of(params: Mapping[str, Any], source: str) -> str:
+    """The set whose images a composed source is made of; empty where it is none."""
+    composed = params.get("compose") or {}
+    return next((Path(each["source"]).name for name, each in composed.items() if source == f"{COMPOSED}/{name}"), "")
 
 
 def take_in(

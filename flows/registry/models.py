@@ -113,8 +113,11 @@ def source_of(root: Path, model: Model, *, origin: bool = False) -> tuple[str, s
                 break
             path = str((params.get("ingest") or {}).get(name, {}).get("source", ""))
         maker = next((stage for stage, out in _outputs(stages, params) if out == path), None)
-        source = entry_of(params, maker).get("source") if maker else None
-        if source is None:  # somebody's files, or a sample
+        try:
+            source = entry_of(params, maker)["source"] if maker else None
+        except (KeyError, TypeError):  # a sample, or a person's own stage
+            source = None
+        if source is None:
             break
         path = str(source)
     return (name, at) if name else ("", path)

@@ -8,6 +8,7 @@ items, which cannot be told from what a person took out.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -32,15 +33,15 @@ def mend_locks(root: Path) -> list[str]:
     for path in [*root.glob(LOCK), *root.glob(f"*/{LOCK}")]:
         name = str(path.relative_to(root))
         kept = root / KEPT / name
-        if not is_cut(path.read_text(errors="replace"), references := _references(root, name, kept)):
+        if not is_cut(path.read_text(errors="replace")):
             _write(kept, path.read_bytes())
             continue
         try:
             with Repo(str(root)).lock:
                 text = path.read_text(errors="replace")
-                if not is_cut(text, references):  # DVC has written the rest since
+                if not is_cut(text):  # DVC has written the rest since
                     continue
-                whole = mended(text, references)
+                whole = mended(text, _references(root, name, kept))
                 _write(path, whole.encode())
         except LockError:
             continue
@@ -52,13 +53,9 @@ def mend_locks(root: Path) -> list[str]:
     return sentences
 
 
-def is_cut(text: str, references: list[str]) -> bool:
-    """Whether the text of a dvc.lock is a part of one.
-
-    Args:
-        references: earlier texts of the file.
-    """
-    return bool(OPEN.search(text)) if text else bool(references)
+def is_cut(text: str) -> bool:
+    """Whether the text of a dvc.lock is a part of one."""
+    return not text or bool(OPEN.search(text))
 
 
 def mended(text: str, references: list[str]) -> str:
@@ -93,6 +90,6 @@ def _write(path: Path, content: bytes) -> None:
     if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")  # two runs may begin together
     partial.write_bytes(content)
     partial.replace(path)

@@ -12,7 +12,7 @@ import dataclasses
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from cnn_core.data.layouts.listing import ImageEntry, Label, Listing
@@ -54,7 +54,7 @@ class LabelTable:
         first: the line of the first of the rows.
         label: the column of the labels, -1 = none.
         one_hot: the columns that are classes, with their names, where no column holds labels.
-        bits: the columns of zeros and ones, where rows have another number of ones than one.
+        bits: the columns that hold only zeros and ones, with their names.
         is_named: a column's name says that it holds labels.
         part: what the table's name or folder says.
     """
@@ -195,7 +195,8 @@ def _understand(name: str, rows: list[list[str]], images: ImageNames) -> LabelTa
         split = -1
     others = [column for column in others if column != split]
     named = [header.index(label) for label in _LABELS if label in header and header.index(label) in others]
-    bits = bit_columns(rows[0] if has_header else [], others, body if len(body) <= _SAMPLE else sample)
+    classes = [column for column in others if not (column < len(header) and _is_part(header[column]))]
+    bits = bit_columns(rows[0] if has_header else [], classes, body if len(body) <= _SAMPLE else sample)
     one_hot = {} if named else _one_hot(bits, sample)
     label = named[0] if named else others[0] if len(others) == 1 and not one_hot else -1
     path = PurePosixPath(name)
@@ -211,6 +212,11 @@ def _understand(name: str, rows: list[list[str]], images: ImageNames) -> LabelTa
         is_named=bool(named or one_hot),
         part=part_in_name(path.stem) or part_of_path(name),
     )
+
+
+def _is_part(plain: str) -> bool:
+    """Whether a column's name says that its zeros and ones tell the parts of the set and no class."""
+    return plain in _SPLITS or plain.startswith(("istrain", "isval", "istest"))
 
 
 def _one_hot(bits: dict[int, str], sample: Sequence[Sequence[str]]) -> dict[int, str]:
@@ -249,8 +255,10 @@ def from_tables(images: Sequence[str], tables: Sequence[LabelTable], *, several:
             else:
                 labels[image].add(text)
                 parts.setdefault(image, TRAIN if part == UNLABELLED else part)
-    if several and all(len(label) <= 1 for of in labels.values() for label in of):  # a row for each label of an image
-        labels = {image: {tuple(sorted({name for label in of for name in label}))} for image, of in labels.items()}
+    if several and all(len(label) <= 1 for texts in labels.values() for label in texts):  # a row for each label
+        labels = {image: {tuple(sorted(set().union(*texts)))} for image, texts in labels.items()}
+    if several:
+        unlabelled |= _secret(labels, parts)
     for image in [image for image, texts in labels.items() if len(texts) > 1]:
         detail = " and ".join(sorted(map(_shown, labels.pop(image))))
         refused.append(Refusal(id=image, reason=CONFLICTING, detail=f"the tables say {detail}"))
@@ -269,6 +277,16 @@ def from_tables(images: Sequence[str], tables: Sequence[LabelTable], *, several:
         left_out=+left_out,
         tables=[table.name for table in used],
     )
+
+
+def _secret(labels: dict[str, set[Label]], parts: Mapping[str, str]) -> set[str]:
+    """Take the images of a test part out of ``labels`` where none of them has one: its labels were kept back."""
+    images = {image for image in labels if parts[image] == TEST}
+    if any(labels[image] != {()} for image in images):
+        return set()
+    for image in images:
+        del labels[image]
+    return images
 
 
 def _rows(table: LabelTable, names: ImageNames) -> Iterator[tuple[list[str], str, str, Refusal | None]]:
@@ -313,6 +331,9 @@ def _several_labels(table: LabelTable) -> Callable[[Sequence[str]], Label | None
     """A function of a row that gives its labels; none of a table whose column of labels is empty throughout."""
     cells = table.cells()
     separator, filled = separator_of(cells), any(cell.strip().lower() not in MISSING for cell in cells)
+    files = [row[table.file].strip() for row in table.rows if len(row) > table.file]
+    if separator == " " and len(set(files)) < len(files):  # a row for each label, such as `traffic light`
+        separator = "\0"
 
     def labels(row: Sequence[str]) -> tuple[str, ...] | None:
         if table.label >= 0:

@@ -12,7 +12,7 @@ SEPARATORS = ("|", ";", ",")  # of labels in a cell; where none of them occurs, 
 MISSING = ("", "nan", "null", "none")
 BITS = {"0", "1", "0.0", "1.0"}
 ONES = ("1", "1.0")
-ADVICE = "set multilabel to true in the set's section of ingest"
+ADVICE = "set multilabel to true in the set's section of ingest, or to false where each is one label"
 
 
 class SeveralLabelsError(ValueError):
@@ -40,9 +40,9 @@ def _bare(cell: str) -> str:
 def has_several(cells: Collection[str]) -> bool:
     """Whether the cells of a column hold several labels each, and not one label with a separator in its name.
 
-    Labels recur in several combinations. Words that a space parts are labels only where the cells have different
-    numbers of them, and where each is a cell of its own, or each recurs and they make up half as many cells again:
-    class names such as ``golden retriever`` do neither.
+    Labels recur in several combinations. Words that a space or a comma separates are labels only where they change
+    their places, where the cells have different numbers of them, and where each is a cell of its own, or each recurs
+    and they make up half as many cells again: class names such as ``golden retriever`` or ``Smith, John`` do not.
     """
     different = set(cells)
     separator = separator_of(different)
@@ -52,12 +52,23 @@ def has_several(cells: Collection[str]) -> bool:
         return False
     pieces = {label for labels in several for label in labels}
     alone = {labels[0] for labels in split if len(labels) == 1}
-    if separator != " ":
+    if separator in "|;":
         return bool(pieces & alone) or sum(map(len, several)) > len(pieces)
+    if all(len(places) < 2 for places in _places(different, separator).values()):
+        return False
     counts = Counter(label for labels in split for label in labels)
     varied = len({len(labels) for labels in split if labels}) > 1
     recur = min(counts[label] for label in pieces) > 1 and 2 * len(split - {()}) >= 3 * len(counts)
     return varied and (pieces <= alone or recur)
+
+
+def _places(cells: Iterable[str], separator: str) -> dict[str, set[int]]:
+    """Where in the cells each label stands: 0 = first."""
+    places: dict[str, set[int]] = {}
+    for cell in cells:
+        for place, piece in enumerate(_bare(cell).split(separator)):
+            places.setdefault(piece.strip().strip("'\"").strip(), set()).add(place)
+    return places
 
 
 def bit_columns(header: Sequence[str], columns: Sequence[int], rows: Sequence[Sequence[str]]) -> dict[int, str]:

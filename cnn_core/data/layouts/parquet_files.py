@@ -70,7 +70,7 @@ def find_parquet(files: SourceFiles, *, multilabel: bool | None = None) -> list[
         if PurePosixPath(name).suffix.lower() == ENDING:
             with _open(files, name) as file:
                 if image := _image_column(file.schema_arrow):
-                    label, names = _label_column(file.schema_arrow, image, files.at(name), multilabel=bool(multilabel))
+                    label, names = _label_column(file.schema_arrow, image, files.at(name), multilabel=multilabel)
                     separator = _separator(file, label) if multilabel and label else None
                     part = part_in_name(PurePosixPath(name).stem) or part_of_path(name) or TRAIN
                     shared = {"name": name, "part": part, "rows": file.metadata.num_rows, "image": image}
@@ -188,13 +188,13 @@ def _image_column(schema: pa.Schema) -> str | None:
 
 
 def _label_column(
-    schema: pa.Schema, image: str, where: str, *, multilabel: bool
+    schema: pa.Schema, image: str, where: str, *, multilabel: bool | None
 ) -> tuple[str | None, Sequence[str] | None]:
     """The column of the labels and their names: a ClassLabel, else one that is called so, else the only other one."""
     content = (schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(content).get("info", {}).get("features", {})
     named = {name: names for name, feature in features.items() if (names := _class_names(feature)) is not None}
-    lists = [field.name for field in schema if field.name != image and _is_list(field.type)]
+    lists = [field.name for field in schema if field.name != image and _is_list_of_labels(field.type)]
     columns = [field.name for field in schema if field.name != image and _is_scalar(field.type)]
     columns = [*lists, *columns] if multilabel else columns
     for candidates in ([name for name in named if name in columns], columns):
@@ -203,11 +203,15 @@ def _label_column(
                 return label, named.get(label)
         if len(candidates) == 1:
             return candidates[0], named.get(candidates[0])
-    if lists and (len(lists) == 1 or set(lists) & set(_LABELS)) and not multilabel:
+    if lists and (len(lists) == 1 or set(lists) & set(_LABELS)) and multilabel is None:
         raise SeveralLabelsError(f"{where} has lists of labels in the column {lists[0]}: {ADVICE}")
     if not columns:
         return None, None
     raise ValueError(f"{where} has the columns {', '.join(columns)}: name the one of the labels label")
+
+
+def _is_list_of_labels(kind: pa.DataType) -> bool:
+    return _is_list(kind) and _is_scalar(kind.value_type)
 
 
 def _is_scalar(kind: pa.DataType) -> bool:

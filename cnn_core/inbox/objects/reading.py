@@ -38,7 +38,7 @@ def read_labelled(path: Path, account: Account, shown: str, background: bool) ->
         images = images[~images["file"].isin(without)].reset_index(drop=True)
         bare += without
     wanted = [file for file in bare if background or _is_background(Path(shown, _name(file, path)))]
-    rows = list(_background_rows(wanted, path, account))
+    rows = _with_free_ids(_background_rows(wanted, path, account), set(images["image_id"]))
     images = stacked(images, images_table(rows)) if rows else images
     left_out = {why: count for why, count in every.left_out.items() if why != UNLISTED}
     if count := len(bare) - len(wanted):
@@ -52,6 +52,17 @@ def read_labelled(path: Path, account: Account, shown: str, background: bool) ->
 def _no_set() -> ObjectSet:
     tables = (images_table([]), objects_table([]), list[str]())
     return ObjectSet(format="", annotations=tables, refused=[], left_out={}, unused={}, warnings=[])
+
+
+def _with_free_ids(rows: Iterable[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
+    """The rows with image_ids that no image with labels has: those are named without their folder ``images``."""
+    free = []
+    for row in rows:
+        while row["image_id"] in taken:
+            row["image_id"] = f"unlabelled/{row['image_id']}"
+        taken.add(row["image_id"])
+        free.append(row)
+    return free
 
 
 def _is_background(path: Path) -> bool:

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from cnn_core.data.class_changes import compare_classes, former_version, read_labels, remember, sentences
+from cnn_core.data.class_changes import SetLabels, compare_classes, former_version, read_labels, remember, sentences
 from cnn_core.data.objects.ingestion import ingest_objects
 from cnn_core.data.raw import RawRow, write_raw
 from cnn_core.images.decoding import encode_png, pixels_sha256
@@ -60,6 +61,16 @@ def test_no_rename_where_it_cannot_be_known(tmp_path: Path) -> None:
     )
     assert {name: each["now"] for name, each in both["renamed"].items()} == {"cat": "katze", "dog": "hund"}
     assert both["new"] == both["gone"] == {}
+
+
+def test_two_labels_that_share_images_are_not_renamed_crosswise() -> None:
+    def labels(first: str, second: str) -> SetLabels:
+        names = [(number, first) for number in range(100)] + [(number, second) for number in range(20, 140)]
+        items = pd.DataFrame({"key": [str(number) for number, _ in names], "class_name": [name for _, name in names]})
+        return SetLabels(content=first, source="photos", unit="images", classes=[first, second], items=items)
+
+    renamed = compare_classes(labels("beach", "sea"), labels("Beach", "Sea")).renamed
+    assert {before: rename.now for before, rename in renamed.items()} == {"beach": "Beach", "sea": "Sea"}
 
 
 def test_the_same_classes_are_no_change_whatever_their_numbers(tmp_path: Path) -> None:

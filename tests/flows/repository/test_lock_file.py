@@ -73,6 +73,14 @@ def test_without_a_copy_the_results_come_out_of_the_cache(done: Path, run: Calla
     assert yaml.safe_load((done / LOCK).read_text()) == yaml.safe_load(text)
 
 
+def test_an_empty_file_without_a_copy_is_one_that_dvc_reads(done: Path, run: Callable) -> None:
+    run("git", "rm", "-q", "--cached", LOCK, cwd=done)
+    run("git", "commit", "-qm", "without", cwd=done)
+    (done / LOCK).write_text("")
+    mend_locks(done)
+    assert all(node.stale for node in prepare(done, RunRequest()))
+
+
 def test_what_a_person_took_out_stays_out_and_a_dvc_at_work_is_left_alone(done: Path) -> None:
     mend_locks(done)
     text = (done / LOCK).read_text()

@@ -77,6 +77,14 @@ def test_the_measures_and_their_intervals() -> None:
     assert bootstrapped(probabilities, labels, resamples=7).shape == (4, 7)
 
 
+def test_of_one_class_its_own_figures_are_given() -> None:
+    labels = np.array([1, 0, 0, 0, 1, 0], np.uint8)[:, None]
+    probabilities = np.array([0.9, 0.8, 0.1, 0.1, 0.1, 0.1], np.float32)[:, None]
+    measured = multilabel_classification(probabilities, labels, ["cat"], [0.5])
+    assert measured["f1_micro"] == measured["f1_macro"] == measured["by_class"]["cat"]["f1"] == 0.5
+    assert (measured["by_class"]["cat"]["precision"], measured["by_class"]["cat"]["recall"]) == (0.5, 0.5)
+
+
 @pytest.mark.parametrize(("count", "words"), [(0, "there is no image"), (3, "no image of the test part has a label")])
 def test_nothing_to_measure_is_one_sentence(count: int, words: str) -> None:
     nothing = np.zeros((count, 4), np.uint8)

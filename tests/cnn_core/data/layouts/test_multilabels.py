@@ -84,6 +84,51 @@ def test_rows_that_disagree_and_a_test_part_without_labels(tmp_path: Path) -> No
     }
 
 
+def test_names_with_spaces_in_a_row_for_each_label(tmp_path: Path) -> None:
+    rows = ["file,label", "a0,traffic light", "a0,car", "a1,traffic light", "a2,car", "a3,car"]
+    with open_images(write(tmp_path, rows), threads=1, multilabel=True) as source:
+        assert source.classes == ("car", "traffic light")
+        (batch,) = source.batches()
+        assert [source.classes_of_label[number] for number in batch.labels.tolist()] == [
+            ("car", "traffic light"), ("traffic light",), ("car",), ("car",)
+        ]  # fmt: skip
+
+
+def test_test_labels_that_were_kept_back_are_no_images_without_labels(tmp_path: Path) -> None:
+    rows = ["file,labels,split", "a0,cat|dog,train", "a1,owl,train", "a2,dog|owl,train", "a3,,test", "a4,,test"]
+    assert read(write(tmp_path, rows))["unlabelled"] == {"images/a3.png": None, "images/a4.png": None}
+
+
+def test_other_columns_of_zeros_and_ones_stop_no_set_of_one_label(tmp_path: Path) -> None:
+    write(tmp_path, ["file,label", "a0,cat", "a1,dog", "a2,owl", "a3,cat"])
+    put(tmp_path / "metadata.csv", b"file,flash,indoor\na0,1,1\na1,0,0\na2,1,0\na3,0,1")
+    expected = {
+        "images/a0.png": ("cat",),
+        "images/a1.png": ("dog",),
+        "images/a2.png": ("owl",),
+        "images/a3.png": ("cat",),
+    }
+    assert read(tmp_path)["train"] == expected
+    with open_images(tmp_path, threads=1) as source:
+        assert source.classes == ("cat", "dog", "owl")
+
+
+def test_a_column_that_tells_the_parts_is_no_class(tmp_path: Path) -> None:
+    rows = ["file,cat,dog,owl,is_train", "a0,1,0,0,1", "a1,0,1,0,1", "a2,0,0,1,0", "a3,1,0,0,1"]
+    with open_images(write(tmp_path, rows), threads=1) as source:
+        assert source.classes == ("cat", "dog", "owl")
+
+
+def test_a_parquet_list_of_other_numbers_is_no_label(tmp_path: Path) -> None:
+    cells = [{"bytes": data, "path": None} for data in DATA]
+    vectors = [[0.5, float(number)] for number in range(len(DATA))]
+    labels = pa.array(["cat", "dog", "owl", "cat", "dog", "owl", "cat"][: len(DATA)])
+    pq.write_table(pa.table({"image": cells, "label": labels, "embedding": vectors}), tmp_path / "train.parquet")
+    pq.write_table(pa.table({"image": cells[:2], "embedding": vectors[:2]}), tmp_path / "test.parquet")
+    with open_images(tmp_path, threads=1) as source:
+        assert source.classes == ("cat", "dog", "owl")
+
+
 def test_folders_of_classes_have_one_label_an_image(tmp_path: Path) -> None:
     for number, name in enumerate(("cat", "dog", "owl")):
         put(tmp_path / f"{name}/1.png", DATA[number])
@@ -118,6 +163,11 @@ def test_parquet_with_lists(tmp_path: Path, form: str) -> None:
         (["red car", "blue car", "red bike", "blue bike"], False),
         (["cat", "dog"], False),
         (["Smith, J.", "Jones, K."], False),
+        (["Smith, John", "Smith, Anna", "Jones, Kim"], False),
+        (["0,5", "1,5", "1,0"], False),
+        (["missile", "projectile, missile", "cannon"], False),
+        ([f"{value} of {suit}" for value in ("ace", "two", "ten") for suit in ("clubs", "hearts")] + ["joker"], False),
+        (["cat, dog", "dog", "dog, owl", "cat", "owl, cat", "owl"], True),
         (["cat|dog", "cat", "dog"], True),
         (["clear primary", "haze primary water", "clear", "water primary", "haze", "clear water", "haze water"], True),
         (["1 5", "5", "1", "1 5 7", "7"], True),

@@ -148,6 +148,21 @@ def test_images_without_a_label_are_background_only_where_a_person_says_so(tmp_p
     }[said]  # fmt: skip
 
 
+def test_an_image_without_a_label_takes_no_labelled_ones_name(tmp_path: Path) -> None:
+    source = coco(tmp_path / "base", range(6))
+    delivered = coco(tmp_path / "in", [100])
+    (delivered / "images").mkdir()
+    (delivered / "0100.jpg").rename(delivered / "images/0100.jpg")
+    listing = delivered / "instances.json"
+    listing.write_text(listing.read_text().replace("0100.jpg", "images/0100.jpg"))
+    picture(delivered / "0100.jpg", 300)
+    (verdict,) = take_in(source, tmp_path / "grown", delivered, background=True)
+    assert (verdict["new"], verdict["known"], verdict["refused"]) == (2, 0, 0)
+    images, objects, _ = read_source(tmp_path / "grown").annotations
+    assert len(images) == 8
+    assert len(set(images["image_id"]) - set(objects["image_id"])) == 1
+
+
 def test_a_folder_of_pictures_alone_needs_the_word_background(tmp_path: Path) -> None:
     source = coco(tmp_path / "base", range(6))
     for number in (100, 101):

@@ -81,6 +81,12 @@ def test_a_set_that_is_ingested_from_composed_pictures_grows_by_the_set_they_are
     assert learns_from_set(root, finder)
 
 
+def test_a_source_that_a_persons_own_stage_makes_is_somebodys_files(root: Path) -> None:
+    (root / "dvc.yaml").write_text(DVC_YAML + "  prepare: {cmd: x, outs: [data/sources/mine]}\n")
+    (root / "params.yaml").write_text(f"{PARAMS}ingest: {{letters: {{source: data/sources/mine}}}}\n")
+    assert source_of(root, find_model(root, "quick"), origin=True) == ("letters", "data/raw/letters")
+
+
 def test_a_checkout_without_models(root: Path) -> None:
     (root / "params.yaml").write_text("fit: {}\n")
     assert list(read_models(root)) == ["cutter"]

@@ -15,7 +15,7 @@ from cnn_core.files import read_csv
 from cnn_core.locks import try_lock
 from flows.cli import app
 from flows.registry.data_versions import data_grown_from, data_version
-from flows.registry.inbox import take_in, waiting
+from flows.registry.inbox import composed_of, take_in, waiting
 from flows.repository.git import git
 from tests.helpers.champion_repository import digits, make, write_table
 from tests.helpers.object_deliveries import coco, ultralytics
@@ -152,3 +152,9 @@ def test_a_delivery_that_may_still_be_copied_is_said_to_wait(root: Path, monkeyp
     assert output.splitlines()[0] == "nothing new"
     assert "1 in the inbox changed in the last 10 seconds, so they may not be whole yet" in output
     assert (inbox / "fresh.csv").is_file()
+
+
+def test_a_set_of_composed_pictures_grows_by_the_one_they_are_made_of() -> None:
+    params = {"compose": {"numbers": {"source": "data/raw/digits"}}}
+    assert composed_of(params, "data/composed/numbers") == "digits"
+    assert composed_of(params, "data/composed/other") == composed_of({}, "photos") == ""

@@ -76,7 +76,7 @@ $(PACKAGES): pyproject.toml constraints.txt
 	@echo "Installing the packages of constraints.txt into .venv (about 7 GB; a few minutes) ..."
 	@$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); \
 		print(*p['project']['dependencies'], *p['dependency-groups']['dev'], sep='\n')" > .venv/requirements.txt
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt -r .venv/requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -r .venv/requirements.txt
 	@touch $@
 
 clean: ## Remove unfinished runs, logs, caches of tools; old experiments and results: gridflow clean --older-than 30d

@@ -70,7 +70,7 @@ def answered(folder: Path, classes: list[str], files: list[str]) -> np.ndarray:
             writer.add(split, files, labels)[:] = images
     probabilities = np.eye(len(classes), dtype=np.float32)
     test = load_arrays(folder / "set", "test")
-    evaluate.write_predictions(folder / "data/predictions/x-test.parquet", test, probabilities, classes)
+    evaluate.write_predictions(folder / "data/predictions/x-test.parquet", test, probabilities)
     evaluate.write_confusion(folder / "data/plots/evaluate-x-confusion.csv", labels, probabilities, classes)
     evaluate.show_mistakes(folder / "mistakes.png", test, np.roll(probabilities, 1, 1), classes, most=4)
     (folder / "data/metrics").mkdir()

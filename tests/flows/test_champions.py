@@ -130,7 +130,7 @@ def test_what_cannot_be_promoted_changes_nothing(root: Path) -> None:
     assert git(root, "tag") == ""
     assert git(root, "branch", "--list", "champion/*") == ""
     assert champion(root, "digits") is None
-    assert "digits      none" in listing(root)
+    assert "digits  none" in listing(root)
     with pytest.raises(ValueError, match="no champion of digits yet"):
         fetch(root, "digits")
 

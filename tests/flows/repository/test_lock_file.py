@@ -12,6 +12,8 @@ from dvc.repo import Repo
 from flows.execution.prepare import RunRequest, prepare
 from flows.repository.lock_file import KEPT, mend_locks
 
+pytestmark = pytest.mark.xdist_group("lock_file")
+
 LOCK = "dvc.lock"
 
 

@@ -3,7 +3,8 @@
 Each round makes one stage stale and runs it by one of the doors: ``gridflow run``, the same in a worktree, the same
 with a push to a remote, ``dvc repro``. Or it promotes a model. One fault comes at a random moment: a process of the
 run is killed, ended or stopped, its Prefect server or its Ray is killed, every process dies (a power loss), or the
-disk is full or broken for some seconds. Where the command fails it is run again. Then everything that could be lost is
+disk is full or broken for some seconds. Where the command fails it is run again (``dvc repro`` as ``make repro`` does,
+after ``gridflow run --check``). Then everything that could be lost is
 looked for, and what is left behind: what is still there after the next run of the same command.
 
 The pipeline is a copy of this checkout with the recipe ``tiny``, whose pictures are generated. The shorter a stage is,
@@ -48,6 +49,7 @@ OWN_SERVERS = 0.1  # the share of rounds with a temporary server where the fault
 STAGE_S = 5.0  # of a stage without metrics
 DOORS = ("run", "run", "isolated", "push", "repro", "repro", "promote")  # drawn from: `run` and `repro` come twice
 FLOWS = ("run", "isolated", "push")
+CHECK = ("gridflow", "run", "--check")
 RAY = ("raylet", "gcs_server")
 ON_RAY = ("pretrain", "train", "train_detector", "train_segmenter", "detect", "segment")
 MODELS = ("digits", "scenes", "detector", "segmenter")
@@ -127,10 +129,16 @@ class Campaign:
         if code == 0 and not this.injected:
             self.pace = 0.5 * self.pace + 0.5 * self.pace * (time.monotonic() - start) / expected
         this.recovery = "itself" if code == 0 else "again"
-        if code != 0 and self._end(self._start(command, this)) != 0:
+        if code != 0 and self._again(command, this) != 0:
             this.recovery = "manual"
         self._look(this, former)
         this.seconds = time.monotonic() - began
+
+    def _again(self, command: Sequence[str], this: Round) -> int:
+        """Run the command again; DVC alone is called as `make repro` does it, which mends its lock file first."""
+        if this.door == "repro":
+            self._end(self._start(CHECK, this))
+        return self._end(self._start(command, this))
 
     def _draw(self) -> Round:
         if not self.waiting:
@@ -276,7 +284,7 @@ class Campaign:
                 return [f"the experiment round-{this.number}"]
             return damaged(cache, outputs_of(self.root, this.stage, mine[0]))
         if lost_stages(self.root, this.stage):  # a DVC killed alone has cut dvc.lock off; `gridflow run` mends it
-            self._end(self._start(["gridflow", "run", "--check"], this))
+            self._end(self._start(CHECK, this))
         outputs = outputs_of(self.root, this.stage)
         sent = damaged(remote, outputs) if this.door == "push" else []
         return [*lost_stages(self.root, this.stage), *damaged(cache, outputs), *sent]

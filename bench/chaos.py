@@ -4,8 +4,8 @@ Each round makes one stage stale and runs it by one of the doors: ``gridflow run
 with a push to a remote, ``dvc repro``. Or it promotes a model. One fault comes at a random moment: a process of the
 run is killed, ended or stopped, its Prefect server or its Ray is killed, every process dies (a power loss), or the
 disk is full or broken for some seconds. Where the command fails it is run again (``dvc repro`` as ``make repro`` does,
-after ``gridflow run --check``). Then everything that could be lost is
-looked for, and what is left behind: what is still there after the next run of the same command.
+after ``gridflow run --check``). Then everything that could be lost is looked for, and what is left behind: what is
+still there after the next run of the same command.
 
 The pipeline is a copy of this checkout with the recipe ``tiny``, whose pictures are generated. The shorter a stage is,
 the more often it is drawn. With ``--folder`` a campaign can be ended and continued: its rounds are kept there,

@@ -18,7 +18,7 @@ from flows.repository.graph import read_graph
 OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?|\.gitignore|CACHEDIR\.TAG")  # names of files in DVC's stores
 # Folders that hold what runs leave on purpose: git's own files, the run cache, the events of the last runs, models that
 # were brought out of the cache, OpenVINO's compiled ones, and Python's byte code.
-KEPT = re.compile(r"\.git(/.*)?|\.dvc/cache/runs|\.gridflow/(runs|outputs|engines|locks-of-dvc)|(.*/)?__pycache__")
+KEPT = re.compile(r"\.git(/.*)?|\.dvc/cache/runs|\.gridflow/(runs|outputs|engines|locks-of-dvc|sets)|(.*/)?__pycache__")
 # What DVC writes anew in each run, and folders that are empty between runs.
 ALSO_KEPT = re.compile(
     r"dvc\.lock|\.dvc/tmp/(lock|rwlock|rwlock\.lock|btime|exps/.*)"

@@ -11,7 +11,7 @@ from bench.chaos import Campaign
 from bench.chaos_checkout import copy_of
 from bench.chaos_rounds import Round, append_round, read_rounds, report
 
-pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 STAGES = ("sample@scenes", "sample@digits", "ingest@scenes", "ingest@digits")
 DOORS = ("repro", "repro", "promote")  # the doors of the flow have their own faults in test_faults

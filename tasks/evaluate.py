@@ -78,10 +78,10 @@ def main(name: str) -> None:
     show_mistakes(Path(f"data/plots/evaluate-{name}-mistakes.png"), test, probabilities, classes, params.worst)
     if unknown:
         metrics["not_known"] = unknown
-    known = [name for name in classes if name not in unknown]
-    if untested := [name for name in known if name not in metrics["f1"]]:
+    classes_of_model = [name for name in classes if name not in unknown]
+    if untested := [name for name in classes_of_model if name not in metrics["f1"]]:
         events.log(
-            f"warning: macro F1 is the mean over {metrics['tested_classes']} of {len(known)} classes: "
+            f"warning: macro F1 is the mean over {metrics['tested_classes']} of {len(classes_of_model)} classes: "
             f"the test part has no image of {', '.join(untested)}"
         )
     events.write_metrics(f"data/metrics/evaluate-{name}.json", {**metrics, **about})
@@ -122,10 +122,10 @@ def of_known_classes(
         f"warning: the model does not know {', '.join(unknown)}: {len(test.labels) - len(rows):,} of "
         f"{len(test.labels):,} test images are of these classes and are in no figure"
     )
-    known = dataclasses.replace(
+    kept = dataclasses.replace(
         test, images=test.images[rows], labels=test.labels[rows], ids=[test.ids[row] for row in rows]
     )
-    return known, probabilities[rows]
+    return kept, probabilities[rows]
 
 
 def write_predictions(path: Path, test: Arrays, probabilities: np.ndarray) -> None:

@@ -63,13 +63,13 @@ def baselines(name: str, numbers: Numbers) -> dict[str, Any]:
 def uses(root: Path, values: Mapping[str, Any], numbers: Numbers) -> list[dict[str, Any]]:
     """The entries that train and measure nothing: weights used on pictures, with what was found by class."""
     models = {name for section in MODELS for name in values.get(section) or {}}
-    found = []
+    entries = []
     for stage, counts in USES.items():
         for name, entry in (values.get(stage) or {}).items():
             if name not in models:
                 by_class = numbers.value(f"{stage}-{name}:{counts}") or {}
                 drawn = sorted((root / "data/predictions" / name / "pictures").glob("*"))[:USED_PICTURES]
-                found.append(
+                entries.append(
                     {
                         "name": name,
                         "stage": stage,
@@ -80,7 +80,7 @@ def uses(root: Path, values: Mapping[str, Any], numbers: Numbers) -> list[dict[s
                         "pictures": [picture for path in drawn if (picture := figure(path))],
                     }
                 )
-    return found
+    return entries
 
 
 def resources(root: Path, numbers: Numbers) -> dict[str, Any]:

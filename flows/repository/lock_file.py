@@ -41,11 +41,11 @@ def mend_locks(root: Path) -> list[str]:
                 text = path.read_text(errors="replace")
                 if not is_cut(text):  # DVC has written the rest since
                     continue
-                whole = mended(text, _references(root, name, kept))
-                _write(path, whole.encode())
+                complete = mended(text, _references(root, name, kept))
+                _write(path, complete.encode())
         except LockError:
             continue
-        back = len(ENTRY.findall(whole)) - len(ENTRY.findall(text))
+        back = len(ENTRY.findall(complete)) - len(ENTRY.findall(text))
         sentences.append(
             f"{name} was cut off, as DVC was killed while it wrote it: {max(0, back)} stages' entries were put back; "
             "what they lack comes out of DVC's cache"
@@ -65,10 +65,10 @@ def mended(text: str, references: list[str]) -> str:
     reference = next((one for one in references if not names or _begins(one, names)), "")
     if not names:
         return reference or HEAD.replace("stages:\n", "stages: {}\n")
-    whole = text[: starts[-1]]  # the last entry may be cut off
+    complete_entries = text[: starts[-1]]  # the last entry may be cut off
     if not reference:
-        return whole if len(names) > 1 else HEAD.replace("stages:\n", "stages: {}\n")
-    return whole + reference[_start(reference, names[-1]) :]
+        return complete_entries if len(names) > 1 else HEAD.replace("stages:\n", "stages: {}\n")
+    return complete_entries + reference[_start(reference, names[-1]) :]
 
 
 def _begins(reference: str, names: list[str]) -> bool:

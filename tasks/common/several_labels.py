@@ -17,7 +17,7 @@ from cnn_core.drawing.contact_sheet import contact_sheet
 from cnn_core.files import write_csv
 from tasks.engine import events
 
-NONE = "(no such label)"  # in the place of a class: where a label is missed, or said and not true
+NONE = "(no such label)"  # stands for the class where a label was missed or wrongly predicted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,14 @@ class Answers:
         predicted = predicted_labels(self.probabilities, limits.tolist())
         path = Path(f"data/predictions/{name}-test.parquet")
         _write_predictions(path, self.test.ids, labels, self.probabilities, predicted)
-        known = [number for number, each in enumerate(self.classes) if each in self.thresholds]
-        classes = [self.classes[number] for number in known]
-        labels, predicted, probabilities = labels[:, known], predicted[:, known], self.probabilities[:, known]
-        metrics = multilabel_classification(probabilities, labels, classes, limits[known].tolist())
+        measured_classes = [number for number, each in enumerate(self.classes) if each in self.thresholds]
+        classes = [self.classes[number] for number in measured_classes]
+        labels, predicted, probabilities = (
+            labels[:, measured_classes],
+            predicted[:, measured_classes],
+            self.probabilities[:, measured_classes],
+        )
+        metrics = multilabel_classification(probabilities, labels, classes, limits[measured_classes].tolist())
         _write_labels(Path(f"data/plots/evaluate-{name}-confusion.csv"), labels, predicted, classes)
         measured = dataclasses.replace(self.test, labels=labels)
         picture = Path(f"data/plots/evaluate-{name}-mistakes.png")
@@ -98,13 +102,17 @@ def _show_mistakes(
     order = np.lexsort((-doubt, -wrong.sum(1)))
     count = int(wrong.any(1).sum())
     shown = order[: min(most, count)]
-    truth, said = (joined_labels(rows[shown].astype(bool), classes) for rows in (test.labels, predicted))
-    captions = [f"{true or 'none'}, said\n{answer or 'none'}" for true, answer in zip(truth, said, strict=True)]
+    true_texts, predicted_texts = (
+        joined_labels(rows[shown].astype(bool), classes) for rows in (test.labels, predicted)
+    )
+    captions = [
+        f"{true or 'none'}, said\n{answer or 'none'}" for true, answer in zip(true_texts, predicted_texts, strict=True)
+    ]
     starts = range(0, len(shown), across)
     contact_sheet(
         path,
         [np.asarray(test.images[shown[start : start + across]]) for start in starts],
-        title=f"{count:,} of {len(test.labels):,} images have a wrong label: the truth, and what the model said",
+        title=f"{count:,} of {len(test.labels):,} images have a wrong label: the truth, and the answer",
         captions=[captions[start : start + across] for start in starts],
         side=112,
     )

@@ -61,9 +61,9 @@ def test_classes_that_are_new_gone_or_renamed_are_said(work, capsys):
             "gone": {"0": 20},
             "renamed": {"3": {"now": "33", "same": 20, "of": 20}},
         }
-        told = capsys.readouterr().out
+        printed = capsys.readouterr().out
         for sentence in ("the class 9 is new", "the class 0 is gone", "the class 3 is now called 33"):
-            assert f"warning: {sentence} since the set's former version" in told
+            assert f"warning: {sentence} since the set's former version" in printed
     assert "class_changes" not in read_manifest("data/raw/digits")  # the same source always gives the same set
 
 

@@ -177,9 +177,9 @@ def test_evaluate_matches_classes_by_name(workplace, capsys):
     assert other["p10"].tolist() == plain["p9"].tolist()
     assert (other["p9"] == 0).all()
     metrics = json.loads((workplace / "data/metrics/evaluate-digits.json").read_text())
-    known = other[other["label"] != 9]
-    assert (metrics["n"], metrics["not_known"]) == (len(known), ["9"])
-    assert metrics["accuracy"] == pytest.approx((known["label"] == known["predicted"]).mean())
+    of_old_classes = other[other["label"] != 9]
+    assert (metrics["n"], metrics["not_known"]) == (len(of_old_classes), ["9"])
+    assert metrics["accuracy"] == pytest.approx((of_old_classes["label"] == of_old_classes["predicted"]).mean())
     assert "the model does not know 9" in capsys.readouterr().out
 
     (workplace / "data/models/digits/renamed.json").write_text(json.dumps({"gone": "9"}))

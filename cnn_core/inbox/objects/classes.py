@@ -19,9 +19,11 @@ def match_classes(delivered: Sequence[str], classes: Sequence[str]) -> tuple[dic
     by_spelling = {_plain(name): name for name in classes if spelled[_plain(name)] == 1}
     names = {name: name if name in classes else by_spelling.get(_plain(name), "") for name in delivered}
     sentences = [
-        f"its class {name!r} is taken for {known!r}" for name, known in names.items() if known not in ("", name)
+        f"its class {name!r} is taken for {set_name!r}"
+        for name, set_name in names.items()
+        if set_name not in ("", name)
     ]
-    return {name: known for name, known in names.items() if known}, sentences
+    return {name: set_name for name, set_name in names.items() if set_name}, sentences
 
 
 def _plain(name: str) -> str:
@@ -48,7 +50,7 @@ def of_known_classes(
         reason = f"{LEFT_OUT_IMAGE}: it shows the class {shows[image_id]!r}, which the set does not have"
         account.refuse("annotation", files[image_id], f"a {label}", reason)
     kept = objects[~lost].reset_index(drop=True)
-    known = [names[name] for name in kept["class_name"]]
+    names_of_set = [names[name] for name in kept["class_name"]]
     numbers = {name: number for number, name in enumerate(classes)}
-    kept = kept.assign(class_name=known, class_id=[numbers[name] for name in known])
+    kept = kept.assign(class_name=names_of_set, class_id=[numbers[name] for name in names_of_set])
     return images[~images["image_id"].isin(shows.keys())].reset_index(drop=True), kept

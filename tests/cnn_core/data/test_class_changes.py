@@ -36,14 +36,14 @@ def changes(tmp_path: Path, former: dict[str, range], present: dict[str, range])
 
 
 def test_new_gone_and_renamed_classes_with_their_counts(tmp_path: Path) -> None:
-    found = changes(
+    changed = changes(
         tmp_path,
         {"cat": range(10), "dog": range(10, 30), "eel": range(30, 35)},
         {"ant": range(50, 57), "cat": range(8), "hound": range(12, 40)},  # eel's images are hounds now, too
     )
-    assert (found["new"], found["gone"]) == ({"ant": 7}, {"eel": 5})
-    assert found["renamed"] == {"dog": {"now": "hound", "same": 18, "of": 20}}
-    text = list(sentences(found))
+    assert (changed["new"], changed["gone"]) == ({"ant": 7}, {"eel": 5})
+    assert changed["renamed"] == {"dog": {"now": "hound", "same": 18, "of": 20}}
+    text = list(sentences(changed))
     assert [line.split(" since")[0] for line in text] == [
         "the class ant is new", "the class eel is gone", "the class dog is now called hound",
     ]  # fmt: skip
@@ -89,9 +89,13 @@ def test_versions_are_remembered_and_the_newest_other_one_is_the_former(tmp_path
             os.utime(path, (second, second))
     assert len(list(folder.iterdir())) == 2
     for now, former in ((2, 1), (1, 2)):
-        found = former_version(folder, "pets", versions[now].content)
-        assert found.content == versions[former].content
-        assert (found.counts, found.unit, found.source) == ({"cat": former + 1}, "images", "photos")
+        former_labels = former_version(folder, "pets", versions[now].content)
+        assert former_labels.content == versions[former].content
+        assert (former_labels.counts, former_labels.unit, former_labels.source) == (
+            {"cat": former + 1},
+            "images",
+            "photos",
+        )
     remember(folder, "pets", versions[1])  # ingested once more
     assert former_version(folder, "pets", "").content == versions[1].content
     assert former_version(folder, "pet", "") is None
@@ -109,9 +113,9 @@ def test_objects_are_known_by_their_picture_and_box(tmp_path: Path) -> None:
         annotation["category_id"] = 7 if number < 2 or number >= 20 else 5
     write_json(folder / "instances.json", content)
     ingest_objects("things", params(folder), tmp_path / "b")
-    found = compare_classes(former, read_labels(tmp_path / "b"))
-    assert (found.unit, found.new, found.gone) == ("objects", {}, {})
-    assert found.plain()["renamed"] == {
+    changed = compare_classes(former, read_labels(tmp_path / "b"))
+    assert (changed.unit, changed.new, changed.gone) == ("objects", {}, {})
+    assert changed.plain()["renamed"] == {
         "thing": {"now": "Ding", "same": 18, "of": 20},
         "other": {"now": "zebra", "same": 20, "of": 20},
     }

@@ -83,15 +83,15 @@ def test_another_network_comes_with_its_own_parameters_alone() -> None:
 
 
 def test_a_parameter_that_is_gone_is_said() -> None:
-    theirs = re.sub(r"(?m)^    max_train: .*\n", "", BASE)
-    merged = merge_params(BASE, BASE.replace("max_train: 5000", "max_train: 9"), theirs)
+    newer_text = re.sub(r"(?m)^    max_train: .*\n", "", BASE)
+    merged = merge_params(BASE, BASE.replace("max_train: 5000", "max_train: 9"), newer_text)
     assert merged.notes == ["baselines.digits.max_train is no longer a parameter: your value 9 is left out"]
-    assert merged.text == theirs
+    assert merged.text == newer_text
 
 
 def test_an_entry_that_a_person_has_changed_stays() -> None:
-    theirs = re.sub(r"(?m)^anatomy:.*\n(?:  .*\n)+", "", BASE)
-    merged = merge_params(BASE, BASE.replace("    networks: 30 ", "    networks: 31 "), theirs)
+    newer_text = re.sub(r"(?m)^anatomy:.*\n(?:  .*\n)+", "", BASE)
+    merged = merge_params(BASE, BASE.replace("    networks: 30 ", "    networks: 31 "), newer_text)
     assert "networks: 31" in merged.text
 
 
@@ -101,14 +101,14 @@ def test_the_graph_keeps_own_models_and_takes_new_stages() -> None:
         plan(ROOT, DEMO_MODELS, DEMO_SETS).texts["dvc.yaml"], ("artifacts",), "  birds:\n    path: x\n"
     )
     plot = "- birds-loss:\n    template: linear\n"
-    theirs = base.replace("desc: Train the classifier", "desc: Fit the classifier")
-    merged = merge_graph(base, f"{ours}plots:\n{plot}", theirs)
+    newer_text = base.replace("desc: Train the classifier", "desc: Fit the classifier")
+    merged = merge_graph(base, f"{ours}plots:\n{plot}", newer_text)
     content = yaml.safe_load(merged.text)
     assert (content["artifacts"], content["plots"]) == (
         {"birds": {"path": "x"}},
         [{"birds-loss": {"template": "linear"}}],
     )
-    assert content["stages"] == yaml.safe_load(theirs)["stages"]
+    assert content["stages"] == yaml.safe_load(newer_text)["stages"]
     assert merged.notes == []
 
 

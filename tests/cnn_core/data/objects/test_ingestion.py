@@ -273,8 +273,8 @@ def test_auto_recognises_objects_by_their_files(tmp_path):
 def test_a_file_that_leads_to_others_is_told_as_dvc_watches_it_alone(tmp_path, named, watched):
     source = ultralytics(tmp_path / "set", range(12)) / named
     manifest = ingest_objects("things", params(source), tmp_path / "raw/things")
-    told = [warning for warning in manifest["warnings"] if warning.startswith(f"DVC watches {source} alone")]
-    assert bool(told) is not watched
+    warnings = [warning for warning in manifest["warnings"] if warning.startswith(f"DVC watches {source} alone")]
+    assert bool(warnings) is not watched
 
 
 @pytest.mark.parametrize("others", [False, True])
